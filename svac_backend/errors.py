@@ -1,0 +1,27 @@
+"""The one exception that users see."""
+
+from __future__ import annotations
+
+
+class SvacError(Exception):
+    """Something a user can understand and mend.
+
+    Args:
+        message: one sentence on what is wrong.
+        hint: one sentence on what to do about it.
+    """
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}"
+
+
+class JobCancelled(SvacError):
+    """A person cancelled the job while it ran."""
+
+    def __init__(self) -> None:
+        super().__init__("The job was cancelled.", "Send the task again to start it anew.")

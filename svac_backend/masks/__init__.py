@@ -1,0 +1,1 @@
+"""Masks: codecs, polygons, tracks, metrics and pictures of them."""

@@ -1,0 +1,1 @@
+"""All state that must survive a restart. Free of torch."""

@@ -1,0 +1,1 @@
+"""Referring videos made from nothing: training data, fixtures and the demo."""

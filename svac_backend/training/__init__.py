@@ -1,0 +1,1 @@
+"""Learning: from generated videos and from what annotators corrected."""
