@@ -1,0 +1,201 @@
+"""Configuration of a model: its architecture and how it is run. Free of torch.
+
+The presets follow `sa2va` (Sa2VA, published code), `sasasa2va` (SaSaSa2VA, published code) and `svac` (the paper
+"SVAC": ASTC and CSA, sections 3.2 to 3.4, and its README; N, m and the grid are not published).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from svac_backend.errors import SvacError
+
+Sampling = Literal["first", "uniform", "uniform_plus", "wrap_around", "wrap_around_plus"]
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """InternViT. Sizes in pixels."""
+
+    hidden_size: int = 1024
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    intermediate_size: int = 4096
+    image_size: int = 448
+    patch_size: int = 14
+    qkv_bias: bool = True
+    qk_normalization: bool = False
+    norm_type: Literal["layer_norm", "rms_norm"] = "layer_norm"
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """The language model: Qwen2, or InternLM2 run as Llama."""
+
+    architecture: Literal["qwen2", "llama"] = "qwen2"
+    hidden_size: int = 2048
+    num_hidden_layers: int = 36
+    num_attention_heads: int = 16
+    num_key_value_heads: int = 2
+    intermediate_size: int = 11008
+    vocab_size: int = 151679
+    max_position_embeddings: int = 32768
+    rope_theta: float = 1_000_000.0
+    rope_scaling: dict[str, Any] | None = None
+    rms_norm_eps: float = 1e-6
+    hidden_act: str = "silu"
+    tie_word_embeddings: bool = False
+
+
+@dataclass(frozen=True)
+class SamConfig:
+    """SAM-2.0 (no `no_obj_embed_spatial`, no temporal projection of object pointers). The defaults are Hiera-L."""
+
+    image_size: int = 1024
+    embed_dim: int = 144
+    num_heads: int = 2
+    stages: tuple[int, ...] = (2, 6, 36, 4)
+    global_att_blocks: tuple[int, ...] = (23, 33, 43)
+    window_spec: tuple[int, ...] = (8, 4, 16, 8)
+    window_pos_embed_bkg_spatial_size: tuple[int, int] = (7, 7)
+    d_model: int = 256
+    memory_dim: int = 64
+    memory_layers: int = 4
+    num_maskmem: int = 7
+
+    @property
+    def backbone_channels(self) -> list[int]:
+        """Channels of the four stages, coarsest first."""
+        return [self.embed_dim * 2**i for i in (3, 2, 1, 0)]
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """How frames become images, images become [SEG] tokens and tokens become masks.
+
+    Attributes:
+        num_clips: N; the answer holds one [SEG] per clip (CSA).
+        frames_per_clip: m; the MLLM sees N x m frames.
+        astc: True: a clip is its anchor frame and one composite of the others; False: every frame is an image.
+        grid: rows and columns of the composite; rows x columns >= m - 1.
+        sampling: which frames the MLLM sees and which clip a frame belongs to (`clips.plan`).
+        propagation: `none` decodes each frame alone with its clip's [SEG]; `memory` decodes the frames that the
+            MLLM saw and propagates to the rest with SAM-2's memory (Sa2VA).
+        no_object_masking: empty mask where SAM-2's object score is not positive.
+        template: chat template.
+        question, answer: text with `{exp}`; `answer` is `clips` ("Clip_1 [SEG], ...") or `repeat` ("[SEG][SEG].").
+        answer_prefix: text before the first [SEG].
+    """
+
+    num_clips: int = 10
+    frames_per_clip: int = 10
+    astc: bool = True
+    grid: tuple[int, int] = (3, 3)
+    sampling: Sampling = "uniform"
+    propagation: Literal["none", "memory"] = "none"
+    no_object_masking: bool = True
+    template: Literal["phi3_chat", "internlm2_chat", "qwen_chat"] = "phi3_chat"
+    question: str = "Please segment {exp}."
+    answer: Literal["clips", "repeat"] = "repeat"
+    answer_prefix: str = "It is "
+
+    def __post_init__(self) -> None:
+        if self.num_clips < 1 or self.frames_per_clip < 1:
+            raise SvacError("A model needs at least one clip of one frame.", "Set num_clips and frames_per_clip >= 1.")
+        if self.astc and self.grid[0] * self.grid[1] < self.frames_per_clip - 1:
+            raise SvacError(
+                f"A grid of {self.grid[0]}x{self.grid[1]} can't hold {self.frames_per_clip - 1} frames.",
+                "Enlarge the grid or lower frames_per_clip.",
+            )
+
+    @property
+    def images_per_clip(self) -> int:
+        """Images that the MLLM sees for one clip."""
+        if not self.astc:
+            return self.frames_per_clip
+        return 1 if self.frames_per_clip == 1 else 2
+
+
+PRESETS: dict[str, MethodConfig] = {
+    "svac": MethodConfig(),
+    "sasasa2va": MethodConfig(answer="clips", answer_prefix="Sure, it is "),
+    "sa2va": MethodConfig(
+        num_clips=1,
+        frames_per_clip=5,
+        astc=False,
+        sampling="first",
+        propagation="memory",
+        no_object_masking=False,
+        answer_prefix="Sure, it is ",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class SvacConfig:
+    """Everything that is needed to build a model; stored as `config.json` beside the weights."""
+
+    preset: str = "svac"
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    sam: SamConfig = field(default_factory=SamConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    downsample_ratio: float = 0.5
+    ps_version: Literal["v1", "v2"] = "v2"
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Visual tokens of one image after pixel shuffle."""
+        side = int(self.vision.image_size // self.vision.patch_size * self.downsample_ratio)
+        return side * side
+
+    def with_preset(self, preset: str) -> SvacConfig:
+        """Return this architecture run the way of another preset.
+
+        Raises:
+            SvacError: there is no such preset.
+        """
+        if preset not in PRESETS:
+            raise SvacError(f"There is no preset {preset!r}.", f"Choose one of {', '.join(PRESETS)}.")
+        return replace(self, preset=preset, method=replace(PRESETS[preset], template=self.method.template))
+
+    def save(self, path: Path) -> None:
+        """Write `config.json`."""
+        path.write_text(json.dumps({"format": "svac-backend", **asdict(self)}, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> SvacConfig:
+        """Read what `save` wrote; unknown fields are refused.
+
+        Raises:
+            SvacError: not a configuration of ours.
+        """
+        try:
+            data = json.loads(path.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise SvacError(f"{path} can't be read as a model configuration ({error}).", "Download the model again.") from error
+        if not isinstance(data, dict) or data.pop("format", None) != "svac-backend":
+            raise SvacError(f"{path} is not a configuration of this project.", "Point SVAC_MODEL at a svac-backend model.")
+        parts = {"vision": VisionConfig, "language": LanguageConfig, "sam": SamConfig, "method": MethodConfig}
+        try:
+            for name, part in parts.items():
+                data[name] = part(**{key: _tuple(value) for key, value in data.get(name, {}).items()})
+            return cls(**data)
+        except TypeError as error:
+            raise SvacError(f"{path} has a field this version does not know ({error}).", "Update svac-backend.") from error
+
+
+def _tuple(value: Any) -> Any:
+    """JSON has no tuples; our frozen configurations have no lists."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def whitelisted(kind: type, data: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of `data` that are fields of the dataclass `kind`."""
+    names = {f.name for f in fields(kind)}
+    return {key: value for key, value in data.items() if key in names}
