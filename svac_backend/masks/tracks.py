@@ -86,7 +86,9 @@ class Track:
             object_id=data["object_id"],
             label=data["label"],
             expression=data["expression"],
-            masks={int(i): CocoRle(size=list(r["size"]), counts=r["counts"]) for i, r in data["masks"].items()},
+            masks={
+                int(i): CocoRle(size=list(r["size"]), counts=r["counts"]) for i, r in data["masks"].items()
+            },
             scores={int(i): float(s) for i, s in data["scores"].items()},
         )
 
