@@ -1,1 +1,1 @@
-"""Referring videos made from nothing: training data, fixtures and the demo."""
+"""Referring videos made from a seed: training data of the embedded model, fixtures and the demo."""
