@@ -1,0 +1,312 @@
+"""What a project's labelling config can show: the frames, the video, the masks, the prompt.
+
+The XML comes from a Label Studio project, so from outside: it is parsed by defusedxml, which refuses entity
+expansion and external entities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import ElementTree  # type: ignore[import-untyped]
+from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped]
+
+from svac_backend.errors import SvacError
+
+# Tags that draw masks on an image. With labels of their own, or beside a <Labels> tag.
+LABELLED_MASKS = {
+    "brushlabels": "brush",
+    "polygonlabels": "polygon",
+    "vectorlabels": "vector",
+    "bitmasklabels": "bitmask",
+}
+PLAIN_MASKS = {"brush": "brush", "polygon": "polygon", "vector": "vector", "bitmask": "bitmask"}
+SMART_TAGS = {
+    "keypointlabels": "keypoint",
+    "keypoint": "keypoint",
+    "rectanglelabels": "rectangle",
+    "rectangle": "rectangle",
+}
+# The kinds that results.py writes, the better one first: brush keeps holes, a polygon is one ring.
+SHOWN_KINDS = ("brush", "polygon")
+
+SHIPPED_HINT = "Start from labelstudio_config/brush_frames.xml or polygon_frames.xml."
+
+
+@dataclass(frozen=True)
+class FramesTag:
+    """`<Image valueList="$frames">`: its name, and the key of the task's list of frame addresses."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True)
+class VideoTag:
+    """`<Video value="$video" framerate="$fps">`: name, key of the address, `framerate` as written."""
+
+    name: str
+    key: str
+    framerate: str | None = None
+
+    @property
+    def fps_key(self) -> str | None:
+        """The task key that holds the frame rate, or None when `framerate` is a number or absent."""
+        return _task_key(self.framerate)
+
+
+@dataclass(frozen=True)
+class MaskControl:
+    """A control that draws masks.
+
+    Attributes:
+        kind: `brush`, `polygon`, `vector` or `bitmask`.
+        name: the control's name, `from_name` of its results.
+        to_name: the object that it draws on.
+        labels: label -> its `prompt` attribute, or None; in the config's order. A label with an alias is
+            known by the alias, since that is what Label Studio stores.
+        labels_name: of a pair such as `<Brush/>` + `<Labels/>`: the name of the `<Labels>` control.
+    """
+
+    kind: str
+    name: str
+    to_name: str
+    labels: dict[str, str | None] = field(default_factory=dict)
+    labels_name: str | None = None
+
+    def find_label(self, name: str) -> str | None:
+        """Return the control's label of that name, exact first, then in any case; or None."""
+        wanted = name.strip()
+        if wanted in self.labels:
+            return wanted
+        return next((label for label in self.labels if label.casefold() == wanted.casefold()), None)
+
+
+@dataclass(frozen=True)
+class TextControl:
+    """The `<TextArea>` into which the annotator types what to segment."""
+
+    name: str
+    to_name: str
+
+
+@dataclass(frozen=True)
+class SmartControl:
+    """Key points or rectangles that steer the model; `kind` is `keypoint` or `rectangle`."""
+
+    kind: str
+    name: str
+    to_name: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """A labelling config, as far as this backend is concerned.
+
+    Attributes:
+        frames: the image list on which masks are drawn, or None.
+        video: the first video, or None; `videos` has all.
+        controls: every control that draws masks, on whatever object, in the config's order.
+        text: the prompt's TextArea, or None.
+        smart: key point and rectangle controls with `smart="true"` on the frames.
+        names: name of every named tag -> its tag in lower case.
+    """
+
+    frames: FramesTag | None = None
+    videos: tuple[VideoTag, ...] = ()
+    controls: tuple[MaskControl, ...] = ()
+    text: TextControl | None = None
+    smart: tuple[SmartControl, ...] = ()
+    names: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def video(self) -> VideoTag | None:
+        """The first video of the config, or None."""
+        return self.videos[0] if self.videos else None
+
+    def mask_control(self, kind: str | None = None) -> MaskControl:
+        """Return the control whose masks the editor can show on the frames, brush before polygon.
+
+        Args:
+            kind: `brush` or `polygon` to insist on one.
+
+        Raises:
+            SvacError: nothing can be shown; the message says what is missing.
+        """
+        if kind is not None and kind not in SHOWN_KINDS:
+            raise SvacError(
+                f"Masks of kind '{kind}' are not written by this backend.",
+                f"Choose one of {', '.join(SHOWN_KINDS)}.",
+            )
+        if self.frames is None:
+            raise self._no_frames()
+        kinds = SHOWN_KINDS if kind is None else (kind,)
+        on_frames = [control for control in self.controls if control.to_name == self.frames.name]
+        usable = [control for control in on_frames if control.kind in kinds]
+        for wanted in kinds:
+            for control in usable:
+                if control.kind == wanted and control.labels:
+                    return control
+        if usable:
+            raise SvacError(
+                f"The control '{usable[0].name}' has no <Label> with a fixed value.",
+                'Put at least one <Label value="object"/> into it; labels from the task are not supported.',
+            )
+        raise self._no_control(self.frames, kinds, on_frames)
+
+    def _no_frames(self) -> SvacError:
+        plain_image = next((name for name, tag in self.names.items() if tag == "image"), None)
+        if plain_image is not None:
+            return SvacError(
+                f"The <Image> tag '{plain_image}' has no valueList, so it shows one picture, not frames.",
+                f'Write <Image name="{plain_image}" valueList="$frames"/>. {SHIPPED_HINT}',
+            )
+        if self.videos:
+            return SvacError(
+                "The config has a <Video> tag but no <Image valueList> for the frames; "
+                "Label Studio's editor cannot draw masks on <Video>.",
+                f'Add <Image name="frames" valueList="$frames"/> with <BrushLabels>. {SHIPPED_HINT}',
+            )
+        return SvacError("The config has no <Image valueList> for a video's frames.", SHIPPED_HINT)
+
+    def _no_control(
+        self, frames: FramesTag, kinds: tuple[str, ...], on_frames: list[MaskControl]
+    ) -> SvacError:
+        wanted = " or ".join(f"<{kind.capitalize()}Labels>" for kind in kinds)
+        message = f'The config has no {wanted} with toName="{frames.name}".'
+        if on_frames:
+            message = f"{message[:-1]}, only {_listed(on_frames)}."
+        elif self.controls:
+            message = f"{message[:-1]}; {_listed(self.controls)} draws on '{self.controls[0].to_name}'."
+        return SvacError(message, f"Add one with a <Label>. {SHIPPED_HINT}")
+
+
+def parse_config(xml: str) -> LabelConfig:
+    """Read a labelling config.
+
+    Args:
+        xml: the project's `label_config`.
+
+    Raises:
+        SvacError: it is empty, malformed, or declares entities.
+    """
+    if not xml or not xml.strip():
+        raise SvacError("The project has no labelling config.", SHIPPED_HINT)
+    try:
+        root: Element = ElementTree.fromstring(xml.strip(), forbid_dtd=True)
+    except ParseError as error:
+        raise SvacError(
+            f"The labelling config is not well-formed XML ({error}).",
+            "Open the project's Settings > Labeling Interface > Code and correct it.",
+        ) from error
+    except (DefusedXmlException, ValueError) as error:
+        raise SvacError(
+            f"The labelling config is refused: {type(error).__name__}.",
+            "Remove its DOCTYPE, entities and encoding declaration.",
+        ) from error
+    tags = [tag for tag in root.iter() if isinstance(tag.tag, str)]
+    controls = _mask_controls(tags)
+    frames = _frames(tags, controls)
+    return LabelConfig(
+        frames=frames,
+        videos=_videos(tags),
+        controls=controls,
+        text=_text(tags, frames),
+        smart=_smart(tags, frames),
+        names={tag.attrib["name"]: _kind(tag) for tag in tags if tag.attrib.get("name")},
+    )
+
+
+def _kind(tag: Element) -> str:
+    # The editor's tag registry ignores case.
+    return str(tag.tag).lower()
+
+
+def _task_key(expression: str | None) -> str | None:
+    """`$frames` -> `frames`; anything else is a literal."""
+    text = (expression or "").strip()
+    return text[1:] if len(text) > 1 and text.startswith("$") else None
+
+
+def _targets(tag: Element) -> list[str]:
+    return [name.strip() for name in tag.attrib.get("toName", "").split(",") if name.strip()]
+
+
+def _labels(tag: Element) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for label in tag.iter():
+        name = label.attrib.get("alias") or label.attrib.get("value") or ""
+        if isinstance(label.tag, str) and _kind(label) == "label" and name and not name.startswith("$"):
+            found[name] = " ".join(label.attrib.get("prompt", "").split()) or None
+    return found
+
+
+def _mask_controls(tags: list[Element]) -> tuple[MaskControl, ...]:
+    found = []
+    for tag in tags:
+        name = tag.attrib.get("name", "")
+        for target in _targets(tag) if name else []:
+            if _kind(tag) in LABELLED_MASKS:
+                found.append(MaskControl(LABELLED_MASKS[_kind(tag)], name, target, _labels(tag)))
+            elif _kind(tag) in PLAIN_MASKS:
+                pair = next((t for t in tags if _kind(t) == "labels" and target in _targets(t)), None)
+                labels = {} if pair is None else _labels(pair)
+                labels_name = None if pair is None else pair.attrib.get("name")
+                found.append(MaskControl(PLAIN_MASKS[_kind(tag)], name, target, labels, labels_name))
+    return tuple(found)
+
+
+def _frames(tags: list[Element], controls: tuple[MaskControl, ...]) -> FramesTag | None:
+    found = []
+    for tag in tags:
+        key = _task_key(tag.attrib.get("valueList"))
+        if _kind(tag) == "image" and key and tag.attrib.get("name"):
+            found.append(FramesTag(tag.attrib["name"], key))
+    drawn_on = {control.to_name for control in controls if control.kind in SHOWN_KINDS}
+    return next((tag for tag in found if tag.name in drawn_on), found[0] if found else None)
+
+
+def _videos(tags: list[Element]) -> tuple[VideoTag, ...]:
+    found = []
+    for tag in tags:
+        key = _task_key(tag.attrib.get("value"))
+        if _kind(tag) == "video" and key and tag.attrib.get("name"):
+            found.append(
+                VideoTag(tag.attrib["name"], key, tag.attrib.get("framerate") or tag.attrib.get("frameRate"))
+            )
+    return tuple(found)
+
+
+def _text(tags: list[Element], frames: FramesTag | None) -> TextControl | None:
+    """The TextArea that is a prompt: on the frames, named `prompt`, smart, in this order of weight."""
+    ranked = []
+    for tag in tags:
+        name, targets = tag.attrib.get("name"), _targets(tag)
+        if _kind(tag) != "textarea" or not name or not targets or _true(tag, "perRegion"):
+            continue
+        on_frames = frames is not None and frames.name in targets
+        rank = (on_frames, name.lower() == "prompt", _true(tag, "smart"))
+        ranked.append((rank, TextControl(name, frames.name if frames and on_frames else targets[0])))
+    return max(ranked, key=lambda item: item[0])[1] if ranked else None
+
+
+def _smart(tags: list[Element], frames: FramesTag | None) -> tuple[SmartControl, ...]:
+    return tuple(
+        SmartControl(SMART_TAGS[_kind(tag)], tag.attrib["name"], frames.name, tuple(_labels(tag)))
+        for tag in tags
+        if frames
+        and _kind(tag) in SMART_TAGS
+        and tag.attrib.get("name")
+        and frames.name in _targets(tag)
+        and _true(tag, "smart")
+    )
+
+
+def _true(tag: Element, attribute: str) -> bool:
+    return tag.attrib.get(attribute, "").strip().lower() == "true"
+
+
+def _listed(controls: list[MaskControl] | tuple[MaskControl, ...]) -> str:
+    return ", ".join(f"{control.kind} '{control.name}'" for control in controls)

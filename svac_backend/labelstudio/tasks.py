@@ -1,0 +1,238 @@
+"""Tasks: which objects a task asks for, and the data of a new task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.config import LabelConfig, MaskControl
+from svac_backend.masks.tracks import ObjectPrompt
+
+PROMPT_KEY = "prompt"
+LOCAL_FILES_ROUTE = "/data/local-files/"
+# More than this in one task is a mistake (a pasted document), not a wish.
+MAX_OBJECTS = 64
+
+Prompt = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+# (label or None for "the first one", expression)
+_Wish = tuple[str | None, str]
+
+
+def task_prompts(
+    task_data: Mapping[str, Any],
+    config: LabelConfig,
+    context: Mapping[str, Any] | None = None,
+    *,
+    max_chars: int,
+    kind: str | None = None,
+) -> list[ObjectPrompt]:
+    """Return what to segment in a task, one `ObjectPrompt` per expression, ids `obj1`, `obj2`, ... by order.
+
+    The first of these that is there decides: the text of the interactive context; the task's `prompt` (an
+    expression, several lines, a list, or label -> expression(s)); the labels of the config, each by its
+    `prompt` attribute or else by its own name. `car: the red car` picks the label `car` where the config has
+    it; an expression without a label gets the label of the same name, or the first label. Twins are dropped.
+
+    Args:
+        task_data: the task's `data`.
+        config: the project's labelling config.
+        context: `params.context` of an interactive call.
+        max_chars: longest expression accepted.
+        kind: `brush` or `polygon`, to take the labels of that control.
+
+    Raises:
+        SvacError: the prompt is empty, too long, of a wrong form, names an unknown label, or the config
+            cannot show masks.
+    """
+    control = config.mask_control(kind)
+    texts = _context_texts(context, config)
+    if texts is not None:
+        wishes = list(_from_list(texts, control, "The submitted text"))
+    elif task_data.get(PROMPT_KEY) is not None:
+        wishes = list(_from_value(task_data[PROMPT_KEY], control))
+    else:
+        wishes = [(label, prompt or label) for label, prompt in control.labels.items()]
+    return _number(wishes, control, max_chars)
+
+
+def build_task_data(
+    video_url: str | None,
+    frame_urls: Sequence[str],
+    fps: float,
+    prompt: Prompt | None = None,
+    *,
+    config: LabelConfig | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the `data` of a task under the keys that the config reads.
+
+    Args:
+        video_url: address of the video; None leaves it out.
+        frame_urls: one address for each frame, in order. When there are none yet the key is left out: an
+            empty list crashes the editor, a missing one does not.
+        fps: true average frame rate in frames per second.
+        prompt: as in `task_prompts`.
+        config: the project's labelling config; by default the keys are `video`, `frames` and `fps`.
+        extra: further data of the task; it may not replace the above.
+
+    Raises:
+        SvacError: fps is not positive, or the prompt is empty.
+    """
+    if not fps > 0:
+        raise SvacError(f"A frame rate of {fps} is not possible.", "Pass the video's true frame rate.")
+    frames = config.frames if config else None
+    video = config.video if config else None
+    data = dict(extra or {})
+    if video_url is not None:
+        data[video.key if video else "video"] = video_url
+    if frame_urls:
+        data[frames.key if frames else "frames"] = list(frame_urls)
+    data[video.fps_key or "fps" if video else "fps"] = fps
+    if prompt is not None:
+        if not prompt or (isinstance(prompt, str) and not prompt.strip()):
+            raise _empty("The prompt")
+        data[PROMPT_KEY] = prompt if isinstance(prompt, str | Mapping) else list(prompt)
+    return data
+
+
+def local_files_url(path: Path, root: Path) -> str:
+    """Return the address under which Label Studio serves a file below its local files root.
+
+    Args:
+        path: the file.
+        root: Label Studio's LOCAL_FILES_DOCUMENT_ROOT.
+
+    Raises:
+        SvacError: the file is not below the root.
+    """
+    try:
+        relative = path.resolve().relative_to(root.resolve())
+    except ValueError as error:
+        raise SvacError(
+            f"{path} is not below Label Studio's local files root {root}.",
+            "Put it there, or set SVAC_LABEL_STUDIO_FILES_ROOT to the folder that Label Studio serves.",
+        ) from error
+    return f"{LOCAL_FILES_ROUTE}?d={quote(relative.as_posix())}"
+
+
+def local_files_path(url: str) -> PurePosixPath | None:
+    """Return the path below the root that a local files address names, or None for any other address.
+
+    Raises:
+        SvacError: the path leaves the root, or is empty.
+    """
+    parts = urlsplit(url)
+    if parts.path.rstrip("/") != LOCAL_FILES_ROUTE.rstrip("/"):
+        return None
+    relative = PurePosixPath(parse_qs(parts.query).get("d", [""])[0].replace("\\", "/").lstrip("/"))
+    if not relative.parts or ".." in relative.parts or "\0" in str(relative):
+        raise SvacError(
+            f"The local files address {url!r} names no file below the root.", "Correct the task's data."
+        )
+    return relative
+
+
+def _context_texts(context: Mapping[str, Any] | None, config: LabelConfig) -> list[Any] | None:
+    """The texts of the prompt's TextArea in an interactive context; None when it has none (clicks, boxes)."""
+    if context is None:
+        return None
+    result = context.get("result") if isinstance(context, Mapping) else None
+    if result is None:
+        return None
+    if not isinstance(result, list) or not all(isinstance(item, Mapping) for item in result):
+        raise SvacError(
+            "The interactive context is malformed.", "Send `context.result` as a list of regions."
+        )
+    areas = [
+        item
+        for item in result
+        if item.get("type") == "textarea"
+        and (config.text is None or item.get("from_name") == config.text.name)
+    ]
+    if not areas:
+        return None
+    texts: list[Any] = []
+    for item in areas:
+        value = item.get("value")
+        text = value.get("text") if isinstance(value, Mapping) else None
+        texts.extend(text if isinstance(text, list) else [text])
+    return texts
+
+
+def _from_value(prompt: Any, control: MaskControl) -> Iterator[_Wish]:
+    if isinstance(prompt, Mapping):
+        if not prompt:
+            raise _empty("The task's prompt")
+        for name, value in prompt.items():
+            label = control.find_label(str(name))
+            if label is None:
+                known = ", ".join(f"'{known}'" for known in control.labels)
+                raise SvacError(
+                    f"The task's prompt names the label '{name}', which the labelling config does not have.",
+                    f"Use one of {known}, or add the label to '{control.name}'.",
+                )
+            for text in value if isinstance(value, list | tuple) and value else [value]:
+                yield from ((label, line) for line in _lines(text, f"The prompt of '{name}'"))
+    else:
+        yield from _from_list(
+            prompt if isinstance(prompt, list | tuple) else [prompt], control, "The task's prompt"
+        )
+
+
+def _from_list(texts: Sequence[Any], control: MaskControl, what: str) -> Iterator[_Wish]:
+    if not texts:
+        raise _empty(what)
+    for text in texts:
+        for line in _lines(text, what):
+            yield _split_label(line, control)
+
+
+def _lines(text: Any, what: str) -> list[str]:
+    if not isinstance(text, str):
+        raise SvacError(
+            f"{what} is not text but {type(text).__name__}.",
+            'Give a sentence, a list of sentences, or {"label": "sentence"}.',
+        )
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    lines = [line for line in lines if line]
+    if not lines:
+        raise _empty(what)
+    return lines
+
+
+def _split_label(line: str, control: MaskControl) -> _Wish:
+    """`car: the red car` -> (car, the red car) when `car` is a label; a colon in a sentence stays."""
+    # Labels may hold colons themselves, so the longest one that fits decides.
+    end = max(len(label) for label in control.labels) + 2
+    for position in sorted((i for i, char in enumerate(line[:end]) if char == ":"), reverse=True):
+        label = control.find_label(line[:position])
+        if label is not None:
+            expression = line[position + 1 :].strip()
+            if not expression:
+                raise _empty(f"The prompt of '{label}'")
+            return label, expression
+    return control.find_label(line), line
+
+
+def _number(wishes: list[_Wish], control: MaskControl, max_chars: int) -> list[ObjectPrompt]:
+    first = next(iter(control.labels))
+    unique = list(dict.fromkeys((label or first, expression) for label, expression in wishes))
+    if len(unique) > MAX_OBJECTS:
+        raise SvacError(
+            f"The task asks for {len(unique)} objects, more than {MAX_OBJECTS}.",
+            "Split it into several tasks.",
+        )
+    for _, expression in unique:
+        if len(expression) > max_chars:
+            raise SvacError(
+                f"The prompt '{expression[:40]}...' has {len(expression)} characters, more than {max_chars}.",
+                "Describe the object in one sentence, or raise SVAC_MAX_PROMPT_CHARS.",
+            )
+    return [ObjectPrompt(f"obj{number}", *wish) for number, wish in enumerate(unique, start=1)]
+
+
+def _empty(what: str) -> SvacError:
+    return SvacError(f"{what} is empty.", "Say what to segment, e.g. 'the dog that jumps over the fence'.")
