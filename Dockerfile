@@ -1,0 +1,46 @@
+# The backend: the web process (`svac-backend serve`), the worker (`svac-backend worker`) and the command line.
+#
+#   docker build -t svac-backend .                                                            CPU
+#   docker build -t svac-backend:gpu --build-arg TORCH_INDEX_URL=https://pypi.org/simple .    CUDA, from torch's wheels
+FROM python:3.11-slim
+
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PYTHONUNBUFFERED=1
+
+WORKDIR /app
+
+# The order of scripts/setup.sh: torch first, then sam2 without its build isolation and its dependencies (they would
+# pull torchvision), then the rest without these two.
+COPY requirements.txt ./
+RUN pip install --upgrade pip setuptools wheel \
+    && pip install --index-url "$TORCH_INDEX_URL" "$(grep -o '^torch==[^ #]*' requirements.txt)" \
+    && SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps "$(grep -o '^sam2==[^ #]*' requirements.txt)" \
+    && grep -v -e '^torch==' -e '^sam2==' requirements.txt > /tmp/rest.txt \
+    && grep -o '^torch==[^ #]*' requirements.txt > /tmp/constraints.txt \
+    && pip install -r /tmp/rest.txt -c /tmp/constraints.txt \
+    && rm /tmp/rest.txt /tmp/constraints.txt
+
+COPY pyproject.toml README.md LICENSE ./
+COPY labelstudio_config ./labelstudio_config
+COPY svac_backend ./svac_backend
+RUN pip install --no-build-isolation --no-deps .
+
+# Both folders are volumes that several containers share; they belong to the user that the processes run as.
+RUN useradd --create-home --uid 1000 svac \
+    && install -d -o svac -g svac /svac/data /svac/files
+USER svac
+ENV SVAC_HOST=0.0.0.0 \
+    SVAC_PORT=9090 \
+    SVAC_DATA_DIR=/svac/data \
+    SVAC_LABEL_STUDIO_FILES_ROOT=/svac/files
+VOLUME ["/svac/data", "/svac/files"]
+EXPOSE 9090
+
+HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=4 \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['SVAC_PORT']}/health\", timeout=4)"]
+
+ENTRYPOINT ["svac-backend"]
+CMD ["serve"]

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Sets everything up, then runs every check and every test. Results and screenshots are left in test-output/.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+  cat <<'HELP'
+Usage: ./scripts/test.sh [--unit] [--no-setup]
+
+  --unit      the checks and the unit tests only: no Label Studio, no browser
+  --no-setup  take the environments as they are
+HELP
+}
+
+unit_only=0 setup=1
+for argument in "$@"; do
+  case $argument in
+    --unit) unit_only=1 ;;
+    --no-setup) setup=0 ;;
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    *)
+      usage >&2
+      echo "[test] Unknown option $argument." >&2
+      exit 2
+      ;;
+  esac
+done
+
+if [ $setup = 1 ]; then
+  if [ $unit_only = 1 ]; then
+    ./scripts/setup.sh --dev --no-label-studio || exit 1
+  else
+    ./scripts/setup.sh --dev --browser || exit 1
+  fi
+fi
+
+mkdir -p test-output
+rm -f test-output/*.xml
+failed=()
+# Torch and OpenBLAS threads beyond the cores only slow each other down where several processes run.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)} PYTHONUNBUFFERED=1
+
+# stage NAME COMMAND...: all stages run, so that one look shows everything that is broken.
+stage() {
+  local name=$1 started=$SECONDS
+  shift
+  echo "[test] $name: $*"
+  if "$@"; then
+    echo "[test] $name: passed in $((SECONDS - started)) s"
+  else
+    echo "[test] $name: FAILED after $((SECONDS - started)) s"
+    failed+=("$name")
+  fi
+}
+
+bin=.venv/bin
+stage "lint" $bin/ruff check .
+stage "format" $bin/ruff format --check .
+stage "types" $bin/mypy
+stage "unit tests" $bin/pytest -q -m "not integration and not browser" --durations=10 --junit-xml=test-output/unit.xml
+if [ $unit_only = 0 ]; then
+  stage "integration tests" $bin/pytest -q -m integration --durations=10 --junit-xml=test-output/integration.xml
+  stage "browser tests" $bin/pytest -q -m browser --durations=10 --junit-xml=test-output/browser.xml
+fi
+
+[ ${#failed[@]} = 0 ] || echo "[test] failed: $(printf '%s; ' "${failed[@]}" | sed 's/; $//')"
+# The last line sums up all of pytest's runs in pytest's own words.
+$bin/python - <<'PYTHON'
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+totals = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
+seconds = 0.0
+for path in sorted(Path("test-output").glob("*.xml")):
+    for suite in ElementTree.parse(path).getroot().iter("testsuite"):
+        seconds += float(suite.get("time", 0))
+        for name in totals:
+            totals[name] += int(suite.get(name, 0))
+bad = totals["failures"] + totals["errors"] + totals["skipped"]
+parts = [
+    f"{count} {name}"
+    for name, count in (
+        ("failed", totals["failures"]),
+        ("passed", totals["tests"] - bad),
+        ("skipped", totals["skipped"]),
+        ("errors", totals["errors"]),
+    )
+    if count
+]
+print(f" {', '.join(parts) or 'no tests ran'} in {seconds:.2f}s ".center(100, "="))
+PYTHON
+[ ${#failed[@]} = 0 ]
