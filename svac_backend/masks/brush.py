@@ -1,11 +1,12 @@
 """Label Studio's brush RLE: rle-pack (thi.ng/umbrella) over the flattened RGBA pixels of a mask.
 
 The stream, most significant bit first: the number of bytes (32 bits), the word size - 1 (5 bits), four run
-sizes - 1 (4 bits each), then tokens. A token is a flag, a 2-bit index into the run sizes and a count - 1 of that
-size; flag 1 is followed by one word that repeats count times, flag 0 by count words. Zero bits fill the last byte.
+sizes - 1 (4 bits each), then tokens. A token is a flag, a 2-bit index into the run sizes and a count - 1 of
+that size; flag 1 is followed by one word that repeats count times, flag 0 by count words. Zero bits fill the
+last byte.
 
-The encoder writes what `label_studio_sdk.converter.brush.mask2rle` writes for a 0/255 mask, byte for byte: all four
-channels of a pixel carry the mask. It works on runs, not on pixels, which is what makes it fast.
+The encoder writes what `label_studio_sdk.converter.brush.mask2rle` writes for a 0/255 mask, byte for byte: all
+four channels of a pixel carry the mask. It works on runs, not on pixels, which is what makes it fast.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ def _pack(tokens: NDArray[np.int64], widths: NDArray[np.int64], total: int) -> l
     starts = ends - widths
     words = int(ends[-1]) // 32 + 2
     at = starts >> 5
-    # A token lies within two neighbouring 32-bit words. Bits never overlap, so adding is the same as or-ing, and
-    # bincount adds exactly: its float64 holds 53 bits.
+    # A token lies within two neighbouring 32-bit words. Bits never overlap, so adding is the same as or-ing,
+    # and bincount adds exactly: its float64 holds 53 bits.
     placed = (tokens << (64 - widths - (starts & 31))).view(np.uint64)
     stream = np.bincount(at, (placed >> np.uint64(32)).astype(np.float64), words)
     stream[1:] += np.bincount(at, (placed & np.uint64(0xFFFFFFFF)).astype(np.float64), words)[:-1]
@@ -157,7 +158,7 @@ def _runs(data: bytes, run_bits: list[int], total: int) -> tuple[NDArray[np.int6
 
 
 def _token_starts(data: bytes, run_bits: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the bit position of every token that lies wholly in `data` and its kind: flag * 4 + size index."""
+    """Return the bit position of each token that lies wholly in `data`, and its kind: flag * 4 + size index."""
     bits = np.unpackbits(np.frombuffer(data, np.uint8))
     kind_at = (bits[:-2] << 2 | bits[1:-1] << 1 | bits[2:]).tobytes()
     stream = int.from_bytes

@@ -49,12 +49,12 @@ def from_coco(rle: CocoRle) -> NDArray[np.bool_]:
 
 
 def area(rle: CocoRle) -> int:
-    """Return the number of object pixels of a COCO RLE, without decoding it. Raises `SvacError` as `from_coco`."""
+    """Return the number of object pixels without decoding the mask. Raises `SvacError` as `from_coco`."""
     return int(coco.area(_checked(rle)))
 
 
 def iou(a: CocoRle, b: CocoRle) -> float:
-    """Return intersection over union of two COCO RLEs of one size, without decoding them; 1.0 if both are empty.
+    """Return intersection over union of two masks of one size without decoding them; 1.0 if both are empty.
 
     Raises:
         SvacError: as `from_coco`, or the sizes differ.
@@ -73,9 +73,9 @@ def iou(a: CocoRle, b: CocoRle) -> float:
 def _checked(rle: CocoRle) -> CocoRle:
     """Return `rle` if its runs fill its size exactly.
 
-    pycocotools trusts what it is given and its C code reads and writes beyond its buffers on malformed text, and
-    masks may come from strangers' files: so the runs are added up here, by the format's rules (five bits and a
-    "more follows" bit per character from `0` on; from the fourth run on, the difference to the run before the last).
+    pycocotools trusts what it is given, its C code reads beyond its buffers on malformed text, and masks may
+    come from strangers' files: so the runs are added up here, by the format's rules (five bits and a "more
+    follows" bit per character from `0` on; from the fourth run on, the difference to the run before the last).
     """
     size, counts = (rle.get("size"), rle.get("counts")) if isinstance(rle, dict) else (None, None)
     if (
@@ -92,7 +92,7 @@ def _checked(rle: CocoRle) -> CocoRle:
     runs = _run_lengths(text)
     if runs is None or runs.min() < 0 or runs.sum() != size[0] * size[1]:
         raise SvacError(f"A COCO RLE does not fill its size of {size[1]}x{size[0]} pixels.", _ADVICE)
-    return CocoRle(size=list(size), counts=counts)  # type: ignore[typeddict-item]  # pycocotools takes bytes too
+    return CocoRle(size=list(size), counts=counts)
 
 
 def _run_lengths(text: bytes) -> NDArray[np.int64] | None:
