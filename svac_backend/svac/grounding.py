@@ -1,0 +1,224 @@
+"""SAM-2, built from the sam2 package's own modules: features in batches and language-prompted decoding.
+
+SAM-2's own `_forward_sam_heads` hard-wires what the two published models differ in (masking of absent objects), so the
+prompt encoder and the mask decoder are called directly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from sam2.modeling.backbones.hieradet import Hiera
+from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
+from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
+from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
+from sam2.modeling.position_encoding import PositionEmbeddingSine
+from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
+from sam2.modeling.sam.transformer import RoPEAttention
+from torch import Tensor
+
+from svac_backend.svac.config import SamConfig
+
+
+def build_sam(config: SamConfig) -> SAM2Base:
+    """Build SAM-2.0 with random weights, wired as sam2's published `sam2_hiera_*.yaml` files are."""
+    d, grid = config.d_model, config.image_size // 16
+
+    def rope(**extra: object) -> RoPEAttention:
+        return RoPEAttention(
+            rope_theta=10000.0,
+            feat_sizes=(grid, grid),
+            embedding_dim=d,
+            num_heads=1,
+            downsample_rate=1,
+            dropout=0.1,
+            **extra,
+        )
+
+    def positions(features: int) -> PositionEmbeddingSine:
+        return PositionEmbeddingSine(num_pos_feats=features, normalize=True, scale=None, temperature=10000)
+
+    return SAM2Base(
+        image_encoder=ImageEncoder(
+            scalp=1,
+            trunk=Hiera(
+                embed_dim=config.embed_dim,
+                num_heads=config.num_heads,
+                stages=config.stages,
+                global_att_blocks=config.global_att_blocks,
+                window_pos_embed_bkg_spatial_size=config.window_pos_embed_bkg_spatial_size,
+                window_spec=config.window_spec,
+            ),
+            neck=FpnNeck(
+                position_encoding=positions(d),
+                d_model=d,
+                backbone_channel_list=config.backbone_channels,
+                fpn_top_down_levels=[2, 3],
+                fpn_interp_model="nearest",
+            ),
+        ),
+        memory_attention=MemoryAttention(
+            d_model=d,
+            pos_enc_at_input=True,
+            layer=MemoryAttentionLayer(
+                activation="relu",
+                dim_feedforward=8 * d,
+                dropout=0.1,
+                pos_enc_at_attn=False,
+                self_attention=rope(),
+                d_model=d,
+                pos_enc_at_cross_attn_keys=True,
+                pos_enc_at_cross_attn_queries=False,
+                cross_attention=rope(rope_k_repeat=True, kv_in_dim=config.memory_dim),
+            ),
+            num_layers=config.memory_layers,
+        ),
+        memory_encoder=MemoryEncoder(
+            out_dim=config.memory_dim,
+            in_dim=d,
+            position_encoding=positions(config.memory_dim),
+            mask_downsampler=MaskDownSampler(embed_dim=d, kernel_size=3, stride=2, padding=1),
+            fuser=Fuser(
+                CXBlock(dim=d, kernel_size=7, padding=3, layer_scale_init_value=1e-6, use_dwconv=True), num_layers=2
+            ),
+        ),
+        num_maskmem=config.num_maskmem,
+        image_size=config.image_size,
+        sigmoid_scale_for_mem_enc=20.0,
+        sigmoid_bias_for_mem_enc=-10.0,
+        use_mask_input_as_output_without_sam=True,
+        directly_add_no_mem_embed=True,
+        use_high_res_features_in_sam=True,
+        multimask_output_in_sam=True,
+        iou_prediction_use_sigmoid=True,
+        use_obj_ptrs_in_encoder=True,
+        add_tpos_enc_to_obj_ptrs=False,
+        only_obj_ptrs_in_the_past_for_eval=True,
+        pred_obj_scores=True,
+        pred_obj_scores_mlp=True,
+        fixed_no_obj_ptr=True,
+        multimask_output_for_tracking=True,
+        use_multimask_token_for_obj_ptr=True,
+        multimask_min_pt_num=0,
+        multimask_max_pt_num=1,
+        use_mlp_for_obj_ptr_proj=True,
+    )
+
+
+@dataclass
+class FrameFeatures:
+    """What the mask decoder needs of n frames. C is SAM-2's d_model, S its image size.
+
+    Attributes:
+        low: [n, C, S/16, S/16], before any memory is fused in.
+        high: [n, C/8, S/4, S/4] and [n, C/4, S/8, S/8].
+        position: [n, C, S/16, S/16], the sine encoding of `low`.
+    """
+
+    low: Tensor
+    high: tuple[Tensor, Tensor]
+    position: Tensor
+
+    def take(self, index: Tensor) -> FrameFeatures:
+        """Return the features of the frames at `index` (i64 [k])."""
+        return FrameFeatures(self.low[index], (self.high[0][index], self.high[1][index]), self.position[index])
+
+
+@dataclass
+class Decoded:
+    """The best of the three masks of k (frame, expression) pairs.
+
+    Attributes:
+        logits: f32 [k, S/4, S/4].
+        iou: f32 [k], predicted IoU of that mask.
+        existence: f32 [k], object score logit.
+        token: [k, C], output token of that mask, from which the object pointer is made.
+        all_logits, all_ious: [k, 3, S/4, S/4] and [k, 3], for training.
+    """
+
+    logits: Tensor
+    iou: Tensor
+    existence: Tensor
+    token: Tensor
+    all_logits: Tensor
+    all_ious: Tensor
+
+
+def encode_frames(sam: SAM2Base, pixels: Tensor) -> FrameFeatures:
+    """Run Hiera and the FPN on a batch of frames, f32 [n, 3, S, S]."""
+    weight = sam.image_encoder.neck.convs[0].conv.weight
+    out = sam.forward_image(pixels.to(weight.device, weight.dtype))
+    s0, s1, low = out["backbone_fpn"]
+    return FrameFeatures(low=low, high=(s0, s1), position=out["vision_pos_enc"][-1])
+
+
+def without_memory(sam: SAM2Base, features: FrameFeatures) -> Tensor:
+    """Return `low` with the no-memory embedding: a frame that no other frame conditions."""
+    return features.low + sam.no_mem_embed.view(1, -1, 1, 1)
+
+
+def decode(
+    sam: SAM2Base,
+    low: Tensor,
+    high: tuple[Tensor, Tensor],
+    language: Tensor | None,
+    *,
+    no_object_masking: bool,
+    points: tuple[Tensor, Tensor] | None = None,
+    mask: Tensor | None = None,
+) -> Decoded:
+    """Decode k pairs at once.
+
+    The sparse prompt is SAM-2's own padding (two `not_a_point` tokens, or the points) and then the language token.
+
+    Args:
+        low: [k, C, S/16, S/16], with memory or the no-memory embedding already fused in.
+        high: the pair of high-resolution maps, [k, ...].
+        language: [k, C], the projected [SEG] of each pair; None when only points or a mask prompt.
+        no_object_masking: set the logits of absent objects to SAM-2's constant for them.
+        points: coordinates f32 [k, P, 2] in SAM-2's pixels and labels i32 [k, P].
+        mask: f32 [k, 1, S/4, S/4] mask prompt.
+    """
+    k = low.shape[0]
+    if points is None:
+        points = (
+            torch.zeros(k, 1, 2, device=low.device),
+            -torch.ones(k, 1, dtype=torch.int32, device=low.device),
+        )
+    sparse, dense = sam.sam_prompt_encoder(points=points, boxes=None, masks=mask)
+    if language is not None:
+        sparse = torch.cat([sparse, language[:, None].to(sparse.dtype)], dim=1)
+    logits, ious, tokens, existence = sam.sam_mask_decoder(
+        image_embeddings=low,
+        image_pe=sam.sam_prompt_encoder.get_dense_pe().to(low.dtype),
+        sparse_prompt_embeddings=sparse.to(low.dtype),
+        dense_prompt_embeddings=dense.to(low.dtype),
+        multimask_output=True,
+        repeat_image=False,
+        high_res_features=list(high),
+    )
+    logits, ious, existence = logits.float(), ious.float(), existence.float()[:, 0]
+    if no_object_masking:
+        logits = torch.where((existence > 0)[:, None, None, None], logits, NO_OBJ_SCORE)
+    best = ious.argmax(dim=1)
+    rows = torch.arange(k, device=low.device)
+    return Decoded(
+        logits=logits[rows, best],
+        iou=ious[rows, best],
+        existence=existence,
+        token=tokens[rows, best],
+        all_logits=logits,
+        all_ious=ious,
+    )
+
+
+def masks_at_size(logits: Tensor, sam_size: int, height: int, width: int) -> Tensor:
+    """Upsample logits [k, S/4, S/4] to SAM-2's size and then to the frame's; returns bool [k, H, W].
+
+    Two bilinear steps and a sigmoid, as the published code has it: one step would move edge pixels.
+    """
+    large = F.interpolate(logits[:, None].float(), size=(sam_size, sam_size), mode="bilinear", align_corners=False)
+    full = F.interpolate(large, size=(height, width), mode="bilinear", align_corners=False)
+    return full[:, 0].sigmoid() > 0.5

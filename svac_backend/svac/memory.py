@@ -1,0 +1,87 @@
+"""SAM-2's memory: masks travel from conditioning frames to the frames that no [SEG] decodes.
+
+Mask memories, object pointers and memory attention are SAM-2's own; this module keeps what has to be kept and drops
+the rest, so that memory stays the same however long the video is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+
+from svac_backend.svac.grounding import FrameFeatures, decode
+
+
+class MemoryTracker:
+    """Tracks E objects forward through a video, frame by frame.
+
+    Args:
+        sam: the model.
+        num_objects: E, tracked as one batch.
+        num_frames: frames of the video (SAM-2 bounds the number of object pointers by it).
+        no_object_masking: empty masks where the object score is not positive.
+    """
+
+    def __init__(self, sam: SAM2Base, num_objects: int, num_frames: int, *, no_object_masking: bool) -> None:
+        self.sam = sam
+        self.num_objects = num_objects
+        self.num_frames = num_frames
+        self.no_object_masking = no_object_masking
+        self.outputs: dict[str, dict[int, dict[str, Any]]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+
+    def condition(self, index: int, features: FrameFeatures, logits: Tensor, existence: Tensor, token: Tensor) -> None:
+        """Remember a conditioning frame.
+
+        Args:
+            index: 0-based frame index.
+            features: of this one frame.
+            logits: f32 [E, S/4, S/4].
+            existence: f32 [E].
+            token: [E, C], SAM-2's output token of each mask.
+        """
+        self.outputs["cond_frame_outputs"][index] = self._remember(features, logits, existence, token)
+
+    def track(self, index: int, features: FrameFeatures) -> tuple[Tensor, Tensor]:
+        """Predict the next frame from memory; returns logits f32 [E, S/4, S/4] and scores f32 [E]."""
+        many = features.take(torch.zeros(self.num_objects, dtype=torch.long, device=features.low.device))
+        fused = self.sam._prepare_memory_conditioned_features(
+            frame_idx=index,
+            is_init_cond_frame=False,
+            current_vision_feats=[_sequence(many.low)],
+            current_vision_pos_embeds=[_sequence(many.position)],
+            feat_sizes=[many.low.shape[-2:]],
+            output_dict=self.outputs,
+            num_frames=self.num_frames,
+        )
+        out = decode(self.sam, fused, many.high, None, no_object_masking=self.no_object_masking)
+        recent = self.outputs["non_cond_frame_outputs"]
+        recent[index] = self._remember(features, out.logits, out.existence, out.token)
+        # Mask memories reach back num_maskmem frames, object pointers max_obj_ptrs_in_encoder frames.
+        for old in [i for i in recent if i <= index - self.sam.max_obj_ptrs_in_encoder]:
+            del recent[old]
+        return out.logits, out.existence.sigmoid() * out.iou
+
+    def _remember(self, features: FrameFeatures, logits: Tensor, existence: Tensor, token: Tensor) -> dict[str, Any]:
+        """Encode a frame and its masks into a mask memory and an object pointer per object."""
+        size = self.sam.image_size
+        high = F.interpolate(logits[:, None], size=(size, size), mode="bilinear", align_corners=False)
+        memory, position = self.sam._encode_new_memory(
+            current_vision_feats=[_sequence(features.low).expand(-1, self.num_objects, -1)],
+            feat_sizes=[features.low.shape[-2:]],
+            pred_masks_high_res=high.to(features.low.dtype),
+            object_score_logits=existence[:, None],
+            is_mask_from_pts=False,
+        )
+        present = (existence > 0).to(token.dtype)[:, None]
+        pointer = present * self.sam.obj_ptr_proj(token) + (1 - present) * self.sam.no_obj_ptr
+        # The published code keeps mask memories in bf16, on the CPU too.
+        return {"maskmem_features": memory.bfloat16(), "maskmem_pos_enc": position, "obj_ptr": pointer}
+
+
+def _sequence(maps: Tensor) -> Tensor:
+    """[n, C, h, w] -> [h*w, n, C], the order SAM-2's attention wants."""
+    return maps.flatten(2).permute(2, 0, 1)

@@ -1,0 +1,158 @@
+"""The multimodal language model: vision tower, pixel shuffle, projector, language model, [SEG] embeddings.
+
+Assembled from transformers' InternVL vision tower and Qwen2 or Llama (InternLM2), with the published code's wiring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers.models.internvl.configuration_internvl import InternVLVisionConfig
+from transformers.models.internvl.modeling_internvl import InternVLVisionModel
+
+from svac_backend.svac.config import LanguageConfig, SvacConfig, VisionConfig
+from svac_backend.svac.prompts import PromptIds
+
+
+def build_vision(config: VisionConfig) -> InternVLVisionModel:
+    """Build the vision tower with random weights."""
+    return InternVLVisionModel(
+        InternVLVisionConfig(
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.num_hidden_layers,
+            num_attention_heads=config.num_attention_heads,
+            intermediate_size=config.intermediate_size,
+            image_size=[config.image_size, config.image_size],
+            patch_size=[config.patch_size, config.patch_size],
+            attention_bias=config.qkv_bias,
+            use_qk_norm=config.qk_normalization,
+            norm_type=config.norm_type,
+            hidden_act=config.hidden_act,
+            layer_norm_eps=config.layer_norm_eps,
+            use_mean_pooling=True,  # else transformers adds a norm that InternViT does not have
+            attn_implementation="sdpa",
+        )
+    )
+
+
+def build_language(config: LanguageConfig) -> Qwen2ForCausalLM | LlamaForCausalLM:
+    """Build the language model with random weights."""
+    rope: dict[str, object] = {"rope_theta": config.rope_theta, "rope_type": "default"}
+    if config.rope_scaling:
+        rope |= config.rope_scaling
+    common = {
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "intermediate_size": config.intermediate_size,
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_position_embeddings,
+        "rope_parameters": rope,
+        "rms_norm_eps": config.rms_norm_eps,
+        "hidden_act": config.hidden_act,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "attn_implementation": "sdpa",
+    }
+    if config.architecture == "llama":
+        return LlamaForCausalLM(LlamaConfig(**common))
+    return Qwen2ForCausalLM(Qwen2Config(**common))
+
+
+def pixel_shuffle(tokens: Tensor, ratio: float, version: str) -> Tensor:
+    """Trade resolution for channels: [n, h, w, c] -> [n, h*ratio, w*ratio, c/ratio^2] (InternVL, v1 and v2)."""
+    n, h, w, c = tokens.shape
+    step = round(1 / ratio)
+    if step == 1:
+        return tokens
+    out = tokens.view(n, h // step, step, w // step, step, c).permute(0, 1, 3, 2, 4, 5)
+    out = out.reshape(n, h // step, w // step, c * step * step)
+    # v1 leaves the grid transposed; it is kept for the checkpoints that were trained so.
+    return out if version == "v2" else out.transpose(1, 2).contiguous()
+
+
+class Mllm(nn.Module):
+    """Images and text in, one embedding per clip and expression out."""
+
+    def __init__(self, config: SvacConfig) -> None:
+        super().__init__()
+        self.config = config
+        step = round(1 / config.downsample_ratio)
+        width = config.vision.hidden_size * step * step
+        hidden = config.language.hidden_size
+        self.vision_model = build_vision(config.vision)
+        self.language_model = build_language(config.language)
+        self.mlp1 = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden)
+        )
+        self.text_hidden_fcs = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, config.sam.d_model), nn.Dropout(0.0)
+                )
+            ]
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the projector, which the pixels are cast to."""
+        weight = self.mlp1[1].weight
+        return weight.dtype
+
+    def visual_tokens(self, pixels: Tensor, *, batch: int = 16) -> Tensor:
+        """Encode images.
+
+        Args:
+            pixels: f32 [n, 3, S, S].
+            batch: images a step.
+
+        Returns:
+            [n, tokens_per_image, H].
+        """
+        outputs = []
+        device = self.mlp1[1].weight.device
+        side = self.config.vision.image_size // self.config.vision.patch_size
+        for part in pixels.split(batch):
+            hidden = self.vision_model(part.to(device, self.dtype)).last_hidden_state[:, 1:]
+            grid = hidden.reshape(len(part), side, side, -1)
+            shuffled = pixel_shuffle(grid, self.config.downsample_ratio, self.config.ps_version)
+            outputs.append(self.mlp1(shuffled.flatten(1, 2)))
+        return torch.cat(outputs)
+
+    def embed(self, ids: Tensor, visual: Tensor | None, context_id: int) -> Tensor:
+        """Embed ids [L] and put visual tokens [k, H] in the place of the k image placeholders; returns [L, H]."""
+        embeds = self.language_model.get_input_embeddings()(ids.to(self.mlp1[1].weight.device))
+        if visual is None:
+            return embeds
+        return embeds.index_put(((ids == context_id).to(embeds.device).nonzero()[:, 0],), visual.to(embeds.dtype))
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Project [SEG] states [..., H] to SAM-2's prompt space [..., d_model]."""
+        return self.text_hidden_fcs[0](hidden)
+
+    def seg_embeddings(self, visual: Tensor, prompts: Sequence[PromptIds], context_id: int) -> Tensor:
+        """Prefill once per video and once more per expression; the answer is teacher-forced.
+
+        The vision prefix and its KV cache are computed once and reused for every expression.
+
+        Args:
+            visual: [n_images, tokens, H].
+            prompts: E prompts that share their prefix.
+
+        Returns:
+            f32 [E, N, d_model].
+        """
+        cache = DynamicCache(config=self.language_model.config)
+        prefix = self.embed(prompts[0].prefix, visual.flatten(0, 1), context_id)[None]
+        model = self.language_model.model
+        model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
+        rows = []
+        for prompt in prompts:
+            suffix = self.embed(prompt.suffix, None, context_id)[None]
+            states = model(inputs_embeds=suffix, past_key_values=cache, use_cache=True).last_hidden_state[0]
+            cache.crop(-len(prompt.suffix))
+            rows.append(self.project(states[prompt.seg.to(states.device)]).float())
+        return torch.stack(rows)

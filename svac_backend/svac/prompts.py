@@ -1,0 +1,108 @@
+"""Chat templates, the question, the answer, special tokens, and loading the tokenizer without remote code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from svac_backend.errors import SvacError
+from svac_backend.svac.config import MethodConfig
+
+SEG, IMG_START, IMG_END, IMG_CONTEXT = "[SEG]", "<img>", "</img>", "<IMG_CONTEXT>"
+
+# InternVL's templates without a system prompt, as the published code uses them: (before, after, end of answer).
+_TEMPLATES = {
+    "phi3_chat": ("<|user|>\n", "<|end|>\n<|assistant|>\n", "<|end|>"),
+    "internlm2_chat": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
+    "qwen_chat": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
+}
+
+
+@dataclass(frozen=True)
+class PromptIds:
+    """Token ids of one expression, cut where they stop being the same for every expression of a video.
+
+    Attributes:
+        prefix: i64 [P]; template and images, shared by all expressions.
+        suffix: i64 [Q]; question and forced answer.
+        seg: i64 [N]; positions of the [SEG] tokens in `suffix`.
+        answer_start: position in `suffix` where the answer begins (the LM loss starts there).
+    """
+
+    prefix: Tensor
+    suffix: Tensor
+    seg: Tensor
+    answer_start: int
+
+
+class PromptBuilder:
+    """Turns expressions into token ids; ids are read from the tokenizer, never assumed.
+
+    Args:
+        tokenizer_file: a `tokenizer.json`.
+        method: template, question and answer.
+        tokens_per_image: visual tokens of one image.
+
+    Raises:
+        SvacError: the tokenizer lacks a special token of the model.
+    """
+
+    def __init__(self, tokenizer_file: Path, method: MethodConfig, tokens_per_image: int) -> None:
+        if not tokenizer_file.is_file():
+            raise SvacError(f"{tokenizer_file} is missing.", "Download the model again.")
+        self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_file))
+        self.method = method
+        self.tokens_per_image = tokens_per_image
+        self.seg_id = self._id(SEG)
+        self.context_id = self._id(IMG_CONTEXT)
+
+    def _id(self, token: str) -> int:
+        found = self.tokenizer.convert_tokens_to_ids(token)
+        if not isinstance(found, int) or found == self.tokenizer.unk_token_id:
+            raise SvacError(f"The tokenizer has no token {token!r}.", "Use the tokenizer.json that came with the weights.")
+        return found
+
+    def question(self, expression: str) -> str:
+        """Return the question; an expression that is a question itself stands alone (the authors' evaluation)."""
+        return expression if "?" in expression else self.method.question.format(exp=expression)
+
+    def answer(self, num_clips: int) -> str:
+        """Return the forced answer with one [SEG] per clip."""
+        if self.method.answer == "clips":
+            segments = ", ".join(f"Clip_{i + 1} {SEG}" for i in range(num_clips))
+        else:
+            segments = SEG * num_clips
+        return f"{self.method.answer_prefix}{segments}."
+
+    def prefix_text(self, num_images: int) -> str:
+        """Return the text before the question: the template's head and the image placeholders."""
+        image = IMG_START + IMG_CONTEXT * self.tokens_per_image + IMG_END
+        return _TEMPLATES[self.method.template][0] + "\n".join([image] * num_images) + "\n"
+
+    def ids(self, text: str) -> Tensor:
+        """Tokenize; i64 [L]."""
+        return torch.tensor(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
+
+    def build(self, expression: str, num_images: int, num_clips: int) -> PromptIds:
+        """Build the ids of one expression.
+
+        Raises:
+            SvacError: the expression is empty, or it holds a special token.
+        """
+        if not expression.strip():
+            raise SvacError("The expression is empty.", "Describe the object in a few words.")
+        if any(token in expression for token in (SEG, IMG_CONTEXT, IMG_START, IMG_END)):
+            raise SvacError("The expression holds a token that is reserved for the model.", "Remove it from the text.")
+        _, after, end = _TEMPLATES[self.method.template]
+        question = self.ids(self.question(expression.strip()) + after)
+        suffix = torch.cat([question, self.ids(self.answer(num_clips) + end)])
+        return PromptIds(
+            prefix=self.ids(self.prefix_text(num_images)),
+            suffix=suffix,
+            seg=(suffix == self.seg_id).nonzero()[:, 0],
+            answer_start=len(question),
+        )
