@@ -1,7 +1,7 @@
 """Tracks as Label Studio regions, and the check that the editor will show them.
 
-Label Studio stores whatever it is given, and its editor drops what it cannot show without a word. So every region
-is checked against the labelling config before it is sent.
+Label Studio stores whatever it is given, and its editor drops what it cannot show without a word. So every
+region is checked against the labelling config before it is sent.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def tracks_to_results(
                 continue
             if list(rle["size"]) != [height, width]:
                 raise SvacError(
-                    f"The mask of {track.object_id} on frame {frame} is {rle['size'][1]}x{rle['size'][0]} pixels, "
-                    f"the video {width}x{height}.",
+                    f"The mask of {track.object_id} on frame {frame} is {rle['size'][1]}x{rle['size'][0]}, "
+                    f"the video {width}x{height} pixels.",
                     "Segment the video again; its masks belong to another file.",
                 )
             if area(rle) < max(min_area_px, 1):

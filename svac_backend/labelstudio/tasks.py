@@ -174,7 +174,10 @@ def _from_value(prompt: Any, control: MaskControl) -> Iterator[_Wish]:
                     f"The task's prompt names the label '{name}', which the labelling config does not have.",
                     f"Use one of {known}, or add the label to '{control.name}'.",
                 )
-            for text in value if isinstance(value, list | tuple) and value else [value]:
+            texts = value if isinstance(value, list | tuple) else [value]
+            if not texts:
+                raise _empty(f"The prompt of '{name}'")
+            for text in texts:
                 yield from ((label, line) for line in _lines(text, f"The prompt of '{name}'"))
     else:
         yield from _from_list(

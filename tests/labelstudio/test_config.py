@@ -1,0 +1,147 @@
+"""Labelling configs: what they can show, and what is said when they cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.config import FramesTag, TextControl, parse_config
+
+CONFIGS = Path(__file__).parents[2] / "labelstudio_config"
+FRAMES = '<Image name="frames" valueList="$frames"/>'
+
+
+@pytest.mark.parametrize("kind", ["brush", "polygon"])
+def test_shipped_configs_show_masks_on_frames(kind: str) -> None:
+    config = parse_config((CONFIGS / f"{kind}_frames.xml").read_text())
+    assert config.frames == FramesTag("frames", "frames")
+    assert config.video is not None
+    assert (config.video.key, config.video.fps_key) == ("video", "fps")
+    assert config.text == TextControl("prompt", "frames")
+    control = config.mask_control()
+    assert (control.kind, control.name, control.to_name) == (kind, "mask", "frames")
+    assert control.labels == {"object": None}
+    assert [(smart.kind, smart.labels) for smart in config.smart] == [
+        ("keypoint", ("positive", "negative")),
+        ("rectangle", ("object_box",)),
+    ]
+
+
+def test_every_shipped_config_is_tested() -> None:
+    assert {path.name for path in CONFIGS.iterdir()} == {"brush_frames.xml", "polygon_frames.xml"}
+
+
+def test_value_expressions_labels_prompts_and_aliases() -> None:
+    config = parse_config(
+        '<View><image name="i" valuelist="no"/><Image name="pics" valueList=" $stills "/>'
+        '<Video name="clip" value="$url" framerate="29.97"/>'
+        '<PolygonLabels name="shape" toName="pics"><Label value="car" prompt=" the  red car "/>'
+        '<Label value="Person" alias="person"/><Label value="$dynamic"/><Label value="cat" prompt=" "/>'
+        "</PolygonLabels></View>"
+    )
+    assert config.frames == FramesTag("pics", "stills")
+    assert config.video is not None
+    assert (config.video.key, config.video.framerate, config.video.fps_key) == ("url", "29.97", None)
+    control = config.mask_control()
+    assert control.labels == {"car": "the red car", "person": None, "cat": None}
+    assert control.find_label("CAR ") == "car"
+    assert control.find_label("dog") is None
+
+
+def test_brush_goes_before_polygon_unless_asked() -> None:
+    label = '<Label value="o"/>'
+    config = parse_config(
+        f'<View>{FRAMES}<BitmaskLabels name="b" toName="frames">{label}</BitmaskLabels>'
+        f'<PolygonLabels name="p" toName="frames">{label}</PolygonLabels>'
+        f'<BrushLabels name="m" toName="frames">{label}</BrushLabels></View>'
+    )
+    assert [control.kind for control in config.controls] == ["bitmask", "polygon", "brush"]
+    assert config.mask_control().name == "m"
+    assert config.mask_control("polygon").name == "p"
+    with pytest.raises(SvacError, match="bitmask"):
+        config.mask_control("bitmask")
+
+
+def test_frames_are_the_image_list_that_masks_draw_on() -> None:
+    config = parse_config(
+        '<View><Image name="thumbs" valueList="$thumbs"/><Image name="frames" valueList="$frames"/>'
+        '<BrushLabels name="m" toName="frames"><Label value="o"/></BrushLabels></View>'
+    )
+    assert config.frames == FramesTag("frames", "frames")
+
+
+def test_brush_beside_labels_is_a_pair() -> None:
+    config = parse_config(
+        f'<View>{FRAMES}<Brush name="b" toName="frames"/>'
+        '<Labels name="l" toName="frames"><Label value="o"/></Labels></View>'
+    )
+    control = config.mask_control()
+    assert (control.kind, control.name, control.labels_name, control.labels) == (
+        "brush",
+        "b",
+        "l",
+        {"o": None},
+    )
+
+
+def test_prompt_text_is_on_the_frames_and_no_region_note() -> None:
+    config = parse_config(
+        '<View><TextArea name="note" toName="frames" perRegion="true"/>'
+        '<TextArea name="prompt" toName="video"/><Video name="video" value="$video"/>'
+        f'<TextArea name="ask" toName="frames,video" smart="true"/>{FRAMES}</View>'
+    )
+    assert config.text == TextControl("ask", "frames")
+
+
+@pytest.mark.parametrize(
+    ("xml", "message", "hint"),
+    [
+        ("", "no labelling config", "brush_frames.xml"),
+        ("<View>", "not well-formed", "Labeling Interface"),
+        ('<!DOCTYPE a [<!ENTITY x "y">]><View>&x;</View>', "refused", "DOCTYPE"),
+        ("<View/>", "no <Image valueList>", "brush_frames.xml"),
+        ('<View><Image name="i" value="$i"/></View>', "'i' has no valueList", 'valueList="$frames"'),
+        (
+            '<View><Video name="v" value="$v"/><BrushLabels name="m" toName="v"/></View>',
+            "cannot draw masks on <Video>",
+            "brush_frames.xml",
+        ),
+        (f"<View>{FRAMES}</View>", 'no <BrushLabels> or <PolygonLabels> with toName="frames"', "Label"),
+        (
+            f'<View>{FRAMES}<BitmaskLabels name="m" toName="frames"/></View>',
+            "only bitmask 'm'",
+            "polygon_frames.xml",
+        ),
+        (
+            f'<View>{FRAMES}<Video name="v" value="$v"/>'
+            '<BrushLabels name="m" toName="v"><Label value="o"/></BrushLabels></View>',
+            "brush 'm' draws on 'v'",
+            "Add one",
+        ),
+        (
+            f'<View>{FRAMES}<BrushLabels name="m" toName="frames"/></View>',
+            "'m' has no <Label>",
+            "Label value",
+        ),
+        (f'<View>{FRAMES}<Brush name="m" toName="frames"/></View>', "'m' has no <Label>", "Label value"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(xml: str, message: str, hint: str) -> None:
+    with pytest.raises(SvacError) as caught:
+        parse_config(xml).mask_control()
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_asking_for_a_kind_that_is_not_there() -> None:
+    xml = f'<View>{FRAMES}<BrushLabels name="m" toName="frames"><Label value="o"/></BrushLabels></View>'
+    with pytest.raises(SvacError, match=r"no <PolygonLabels>.*only brush 'm'"):
+        parse_config(xml).mask_control("polygon")
+
+
+def test_entities_do_not_expand() -> None:
+    bomb = '<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><View>&b;</View>'
+    with pytest.raises(SvacError, match="refused"):
+        parse_config(bomb)
