@@ -25,8 +25,8 @@ def make_background(
 
     Args:
         kind: one of `KINDS`.
-        avoid: f32 [N, 3], RGB colours of the objects; the background's own colours keep away from them as far as
-            a handful of random choices allows, so that a gray square is not lost on gray.
+        avoid: f32 [N, 3], RGB colours of the objects; the background's own colours keep away from them as
+            far as a handful of random choices allows, so that a gray square is not lost on gray.
     """
     base = _palette(avoid, rng)
     if kind == "gradient":
@@ -66,21 +66,13 @@ def noise_bank(height: int, width: int) -> NDArray[np.uint8]:
 
 def _palette(avoid: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return four related muted colours, f32 [4, 3]: the best of six draws by distance to `avoid`."""
-    best, best_distance = np.zeros((4, 3), np.float32), -1.0
+    best: NDArray[np.float32] = np.zeros((4, 3), np.float32)
+    best_distance = -1.0
     for _ in range(6):
         hue, saturation, value = rng.random(), rng.uniform(0.02, 0.38), rng.uniform(0.22, 0.85)
-        spread = rng.uniform(0.03, 0.16, (4, 3)) * rng.choice((-1.0, 1.0), (4, 3))
-        colors = np.array(
-            [
-                colorsys.hsv_to_rgb(
-                    (hue + s[0]) % 1,
-                    min(max(saturation + s[1], 0.0), 0.42),
-                    min(max(value + s[2], 0.12), 0.9),
-                )
-                for s in spread
-            ],
-            np.float32,
-        )
+        hsv = rng.uniform(0.03, 0.16, (4, 3)) * rng.choice((-1.0, 1.0), (4, 3)) + (hue, saturation, value)
+        hsv = np.clip(hsv, (-1, 0, 0.12), (2, 0.42, 0.9))
+        colors = np.array([colorsys.hsv_to_rgb(h % 1, s, v) for h, s, v in hsv], np.float32)
         colors *= 255
         distance = float(np.linalg.norm(colors[:, None] - avoid[None], axis=2).min()) if len(avoid) else 255.0
         if distance > best_distance:
@@ -92,7 +84,8 @@ def _palette(avoid: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np
 
 def _upsample(grid: NDArray[np.float32], height: int, width: int, *, smooth: bool) -> NDArray[np.float32]:
     interpolation = cv2.INTER_CUBIC if smooth else cv2.INTER_LINEAR
-    return cv2.resize(np.ascontiguousarray(grid, np.float32), (width, height), interpolation=interpolation)
+    image = cv2.resize(np.ascontiguousarray(grid, np.float32), (width, height), interpolation=interpolation)
+    return image.astype(np.float32, copy=False)
 
 
 def _mix(weight: NDArray[np.float32], base: NDArray[np.float32]) -> NDArray[np.float32]:

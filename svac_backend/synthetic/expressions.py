@@ -188,7 +188,8 @@ def _meanings(objects: Sequence[ObjectSpec]) -> list[_Meaning]:
 
 
 def _sizes(objects: Sequence[ObjectSpec], i: int) -> list[_Meaning]:
-    spec, found = objects[i], []
+    spec = objects[i]
+    found: list[_Meaning] = []
     for shape in (None, spec.shape):
         rivals = [o for k, o in enumerate(objects) if k != i and shape in (None, o.shape)]
         if not rivals:
@@ -203,7 +204,8 @@ def _sizes(objects: Sequence[ObjectSpec], i: int) -> list[_Meaning]:
 
 
 def _motions(objects: Sequence[ObjectSpec], i: int) -> list[_Meaning]:
-    spec, found = objects[i], []
+    spec = objects[i]
+    found: list[_Meaning] = []
     if spec.motion not in _MOTION:
         return found
     for color, shape in ((None, None), (spec.color, None), (None, spec.shape)):

@@ -70,7 +70,7 @@ def sample_layout(
             break
         placed.append(candidate)
 
-    drift = np.zeros((frames, 2))
+    drift: NDArray[np.float64] = np.zeros((frames, 2))
     if rng.random() < drift_share and frames > 1:
         reach = rng.uniform(-_DRIFT, _DRIFT, 2)
         drift = np.linspace(-0.5, 0.5, frames)[:, None] * reach * scale
@@ -142,15 +142,15 @@ def _looks(
     Half of the scenes share a colour or a shape between objects, so that one word alone is not enough there.
     """
     mode = rng.random()
+    color_pool: Sequence[str] = colors
+    shape_pool: Sequence[str] = shapes
     if mode < 0.5:  # every name at most once, as long as there are enough
         return list(zip(_draw(colors, count, rng), _draw(shapes, count, rng), strict=True))
-    if mode < 0.6:
-        color_pool, shape_pool = colors, shapes
-    elif mode < 0.7:
-        color_pool, shape_pool = colors, _some(shapes, 1, rng)
-    elif mode < 0.8:
-        color_pool, shape_pool = _some(colors, 1, rng), shapes
-    else:
+    if 0.6 <= mode < 0.7:
+        shape_pool = _some(shapes, 1, rng)
+    elif 0.7 <= mode < 0.8:
+        color_pool = _some(colors, 1, rng)
+    elif mode >= 0.8:
         color_pool, shape_pool = _some(colors, 2, rng), _some(shapes, 3, rng)
     pairs = [(color, shape) for color in color_pool for shape in shape_pool]
     return _draw(pairs, count, rng)

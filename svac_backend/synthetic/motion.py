@@ -17,12 +17,13 @@ def sample_path(
 
     Args:
         motion: one of `vocabulary.MOTIONS`.
-        radius: the object's radius; its centre keeps 0.7 radii away from the frame's border.
+        radius: the object's radius; its centre keeps 0.9 radii away from the frame's border.
         span: width and height of the frame, in the same units.
     """
-    margin = 0.7 * radius
+    margin = 0.9 * radius
     room = np.maximum(np.asarray(span) - 2 * margin, 1e-3)
-    t = np.linspace(0, 1, frames) if frames > 1 else np.zeros(1)
+    t = np.linspace(0, 1, frames, dtype=np.float64)
+    track: NDArray[np.float64]
     if motion == "still":
         track = np.zeros((frames, 2))
     elif motion in _UNIT:
@@ -60,7 +61,7 @@ def directions_of(path: NDArray[np.float64]) -> frozenset[str]:
 def hidden_share(
     path: NDArray[np.float64], radius: float, above: NDArray[np.float64], above_radius: float
 ) -> NDArray[np.float64]:
-    """Return about which share of an object another one hides on every frame, f64 [T], both taken as discs."""
+    """Return about which share of an object another one hides on each frame, f64 [T]; both are discs."""
     distance = np.sqrt(((path - above) ** 2).sum(axis=1))
     depth = (radius + above_radius - distance) / (2 * min(radius, above_radius))
     return np.clip(depth, 0, 1) * min(1.0, (above_radius / radius) ** 2)

@@ -1,7 +1,7 @@
 """Scenes: coloured shapes that move over a textured background, with their masks, from a seed.
 
-The same seed and configuration give the same bytes on the same numpy and OpenCV. Seeds are split by use, so that
-nothing that is measured or shown was trained on:
+The same seed and configuration give the same bytes on the same numpy and OpenCV. Seeds are split by use, so
+that nothing that is measured or shown was trained on:
 
     validation   0 ..     9 999
     demo    10 000 ..    19 999
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,8 +41,8 @@ class SceneConfig:
         fps: frame rate that the clip is written with.
         colors, shapes, sizes, motions: the names to choose from.
         backgrounds: the kinds of background to choose from.
-        aspects: display aspect ratios (width / height) to choose from. A clip of 16:9 that a model sees squashed
-            into a square is made by width == height and `(16 / 9,)`. None: square pixels.
+        aspects: display aspect ratios (width / height) to choose from. A clip of 16:9 that a model sees
+            squashed into a square is made by width == height and `(16 / 9,)`. None: square pixels.
         noise: largest standard deviation of the camera's noise, in grey levels.
         blur: share of scenes that are slightly out of focus.
         drift: share of scenes whose camera drifts.
@@ -71,17 +72,28 @@ class SceneConfig:
         """
         if min(self.width, self.height) < 32 or self.frames < 1 or self.fps <= 0:
             raise SvacError(
-                f"A synthetic scene of {self.width}x{self.height}, {self.frames} frames at {self.fps} fps cannot be made.",
+                f"No scene of {self.width}x{self.height}, {self.frames} frames, {self.fps} fps can be made.",
                 "Use at least 32x32 pixels, one frame and a positive frame rate.",
             )
+        if self.noise < 0 or not (0 <= self.blur <= 1 and 0 <= self.drift <= 1):
+            raise SvacError(
+                f"A scene cannot have noise {self.noise}, blur {self.blur}, drift {self.drift}.",
+                "Use a noise of 0 or more, and shares from 0 to 1 for blur and drift.",
+            )
+        if self.aspects is not None and (not self.aspects or not all(0.2 <= a <= 5 for a in self.aspects)):
+            raise SvacError(f"A scene cannot have the aspects {self.aspects}.", "Use ratios from 0.2 to 5.")
         if not 1 <= self.min_objects <= self.max_objects:
             raise SvacError(
                 f"A synthetic scene cannot have {self.min_objects} to {self.max_objects} objects.",
                 "Use 1 <= min_objects <= max_objects.",
             )
         for name, known in (
-            ("colors", COLORS), ("shapes", SHAPES), ("sizes", SIZES), ("motions", MOTIONS), ("backgrounds", KINDS)
-        ):  # fmt: skip
+            ("colors", COLORS),
+            ("shapes", SHAPES),
+            ("sizes", SIZES),
+            ("motions", MOTIONS),
+            ("backgrounds", KINDS),
+        ):
             unknown = sorted(set(getattr(self, name)) - set(known))
             if unknown or not getattr(self, name):
                 raise SvacError(
@@ -113,13 +125,13 @@ class Scene:
     fps: float
 
 
-def make_scene(seed: int, config: SceneConfig = SceneConfig(), indices: Sequence[int] | None = None) -> Scene:  # noqa: B008
+def make_scene(seed: int, config: SceneConfig = SceneConfig(), indices: Sequence[int] | None = None) -> Scene:
     """Make the scene of a seed.
 
     Args:
         seed: see the module's docstring for which seeds serve what.
-        indices: render these frames of the clip only, 0-based, in this order; each is the same as in the whole
-            clip. None renders all.
+        indices: render these frames of the clip only, 0-based, in this order; each is the same as in
+            the whole clip. None renders all.
 
     Raises:
         SvacError: for a negative seed or an index outside the clip.
@@ -169,7 +181,7 @@ def _render(
     kind = config.backgrounds[int(rng.integers(len(config.backgrounds)))]
     pad = int(np.ceil(np.abs(layout.drift).max())) + 1
     background = make_background(kind, height + 2 * pad, width + 2 * pad, colors, rng)
-    contrast, brightness = rng.uniform(0.9, 1.06), rng.uniform(-8, 8)
+    contrast, brightness = rng.uniform(0.93, 1.06), rng.uniform(-8, 8)
     amplitude = rng.uniform(0.0, config.noise) / 32
     blurred = rng.random() < config.blur
     blur_sigma = rng.uniform(0.4, 0.8) * max(1.0, min(height, width) / 128)
@@ -178,14 +190,18 @@ def _render(
 
     frames = np.empty((len(indices), height, width, 3), np.uint8)
     masks = np.zeros((len(layout.objects), len(indices), height, width), np.bool_)
+    steady = not layout.drift.any()
     for k, t in enumerate(indices):
-        dx, dy = layout.drift[t]
-        shift = np.array([[1, 0, dx - pad], [0, 1, dy - pad]], np.float64)
-        frame = cv2.warpAffine(background, shift, (width, height), flags=cv2.INTER_LINEAR)
+        if steady:
+            frame = background[pad:-pad, pad:-pad].copy()
+        else:
+            shift = np.eye(2, 3)
+            shift[:, 2] = layout.drift[t] - pad
+            frame = _u8(cv2.warpAffine(background, shift, (width, height), flags=cv2.INTER_LINEAR))
         for n, spec in enumerate(layout.objects):
             _paste(frame, masks[:, k], n, sprites[n], spec, t, layout.scale)
         if blurred:
-            frame = cv2.GaussianBlur(frame, (0, 0), blur_sigma)
+            frame = _u8(cv2.GaussianBlur(frame, (0, 0), blur_sigma))
         top, left = offsets[t]
         grain = noise[top : top + height, left : left + width]
         cv2.addWeighted(frame, contrast, grain, amplitude, brightness - 128 * amplitude, dst=frames[k])
@@ -210,22 +226,21 @@ def _paste(
     right, bottom = min(int(cx + reach_x) + 2, width), min(int(cy + reach_y) + 2, height)
     if right <= left or bottom <= top:
         return
-    cos, sin, centre = np.cos(angle), np.sin(angle), (sprite.color.shape[0] - 1) / 2
+    cos, sin, centre = np.cos(angle), np.sin(angle), (sprite.rgba.shape[0] - 1) / 2
     matrix = np.array([[ax * cos, -ax * sin, cx - left], [ay * sin, ay * cos, cy - top]])
     matrix[:, 2] -= matrix[:, :2].sum(axis=1) * centre
-    size = (right - left, bottom - top)
-    clear = cv2.warpAffine(
-        sprite.clear,
-        matrix,
-        size,
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(255, 255, 255),
-    )
-    color = cv2.warpAffine(sprite.color, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    warped = cv2.warpAffine(sprite.rgba, matrix, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
+    coverage = np.ascontiguousarray(warped[:, :, 3])
+    color = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
+    clear = cv2.cvtColor(255 - coverage, cv2.COLOR_GRAY2RGB)
     region = frame[top:bottom, left:right]
     region[...] = cv2.add(color, cv2.multiply(region, clear, scale=1 / 255))
-    covered = clear[:, :, 0] < 128
+    covered = coverage >= 128
     if n:
         masks[:n, top:bottom, left:right] &= ~covered
     masks[n, top:bottom, left:right] = covered
+
+
+def _u8(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Tell the type checker what OpenCV keeps: u8 in, u8 out."""
+    return image  # type: ignore[return-value,unused-ignore]

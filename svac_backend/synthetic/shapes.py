@@ -1,4 +1,4 @@
-"""Outlines of the shapes, and sprites: an object's colour and coverage, drawn once and pasted on every frame."""
+"""Outlines of the shapes, and sprites: an object drawn once, to be pasted on every frame."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SHIFT = 4  # fractional bits of cv2.fillPoly's coordinates
-_RING_HOLE = 0.55
-# Largest tilt in degrees at which a shape still deserves its name (a square on its corner is a diamond); shapes
-# that are missing turn freely.
+_RING_HOLE = 0.5
+# Some objects have a darker edge, which tells them apart from others of their colour.
+_RIM_SHARE = 0.35
+_RIM_DARK = 0.4
+# Largest tilt in degrees at which a shape still deserves its name (a square on its corner is a diamond).
+# Shapes that are missing here turn freely.
 MAX_TILT: dict[str, float] = {"square": 18, "cross": 20, "heart": 30, "diamond": 15}
 
 
 @lru_cache(maxsize=32)
 def outline(shape: str) -> NDArray[np.float64]:
-    """Return the outline of a shape, f64 [K, 2] (x right, y down), around the origin with the unit circle's area.
+    """Return the outline of a shape around the origin, f64 [K, 2] (x right, y down), of area pi.
 
     Raises:
         KeyError: for a shape that does not exist.
@@ -35,23 +38,10 @@ def outline(shape: str) -> NDArray[np.float64]:
         y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
         points = np.stack([16 * np.sin(t) ** 3, -y], axis=1)
     elif shape == "cross":
-        a, b = 0.36, 1.0
-        points = np.array(
-            [
-                (-a, -b),
-                (a, -b),
-                (a, -a),
-                (b, -a),
-                (b, a),
-                (a, a),
-                (a, b),
-                (-a, b),
-                (-a, a),
-                (-b, a),
-                (-b, -a),
-                (-a, -a),
-            ]
-        )
+        a = 0.36  # half the width of an arm
+        corner = np.array([(-a, -1), (a, -1), (a, -a)])
+        turns = [corner @ np.array([(c, s), (-s, c)]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
+        points = np.concatenate(turns)
     elif shape == "diamond":
         points = _regular(4) * (0.62, 1.0)
     else:
@@ -76,13 +66,11 @@ class Sprite:
     """An object drawn once, ready to be warped onto frames.
 
     Attributes:
-        color: u8 [S, S, 3], RGB multiplied by coverage.
-        clear: u8 [S, S, 3], 255 minus coverage, three times (as OpenCV multiplies equal channels fastest).
+        rgba: u8 [S, S, 4], RGB multiplied by coverage, and coverage.
         reach: distance in sprite pixels from the centre within which everything lies.
     """
 
-    color: NDArray[np.uint8]
-    clear: NDArray[np.uint8]
+    rgba: NDArray[np.uint8]
     reach: float
 
 
@@ -92,7 +80,7 @@ def draw_sprite(shape: str, rgb: tuple[int, int, int], radius_px: float, rng: np
     Args:
         radius_px: radius of the circle of equal area, in pixels.
     """
-    reach = extent(shape) * radius_px + 1.5
+    reach = extent(shape) * radius_px + 2.5  # OpenCV fills up to a pixel beyond
     side = 2 * int(np.ceil(reach)) + 1
     centre = (side - 1) / 2
     coverage = np.zeros((side, side), np.uint8)
@@ -110,12 +98,13 @@ def draw_sprite(shape: str, rgb: tuple[int, int, int], radius_px: float, rng: np
     # Black stays black under a multiplication, so some of the light is added.
     surface = shade[:, :, None] * np.asarray(rgb, np.float32) + ((shade - 1) * 40)[:, :, None]
     np.clip(surface, 0, 255, out=surface)
+    if rng.random() < _RIM_SHARE:
+        rim = np.zeros((side, side), np.uint8)
+        _trace(rim, outline(shape) * radius_px + centre, max(1, round(0.15 * radius_px)))
+        surface *= (1 - rim.astype(np.float32) * (_RIM_DARK / 255))[:, :, None]
     surface *= (coverage.astype(np.float32) / 255)[:, :, None]
-    return Sprite(
-        color=surface.astype(np.uint8),
-        clear=cv2.merge([255 - coverage] * 3),
-        reach=reach,
-    )
+    rgba = np.dstack([surface.astype(np.uint8), coverage])
+    return Sprite(rgba=rgba, reach=reach)
 
 
 def _regular(sides: int) -> NDArray[np.float64]:
@@ -124,5 +113,21 @@ def _regular(sides: int) -> NDArray[np.float64]:
 
 
 def _fill(image: NDArray[np.uint8], points: NDArray[np.float64], value: int) -> None:
-    fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
-    cv2.fillPoly(image, [fixed], value, lineType=cv2.LINE_AA, shift=_SHIFT)
+    cv2.fillPoly(image, [_fixed(points)], value, lineType=cv2.LINE_AA, shift=_SHIFT)
+
+
+def _trace(image: NDArray[np.uint8], points: NDArray[np.float64], thickness: int) -> None:
+    cv2.polylines(
+        image,
+        [_fixed(points)],
+        isClosed=True,
+        color=255,
+        thickness=thickness,
+        lineType=cv2.LINE_AA,
+        shift=_SHIFT,
+    )
+
+
+def _fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Return coordinates as the fixed-point numbers that OpenCV draws with."""
+    return np.round(points * (1 << _SHIFT)).astype(np.int32)
