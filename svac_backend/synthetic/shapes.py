@@ -14,6 +14,8 @@ _RING_HOLE = 0.5
 # Some objects have a darker edge, which tells them apart from others of their colour.
 _RIM_SHARE = 0.35
 _RIM_DARK = 0.4
+# On a smaller object (in pixels) or a thin one the edge would be most of it and change its colour.
+_RIM_RADIUS = 13.0
 # Largest tilt in degrees at which a shape still deserves its name (a square on its corner is a diamond).
 # Shapes that are missing here turn freely.
 MAX_TILT: dict[str, float] = {"square": 18, "cross": 20, "heart": 30, "diamond": 15}
@@ -98,7 +100,7 @@ def draw_sprite(shape: str, rgb: tuple[int, int, int], radius_px: float, rng: np
     # Black stays black under a multiplication, so some of the light is added.
     surface = shade[:, :, None] * np.asarray(rgb, np.float32) + ((shade - 1) * 40)[:, :, None]
     np.clip(surface, 0, 255, out=surface)
-    if rng.random() < _RIM_SHARE:
+    if rng.random() < _RIM_SHARE and radius_px >= _RIM_RADIUS and shape != "ring":
         rim = np.zeros((side, side), np.uint8)
         _trace(rim, outline(shape) * radius_px + centre, max(1, round(0.15 * radius_px)))
         surface *= (1 - rim.astype(np.float32) * (_RIM_DARK / 255))[:, :, None]
