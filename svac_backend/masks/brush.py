@@ -5,8 +5,8 @@ sizes - 1 (4 bits each), then tokens. A token is a flag, a 2-bit index into the 
 that size; flag 1 is followed by one word that repeats count times, flag 0 by count words. Zero bits fill the
 last byte.
 
-The encoder writes what `label_studio_sdk.converter.brush.mask2rle` writes for a 0/255 mask, byte for byte: all
-four channels of a pixel carry the mask. It works on runs, not on pixels, which is what makes it fast.
+The encoder writes what `label_studio_sdk.converter.brush.mask2rle` writes for a 0/255 mask, byte for byte:
+all four channels of a pixel carry the mask. It works on runs, not on pixels, which is what makes it fast.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _runs(data: bytes, run_bits: list[int], total: int) -> tuple[NDArray[np.int6
 
 
 def _token_starts(data: bytes, run_bits: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the bit position of each token that lies wholly in `data`, and its kind: flag * 4 + size index."""
+    """Return bit position and kind (flag * 4 + size index) of each token that lies wholly in `data`."""
     bits = np.unpackbits(np.frombuffer(data, np.uint8))
     kind_at = (bits[:-2] << 2 | bits[1:-1] << 1 | bits[2:]).tobytes()
     stream = int.from_bytes

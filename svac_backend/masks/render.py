@@ -18,9 +18,9 @@ import numpy as np
 from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from svac_backend.errors import SvacError
+from svac_backend.masks.lettering import text_picture
 
 Picture = NDArray[np.uint8]
 
@@ -36,7 +36,6 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
 """RGB 0..255 of object 0, 1, ...; it starts again after the last."""
 
 _OPACITY = 0.5
-_TEXT_PADDING = 3
 _SHEET_GAP = 6
 _SHEET_BACKGROUND = 255
 
@@ -102,26 +101,11 @@ def _blend_table(colour: tuple[int, int, int]) -> Picture:
 def _draw_label(drawn: Picture, label: str, corner: tuple[int, int], colour: tuple[int, int, int]) -> None:
     """Put a name above the box that starts at `corner`, moved so that it stays within the picture."""
     height, width = drawn.shape[:2]
-    tag = _text(label, max(11, round(min(height, width) / 40)), colour)
+    tag = text_picture(label, max(11, round(min(height, width) / 40)), colour)
     tag = tag[:height, :width]
     left = min(corner[0], width - tag.shape[1])
     top = max(corner[1] - tag.shape[0], 0)
     drawn[top : top + tag.shape[0], left : left + tag.shape[1]] = tag[: height - top]
-
-
-@lru_cache(maxsize=256)
-def _text(text: str, size: int, background: tuple[int, int, int]) -> Picture:
-    """Return text on a coloured ground, u8 [h, w, 3], black or white, whichever is easier to read there."""
-    font = ImageFont.load_default(size)  # Pillow's own; OpenCV's fonts know no letter beyond ASCII
-    left, top, right, bottom = font.getbbox(text)
-    ascent_box = font.getbbox("Ag")  # one height for all names
-    top, bottom = min(top, ascent_box[1]), max(bottom, ascent_box[3])
-    pad = _TEXT_PADDING
-    image = Image.new("RGB", (int(right - left) + 2 * pad, int(bottom - top) + 2 * pad), background)
-    luminance = float(np.dot(background, (0.299, 0.587, 0.114)))
-    ink = (0, 0, 0) if luminance > 120 else (255, 255, 255)
-    ImageDraw.Draw(image).text((pad - left, pad - top), text, fill=ink, font=font)
-    return np.asarray(image)
 
 
 def contact_sheet(images: Sequence[Picture], *, columns: int, titles: Sequence[str] | None = None) -> Picture:
@@ -149,7 +133,7 @@ def contact_sheet(images: Sequence[Picture], *, columns: int, titles: Sequence[s
     white = (_SHEET_BACKGROUND,) * 3
     cell_height, cell_width = (max(image.shape[axis] for image in images) for axis in (0, 1))
     size = max(12, round(cell_height / 24))
-    strips = [_text(title, size, white) for title in titles] if titles is not None else []
+    strips = [text_picture(title, size, white) for title in titles] if titles is not None else []
     strip_height = max((strip.shape[0] for strip in strips), default=0)
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)

@@ -75,7 +75,7 @@ def _checked(rle: CocoRle) -> CocoRle:
 
     pycocotools trusts what it is given, its C code reads beyond its buffers on malformed text, and masks may
     come from strangers' files: so the runs are added up here, by the format's rules (five bits and a "more
-    follows" bit per character from `0` on; from the fourth run on, the difference to the run before the last).
+    follows" bit per character from `0` on; from the fourth run on, the difference to the run two before).
     """
     size, counts = (rle.get("size"), rle.get("counts")) if isinstance(rle, dict) else (None, None)
     if (
