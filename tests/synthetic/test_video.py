@@ -75,3 +75,13 @@ def test_the_demo_has_prompts_and_truth(tmp_path: Path) -> None:
 def test_demo_seeds_are_kept_apart(tmp_path: Path, seed: int) -> None:
     with pytest.raises(SvacError, match="demos"):
         make_demo(tmp_path, seed, 1)
+
+
+def test_a_hidden_object_has_no_mask_but_a_score(tmp_path: Path) -> None:
+    scene = make_scene(4, CONFIG)
+    expression = scene.expressions[0]
+    scene.masks[expression.targets[0], 5] = False
+    truth = json.loads(write_scene(scene, tmp_path, "clip", prompts=[expression]).truth.read_text())
+    track = Track.from_json(truth["tracks"][0])
+    assert 5 not in track.masks
+    assert (track.scores[5], track.scores[4]) == (0.0, 1.0)
