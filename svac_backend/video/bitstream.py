@@ -1,4 +1,4 @@
-"""The few bytes of a file that PyAV does not show: does a key packet reset the decoder, is a Matroska file cut."""
+"""What PyAV does not tell of a file: whether a key packet resets the decoder, whether Matroska is cut off."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
-from svac_backend.video.probe import REENCODE, Probe, opened, signature_of
+from svac_backend.video.container import REENCODE, opened, signature_of
+from svac_backend.video.probe import Probe
 
 # A seek opens the file anew, which costs about as much as decoding this many frames.
 _SEEK_GAIN = 32
@@ -31,11 +32,11 @@ class RgbConverter:
         self._reformatter = VideoReformatter()
 
     def convert(self, frame: VideoFrame, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-        """Return u8 [H, W, 3] RGB, contiguous and owned by the caller; `size` is (width, height) to scale to."""
+        """Return u8 [H, W, 3] RGB, owned by the caller, scaled to `size` (width, height) if that is given."""
         turned = self._probe.orientation.transposed
         width, height = size[:: -1 if turned else 1] if size else (frame.width, frame.height)
         rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-        return self._probe.orientation.apply(rgb.to_ndarray())
+        return self._probe.orientation.apply(np.asarray(rgb.to_ndarray(), dtype=np.uint8))
 
 
 class FramePass:
@@ -73,8 +74,8 @@ class FramePass:
         self._next = len(self._probe.decoded_pts)
 
     def _start_at(self, point: int) -> None:
-        if point:
-            wanted = self._probe.decoded_pts[point]
+        wanted = self._probe.decoded_pts[point]
+        if point and wanted is not None:
             self._open(seek_to=wanted)
             try:
                 # Frames of an earlier key frame may come first.
@@ -93,7 +94,8 @@ class FramePass:
         self.close()
         if signature_of(self._probe.path) != self._probe.signature:
             raise SvacError(
-                f"{self._probe.path.name} was changed while it was read.", "Run again when nothing writes to it."
+                f"{self._probe.path.name} was changed while it was read.",
+                "Run again when nothing writes to it.",
             )
         container, stream = self._stack.enter_context(opened(self._probe.path))
         if seek_to is not None:
@@ -112,7 +114,9 @@ class FramePass:
         if frame is None or frame.pts != expected:
             raise self._damaged()
         if (frame.width, frame.height) != self._probe.stored_size:
-            raise SvacError(f"{self._probe.path.name} changes its picture size at frame {self._next}.", REENCODE)
+            raise SvacError(
+                f"{self._probe.path.name} changes its picture size at frame {self._next}.", REENCODE
+            )
         self._next += 1
         return frame
 

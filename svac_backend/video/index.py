@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from operator import index as as_integer
 
 from svac_backend.errors import SvacError
@@ -32,9 +34,10 @@ class FrameIndex:
     def __post_init__(self) -> None:
         if not self.pts:
             raise SvacError("The video has no frames.", "Give a video with at least one frame.")
-        if self.time_base <= 0 or any(b <= a for a, b in zip(self.pts, self.pts[1:], strict=False)):
+        if self.time_base <= 0 or any(b <= a for a, b in pairwise(self.pts)):
             raise SvacError(
-                "The video's timestamps do not ascend.", "Re-encode it, e.g. `ffmpeg -i in.mp4 -r 25 out.mp4`."
+                "The video's timestamps do not ascend.",
+                "Re-encode it, e.g. `ffmpeg -i in.mp4 -r 25 out.mp4`.",
             )
 
     def __len__(self) -> int:
@@ -49,7 +52,9 @@ class FrameIndex:
         try:
             value = as_integer(index)
         except TypeError as error:
-            raise SvacError(f"A frame index must be a whole number, not {index!r}.", self._range_hint()) from error
+            raise SvacError(
+                f"A frame index must be a whole number, not {index!r}.", self._range_hint()
+            ) from error
         if not 0 <= value < len(self.pts):
             raise SvacError(f"The video has no frame {value}.", self._range_hint())
         return value
@@ -72,7 +77,9 @@ class FrameIndex:
             SvacError: the time is negative or no number.
         """
         if not math.isfinite(seconds) or seconds < 0:
-            raise SvacError(f"{seconds} s is no time in a video.", "Give seconds from the first frame, 0 or more.")
+            raise SvacError(
+                f"{seconds} s is no time in a video.", "Give seconds from the first frame, 0 or more."
+            )
         ticks = round(Fraction(seconds) / self.time_base)
         return bisect_right(self.pts, self.pts[0] + ticks) - 1
 
@@ -100,7 +107,9 @@ class FrameIndex:
         try:
             value = as_integer(frame)
         except TypeError as error:
-            raise SvacError(f"A frame number must be a whole number, not {frame!r}.", self._range_hint()) from error
+            raise SvacError(
+                f"A frame number must be a whole number, not {frame!r}.", self._range_hint()
+            ) from error
         if not 1 <= value <= len(self.pts):
             raise SvacError(
                 f"The video has no Label Studio frame {value}.",
@@ -110,3 +119,53 @@ class FrameIndex:
 
     def _range_hint(self) -> str:
         return f"Frames of this video are counted from 0 to {len(self.pts) - 1}."
+
+
+def build_index(
+    pts: Sequence[int | None], time_base: Fraction | None, declared_rate: Fraction | None
+) -> FrameIndex:
+    """Return the index of frames with the timestamps that a decoder gave, in the order it gave them.
+
+    Args:
+        pts: a timestamp per frame in ticks; None where the file has none.
+        time_base: length of a tick in seconds.
+        declared_rate: frames per second that the file declares.
+
+    Frames without timestamps (a raw stream) follow each other at the declared rate, or 25 per second. Where
+    timestamps jump back by more than a second, recordings were glued together: the later one is moved
+    behind the earlier one. A smaller step back or a repeated timestamp is moved on by one tick, so that every
+    frame keeps an index of its own.
+
+    Raises:
+        SvacError: no frames.
+    """
+    known = [p for p in pts if p is not None]
+    if len(known) < len(pts) or not time_base:
+        return FrameIndex(tuple(range(len(pts))), 1 / (declared_rate or Fraction(25)))
+    moved = known[:1]
+    offset, gap = 0, 1
+    for before, value in pairwise(known):
+        if (value - before) * time_base < -1:
+            offset = moved[-1] + gap - value
+        elif value > before:
+            gap = value - before
+        moved.append(max(value + offset, moved[-1] + 1))
+    return FrameIndex(tuple(moved), time_base)
+
+
+def average_rate(index: FrameIndex, declared_rate: Fraction | None) -> tuple[float, bool]:
+    """Return (true average frames per second, whether the frames are unevenly spaced).
+
+    The declared rate is believed only if it explains every timestamp to within one tick: coarse time bases
+    (1 ms in Matroska) round them. One frame alone has the declared rate, or 25.
+    """
+    pts = index.pts
+    if len(pts) == 1:
+        return float(declared_rate or 25), False
+    if declared_rate:
+        step = 1 / (declared_rate * index.time_base)
+        if all(abs(p - pts[0] - i * step) <= 1 for i, p in enumerate(pts)):
+            return float(declared_rate), False
+    mean = Fraction(pts[-1] - pts[0], len(pts) - 1)
+    uneven = any(abs((b - a) - mean) > 1 + mean / 10 for a, b in pairwise(pts))
+    return float(1 / (mean * index.time_base)), uneven

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
@@ -31,7 +33,9 @@ class Orientation:
         The matrix (a b u, c d v, x y w) sends a stored point (p, q) to (a p + c q, b p + d q). Angles that
         are no multiple of 90 degrees are rounded to one.
         """
-        matrix = next((data for data in frame.side_data if data.type == Type.DISPLAYMATRIX), None)
+        matrix: SideData | None = next(
+            (d for d in cast("Iterable[SideData]", frame.side_data) if d.type == Type.DISPLAYMATRIX), None
+        )
         if matrix is None:
             return cls()
         a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
