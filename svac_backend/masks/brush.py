@@ -104,10 +104,7 @@ def decode_brush(rle: Sequence[int] | bytes, height: int, width: int) -> NDArray
     Raises:
         SvacError: not a list of bytes, another format, cut off, or of another size.
     """
-    if min(height, width) < 1:
-        raise SvacError(
-            f"An image of {width}x{height} pixels has no mask.", "Give a positive width and height."
-        )
+    check_size(height, width)
     data = _as_bytes(rle)
     if len(data) * 8 < _HEADER_BITS:
         raise SvacError(
@@ -205,4 +202,13 @@ def check_mask(mask: NDArray[np.bool_]) -> None:
         raise SvacError(
             f"A mask is a bool array [height, width], not {found}.",
             "Compare with a threshold first, one object at a time.",
+        )
+
+
+def check_size(height: int, width: int) -> None:
+    """Raise `SvacError` unless both sides are positive integers."""
+    if not all(isinstance(side, (int, np.integer)) and side > 0 for side in (height, width)):
+        raise SvacError(
+            f"A mask of {width}x{height} pixels is not possible.",
+            "Give positive integers.",
         )

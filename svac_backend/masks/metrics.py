@@ -146,7 +146,7 @@ def _within(boundary: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
 
 
 def _window(a: NDArray[np.bool_], b: NDArray[np.bool_], margin: int) -> tuple[slice, slice] | None:
-    """Return the rows and columns around both objects, outside of which nothing is; None if both are empty."""
+    """Return the rows and columns outside of which both masks are empty; None if both are wholly empty."""
     left, top, width, height = cv2.boundingRect((a | b).view(np.uint8))
     if not width:
         return None

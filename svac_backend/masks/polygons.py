@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.brush import check_mask
+from svac_backend.masks.brush import check_mask, check_size
 
 _SMALLEST_TOLERANCE_PX = 0.25  # below it a polygon on whole pixels has no point left to drop
 
@@ -77,10 +77,7 @@ def polygons_to_mask(polygons: Iterable[NDArray[np.floating]], height: int, widt
     Raises:
         SvacError: a polygon is no finite [N, 2] array with three points or more, or the size is not positive.
     """
-    if min(height, width) < 1:
-        raise SvacError(
-            f"An image of {width}x{height} pixels has no mask.", "Give a positive width and height."
-        )
+    check_size(height, width)
     mask = np.zeros((height, width), dtype=np.bool_)
     for polygon in polygons:
         ring = np.asarray(polygon, dtype=np.float64)
