@@ -1,0 +1,141 @@
+"""The contract between those who ask for work (the web process, the command line) and those who do it.
+
+Torch-free: the web process imports it. `jobs.local` is the engine for one machine.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from svac_backend.errors import JobCancelled
+from svac_backend.store.jobs import Job, JobState
+
+__all__ = [
+    "BATCH",
+    "INTERACTIVE",
+    "Handler",
+    "Job",
+    "JobContext",
+    "JobEngine",
+    "JobInterrupted",
+    "JobState",
+]
+
+# Priorities: a person who waits goes before a batch.
+BATCH = 0
+INTERACTIVE = 10
+
+# A job's row is written at most this often, in seconds; a model reports every frame.
+REPORT_INTERVAL_S = 0.25
+
+
+class JobInterrupted(Exception):
+    """The job must stop here, and will run again: its worker shuts down, or lost the job to another."""
+
+
+class JobEngine(Protocol):
+    """Durable work: what was submitted is done once, also when a worker dies."""
+
+    def submit(self, kind: str, payload: Mapping[str, Any], key: str, *, priority: int = BATCH) -> Job:
+        """Queue work and return its job.
+
+        Args:
+            kind: which handler does it, e.g. `prelabel`.
+            payload: JSON-able; what the handler needs.
+            key: names the work. While a job of that key waits or runs, that job is returned; once it has
+                ended, in whatever way, a new one is made.
+            priority: the higher goes first; a waiting job takes over a higher one.
+        """
+        ...
+
+    def reject(self, kind: str, payload: Mapping[str, Any], key: str, error: str, hint: str) -> Job:
+        """Record work that cannot be queued as a failed job, so that people see why nothing happens."""
+        ...
+
+    def get(self, job_id: str) -> Job:
+        """Return a job.
+
+        Raises:
+            SvacError: there is none of that id.
+        """
+        ...
+
+    def find(
+        self,
+        *,
+        states: tuple[JobState, ...] = (),
+        kind: str | None = None,
+        key: str | None = None,
+        limit: int = 100,
+    ) -> list[Job]:
+        """Return jobs, the newest first."""
+        ...
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a waiting job; ask a running one to stop, which it does at its next progress report.
+
+        Raises:
+            SvacError: there is none of that id.
+        """
+        ...
+
+    def wait(self, job_id: str, timeout: float) -> Job:
+        """Return the job once it has ended, or as it is after `timeout` seconds.
+
+        Raises:
+            SvacError: there is none of that id.
+        """
+        ...
+
+
+class JobContext:
+    """What a handler knows of its job, and how it reports.
+
+    Args:
+        job: the claimed job.
+        report: stores (fraction, message); returns the job as it is now, None when it is another worker's.
+        stopping: set when the worker shuts down.
+    """
+
+    def __init__(
+        self, job: Job, report: Callable[[float, str], Job | None], stopping: threading.Event
+    ) -> None:
+        self.job = job
+        self._report = report
+        self._stopping = stopping
+        self._last: tuple[float, str] = (0.0, "")
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """What the job was submitted with."""
+        return self.job.payload
+
+    def progress(self, fraction: float, message: str) -> None:
+        """Report how far the job is; cheap enough to call for every frame.
+
+        Args:
+            fraction: 0..1.
+            message: what is being done, in a few words.
+
+        Raises:
+            JobCancelled: a person cancelled the job.
+            JobInterrupted: the worker shuts down, or another worker has the job.
+        """
+        if self._stopping.is_set():
+            raise JobInterrupted("the worker shuts down")
+        now, (then, said) = time.monotonic(), self._last
+        if now - then < REPORT_INTERVAL_S and message == said:
+            return
+        self._last = (now, message)
+        current = self._report(min(1.0, max(0.0, fraction)), message)
+        if current is None:
+            raise JobInterrupted("another worker has the job")
+        if current.cancel_requested:
+            raise JobCancelled
+
+
+# Does a job; its return value, JSON-able, becomes the job's result. A key `message` is shown to people.
+Handler = Callable[[JobContext], dict[str, Any]]

@@ -1,0 +1,100 @@
+"""What the jobs need to know, as the web process and the command line write it and the worker reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from svac_backend.errors import SvacError
+from svac_backend.masks.tracks import ObjectPrompt
+from svac_backend.store.predictions import prediction_key, video_identity
+
+PRELABEL, FRAMES = "prelabel", "frames"
+
+
+@dataclass(frozen=True)
+class PrelabelPayload:
+    """Segment a task's video.
+
+    Attributes:
+        task_data: the task's `data`; never its annotations, which can be megabytes.
+        hostname: the Label Studio that sent the task, as it calls itself in /setup.
+        video_url: the address in `task_data` that is segmented.
+        push: send the result to the task through the API.
+    """
+
+    project_id: str
+    task_id: str
+    task_data: dict[str, Any]
+    prompts: tuple[ObjectPrompt, ...]
+    label_config: str
+    hostname: str
+    video_url: str
+    push: bool
+
+    def cache_key(self, model_version: str) -> str:
+        """Return the key of the prediction that this makes with that model."""
+        return prediction_key(video_identity(self.hostname, self.video_url), self.prompts, model_version)
+
+    def job_key(self, model_version: str) -> str:
+        """Return the job's idempotent key. A job that pushes is other work than one that only computes."""
+        return (
+            f"prelabel:{self.project_id}:{self.task_id}:{self.cache_key(model_version)[:32]}:{int(self.push)}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-able dict."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PrelabelPayload:
+        """Read what `to_json` wrote."""
+        return cls(**{**data, "prompts": tuple(ObjectPrompt(**prompt) for prompt in data["prompts"])})
+
+
+@dataclass(frozen=True)
+class FramesPayload:
+    """Cut a task's video into the frames that the editor shows, and add them to the task.
+
+    Attributes: as in `PrelabelPayload`.
+    """
+
+    project_id: str
+    task_id: str
+    task_data: dict[str, Any]
+    label_config: str
+    hostname: str
+    video_url: str
+
+    def job_key(self) -> str:
+        """Return the job's idempotent key."""
+        return f"frames:{self.project_id}:{self.task_id}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-able dict."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> FramesPayload:
+        """Read what `to_json` wrote."""
+        return cls(**data)
+
+
+def no_files_root() -> SvacError:
+    """Return the error of a task whose frames cannot be stored."""
+    return SvacError(
+        "The task has no frames to draw masks on, and there is no place to put them.",
+        "Set SVAC_LABEL_STUDIO_FILES_ROOT to the folder that is Label Studio's LOCAL_FILES_DOCUMENT_ROOT, "
+        "or make the tasks with `svac-backend import`.",
+    )
+
+
+def describe(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a payload that people may see: not the task data, which may hold signed links."""
+    prompts: Sequence[Mapping[str, str]] = payload.get("prompts") or ()
+    return {
+        "project_id": payload.get("project_id"),
+        "task_id": payload.get("task_id"),
+        "prompts": [{"label": p["label"], "expression": p["expression"]} for p in prompts],
+    }

@@ -1,0 +1,97 @@
+"""The web process: Label Studio's routes and the job list, as a Flask app. Free of torch."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from flask import Flask, Response, g, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from svac_backend.errors import SvacError
+from svac_backend.server import jobs_api, protocol
+from svac_backend.server.backend import open_backend
+from svac_backend.server.bodies import BadRequest
+from svac_backend.server.jobs_api import NotFound
+from svac_backend.server.metrics import Metrics
+from svac_backend.server.predicting import Predictor
+from svac_backend.server.security import Gate, Unauthorized
+from svac_backend.settings import Settings
+
+# Called at many moments, by Label Studio and by health checks: not worth a line each.
+QUIET = frozenset({"/", "/health", "/metrics"})
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings) -> Flask:
+    """Return the app; its state is in `settings.data_dir`, as `app.extensions["svac"]` (a `Backend`).
+
+    Raises:
+        SvacError: the data folder cannot be used, or the settings disagree.
+    """
+    gate = Gate(settings)
+    backend = open_backend(settings)
+    metrics = Metrics(backend)
+    app = Flask("svac_backend", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 1_000_000
+    app.extensions["svac"] = backend
+    app.register_blueprint(protocol.create_blueprint(backend, gate, Predictor(backend, metrics), metrics))
+    app.register_blueprint(jobs_api.create_blueprint(backend, gate))
+    _watch(app, metrics)
+    _answer_errors(app, settings)
+    return app
+
+
+def _watch(app: Flask, metrics: Metrics) -> None:
+    """Time and log every request: method, route, status, milliseconds. Never a body, a query or a header."""
+
+    @app.before_request
+    def begin() -> None:
+        g.begun = time.monotonic()
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        # The rule, not the path: a path is the caller's text, and each one would be a metric of its own.
+        route = request.url_rule.rule if request.url_rule else "(unknown)"
+        seconds = time.monotonic() - g.get("begun", time.monotonic())
+        metrics.requests.labels(route, str(response.status_code)).inc()
+        metrics.seconds.labels(route).observe(seconds)
+        level = logging.DEBUG if route in QUIET and response.status_code < 400 else logging.INFO
+        log.log(level, "%s %s %d %.0f ms", request.method, route, response.status_code, seconds * 1000)
+        return response
+
+
+def _answer_errors(app: Flask, settings: Settings) -> None:
+    """Have every error answered as {"error": what is wrong, "hint": what to do}."""
+
+    @app.errorhandler(SvacError)
+    def known(error: SvacError) -> tuple[Response, int]:
+        status = {BadRequest: 400, Unauthorized: 401, NotFound: 404}.get(type(error), 503)
+        log.log(logging.ERROR if status >= 500 else logging.WARNING, "%s", error)
+        response = _error(error.message, error.hint)
+        if status == 401:
+            response.headers["WWW-Authenticate"] = 'Basic realm="svac-backend"'
+        return response, status
+
+    @app.errorhandler(HTTPException)
+    def http(error: HTTPException) -> tuple[Response, int]:
+        if error.code == 413:
+            text = f"The body is larger than {settings.max_body_mb} MB."
+            return _error(text, "Send fewer tasks at a time, or raise SVAC_MAX_BODY_MB."), 413
+        return _error(
+            f"{error.name}.", "GET /health says whether this is the right address."
+        ), error.code or 500
+
+    @app.errorhandler(UnicodeEncodeError)
+    def surrogate(_: UnicodeEncodeError) -> tuple[Response, int]:
+        return _error("The body holds characters that are no Unicode text.", "Send valid UTF-8."), 400
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> tuple[Response, int]:
+        log.exception("unexpected %s", type(error).__name__)
+        return _error("Unexpected error.", "The web process's log has the full report."), 500
+
+
+def _error(message: str, hint: str) -> Response:
+    return jsonify({"error": message, "hint": hint})

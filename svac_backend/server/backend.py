@@ -1,0 +1,58 @@
+"""What the web process works with: settings, stores, the job engine. One for each process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from svac_backend.jobs.engine import JobEngine
+from svac_backend.jobs.local import LocalEngine
+from svac_backend.settings import Settings
+from svac_backend.store.connections import ConnectionStore
+from svac_backend.store.database import Database
+from svac_backend.store.events import EventStore
+from svac_backend.store.jobs import JobStore
+from svac_backend.store.predictions import PredictionStore
+from svac_backend.store.workers import WorkerStore
+from svac_backend.svac.weights import model_version
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The owners of all state, over one database."""
+
+    settings: Settings
+    database: Database
+    engine: JobEngine
+    jobs: JobStore
+    workers: WorkerStore
+    predictions: PredictionStore
+    connections: ConnectionStore
+    events: EventStore
+
+    @property
+    def model_version(self) -> str:
+        """The version of the model that the settings name.
+
+        Raises:
+            SvacError: there is no such model.
+        """
+        return model_version(self.settings.model)
+
+
+def open_backend(settings: Settings) -> Backend:
+    """Open, or make, the state in `settings.data_dir`.
+
+    Raises:
+        SvacError: the folder cannot be used.
+    """
+    database = Database(settings.data_dir)
+    return Backend(
+        settings=settings,
+        database=database,
+        engine=LocalEngine(settings, database),
+        jobs=JobStore(database),
+        workers=WorkerStore(database),
+        predictions=PredictionStore(database),
+        connections=ConnectionStore(database),
+        events=EventStore(database),
+    )

@@ -1,0 +1,134 @@
+"""Label Studio's routes. The payloads are those of Label Studio 1.23.2."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from svac_backend.errors import SvacError
+from svac_backend.jobs.local import LEASE_S
+from svac_backend.server.backend import Backend
+from svac_backend.server.bodies import BadRequest, project_id, read_json, text
+from svac_backend.server.metrics import Metrics
+from svac_backend.server.predicting import Predictor
+from svac_backend.server.security import Gate
+
+MAX_TASKS = 10_000
+
+log = logging.getLogger(__name__)
+
+
+def create_blueprint(backend: Backend, gate: Gate, predictor: Predictor, metrics: Metrics) -> Blueprint:
+    """Return the routes / /health /setup /predict /webhook /versions /metrics."""
+    routes = Blueprint("protocol", __name__)
+
+    @routes.before_request
+    def check_caller() -> None:
+        if request.endpoint != "protocol.webhook":  # which needs the body's action first
+            gate.check(request)
+
+    @routes.get("/")
+    @routes.get("/health")
+    def health() -> Response:
+        return jsonify(_health(backend))
+
+    @routes.post("/setup")
+    def setup() -> Response:
+        body = read_json()
+        project = project_id(body)
+        if not project:
+            raise BadRequest("The body's 'project' is missing.", "Send the project as Label Studio does.")
+        backend.connections.put(
+            project,
+            text(body, "hostname", default=""),
+            text(body, "access_token", default=""),
+            text(body, "schema", default=""),
+        )
+        return jsonify({"model_version": backend.model_version})
+
+    @routes.post("/predict")
+    def predict() -> Response:
+        body = read_json()
+        project = project_id(body)
+        params = body.get("params") or {}
+        if not isinstance(params, dict):
+            raise BadRequest("The body's 'params' is not an object.", "Send an object, or leave it out.")
+        context = params.get("context")
+        if context is not None and not isinstance(context, dict):
+            raise BadRequest("The body's 'params.context' is not an object.", "Send an object, or null.")
+        answers = predictor.predict(_tasks(body), _label_config(body, project, backend), project, context)
+        items = b",".join(b"[]" if answer is None else answer.to_json_text() for answer in answers)
+        return Response(b'{"results":[' + items + b"]}", mimetype="application/json")
+
+    @routes.post("/webhook")
+    def webhook() -> tuple[Response, int]:
+        body = read_json()
+        action = text(body, "action")
+        gate.check_webhook(request, action)
+        event = backend.events.add(action[:100], project_id(body), body)
+        log.info("webhook %.100r recorded as event %d", action, event)
+        if action == "START_TRAINING":
+            # An answer of 2xx would have Label Studio show "training" for ever.
+            error = SvacError(
+                "This version does not train yet; the request was recorded.",
+                "Correct and submit on: it is kept.",
+            )
+            return jsonify({"error": error.message, "hint": error.hint, "event": event}), 501
+        return jsonify({"status": "recorded", "event": event}), 201
+
+    @routes.get("/versions")
+    def versions() -> Response:
+        return jsonify({"versions": [backend.model_version]})
+
+    @routes.get("/metrics")
+    def figures() -> Response:
+        return Response(metrics.text(), mimetype="text/plain; version=0.0.4; charset=utf-8")
+
+    return routes
+
+
+def _health(backend: Backend) -> dict[str, Any]:
+    """Whether the web process is up; a missing model or worker is said, but is no reason to be down."""
+    try:
+        version, problem = backend.model_version, None
+    except SvacError as error:
+        version, problem = None, str(error)
+    workers = backend.workers.alive(LEASE_S)
+    if problem is None and not workers:
+        problem = "No worker is running: start `svac-backend worker`."
+    return {
+        "status": "UP",
+        "model_class": "SVAC",
+        "model_version": version,
+        "workers": [{"device": worker.device, "model_version": worker.model_version} for worker in workers],
+        "problem": problem,
+    }
+
+
+def _tasks(body: dict[str, Any]) -> list[dict[str, Any]]:
+    tasks = body.get("tasks")
+    if not isinstance(tasks, list) or not tasks:
+        raise BadRequest(
+            "The body's 'tasks' is missing, empty or no list.", "Send a list of at least one task."
+        )
+    if len(tasks) > MAX_TASKS:
+        raise BadRequest(f"The body has {len(tasks)} tasks, more than {MAX_TASKS}.", "Send fewer at a time.")
+    for position, task in enumerate(tasks):
+        if not isinstance(task, dict):
+            raise BadRequest(f"tasks[{position}] is not an object.", "Send tasks as Label Studio does.")
+    return tasks
+
+
+def _label_config(body: dict[str, Any], project: str, backend: Backend) -> str:
+    config = text(body, "label_config", default="")
+    if config:
+        return config
+    connection = backend.connections.get(project)
+    if connection is None or not connection.label_config:
+        raise BadRequest(
+            "The body has no 'label_config', and the project has not called /setup.",
+            "Connect the model in the project's settings.",
+        )
+    return connection.label_config

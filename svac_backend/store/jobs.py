@@ -1,0 +1,277 @@
+"""The job table: every change of a job's state is one transaction here."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from sqlalchemy import Update, func, select, update
+
+from svac_backend.store.database import Database
+from svac_backend.store.tables import JobRow
+
+
+class JobState(str, Enum):
+    """Where a job is. `queued` and `running` are active, the others final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ACTIVE = (JobState.QUEUED.value, JobState.RUNNING.value)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it was when it was read. Times are seconds since the epoch.
+
+    Attributes:
+        key: jobs of the same key are the same work; at most one of them is active.
+        priority: the higher goes first.
+        progress: 0..1, with `message` in words.
+        payload: what the handler needs; result: what it returned.
+        error, hint: why it failed, and what to do about it.
+        attempts: how often a worker began it.
+        cancel_requested: a person wants it to stop; the worker has not stopped yet.
+        heartbeat: when its worker was last known to live.
+    """
+
+    id: str
+    kind: str
+    state: JobState
+    key: str
+    priority: int
+    progress: float
+    message: str
+    payload: dict[str, Any]
+    result: dict[str, Any] | None
+    error: str | None
+    hint: str | None
+    attempts: int
+    cancel_requested: bool
+    worker_id: str | None
+    heartbeat: float | None
+    created: float
+    started: float | None
+    finished: float | None
+
+    @property
+    def active(self) -> bool:
+        """Whether it still waits or runs."""
+        return self.state.value in ACTIVE
+
+
+class JobStore:
+    """Jobs in the database. What a worker says about a job counts only while it holds the job's lease."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def submit(self, kind: str, payload: Mapping[str, Any], key: str, priority: int = 0) -> tuple[Job, bool]:
+        """Return the active job of that key, or a new queued one; and whether it must be put on the queue.
+
+        A waiting job takes over a higher priority, and must then be queued again at that priority.
+        """
+        with self.database.write() as session:
+            row = session.scalar(select(JobRow).where(JobRow.key == key, JobRow.state.in_(ACTIVE)))
+            if row is None:
+                row = _new(kind, payload, key, priority)
+                session.add(row)
+                session.flush()
+                return _job(row), True
+            raised = row.state == JobState.QUEUED.value and priority > row.priority
+            if raised:
+                row.priority = priority
+            return _job(row), raised
+
+    def reject(self, kind: str, payload: Mapping[str, Any], key: str, error: str, hint: str) -> Job:
+        """Record work that cannot even be queued as a failed job.
+
+        Label Studio asks again whenever a task is opened: the same failure of the same work, when it is that
+        work's latest, gets a new time instead of a new row.
+        """
+        with self.database.write() as session:
+            latest = select(JobRow).where(JobRow.key == key).order_by(JobRow.created.desc()).limit(1)
+            row = session.scalar(latest)
+            if row is None or row.state != JobState.FAILED.value or row.error != error:
+                row = _new(kind, payload, key, 0)
+                row.state, row.error, row.hint = JobState.FAILED.value, error, hint
+                session.add(row)
+            row.finished = time.time()
+            session.flush()
+            return _job(row)
+
+    def get(self, job_id: str) -> Job | None:
+        """Return a job, or None."""
+        with self.database.read() as session:
+            row = session.get(JobRow, job_id)
+            return None if row is None else _job(row)
+
+    def find(
+        self,
+        *,
+        states: tuple[JobState, ...] = (),
+        kind: str | None = None,
+        key: str | None = None,
+        limit: int = 100,
+    ) -> list[Job]:
+        """Return jobs, the newest first."""
+        query = select(JobRow).order_by(JobRow.created.desc(), JobRow.id).limit(limit)
+        if states:
+            query = query.where(JobRow.state.in_([state.value for state in states]))
+        if kind is not None:
+            query = query.where(JobRow.kind == kind)
+        if key is not None:
+            query = query.where(JobRow.key == key)
+        with self.database.read() as session:
+            return [_job(row) for row in session.scalars(query)]
+
+    def counts(self) -> dict[JobState, int]:
+        """Return how many jobs are in each state."""
+        with self.database.read() as session:
+            found = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)).tuples().all()
+        by_state = dict(found)
+        return {state: by_state.get(state.value, 0) for state in JobState}
+
+    def cancel(self, job_id: str) -> Job | None:
+        """Cancel a waiting job at once; ask a running one to stop. A finished one stays as it is."""
+        now = time.time()
+        with self.database.write() as session:
+            row = session.get(JobRow, job_id)
+            if row is None:
+                return None
+            if row.state == JobState.QUEUED.value:
+                row.state, row.message, row.finished = JobState.CANCELLED.value, "Cancelled", now
+            elif row.state == JobState.RUNNING.value:
+                row.cancel_requested, row.message = True, "Cancelling"
+            return _job(row)
+
+    def claim(self, job_id: str, worker_id: str) -> Job | None:
+        """Take a queued job for a worker; None when it is not queued any more (taken, or cancelled)."""
+        now = time.time()
+        with self.database.write() as session:
+            row = session.get(JobRow, job_id)
+            if row is None or row.state != JobState.QUEUED.value:
+                return None
+            row.state, row.worker_id = JobState.RUNNING.value, worker_id
+            row.attempts += 1
+            row.started = row.heartbeat = now
+            row.progress, row.message = 0.0, "Starting"
+            return _job(row)
+
+    def report(self, job: Job, progress: float, message: str) -> Job | None:
+        """Store a running job's progress; return the job as it is now, or None when its lease is lost."""
+        with self.database.write() as session:
+            session.execute(_held(job).values(progress=progress, message=message, heartbeat=time.time()))
+            row = session.get(JobRow, job.id)
+            return _job(row) if row is not None and _holds(row, job) else None
+
+    def finish(
+        self,
+        job: Job,
+        state: JobState,
+        *,
+        message: str = "",
+        result: Mapping[str, Any] | None = None,
+        error: str | None = None,
+        hint: str | None = None,
+    ) -> bool:
+        """End a running job; False when its lease is lost, and then nothing is changed."""
+        values: dict[str, Any] = {
+            "state": state.value,
+            "message": message,
+            "result": None if result is None else dict(result),
+            "error": error,
+            "hint": hint,
+            "finished": time.time(),
+        }
+        if state is JobState.DONE:
+            values["progress"] = 1.0
+        with self.database.write() as session:
+            return bool(session.execute(_held(job).values(**values)).rowcount)  # type: ignore[attr-defined]
+
+    def release(self, job: Job) -> bool:
+        """Put a running job back because its worker shuts down; False when its lease is lost.
+
+        That is no failure, so the attempt is not counted.
+        """
+        with self.database.write() as session:
+            row = session.get(JobRow, job.id)
+            if row is None or not _holds(row, job):
+                return False
+            row.worker_id = None
+            if row.cancel_requested:
+                row.state, row.message, row.finished = JobState.CANCELLED.value, "Cancelled", time.time()
+            else:
+                row.state, row.message = JobState.QUEUED.value, "Waiting: the worker was stopped"
+                row.attempts -= 1
+            return True
+
+    def recover(self, lease_s: float, max_attempts: int) -> list[Job]:
+        """Take running jobs away from workers not heard of for `lease_s` seconds.
+
+        Each is queued again, or failed when it has had `max_attempts`. Returns the jobs queued again.
+        """
+        limit = time.time() - lease_s
+        again = []
+        with self.database.write() as session:
+            stale = select(JobRow).where(JobRow.state == JobState.RUNNING.value, JobRow.heartbeat < limit)
+            for row in session.scalars(stale).all():
+                row.worker_id = None
+                if row.cancel_requested:
+                    row.state, row.message, row.finished = JobState.CANCELLED.value, "Cancelled", time.time()
+                elif row.attempts >= max_attempts:
+                    row.state, row.finished = JobState.FAILED.value, time.time()
+                    row.error = f"The worker died {row.attempts} times while it ran this job."
+                    row.hint = "Look at the worker's log and its memory; then send the task again."
+                else:
+                    row.state, row.message = JobState.QUEUED.value, "Waiting: its worker died"
+                    again.append(_job(row))
+        return again
+
+
+def _new(kind: str, payload: Mapping[str, Any], key: str, priority: int) -> JobRow:
+    return JobRow(
+        id=uuid.uuid4().hex,
+        kind=kind,
+        state=JobState.QUEUED.value,
+        key=key,
+        priority=priority,
+        progress=0.0,
+        message="",
+        payload=dict(payload),
+        attempts=0,
+        cancel_requested=False,
+        created=time.time(),
+    )
+
+
+def _held(job: Job) -> Update:
+    """An update of the job's row that does nothing once another worker, or another attempt, has the job."""
+    return update(JobRow).where(
+        JobRow.id == job.id,
+        JobRow.state == JobState.RUNNING.value,
+        JobRow.worker_id == job.worker_id,
+        JobRow.attempts == job.attempts,
+    )
+
+
+def _holds(row: JobRow, job: Job) -> bool:
+    return (
+        row.state == JobState.RUNNING.value
+        and row.worker_id == job.worker_id
+        and row.attempts == job.attempts
+    )
+
+
+def _job(row: JobRow) -> Job:
+    values = {name: getattr(row, name) for name in Job.__dataclass_fields__}
+    values["state"] = JobState(row.state)
+    return Job(**values)

@@ -1,0 +1,118 @@
+"""The tables. Times are seconds since the epoch (UTC); JSON that can be large is compressed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# Raised with every change of the tables; `Database` refuses a file of another version.
+SCHEMA_VERSION = 1
+
+
+class Base(DeclarativeBase):
+    """Root of all tables."""
+
+
+class JobRow(Base):
+    """A unit of work for the worker; see `store.jobs.Job` for the meaning of each column."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16))
+    key: Mapped[str] = mapped_column(String(200))
+    priority: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[float] = mapped_column(default=0.0)
+    message: Mapped[str] = mapped_column(Text, default="")
+    payload: Mapped[dict[str, Any]] = mapped_column(JSON)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
+    error: Mapped[str | None] = mapped_column(Text, default=None)
+    hint: Mapped[str | None] = mapped_column(Text, default=None)
+    attempts: Mapped[int] = mapped_column(default=0)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    worker_id: Mapped[str | None] = mapped_column(String(100), default=None)
+    heartbeat: Mapped[float | None] = mapped_column(default=None)
+    created: Mapped[float]
+    started: Mapped[float | None] = mapped_column(default=None)
+    finished: Mapped[float | None] = mapped_column(default=None)
+
+    __table_args__ = (
+        # Two active jobs can never share a key, whatever process submits them; finished ones may.
+        Index("jobs_active_key", "key", unique=True, sqlite_where=text("state IN ('queued', 'running')")),
+        Index("jobs_state_created", "state", "created"),
+        Index("jobs_created", "created"),
+    )
+
+
+class WorkerRow(Base):
+    """A worker process: who it is and when it was last heard of."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(100), primary_key=True)
+    device: Mapped[str] = mapped_column(String(100), default="")
+    model_version: Mapped[str] = mapped_column(String(100), default="")
+    started: Mapped[float]
+    heartbeat: Mapped[float]
+
+
+class PredictionRow(Base):
+    """What the model found in a video, once for each (video, prompts, model version)."""
+
+    __tablename__ = "predictions"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    model_version: Mapped[str] = mapped_column(String(100))
+    project_id: Mapped[str] = mapped_column(String(32))
+    task_id: Mapped[str] = mapped_column(String(32))
+    tracks: Mapped[bytes] = mapped_column(LargeBinary)
+    width: Mapped[int]
+    height: Mapped[int]
+    fps: Mapped[float]
+    frame_count: Mapped[int]
+    score: Mapped[float]
+    created: Mapped[float]
+
+    __table_args__ = (Index("predictions_task", "project_id", "task_id"),)
+
+
+class RenderingRow(Base):
+    """A prediction's Label Studio results for one labelling config, so that /predict need not build them."""
+
+    __tablename__ = "renderings"
+
+    prediction_key: Mapped[str] = mapped_column(
+        ForeignKey("predictions.key", ondelete="CASCADE"), primary_key=True
+    )
+    config_key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    results: Mapped[bytes] = mapped_column(LargeBinary)
+    created: Mapped[float]
+
+
+class ConnectionRow(Base):
+    """What a project's /setup told."""
+
+    __tablename__ = "connections"
+
+    project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    hostname: Mapped[str] = mapped_column(Text)
+    access_token: Mapped[str] = mapped_column(Text)
+    label_config: Mapped[str] = mapped_column(Text)
+    updated: Mapped[float]
+
+
+class EventRow(Base):
+    """One webhook, as it came."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    action: Mapped[str] = mapped_column(String(100))
+    project_id: Mapped[str] = mapped_column(String(32), default="")
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    received: Mapped[float]
+
+    __table_args__ = (Index("events_action", "action", "id"),)
