@@ -1,4 +1,4 @@
-"""Write the settings into README.md (a table) and .env.example, from the Settings class. A test checks that both are true."""
+"""Write the settings into README.md and .env.example; a test checks that both are true."""
 
 from __future__ import annotations
 

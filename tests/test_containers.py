@@ -1,4 +1,4 @@
-"""No Docker engine runs where this is tested: the files are checked against the schema, the settings and Label Studio."""
+"""No Docker engine runs here: the files are checked against the schema, the settings and Label Studio."""
 
 from __future__ import annotations
 

@@ -1,0 +1,163 @@
+"""Drives Label Studio's editor as an annotator does: log in, open a task, turn the frames, look, submit."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Page
+
+READY_MS = 60_000
+# A brush mask costs 0.1 s and more to serialise, all of them in one go.
+SUBMIT_MS = 120_000
+
+# What is already known not to be ours: Label Studio's own pages ask for these in vain.
+HARMLESS_CONSOLE = ("favicon", "Failed to load resource", "net::ERR_", "Download the React DevTools")
+
+IMAGE = "window.Htx.annotationStore.selected.objects.find(o => o.type === 'image')"
+SHOWS = f"i => {{ const image = {IMAGE}; return image && image.currentImage === i && image.imageIsLoaded; }}"
+
+
+class Editor:
+    """One browser page with Label Studio's editor in it.
+
+    Attributes:
+        page: Playwright's page.
+        page_errors: exceptions that no script caught, in order.
+        console_errors: what the page wrote as an error, without what is known to be harmless.
+    """
+
+    def __init__(self, page: Page, url: str, output: Path) -> None:
+        """
+        Args:
+            page: a fresh page.
+            url: Label Studio's address.
+            output: folder that screenshots are written to.
+        """
+        self.page = page
+        self.url = url.rstrip("/")
+        self.output = output
+        self.page_errors: list[str] = []
+        self.console_errors: list[str] = []
+        page.on("pageerror", lambda error: self.page_errors.append(str(error)))
+        page.on("console", self._on_console)
+
+    def _on_console(self, message: Any) -> None:
+        if message.type == "error" and not any(part in message.text for part in HARMLESS_CONSOLE):
+            self.console_errors.append(message.text)
+
+    def log_in(self, email: str, password: str) -> None:
+        """Log in on Label Studio's own page."""
+        self.page.goto(f"{self.url}/user/login/")
+        self.page.fill("input[name=email]", email)
+        self.page.fill("input[name=password]", password)
+        self.page.click("button[type=submit]")
+        self.page.wait_for_url(lambda url: "/user/login" not in url, timeout=READY_MS)
+
+    def open_task(self, project: int, task: int) -> None:
+        """Open a task in the Data Manager and wait until its first frame is drawn."""
+        self.page.goto(f"{self.url}/projects/{project}/data?task={task}")
+        self.page.wait_for_function(
+            "() => window.Htx && window.Htx.annotationStore && window.Htx.annotationStore.selected",
+            timeout=READY_MS,
+        )
+        self.wait_for_frame(0)
+
+    def wait_for_frame(self, index: int) -> None:
+        """Wait until the frame with this 0-based index is loaded and drawn."""
+        self.page.wait_for_function(SHOWS, arg=index, timeout=READY_MS)
+        self.stage()
+        # Two animation frames: the canvas is painted after the state has changed.
+        self.page.evaluate("() => new Promise(d => requestAnimationFrame(() => requestAnimationFrame(d)))")
+
+    @property
+    def frame(self) -> int:
+        """The 0-based index of the frame that is shown."""
+        return cast(int, self.page.evaluate(f"() => {IMAGE}.currentImage"))
+
+    def go_to_frame(self, index: int) -> None:
+        """Turn frame by frame with the arrows below the picture, as an annotator does."""
+        while (shown := self.frame) != index:
+            # The outer two of the four arrows go to the first and the last frame.
+            if index > shown:
+                to, arrow = shown + 1, self.page.locator(".lsf-pagination__btn_arrow-right").first
+            else:
+                to, arrow = shown - 1, self.page.locator(".lsf-pagination__btn_arrow-left").last
+            arrow.click()
+            self.page.wait_for_function(SHOWS, arg=to, timeout=READY_MS)
+        self.wait_for_frame(index)
+
+    def regions(self) -> list[dict[str, Any]]:
+        """Return id, type and `item_index` of every region of the open annotation."""
+        script = (
+            "() => window.Htx.annotationStore.selected.regions.map("
+            "r => ({id: r.cleanId, type: r.type, item_index: r.item_index}))"
+        )
+        return cast(list[dict[str, Any]], self.page.evaluate(script))
+
+    def screenshot(self, name: str) -> Path:
+        """Save what is seen as `<name>.png`."""
+        path = self.output / f"{name}.png"
+        self.page.screenshot(path=path)
+        return path
+
+    def stage(self) -> dict[str, float]:
+        """Return where the frame lies on the page: x, y, width, height in CSS pixels, once that stays the same."""
+        canvas = self.page.locator("canvas").first
+        canvas.scroll_into_view_if_needed()
+        last: dict[str, float] = {}
+        for _ in range(40):
+            box = canvas.bounding_box()
+            assert box is not None, "the canvas is not visible"
+            size = self.page.evaluate(f"() => ({{width: {IMAGE}.stageWidth, height: {IMAGE}.stageHeight}})")
+            now = {"x": box["x"], "y": box["y"], **size}
+            if now == last:
+                return now
+            last = now
+            self.page.wait_for_timeout(250)
+        raise AssertionError("the editor's layout does not come to rest")
+
+    def frame_picture(self, width: int, height: int) -> NDArray[np.uint8]:
+        """Return the frame as it is seen, masks and all: u8 [height, width, 3], scaled to this size."""
+        clip = self.stage()
+        shot = Image.open(io.BytesIO(self.page.screenshot(clip=cast(Any, clip)))).convert("RGB")
+        return np.asarray(shot.resize((width, height), Image.Resampling.BILINEAR))
+
+    def submit(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Press Submit.
+
+        Returns:
+            What the browser sent, and the annotation that Label Studio answered with.
+        """
+        is_annotation = lambda r: r.request.method == "POST" and "/annotations" in r.url  # noqa: E731
+        with self.page.expect_response(is_annotation, timeout=SUBMIT_MS) as waiting:
+            self.page.locator('button:has-text("Submit")').first.click()
+        response = waiting.value
+        assert response.ok, f"Submit was answered with {response.status}: {response.text()[:500]}"
+        return json.loads(response.request.post_data or "{}"), response.json()
+
+
+def painted(
+    shot: NDArray[np.uint8], frame: NDArray[np.uint8], color: tuple[int, int, int]
+) -> NDArray[np.float64]:
+    """Return how much of a colour was laid over a frame.
+
+    Args:
+        shot: u8 [H, W, 3] RGB, as seen on screen.
+        frame: u8 [H, W, 3] RGB, as it is in the file.
+        color: RGB of the label.
+
+    Returns:
+        f64 [H, W]: 0 where the frame is as it was, 1 where it is wholly of the colour. Pixels of the frame
+        that already have nearly this colour give 0.
+    """
+    before = frame.astype(np.float64)
+    way = np.asarray(color, np.float64) - before
+    length = (way**2).sum(axis=2)
+    moved = ((shot.astype(np.float64) - before) * way).sum(axis=2)
+    return np.where(length > 40**2, moved / np.maximum(length, 1), 0.0)
