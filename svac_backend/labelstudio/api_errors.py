@@ -1,0 +1,150 @@
+"""What Label Studio's API says when it refuses, as one sentence on what is wrong and one on what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import httpx
+
+from svac_backend.errors import SvacError
+
+TokenKind = Literal["legacy", "personal"]
+
+NEW_TOKEN = (
+    "Create one in Label Studio (your initials > Account & Settings > Personal Access Token) "
+    "and set SVAC_LABEL_STUDIO_API_KEY to it."
+)
+_SSRF_MARKS = ("reserved network address", "provided URL was not allowed")
+_LONGEST_DETAIL = 300
+
+
+class ApiRefusal(SvacError):
+    """Label Studio answered with an error status.
+
+    Attributes:
+        status: the HTTP status.
+    """
+
+    def __init__(self, message: str, hint: str, status: int) -> None:
+        super().__init__(message, hint)
+        self.status = status
+
+
+@contextmanager
+def translated(url: str, what: str, kind: TokenKind, timeout: float) -> Iterator[None]:
+    """Turn what httpx and the SDK raise into `SvacError`.
+
+    Args:
+        url: Label Studio's address, for the message.
+        what: what was tried, e.g. `read task 7`.
+        kind: kind of the token.
+        timeout: seconds that were waited at most.
+    """
+    from label_studio_sdk.core.api_error import ApiError
+
+    try:
+        yield
+    except ApiError as error:
+        # Not chained: the SDK's text holds all response headers, session cookies among them.
+        raise refusal(error.status_code or 0, error.body, url, what, kind, error.headers) from None
+    except httpx.TimeoutException as error:
+        raise SvacError(
+            f"Label Studio at {url} did not answer within {timeout:g} s (tried to {what}).",
+            "Look whether it is busy, or raise SVAC_LABEL_STUDIO_TIMEOUT_S.",
+        ) from error
+    except httpx.TransportError as error:
+        raise SvacError(
+            f"Label Studio at {url} cannot be reached (tried to {what}: {error}).",
+            "Start it, or set SVAC_LABEL_STUDIO_URL; in a container `localhost` is the container itself.",
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SvacError(
+            f"What answers at {url} is not Label Studio (tried to {what}).",
+            "Set SVAC_LABEL_STUDIO_URL to the address that you open in the browser, without a page's path.",
+        ) from error
+
+
+def refusal(
+    status: int, body: Any, url: str, what: str, kind: TokenKind, headers: Mapping[str, str] | None = None
+) -> ApiRefusal:
+    """Return the error of a response with an error status (or a redirect, which is never followed)."""
+    detail = _detail(body)
+    if 300 <= status < 400:
+        target = urlsplit({key.lower(): value for key, value in (headers or {}).items()}.get("location", ""))
+        where = f"{target.scheme}://{target.netloc}" if target.netloc else "another page"
+        message = f"{url} sends us on to {where} (tried to {what})."
+        return ApiRefusal(message, "Set SVAC_LABEL_STUDIO_URL to Label Studio's final address.", status)
+    if status == 401:
+        return ApiRefusal(*_unauthorised(url, kind, detail), status)
+    if any(mark in detail for mark in _SSRF_MARKS):
+        message = f"Label Studio refuses a backend on a local or private network (tried to {what})."
+        hint = "Start Label Studio with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false, both."
+        return ApiRefusal(message, hint, status)
+    if "health check failed" in detail:
+        message = f"Label Studio gets no answer from the backend (tried to {what})."
+        hint = (
+            "Start the backend, and give an address that Label Studio's own machine or container can reach."
+        )
+        return ApiRefusal(message, hint, status)
+    if status == 403:
+        message = f"The token's user may not {what} (403{_in_words(detail)})."
+        return ApiRefusal(
+            message, "Use the token of a user who is a member of the project's organization.", status
+        )
+    if status == 404:
+        message = f"Label Studio could not {what}: it does not exist (404)."
+        return ApiRefusal(message, "Check the number and that the token's user can see the project.", status)
+    if status == 413:
+        message = f"Label Studio, or a proxy before it, finds the request too large (tried to {what})."
+        return ApiRefusal(
+            message, "Raise the proxy's body size limit, or use polygons instead of brush masks.", status
+        )
+    if 400 <= status < 500:
+        message = f"Label Studio refused to {what} ({status}{_in_words(detail)})."
+        return ApiRefusal(message, "Correct what the message names and try again.", status)
+    message = f"Label Studio failed to {what} ({status}{_in_words(detail)})."
+    return ApiRefusal(message, "Look into Label Studio's log, and try again.", status)
+
+
+def _unauthorised(url: str, kind: TokenKind, detail: str) -> tuple[str, str]:
+    if kind == "legacy":
+        return (
+            f"Label Studio at {url} does not accept the legacy token (401{_in_words(detail)}).",
+            f"Legacy tokens are off by default; use a personal access token. {NEW_TOKEN}",
+        )
+    return (
+        f"Label Studio at {url} does not accept the personal access token (401{_in_words(detail)}).",
+        f"It has expired, was revoked, or belongs to another Label Studio. {NEW_TOKEN}",
+    )
+
+
+def _in_words(detail: str) -> str:
+    return f": {detail}" if detail else ""
+
+
+def _detail(body: Any) -> str:
+    """The words of an error body: the validation errors if there are any, else `detail`."""
+    if isinstance(body, Mapping):
+        words = list(_leaves(body.get("validation_errors"))) or list(_leaves(body.get("detail")))
+    else:
+        # A page of HTML helps nobody.
+        words = [] if "<html" in str(body).lower() else list(_leaves(body))
+    text = " ".join(re.sub(r"<[^<>]*>", "", " ".join(words)).split()).rstrip(".")
+    return text if len(text) <= _LONGEST_DETAIL else text[:_LONGEST_DETAIL] + "..."
+
+
+def _leaves(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            for leaf in _leaves(value):
+                yield leaf if key == "non_field_errors" else f"{key}: {leaf}"
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _leaves(value)
+    elif node is not None:
+        yield str(node)
