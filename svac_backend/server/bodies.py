@@ -52,7 +52,7 @@ def text(body: Mapping[str, Any], name: str, *, default: str | None = None) -> s
 
 
 def project_id(body: Mapping[str, Any]) -> str:
-    """Return the id of the project that a body names, `"38"` for `"38.1795331614"`, `38` or `{"id": 38}`; or ""."""
+    """Return the id of the project a body names, `"38"` of `"38.1795331614"`, `38` or `{"id": 38}`, or ""."""
     project = body.get("project")
     if isinstance(project, Mapping):
         project = project.get("id")

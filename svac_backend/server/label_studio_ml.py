@@ -3,9 +3,9 @@
     # model.py and _wsgi.py of the folder that label-studio-ml starts
     from svac_backend.server.label_studio_ml import SvacModel
 
-`svac-backend worker` must run beside it, with the same settings. The current label-studio-ml (2.x) is not on
-the package index, so its routes are our own in `server.protocol`, and this adapter is tested against a stand-in
-of its base class.
+`svac-backend worker` must run beside it, with the same settings. The current label-studio-ml (2.x) is not
+on the package index, so its routes are our own in `server.protocol`, and this adapter is tested against a
+stand-in of its base class.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ class Server(BaseApplication):
     """Gunicorn with the settings' address and threads.
 
     One process: it waits for the database far more than it computes, and figures and waiting calls are
-    counted in one place. The app is made in the process that serves, after the fork, so no connection is shared.
+    counted in one place. The app is made in the process that serves, after the fork, so that no connection to
+    the database is shared.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -53,4 +53,4 @@ class EventStore:
         """Return how many events there are of each action."""
         query = select(EventRow.action, func.count()).group_by(EventRow.action)
         with self.database.read() as session:
-            return dict(session.execute(query).tuples().all())
+            return {row[0]: row[1] for row in session.execute(query)}

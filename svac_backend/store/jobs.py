@@ -136,8 +136,8 @@ class JobStore:
     def counts(self) -> dict[JobState, int]:
         """Return how many jobs are in each state."""
         with self.database.read() as session:
-            found = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)).tuples().all()
-        by_state = dict(found)
+            found = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)).all()
+        by_state = {row[0]: row[1] for row in found}
         return {state: by_state.get(state.value, 0) for state in JobState}
 
     def cancel(self, job_id: str) -> Job | None:

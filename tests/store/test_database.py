@@ -1,0 +1,102 @@
+"""The database file: settings, versions, several processes."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from svac_backend.errors import SvacError
+from svac_backend.store.database import Database, pack, unpack
+from svac_backend.store.events import EventStore
+from svac_backend.store.tables import SCHEMA_VERSION
+
+
+def test_file_is_private_and_in_wal_mode(tmp_path: Path) -> None:
+    database = Database(tmp_path / "new" / "folder")
+    assert stat.S_IMODE(database.path.stat().st_mode) == 0o600
+    with database.read() as session:
+        assert session.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert session.execute(text("PRAGMA foreign_keys")).scalar() == 1
+        assert session.execute(text("PRAGMA busy_timeout")).scalar() == 15_000
+        assert session.execute(text("PRAGMA user_version")).scalar() == SCHEMA_VERSION
+
+
+def test_opens_again_and_keeps_what_is_there(tmp_path: Path) -> None:
+    first = Database(tmp_path)
+    EventStore(first).add("TASKS_CREATED", "1", {"action": "TASKS_CREATED"})
+    first.close()
+    assert EventStore(Database(tmp_path)).counts() == {"TASKS_CREATED": 1}
+
+
+def write_and_fail(database: Database) -> None:
+    with database.write() as session:
+        session.execute(
+            text("INSERT INTO events (action, project_id, body, received) VALUES ('A', '', x'00', 0)")
+        )
+        raise RuntimeError("half way")
+
+
+def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    with pytest.raises(RuntimeError, match="half way"):
+        write_and_fail(database)
+    assert EventStore(database).counts() == {}
+
+
+def test_another_schema_is_refused(tmp_path: Path) -> None:
+    Database(tmp_path).close()
+    with sqlite3.connect(tmp_path / "svac.db") as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(SvacError, match="another version"):
+        Database(tmp_path)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "svac.db").write_bytes(b"this is not a database, but long enough to be taken for one" * 40)
+    with pytest.raises(SvacError, match="cannot be used") as caught:
+        Database(tmp_path)
+    assert "SVAC_DATA_DIR" in caught.value.hint
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    with pytest.raises(SvacError, match="cannot be used"):
+        Database(tmp_path / "data")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from svac_backend.store.database import Database
+from svac_backend.store.events import EventStore
+from svac_backend.store.jobs import JobStore
+database = Database(Path(sys.argv[1]))
+for number in range(25):
+    EventStore(database).add("WRITE", sys.argv[2], {"number": number})
+    JobStore(database).submit("prelabel", {}, "the same key")
+"""
+
+
+def test_processes_write_at_the_same_time(tmp_path: Path) -> None:
+    """Also the making of the tables is raced for: the file does not exist when they start."""
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(n)], stderr=subprocess.PIPE)
+        for n in range(3)
+    ]
+    errors = [writer.communicate(timeout=60)[1].decode() for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0, 0], errors
+    database = Database(tmp_path)
+    assert EventStore(database).counts() == {"WRITE": 75}
+    with database.read() as session:
+        assert session.execute(text("SELECT COUNT(*) FROM jobs")).scalar() == 1
+
+
+def test_pack_round_trip() -> None:
+    data = {"text": "ü\ud7ff", "list": [1, 2.5, None, True]}
+    assert unpack(pack(data)) == data

@@ -1,0 +1,25 @@
+"""Recorded webhooks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from svac_backend.store.database import Database
+from svac_backend.store.events import EventStore
+
+
+def test_events_come_back_in_order(tmp_path: Path) -> None:
+    store = EventStore(Database(tmp_path))
+    body = {"action": "ANNOTATION_CREATED", "annotation": {"result": [{"value": {"rle": list(range(500))}}]}}
+    first = store.add("ANNOTATION_CREATED", "38", body)
+    second = store.add("ANNOTATIONS_DELETED", "38", {"annotations": [{"id": 13}]})
+    third = store.add("ANNOTATION_CREATED", "", {})
+    assert first < second < third
+    events = store.find()
+    assert [event.id for event in events] == [first, second, third]
+    assert events[0].body == body
+    assert events[0].received > 0
+    assert [event.id for event in store.find(after=first)] == [second, third]
+    assert [event.id for event in store.find(action="ANNOTATION_CREATED")] == [first, third]
+    assert [event.id for event in store.find(limit=1)] == [first]
+    assert store.counts() == {"ANNOTATION_CREATED": 2, "ANNOTATIONS_DELETED": 1}

@@ -1,0 +1,207 @@
+"""The job table: idempotent keys, claims, leases."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from svac_backend.store.database import Database
+from svac_backend.store.jobs import Job, JobState, JobStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> JobStore:
+    return JobStore(Database(tmp_path))
+
+
+def submit(store: JobStore, key: str = "k", priority: int = 0) -> Job:
+    return store.submit("prelabel", {"task_id": "7"}, key, priority)[0]
+
+
+def age(store: JobStore, job: Job, seconds: float) -> None:
+    """Make a job's heartbeat old."""
+    with store.database.write() as session:
+        session.execute(
+            text("UPDATE jobs SET heartbeat = heartbeat - :s WHERE id = :id"), {"s": seconds, "id": job.id}
+        )
+
+
+def test_same_key_is_the_same_job_while_it_is_active(store: JobStore) -> None:
+    first, fresh = store.submit("prelabel", {"a": 1}, "k")
+    again, also_fresh = store.submit("prelabel", {"a": 2}, "k")
+    assert (fresh, also_fresh) == (True, False)
+    assert again.id == first.id
+    assert again.payload == {"a": 1}
+    running = store.claim(first.id, "w")
+    assert running is not None
+    assert submit(store).id == first.id
+    store.finish(running, JobState.FAILED, error="e", hint="h")
+    assert submit(store).id != first.id
+
+
+def test_threads_that_submit_the_same_key_get_the_same_job(store: JobStore) -> None:
+    ids: list[str] = []
+    threads = [threading.Thread(target=lambda: ids.append(submit(store).id)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ids) == 8
+    assert len(set(ids)) == 1
+
+
+def test_a_waiting_job_takes_over_a_higher_priority(store: JobStore) -> None:
+    job = submit(store, priority=0)
+    raised, to_queue = store.submit("prelabel", {}, "k", 10)
+    assert (raised.id, raised.priority, to_queue) == (job.id, 10, True)
+    lower, to_queue = store.submit("prelabel", {}, "k", 0)
+    assert (lower.priority, to_queue) == (10, False)
+
+
+def test_a_job_is_claimed_once(store: JobStore) -> None:
+    job = submit(store)
+    claims: list[Job | None] = []
+    threads = [
+        threading.Thread(target=lambda n=n: claims.append(store.claim(job.id, f"w{n}"))) for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    won = [claim for claim in claims if claim is not None]
+    assert len(claims) == 8
+    assert len(won) == 1
+    assert (won[0].state, won[0].attempts) == (JobState.RUNNING, 1)
+
+
+def test_progress_and_result(store: JobStore) -> None:
+    job = store.claim(submit(store).id, "w")
+    assert job is not None
+    now = store.report(job, 0.4, "frame 4 of 10")
+    assert now is not None
+    assert (now.progress, now.message) == (0.4, "frame 4 of 10")
+    assert store.finish(job, JobState.DONE, message="Done", result={"masks": 3})
+    done = store.get(job.id)
+    assert done is not None
+    assert (done.state, done.progress, done.result) == (JobState.DONE, 1.0, {"masks": 3})
+    assert done.finished is not None
+    assert not done.active
+
+
+def test_cancel_waiting_running_and_finished(store: JobStore) -> None:
+    waiting = store.cancel(submit(store).id)
+    assert waiting is not None
+    assert waiting.state is JobState.CANCELLED
+    assert store.claim(waiting.id, "w") is None
+
+    job = store.claim(submit(store).id, "w")
+    assert job is not None
+    asked = store.cancel(job.id)
+    assert asked is not None
+    assert (asked.state, asked.cancel_requested) == (JobState.RUNNING, True)
+    told = store.report(job, 0.5, "x")
+    assert told is not None
+    assert told.cancel_requested
+
+    store.finish(job, JobState.DONE)
+    after = store.cancel(job.id)
+    assert after is not None
+    assert after.state is JobState.DONE
+    assert store.cancel("nothing") is None
+
+
+def test_a_dead_workers_job_is_queued_again_and_its_word_counts_no_more(store: JobStore) -> None:
+    dead = store.claim(submit(store).id, "dead")
+    assert dead is not None
+    assert store.recover(lease_s=30, max_attempts=3) == []
+    age(store, dead, 31)
+    assert [job.id for job in store.recover(lease_s=30, max_attempts=3)] == [dead.id]
+
+    alive = store.claim(dead.id, "alive")
+    assert alive is not None
+    assert alive.attempts == 2
+    assert store.report(dead, 0.9, "I am not dead") is None
+    assert not store.finish(dead, JobState.DONE, result={})
+    assert not store.release(dead)
+    now = store.get(dead.id)
+    assert now is not None
+    assert (now.state, now.progress, now.worker_id) == (JobState.RUNNING, 0.0, "alive")
+
+
+def test_attempts_are_capped(store: JobStore) -> None:
+    job_id = submit(store).id
+    for attempt in (1, 2, 3):
+        job = store.claim(job_id, f"w{attempt}")
+        assert job is not None
+        age(store, job, 100)
+        store.recover(lease_s=30, max_attempts=3)
+    job = store.get(job_id)
+    assert job is not None
+    assert job.state is JobState.FAILED
+    assert job.error == "The worker died 3 times while it ran this job."
+    assert job.hint
+    assert "log" in job.hint
+
+
+def test_a_cancelled_job_of_a_dead_worker_is_not_run_again(store: JobStore) -> None:
+    job = store.claim(submit(store).id, "w")
+    assert job is not None
+    store.cancel(job.id)
+    age(store, job, 100)
+    assert store.recover(lease_s=30, max_attempts=3) == []
+    now = store.get(job.id)
+    assert now is not None
+    assert now.state is JobState.CANCELLED
+
+
+def test_release_gives_the_attempt_back(store: JobStore) -> None:
+    job = store.claim(submit(store).id, "w")
+    assert job is not None
+    assert store.release(job)
+    now = store.get(job.id)
+    assert now is not None
+    assert (now.state, now.attempts, now.worker_id) == (JobState.QUEUED, 0, None)
+
+
+def test_release_of_a_cancelled_job_cancels_it(store: JobStore) -> None:
+    job = store.claim(submit(store).id, "w")
+    assert job is not None
+    store.cancel(job.id)
+    assert store.release(job)
+    now = store.get(job.id)
+    assert now is not None
+    assert now.state is JobState.CANCELLED
+
+
+def test_the_same_rejection_is_one_row(store: JobStore) -> None:
+    first = store.reject("prelabel", {"task_id": "7"}, "k", "The prompt is empty.", "Say something.")
+    again = store.reject("prelabel", {"task_id": "7"}, "k", "The prompt is empty.", "Say something.")
+    other = store.reject("prelabel", {"task_id": "7"}, "k", "Another reason.", "Do this.")
+    assert first.id == again.id
+    assert other.id != first.id
+    assert first.state is JobState.FAILED
+    assert first.finished is not None
+    assert again.finished is not None
+    assert again.finished >= first.finished
+    # A rejected job stands in nobody's way.
+    assert submit(store, "k").state is JobState.QUEUED
+
+
+def test_find_filters_and_orders(store: JobStore) -> None:
+    jobs = [submit(store, key) for key in "abc"]
+    store.submit("frames", {}, "f")
+    store.cancel(jobs[0].id)
+    assert [job.key for job in store.find(kind="prelabel")] == ["c", "b", "a"]
+    assert [job.key for job in store.find(states=(JobState.CANCELLED,))] == ["a"]
+    assert [job.key for job in store.find(key="b")] == ["b"]
+    assert len(store.find(limit=2)) == 2
+    assert store.counts() == {
+        JobState.QUEUED: 3,
+        JobState.RUNNING: 0,
+        JobState.DONE: 0,
+        JobState.FAILED: 0,
+        JobState.CANCELLED: 1,
+    }
