@@ -93,18 +93,21 @@ def polygons_to_mask(polygons: Iterable[NDArray[np.floating]], height: int, widt
 def _part_to_rings(cover: NDArray[np.bool_], tolerance_px: float, iou_floor: float) -> list[Ring]:
     """Simplify one connected part, given within its bounding box."""
     exact = _outline(cover)
-    area = int(np.count_nonzero(cover))
     tolerance = tolerance_px
     while tolerance >= _SMALLEST_TOLERANCE_PX:
         shape = shapely.simplify(_without_small_holes(exact, 4 * tolerance**2), tolerance)
-        if shape.is_valid:
+        # Areas first: they are cheap, and half a pixel may still hold the pixel's centre.
+        if shape.is_valid and _ratio(shape.area, exact.area) >= iou_floor:
             rings = [ring for polygon in _polygons(shape) for ring in _cut_open(polygon)]
             drawn = polygons_to_mask(rings, *cover.shape)
-            overlap = int(np.count_nonzero(drawn & cover))
-            if overlap and overlap >= iou_floor * (np.count_nonzero(drawn) + area - overlap):
+            if _ratio(np.count_nonzero(drawn & cover), np.count_nonzero(drawn | cover)) >= iou_floor:
                 return rings
         tolerance /= 2
-    return [ring for polygon in _polygons(exact) for ring in _cut_open(polygon)]
+    return _cut_open(exact)
+
+
+def _ratio(a: float, b: float) -> float:
+    return min(a, b) / max(a, b) if a and b else 0.0
 
 
 def _outline(cover: NDArray[np.bool_]) -> shapely.Polygon:

@@ -33,7 +33,7 @@ def sdk_decode(rle: list[int], height: int, width: int) -> np.ndarray:
 def pack(
     tokens: list[tuple[int, int, list[int]]], total: int, sizes: tuple[int, ...] = (3, 4, 8, 16)
 ) -> list[int]:
-    """Write rle-pack bit by bit, as its specification reads; a token is flag, size index, values of its bytes."""
+    """Write rle-pack bit by bit, as its specification reads; a token is flag, size index, its bytes."""
     bits = f"{total:032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in sizes)
     for flag, size, values in tokens:
         bits += f"{flag}{size:02b}{len(values) - 1:0{sizes[size]}b}"
@@ -95,11 +95,8 @@ def test_any_division_into_runs_and_literals_is_read(data: st.DataObject) -> Non
         size = data.draw(st.integers(0, 3))
         count = data.draw(st.integers(1, min(1 << sizes[size], total - len(stream))))
         flag = data.draw(st.integers(0, 1))
-        values = (
-            [data.draw(st.integers(0, 255))] * count
-            if flag
-            else list(data.draw(st.binary(min_size=count, max_size=count)))
-        )
+        drawn = data.draw(st.binary(min_size=count, max_size=count))
+        values = [drawn[0]] * count if flag else list(drawn)
         tokens.append((flag, size, values))
         stream += values
     rle = pack(tokens, total, sizes)
