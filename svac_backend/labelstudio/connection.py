@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import re
+import ssl
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -45,7 +47,13 @@ def token_kind(api_key: str) -> TokenKind:
 def plain_http_client(timeout: float) -> httpx.Client:
     """Return an HTTP client that follows no redirect and keeps no cookie."""
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-    return httpx.Client(timeout=timeout, follow_redirects=False, cookies=no_cookies)
+    return httpx.Client(timeout=timeout, follow_redirects=False, cookies=no_cookies, verify=_tls())
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    # Reading the certificates takes longer than a small download.
+    return httpx.create_ssl_context()
 
 
 class Connection:
