@@ -107,7 +107,7 @@ class Editor:
         return path
 
     def stage(self) -> dict[str, float]:
-        """Return where the frame lies on the page: x, y, width, height in CSS pixels, once that stays the same."""
+        """Return where the frame lies on the page: x, y, width, height in CSS pixels, once it is at rest."""
         canvas = self.page.locator("canvas").first
         canvas.scroll_into_view_if_needed()
         last: dict[str, float] = {}

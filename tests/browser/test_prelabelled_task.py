@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from numpy.typing import NDArray
 
 from svac_backend.masks.rle import decode_brush
 from tests.browser.editor import Editor, painted
@@ -28,6 +28,19 @@ def task(label_studio: Any, kind: str) -> PrelabelledTask:
     return prelabelled_task(label_studio, kind)
 
 
+def amount_when_drawn(
+    editor: Editor, frame: NDArray[np.uint8], mask: NDArray[np.bool_], opacity: float
+) -> NDArray[np.float64]:
+    """Return how much of the label's colour is seen, [H, W]; masks are drawn a while after their frame."""
+    for _ in range(20):
+        shot = editor.frame_picture(WIDTH, HEIGHT)
+        amount = painted(shot, frame, LABEL_COLOR)
+        if np.median(amount[mask]) > opacity / 2:
+            break
+        editor.page.wait_for_timeout(500)
+    return amount
+
+
 def without_value(region: dict[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in region.items() if name != "value"}
 
@@ -40,11 +53,9 @@ def test_prediction_is_seen_on_its_object_and_submitted_unchanged(
     assert [r["item_index"] for r in editor.regions()] == [r["item_index"] for r in task.results]
 
     editor.go_to_frame(MIDDLE)
-    editor.screenshot(f"prelabelled_{kind}")
-    shot = editor.frame_picture(WIDTH, HEIGHT)
-    Image.fromarray(shot).save(editor.output / f"prelabelled_{kind}_frame.png")
-    amount = painted(shot, task.frames[MIDDLE], LABEL_COLOR)
     mask = task.masks[MIDDLE]
+    amount = amount_when_drawn(editor, task.frames[MIDDLE], mask, OPACITY[kind])
+    editor.screenshot(f"prelabelled_{kind}")
     assert np.median(amount[mask]) == pytest.approx(OPACITY[kind], abs=0.06)
     assert np.percentile(amount[~mask], 95) < 0.05
     seen = amount > OPACITY[kind] / 2
