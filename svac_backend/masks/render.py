@@ -159,7 +159,7 @@ class OverlayWriter:
 
     Args:
         path: file to write; its folder must exist.
-        fps: frames per second, > 0; the video's true average rate keeps overlay and video in step.
+        fps: frames per second, 0.001 to 1000; the video's true average rate keeps overlay and video in step.
         width, height: size of the frames in pixels.
 
     Raises:
@@ -167,9 +167,10 @@ class OverlayWriter:
     """
 
     def __init__(self, path: str | Path, fps: float, width: int, height: int) -> None:
-        if fps <= 0 or min(width, height) < 1:
+        if not 0.001 <= fps <= 1000 or min(width, height) < 1:
             raise SvacError(
-                f"No video has {width}x{height} pixels and {fps} frames per second.", "Give positive numbers."
+                f"No video has {width}x{height} pixels and {fps} frames per second.",
+                "Give a positive size and a rate from 0.001 to 1000."
             )
         self.path = Path(path)
         if not self.path.parent.is_dir():

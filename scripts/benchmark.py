@@ -1,0 +1,69 @@
+"""Benchmarks, each printing a table: `python scripts/benchmark.py --help`.
+
+A benchmark lives in `scripts/benchmarks/<name>.py`; its command here imports it when it is called, so that one
+benchmark does not need what another does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from svac_backend.errors import SvacError
+
+SHARED_MASKS = Path(__file__).parents[1] / ".." / "shared" / "masks"
+
+app = typer.Typer(help="Benchmarks, each printing a table.", no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `rle` a subcommand even while it is the only one."""
+
+
+@app.command()
+def rle(
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of mask PNGs; ../shared/masks, else generated.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many masks, spread evenly over the folder.")] = 24,
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions of each mask; the best one counts.")] = 5,
+) -> None:
+    """Brush RLE: our codec and the Label Studio SDK's, side by side."""
+    from benchmarks import rle as benchmark
+
+    folder = masks or (SHARED_MASKS if SHARED_MASKS.is_dir() else None)
+    loaded, what = benchmark.load_masks(folder, count)
+    results = benchmark.compare(loaded, rounds=rounds)
+
+    sizes = sorted({f"{mask.shape[1]}x{mask.shape[0]}" for mask in loaded})
+    table = Table(title=f"Brush RLE, {len(loaded)} {what} ({', '.join(sizes)}), {rounds} rounds in turns")
+    for column in ("", "SDK best ms", "ours best ms", "times faster", "SDK median ms", "ours median ms"):
+        table.add_column(column, justify="right" if column else "left")
+    for result in results:
+        row = (
+            result.sdk.best_ms,
+            result.ours.best_ms,
+            result.ratio,
+            result.sdk.median_ms,
+            result.ours.median_ms,
+        )
+        table.add_row(result.task, *(f"{value:.2f}" for value in row))
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the chosen benchmark; a mistake of the user ends in one line, not in a traceback."""
+    try:
+        app()
+    except SvacError as error:
+        Console(stderr=True).print(str(error), style="red", markup=False)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
