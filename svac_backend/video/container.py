@@ -74,6 +74,8 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
 
 def reason(error: Exception) -> str:
     """Return FFmpeg's short text for what went wrong."""
+    if isinstance(error, av.ArgumentError):  # what FFmpeg answers to a format that is not on the list
+        return "its format is not known as one of videos"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

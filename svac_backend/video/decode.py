@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from svac_backend.errors import SvacError
 from svac_backend.video.container import REENCODE, opened, signature_of
 from svac_backend.video.probe import Probe
+
+_log = logging.getLogger(__name__)
 
 # A seek opens the file anew, which costs about as much as decoding this many frames.
 _SEEK_GAIN = 32
@@ -44,6 +47,9 @@ class FramePass:
 
     Every decoded frame's timestamp is compared with the index. After a seek that does not land where it
     should, the file is decoded from its start instead, and no other seek is tried.
+
+    The same index always gives the same pixels, except on a frame that is damaged but still decoded: what
+    FFmpeg puts in place of the damage may depend on the frames that it decoded before.
     """
 
     def __init__(self, probe: Probe) -> None:
@@ -117,6 +123,8 @@ class FramePass:
             raise SvacError(
                 f"{self._probe.path.name} changes its picture size at frame {self._next}.", REENCODE
             )
+        if frame.is_corrupt:  # a player would show it too, so it stays a frame
+            _log.warning("Frame %d of %s is damaged; FFmpeg repaired it.", self._next, self._probe.path.name)
         self._next += 1
         return frame
 

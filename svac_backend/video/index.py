@@ -80,7 +80,7 @@ class FrameIndex:
             raise SvacError(
                 f"{seconds} s is no time in a video.", "Give seconds from the first frame, 0 or more."
             )
-        ticks = round(Fraction(seconds) / self.time_base)
+        ticks = round(Fraction(float(seconds)) / self.time_base)
         return bisect_right(self.pts, self.pts[0] + ticks) - 1
 
     def to_label_studio(self, index: int, fps: float) -> tuple[int, float]:
