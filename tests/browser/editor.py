@@ -21,6 +21,14 @@ HARMLESS_CONSOLE = ("favicon", "Failed to load resource", "net::ERR_", "Download
 
 IMAGE = "window.Htx.annotationStore.selected.objects.find(o => o.type === 'image')"
 SHOWS = f"i => {{ const image = {IMAGE}; return image && image.currentImage === i && image.imageIsLoaded; }}"
+# The canvas is made anew while a task loads, so it is looked up and measured in one go.
+STAGE = f"""() => {{
+    const image = {IMAGE}, canvas = document.querySelector('canvas');
+    if (!image || !canvas) return null;
+    canvas.scrollIntoView({{block: 'nearest'}});
+    const box = canvas.getBoundingClientRect();
+    return {{x: box.x, y: box.y, width: image.stageWidth, height: image.stageHeight}};
+}}"""
 
 
 class Editor:
@@ -108,15 +116,10 @@ class Editor:
 
     def stage(self) -> dict[str, float]:
         """Return where the frame lies on the page: x, y, width, height in CSS pixels, once it is at rest."""
-        canvas = self.page.locator("canvas").first
-        canvas.scroll_into_view_if_needed()
-        last: dict[str, float] = {}
-        for _ in range(40):
-            box = canvas.bounding_box()
-            assert box is not None, "the canvas is not visible"
-            size = self.page.evaluate(f"() => ({{width: {IMAGE}.stageWidth, height: {IMAGE}.stageHeight}})")
-            now = {"x": box["x"], "y": box["y"], **size}
-            if now == last:
+        last: dict[str, float] | None = None
+        for _ in range(60):
+            now = cast(dict[str, float] | None, self.page.evaluate(STAGE))
+            if now is not None and now == last:
                 return now
             last = now
             self.page.wait_for_timeout(250)
