@@ -1,0 +1,1 @@
+"""What the worker can do: one module for each kind of job."""

@@ -1,0 +1,115 @@
+"""The worker's way to Label Studio: which address and token, media, and pushing a prediction once."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from svac_backend.errors import SvacError
+from svac_backend.jobs.payloads import FramesPayload, PrelabelPayload
+from svac_backend.labelstudio.client import LabelStudioClient
+from svac_backend.labelstudio.media import MediaFetcher
+from svac_backend.settings import Settings
+from svac_backend.store.connections import ConnectionStore, ProjectConnection
+
+log = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=8)
+def _client(url: str, api_key: str, timeout: float) -> LabelStudioClient:
+    return LabelStudioClient(url, api_key, timeout)
+
+
+class LabelStudioAccess:
+    """Reaches the Label Studio of a project.
+
+    The settings' token is used where there is one, at the settings' address. Without it the token that the
+    project's /setup handed over is used, at the settings' address if it was set, else at the one /setup named.
+
+    Args:
+        settings: address, token, cache folder, limits.
+        connections: what /setup told.
+    """
+
+    def __init__(self, settings: Settings, connections: ConnectionStore) -> None:
+        self.settings = settings
+        self.connections = connections
+
+    def client(self, project_id: str) -> LabelStudioClient:
+        """Return a client for a project's Label Studio.
+
+        Raises:
+            SvacError: no token is known, or it has no possible form.
+        """
+        settings = self.settings
+        if settings.label_studio_api_key is not None:
+            key = settings.label_studio_api_key.get_secret_value()
+            return _client(settings.label_studio_url, key, settings.label_studio_timeout_s)
+        connection = self.connections.get(project_id)
+        if connection is None or not connection.access_token:
+            # Raises the error that says how to get a token.
+            return LabelStudioClient.from_settings(settings)
+        url = settings.label_studio_url
+        if "label_studio_url" not in settings.model_fields_set and connection.hostname:
+            url = connection.hostname
+        return _client(url, connection.access_token, settings.label_studio_timeout_s)
+
+    def fetch_video(self, payload: PrelabelPayload | FramesPayload) -> Path:
+        """Return a task's video as a local file.
+
+        Raises:
+            SvacError: it cannot be read.
+        """
+        connection = self.connections.get(payload.project_id)
+        client = self.client(payload.project_id) if self._has_token(connection) else None
+        hosts = {payload.hostname, *([connection.hostname] if connection else [])} - {""}
+        fetcher = MediaFetcher.from_settings(self.settings, client, sorted(hosts))
+        return fetcher.fetch(payload.video_url, task=task_number(payload.task_id))
+
+    def push(self, payload: PrelabelPayload, prediction: Mapping[str, Any]) -> tuple[int, bool]:
+        """Attach a prediction to its task unless it is there; return its id, and whether it is new.
+
+        A task may get several predictions of one model version, when its prompt changed: only one that shows the
+        same is not sent again.
+
+        Args:
+            payload: whose task.
+            prediction: `result`, `score`, `model_version`.
+
+        Raises:
+            SvacError: Label Studio refuses it or cannot be reached.
+        """
+        client, task = self.client(payload.project_id), task_number(payload.task_id)
+        wanted = _shown(prediction["result"])
+        for found in client.list_predictions(task):
+            same_version = found.get("model_version") == prediction["model_version"]
+            if same_version and _shown(found.get("result") or []) == wanted:
+                log.info("task %d has this prediction already (%s)", task, found["id"])
+                return int(found["id"]), False
+        return client.create_prediction(task, prediction), True
+
+    def _has_token(self, connection: ProjectConnection | None) -> bool:
+        return self.settings.label_studio_api_key is not None or bool(connection and connection.access_token)
+
+
+def task_number(task_id: str) -> int:
+    """Return a task's id as Label Studio counts it.
+
+    Raises:
+        SvacError: it is no number.
+    """
+    if not task_id.isascii() or not task_id.isdigit():
+        raise SvacError(
+            f"'{task_id[:40]}' is not the id of a task.", "Send the task from Label Studio again."
+        )
+    return int(task_id)
+
+
+def _shown(result: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the editor shows of a result, in a form that can be compared."""
+    keys = ("id", "from_name", "to_name", "item_index", "value")
+    return sorted(json.dumps([region.get(key) for key in keys], sort_keys=True) for region in result)

@@ -1,0 +1,105 @@
+"""The worker process: consumers of the queues, heartbeat, recovery, orderly shutdown. Torch-free by itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+
+from huey.consumer import Consumer
+from sqlalchemy.exc import SQLAlchemyError
+
+from svac_backend.jobs.engine import Handler
+from svac_backend.jobs.local import LEASE_S, LocalEngine
+from svac_backend.jobs.runner import Runner
+
+# Within docker's 10 s between SIGTERM and SIGKILL.
+GRACE_S = 8.0
+QUEUE_POLL_S = 0.2
+
+log = logging.getLogger(__name__)
+
+
+class WorkerProcess:
+    """Does jobs until it is told to stop: one thread for the model's, one for light ones.
+
+    Args:
+        engine: where the jobs come from.
+        handlers: kind -> handler.
+        describe: returns (device, model version) for the heartbeat, empty while unknown.
+        lease_s: seconds of silence after which other workers take this one's jobs.
+    """
+
+    def __init__(
+        self,
+        engine: LocalEngine,
+        handlers: Mapping[str, Handler],
+        *,
+        describe: Callable[[], tuple[str, str]] = lambda: ("", ""),
+        lease_s: float = LEASE_S,
+    ) -> None:
+        self.engine = engine
+        self.id = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.runner = Runner(engine.store, handlers, self.id)
+        self._describe = describe
+        self._lease_s = lease_s
+        self._stop = threading.Event()
+        self._consumers: list[Consumer] = []
+        self._heart = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Recover what a crash left behind, then begin to do jobs, on threads of its own."""
+        self._beat()
+        self.engine.recover(self._lease_s)
+        self.engine.serve(self.runner.run)
+        self._heart.start()
+        for lane in self.engine.lanes.values():
+            consumer = Consumer(lane, workers=1, periodic=False, max_delay=QUEUE_POLL_S)
+            # Not `consumer.start()`: that takes over the signals and starts a scheduler, which nothing uses.
+            for _, thread in consumer.worker_threads:
+                thread.start()
+            self._consumers.append(consumer)
+        log.info("worker %s is ready", self.id)
+
+    def run(self) -> None:
+        """Do jobs until SIGTERM or SIGINT, then stop. Call it from the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        self.start()
+        self._stop.wait()
+        self.stop()
+
+    def stop(self, grace_s: float = GRACE_S) -> None:
+        """Take no more jobs; have running ones stop at their next report, and go back to the queue."""
+        log.info("worker %s stops", self.id)
+        self._stop.set()
+        for consumer in self._consumers:
+            consumer.stop_flag.set()
+        self.runner.stopping.set()
+        deadline = time.monotonic() + grace_s
+        for thread in [thread for consumer in self._consumers for _, thread in consumer.worker_threads]:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self.runner.release_active()
+        self.engine.workers.leave(self.id)
+        log.info("worker %s has stopped", self.id)
+
+    def _beat(self) -> None:
+        device, version = self._describe()
+        self.engine.workers.beat(self.id, self.runner.active_ids, device=device, model_version=version)
+
+    def _beat_on(self) -> None:
+        """Keep the lease, and look after jobs whose worker did not keep its own."""
+        beats = 0
+        while not self._stop.wait(self._lease_s / 6):
+            beats += 1
+            try:
+                self._beat()
+                if beats % 2 == 0:
+                    self.engine.recover(self._lease_s)
+            except SQLAlchemyError:
+                log.exception("the database does not take the heartbeat; trying on")

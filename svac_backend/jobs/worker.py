@@ -1,0 +1,105 @@
+"""`svac-backend worker`: the process that owns the model. The one place of jobs/ that imports torch."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from svac_backend.errors import SvacError
+from svac_backend.jobs.engine import Handler
+from svac_backend.jobs.handlers.frames import FramesHandler
+from svac_backend.jobs.handlers.prelabel import PrelabelHandler
+from svac_backend.jobs.label_studio import LabelStudioAccess
+from svac_backend.jobs.local import LEASE_S, LocalEngine
+from svac_backend.jobs.payloads import FRAMES, PRELABEL
+from svac_backend.jobs.process import WorkerProcess
+from svac_backend.pipeline import load_model
+from svac_backend.settings import Settings
+from svac_backend.store.connections import ConnectionStore
+from svac_backend.store.database import Database
+from svac_backend.store.predictions import PredictionStore
+from svac_backend.svac.model import Svac
+from svac_backend.svac.weights import model_version
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+log = logging.getLogger(__name__)
+
+
+class ModelOwner:
+    """Loads the model once, and keeps it.
+
+    Args:
+        settings: which model.
+        load: how; tests pass their own.
+    """
+
+    def __init__(self, settings: Settings, load: Callable[[Settings], Svac] = load_model) -> None:
+        self._settings = settings
+        self._load = load
+        self._lock = threading.Lock()
+        self._model: Svac | None = None
+        self.device = ""
+
+    def get(self) -> Svac:
+        """Return the model.
+
+        Raises:
+            SvacError: it cannot be loaded; the next call tries again.
+        """
+        with self._lock:
+            if self._model is None:
+                begun = time.monotonic()
+                model = self._load(self._settings)
+                self.device = str(model.device)
+                log.info(
+                    "model %s (%s) loaded on %s in %.1f s",
+                    self._settings.model,
+                    model_version(self._settings.model),
+                    self.device,
+                    time.monotonic() - begun,
+                )
+                self._model = model
+            return self._model
+
+    def describe(self) -> tuple[str, str]:
+        """Return (device, model version), both empty until the model is loaded."""
+        return (self.device, model_version(self._settings.model)) if self.device else ("", "")
+
+
+def create_worker(
+    settings: Settings,
+    database: Database,
+    *,
+    load: Callable[[Settings], Svac] = load_model,
+    lease_s: float = LEASE_S,
+) -> tuple[WorkerProcess, ModelOwner]:
+    """Return a worker for all kinds of jobs, and the owner of its model; nothing is started or loaded yet."""
+    access = LabelStudioAccess(settings, ConnectionStore(database))
+    owner = ModelOwner(settings, load)
+    handlers: dict[str, Handler] = {
+        PRELABEL: PrelabelHandler(settings, owner.get, PredictionStore(database), access),
+        FRAMES: FramesHandler(settings, access),
+    }
+    engine = LocalEngine(settings, database)
+    return WorkerProcess(engine, handlers, describe=owner.describe, lease_s=lease_s), owner
+
+
+def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT.
+
+    Raises:
+        SvacError: the data folder cannot be used.
+    """
+    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+    # It would log two lines for each job, which the runner says better.
+    logging.getLogger("huey").setLevel(logging.WARNING)
+    worker, owner = create_worker(settings, Database(settings.data_dir))
+    try:
+        owner.get()  # now, so that the first job does not wait for it
+    except SvacError as error:
+        # Jobs will fail with the same words, where people see them; frames can be cut all the same.
+        log.error("%s", error)
+    worker.run()

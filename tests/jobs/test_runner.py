@@ -1,0 +1,122 @@
+"""One job from claim to end."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from svac_backend.errors import SvacError
+from svac_backend.jobs.engine import Job, JobContext, JobState
+from svac_backend.jobs.runner import Runner
+from svac_backend.store.database import Database
+from svac_backend.store.jobs import JobStore
+
+
+@pytest.fixture
+def store(database: Database) -> JobStore:
+    return JobStore(database)
+
+
+def run(store: JobStore, handler: Any, kind: str = "work") -> Job:
+    job, _ = store.submit(kind, {"n": 2}, "k")
+    Runner(store, {"work": handler}, "w").run(job.id)
+    after = store.get(job.id)
+    assert after is not None
+    return after
+
+
+def test_done(store: JobStore) -> None:
+    def work(context: JobContext) -> dict[str, Any]:
+        context.progress(0.5, "half")
+        return {"double": 2 * context.payload["n"], "message": "Doubled"}
+
+    job = run(store, work)
+    assert (job.state, job.progress, job.message) == (JobState.DONE, 1.0, "Doubled")
+    assert job.result == {"double": 4}
+
+
+def test_an_error_for_people_fails_the_job_with_its_hint(store: JobStore) -> None:
+    def work(context: JobContext) -> dict[str, Any]:
+        raise SvacError("The video is damaged.", "Encode it again.")
+
+    job = run(store, work)
+    assert (job.state, job.error, job.hint) == (JobState.FAILED, "The video is damaged.", "Encode it again.")
+
+
+def test_an_unexpected_error_is_logged_whole_and_the_worker_goes_on(
+    store: JobStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(context: JobContext) -> dict[str, Any]:
+        raise KeyError("inner detail")
+
+    job = run(store, work)
+    assert job.state is JobState.FAILED
+    assert job.error == "The job failed unexpectedly (KeyError)."
+    assert job.hint is not None
+    assert job.id in job.hint
+    assert "inner detail" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_an_unknown_kind_fails_with_a_reason(store: JobStore) -> None:
+    job = run(store, lambda context: {}, kind="paint")
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert "'paint'" in job.error
+
+
+def test_cancel_while_running(store: JobStore) -> None:
+    def work(context: JobContext) -> dict[str, Any]:
+        store.cancel(context.job.id)
+        context.progress(0.5, "this must stop it")
+        return {}
+
+    job = run(store, work)
+    assert (job.state, job.message, job.result) == (JobState.CANCELLED, "Cancelled", None)
+
+
+def test_a_cancelled_waiting_job_is_not_begun(store: JobStore) -> None:
+    job, _ = store.submit("work", {}, "k")
+    store.cancel(job.id)
+    begun: list[str] = []
+    Runner(store, {"work": lambda context: begun.append(context.job.id) or {}}, "w").run(job.id)
+    assert begun == []
+
+
+def test_a_stopping_worker_puts_the_job_back(store: JobStore) -> None:
+    job, _ = store.submit("work", {}, "k")
+
+    def work(context: JobContext) -> dict[str, Any]:
+        runner.stopping.set()
+        context.progress(0.5, "x")
+        return {}
+
+    runner = Runner(store, {"work": work}, "w")
+    runner.run(job.id)
+    after = store.get(job.id)
+    assert after is not None
+    assert (after.state, after.attempts) == (JobState.QUEUED, 0)
+    runner.run(job.id)
+    assert store.get(job.id) == after
+
+
+def test_a_job_that_does_not_stop_is_given_back_and_its_late_result_refused(
+    store: JobStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    job, _ = store.submit("work", {}, "k")
+
+    def work(context: JobContext) -> dict[str, Any]:
+        assert runner.active_ids == [job.id]
+        runner.release_active()
+        return {"late": True}
+
+    runner = Runner(store, {"work": work}, "w")
+    with caplog.at_level(logging.WARNING):
+        runner.run(job.id)
+    after = store.get(job.id)
+    assert after is not None
+    assert (after.state, after.result) == (JobState.QUEUED, None)
+    assert "another worker has it" in caplog.text
+    assert runner.active_ids == []
