@@ -122,7 +122,7 @@ def decode_brush(rle: Sequence[int] | bytes, height: int, width: int) -> NDArray
             _ADVICE,
         )
     ends, alpha = _runs(data, run_bits, total)
-    # Byte 4x + 3 is the alpha of pixel x, so a run that ends before byte e ends before pixel e // 4.
+    # Byte 4x + 3 is the alpha of pixel x, so a run up to byte e (exclusive) reaches up to pixel e // 4.
     lengths = np.diff(np.minimum(ends, total) >> 2, prepend=0)
     return np.repeat(alpha >= _ALPHA_THRESHOLD, lengths).reshape(height, width)
 
@@ -142,15 +142,11 @@ def _runs(data: bytes, run_bits: list[int], total: int) -> tuple[NDArray[np.int6
     repeated = kinds >= 4
     if repeated.all():
         ends = covered[:used]
-        last_word = int(word_at[-1])
     else:  # each word of a flag-0 token is a run of its own, of length 1
         words = np.where(repeated, 1, counts)
         first = np.repeat(np.cumsum(words) - words, words)
         word_at = np.repeat(word_at, words) + (np.arange(first.size) - first) * _WORD_BITS
         ends = np.cumsum(np.repeat(np.where(repeated, counts, 1), words))
-        last_word = int(word_at[-1])
-    if last_word + _WORD_BITS > len(data) * 8:
-        raise SvacError("The brush RLE is cut off: its last run has no value.", _ADVICE)
     return ends, _read(source, word_at, np.array(_WORD_BITS))
 
 

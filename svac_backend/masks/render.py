@@ -170,7 +170,7 @@ class OverlayWriter:
         if not 0.001 <= fps <= 1000 or min(width, height) < 1:
             raise SvacError(
                 f"No video has {width}x{height} pixels and {fps} frames per second.",
-                "Give a positive size and a rate from 0.001 to 1000."
+                "Give a positive size and a rate from 0.001 to 1000.",
             )
         self.path = Path(path)
         if not self.path.parent.is_dir():

@@ -126,6 +126,11 @@ def test_polygons_are_drawn_between_pixels_as_pixel_centres_say() -> None:
     np.testing.assert_array_equal(polygons_to_mask([ring], 6, 6), expected)
 
 
+def test_a_centre_on_an_edge_belongs_to_the_polygon_right_of_or_below_it() -> None:
+    ring = np.array([[1.5, 2.5], [3.5, 2.5], [3.5, 4.5], [1.5, 4.5]])
+    assert np.argwhere(polygons_to_mask([ring], 6, 6)).tolist() == [[2, 1], [2, 2], [3, 1], [3, 2]]
+
+
 @given(arrays(np.float64, st.tuples(st.integers(3, 9), st.just(2)), elements=st.floats(-5, 25, width=16)))
 def test_drawing_agrees_with_shapely_on_pixel_centres(ring: np.ndarray) -> None:
     polygon = shapely.Polygon(ring)

@@ -169,7 +169,7 @@ def test_a_video_shows_the_masks_in_their_colours(tmp_path: Path) -> None:
     np.testing.assert_allclose(second[60, 60], (100, 100, 100), atol=6)
 
 
-def test_a_video_cannot_be_empty_and_leaves_no_file_when_it_fails(tmp_path: Path) -> None:
+def test_a_video_cannot_be_empty_and_takes_no_frame_of_another_size(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     with pytest.raises(SvacError, match="No frame was written"), OverlayWriter(path, 25, 160, 90):
         pass
@@ -179,8 +179,20 @@ def test_a_video_cannot_be_empty_and_leaves_no_file_when_it_fails(tmp_path: Path
         with pytest.raises(SvacError, match="does not fit"):
             writer.write(GREY[:50])
     assert len(read(path)[0]) == 1
-    with pytest.raises(KeyboardInterrupt), OverlayWriter(path, 25, 160, 90):
-        raise KeyboardInterrupt
+
+
+def test_a_video_that_is_interrupted_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+
+    def interrupted() -> None:
+        with OverlayWriter(path, 25, 160, 90) as writer:
+            for _ in range(100):
+                writer.write(GREY)
+            assert path.exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert not path.exists()
 
 

@@ -74,6 +74,7 @@ GOOD = rle.to_coco(np.eye(6, dtype=bool))
         {"size": [6, 6], "counts": GOOD["counts"] + "1"},
         {"size": [6, 6], "counts": "o"},  # "more follows", and nothing does
         {"size": [6, 6], "counts": "oooooooooo1"},
+        {"size": [6, 6], "counts": "TQPPPPPP0"},  # 36 in more digits than a 32-bit count has
         {"size": [6, 6], "counts": "X1L"},  # a run of negative length
         {"size": [6, 6], "counts": "\x01"},
         {"size": [6, 6], "counts": "\u00e9"},
