@@ -39,6 +39,11 @@ class LabelStudioClient(Connection):
             )
         return str(version)
 
+    def create_personal_access_token(self) -> str:
+        """Create a personal access token of the user; Label Studio gives one only, and shows it this once."""
+        with self._doing("create a personal access token"):
+            return str(self._sdk.tokens.create().dict()["token"])
+
     # Projects
 
     def create_project(self, title: str, label_config: str) -> int:
