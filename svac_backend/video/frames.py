@@ -25,6 +25,7 @@ _PART = ".part"
 _STALE_PART_S = 3600
 _WORKERS = min(4, os.cpu_count() or 1)
 _SPARE_BYTES = 64 << 20
+_JPEG_SIDE = 65500  # libjpeg's limit, in pixels
 
 
 def frame_name(index: int) -> str:
@@ -62,6 +63,11 @@ def write_frames(
     """
     if not 1 <= quality <= 100:
         raise SvacError(f"{quality} is no JPEG quality.", "Give a quality from 1 to 100.")
+    if max(video.info.width, video.info.height) > _JPEG_SIDE:
+        raise SvacError(
+            f"A picture of {video.info.width}x{video.info.height} pixels is too large for JPEG.",
+            f"Scale the video to at most {_JPEG_SIDE} pixels per side.",
+        )
     wanted = check_indices(video.index, range(len(video)) if indices is None else indices)
     folder = Path(folder)
     try:
@@ -171,14 +177,8 @@ def _write(
 
 
 def _write_one(path: Path, frame: NDArray[np.uint8], quality: int) -> None:
-    try:
-        _, data = cv2.imencode(
-            ".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
-        )
-    except cv2.error as error:
-        raise SvacError(
-            f"Frame {path.stem} cannot be written as JPEG.", "A side has at most 65500 pixels."
-        ) from error
+    bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     _replace(path, data.tobytes())
 
 

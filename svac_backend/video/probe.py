@@ -7,6 +7,7 @@ files; where they are known to lie, or contradict themselves, the file is decode
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -62,7 +63,7 @@ class _Packets:
         resets: positions in `pts` of the packets that reset the decoder.
         hidden: number of packets that an edit list hides.
         whole: no packet was cut off, and the file could be read to its end.
-        orderly: decoding times ascend; they jump back where recordings were glued together.
+        orderly: decoding times ascend (they jump back where recordings were glued), no packet is damaged.
     """
 
     pts: list[int | None] = field(default_factory=list)
@@ -97,7 +98,7 @@ def probe(path: Path, *, max_side: int, max_frames: int) -> Probe:
         trusted = _packets_are_frames(context) and packets.orderly
         format_name = container.format.name
     if not packets.pts:
-        raise SvacError(f"{path.name} has no frames.", "Give a video with at least one frame.")
+        raise SvacError(f"{path.name} has no frames that can be read.", "Copy or download it again.")
     first_pts, orientation, stored_size = _first_frame(path)
     _check_side(path, *stored_size, max_side)
 
@@ -109,12 +110,12 @@ def probe(path: Path, *, max_side: int, max_frames: int) -> Probe:
     if whole and trusted and distinct and first_pts == shown[0]:
         pts = shown
         seek_points = _seek_points([p for p in packets.pts if p is not None], packets.resets)
-    else:
+    elif whole:
         pts = _decoded_pts(path, max_frames)
-    if not whole:
+    else:
         promise = f"its header promises {promised} frames, but " if promised else ""
         raise SvacError(
-            f"{path.name} is cut off: {promise}only {len(pts)} frames could be read.",
+            f"{path.name} is cut off: {promise}only {_count_readable(path)} frames could be read.",
             "Copy or download it again; to use what there is, re-encode it with ffmpeg.",
         )
 
@@ -137,11 +138,15 @@ def _packets_are_frames(context: VideoCodecContext) -> bool:
 def _read_packets(path: Path, container: InputContainer, stream: VideoStream, max_frames: int) -> _Packets:
     packets = _Packets()
     last_dts: int | None = None
+    # Elsewhere only a packet that the file's end cuts is corrupt; a broadcast loses packets on its way.
+    broadcast = container.format.name in {"mpegts", "mpeg"}
     try:
         for packet in container.demux(stream):
             if packet.size == 0:  # the end
                 continue
-            packets.whole &= not packet.is_corrupt
+            if packet.is_corrupt:
+                packets.orderly = False
+                packets.whole &= broadcast
             packets.orderly &= last_dts is None or packet.dts is None or packet.dts > last_dts
             last_dts = packet.dts
             if packet.is_discard:
@@ -215,9 +220,25 @@ def _decoded_pts(path: Path, max_frames: int) -> list[int | None]:
                     raise _too_long(path, max_frames)
         except av.FFmpegError as error:
             raise SvacError(
-                f"{path.name} is damaged: only {len(pts)} frames could be read ({reason(error)}).", REENCODE
+                f"{path.name} is damaged: only {_count_readable(path)} frames could be read "
+                f"({reason(error)}).",
+                REENCODE,
             ) from error
     return pts
+
+
+def _count_readable(path: Path) -> int:
+    """Return the number of frames before the first damage, the same on every machine."""
+    count = 0
+    with opened(path) as (container, stream):
+        stream.thread_type = "SLICE"  # with several frames at work, an error would swallow those before it
+        try:
+            for packet in container.demux(stream):
+                count += len(packet.decode())
+        except av.FFmpegError:
+            with suppress(av.FFmpegError):  # this is the report of the damage: nothing is hidden
+                count += len(stream.decode(None))
+    return count
 
 
 def _check_side(path: Path, width: int, height: int, max_side: int) -> None:

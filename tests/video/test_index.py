@@ -110,7 +110,9 @@ def test_frames_without_timestamps_follow_the_declared_rate() -> None:
     assert index.time_of(2) == pytest.approx(2 * 1001 / 30000)
 
 
-@given(st.sampled_from([Fraction(24000, 1001), Fraction(25), Fraction(30000, 1001), Fraction(60), Fraction(120)]))
+@given(
+    st.sampled_from([Fraction(24000, 1001), Fraction(25), Fraction(30000, 1001), Fraction(60), Fraction(120)])
+)
 def test_rounding_to_milliseconds_is_no_variable_rate(rate: Fraction) -> None:
     index = FrameIndex(tuple(round(1000 * i / rate) for i in range(300)), Fraction(1, 1000))
     assert average_rate(index, rate) == (float(rate), False)

@@ -163,7 +163,9 @@ def test_a_text_file(make_video: MakeVideo, tmp_path: Path, name: str, content: 
     refused(tmp_path / name, "not a video")
 
 
-def test_a_name_is_no_protocol(make_video: MakeVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_is_no_protocol(
+    make_video: MakeVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_video("video.mp4", count=2).rename(tmp_path / "concat:a|b.mp4")
     monkeypatch.chdir(tmp_path)
     assert len(VideoReader("concat:a|b.mp4")) == 2
@@ -175,7 +177,7 @@ def test_no_frames(tmp_path: Path) -> None:
         stream = container.add_stream("mjpeg", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
         container.start_encoding()
-    refused(path, "none.avi", "no frames")
+    refused(path, "none.avi", "no frames that can be read")
 
 
 @pytest.mark.parametrize(
@@ -199,15 +201,30 @@ def test_a_cut_file_tells_how_many_frames_are_left(
     data = data[: data.rfind(b"idx1")] if b"idx1" in data else data
     data = data[: data.rfind(b"mfra")] if b"mfra" in data else data
     path.write_bytes(data[: int(len(data) * kept)])
-    with av.open(str(path)) as container:
-        readable = sum(1 for _ in container.decode(video=0))
-    assert 0 < readable < 60
+    readable = _readable(path)
+    assert (50 if kept > 0.9 else 10) < readable < (60 if kept > 0.9 else 31)
     refused(path, "cut off", promise, f"only {readable} frames could be read")
+
+
+def _readable(path: Path) -> int:
+    count = 0
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        try:
+            for packet in container.demux(stream):
+                count += len(packet.decode())
+        except av.FFmpegError:
+            count += len(stream.decode(None))
+    return count
 
 
 def test_a_cut_file_without_its_table(make_video: MakeVideo) -> None:
     path = make_video("v.mp4", 60)
-    path.write_bytes(path.read_bytes()[:-100])
+    data = path.read_bytes()
+    path.write_bytes(data[:-100])  # the table is at the end
+    refused(path, "no frames that can be read")
+    path.write_bytes(data[: len(data) // 2])
     refused(path, "not a video that can be opened")
 
 
@@ -247,7 +264,6 @@ def test_damaged_bytes_are_an_error_or_a_video(make_video: MakeVideo, tmp_path: 
                 video = VideoReader(path, max_frames=1000)
                 assert sum(len(window) for _, window in video.windows(8)) == len(video)
                 outcomes.add("video")
-            except SvacError as error:
-                assert error.hint
+            except SvacError:
                 outcomes.add("error")
     assert outcomes == {"video", "error"}

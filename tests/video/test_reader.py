@@ -27,7 +27,11 @@ VIDEOS = {
     "long groups": {"options": {"g": "40", "sc_threshold": "0"}, "count": 100},
     "open groups": {"options": {"x264-params": "open-gop=1:keyint=12:bframes=3"}, "count": 60},
     "intra refresh": {"options": {"x264-params": "intra-refresh=1:keyint=12:scenecut=0"}, "count": 60},
-    "intra refresh, mkv": {"name": "v.mkv", "options": {"x264-params": "intra-refresh=1:keyint=12"}, "count": 60},
+    "intra refresh, mkv": {
+        "name": "v.mkv",
+        "options": {"x264-params": "intra-refresh=1:keyint=12"},
+        "count": 60,
+    },
     "interlaced": {"options": {"flags": "+ildct+ilme", "x264-params": "tff=1"}},
     "fragments": {"options": {"g": "10"}, "container_options": {"movflags": "frag_keyframe+empty_moov"}},
     "one frame": {"count": 1},
@@ -89,7 +93,7 @@ def test_frames_of_real_videos(real_videos: Path, name: str) -> None:
 
 def _assert_same_everywhere(video: VideoReader, expected: list[NDArray[np.uint8]]) -> None:
     count = len(expected)
-    order = random.Random(7).sample(range(count), min(count, 12)) + [count - 1, 0, count - 1]
+    order = [*random.Random(7).sample(range(count), min(count, 12)), count - 1, 0, count - 1]
     for i in order:
         assert np.array_equal(video.frame(i), expected[i]), f"frame({i})"
     for step in (1, 7, 45):
