@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import av
 import numpy as np
@@ -31,6 +35,7 @@ class SquareModel:
     Attributes:
         calls: the expressions of each call.
         on_frame: called before each frame, so that a test can do something while the model is at work.
+        finds: whether it finds anything.
     """
 
     device = "stand-in"
@@ -38,6 +43,7 @@ class SquareModel:
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
         self.on_frame: Callable[[int], None] = lambda index: None
+        self.finds = True
 
     def segment(
         self,
@@ -53,10 +59,84 @@ class SquareModel:
                 if progress:
                     progress(i / len(video), f"frame {i}")
                 masks = np.zeros((len(expressions), *frame.shape[:2]), dtype=np.bool_)
-                if i % 2:
+                if i % 2 and self.finds:
                     for n, mask in enumerate(masks):
                         mask[8:20, 8 + 16 * n : 20 + 16 * n] = True
                 yield FrameMasks(i, masks, np.full(len(expressions), 0.75 if i % 2 else 0.0, np.float32))
+
+
+class SmallLabelStudio(ThreadingHTTPServer):
+    """The few API routes that jobs use, with their real shapes; a real Label Studio takes a minute to start.
+
+    Attributes:
+        tasks: id -> data; predictions, storages: as they were posted.
+        tokens: the Authorization header of each call.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Routes)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.tasks: dict[int, dict[str, Any]] = {}
+        self.predictions: list[dict[str, Any]] = []
+        self.storages: list[dict[str, Any]] = []
+        self.tokens: list[str | None] = []
+
+
+class _Routes(BaseHTTPRequestHandler):
+    server: SmallLabelStudio
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query = parse_qs(url.query)
+        if url.path == "/api/predictions/":
+            task = int(query["task"][0])
+            self._answer([p for p in self.server.predictions if p["task"] == task])
+        elif url.path == "/api/storages/localfiles/":
+            self._answer(self.server.storages)
+        elif url.path.startswith("/api/tasks/"):
+            task = int(url.path.split("/")[3])
+            if task in self.server.tasks:
+                self._answer({"id": task, "data": self.server.tasks[task]})
+            else:
+                self._answer({"detail": "No Task matches the given query."}, 404)
+        else:
+            self._answer({"detail": "Not found."}, 404)
+
+    def do_POST(self) -> None:
+        items = self.server.predictions if "predictions" in self.path else self.server.storages
+        items.append({"id": len(items) + 1, **self._body()})
+        self._answer(items[-1], 201)
+
+    def do_PATCH(self) -> None:
+        task = int(self.path.split("/")[3])
+        self.server.tasks[task] = self._body()["data"]
+        self._answer({"id": task, "data": self.server.tasks[task]})
+
+    def _body(self) -> Any:
+        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def _answer(self, body: Any, status: int = 200) -> None:
+        self.server.tokens.append(self.headers.get("Authorization"))
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in the base class
+        pass
+
+
+@pytest.fixture
+def label_studio() -> Iterator[SmallLabelStudio]:
+    server = SmallLabelStudio()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 @pytest.fixture
