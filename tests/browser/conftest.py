@@ -1,4 +1,4 @@
-"""A Chromium, and an editor in it that is logged in."""
+"""A Chromium, a Label Studio, and an editor that is logged in."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from svac_backend.labelstudio.local import LabelStudioServer
 from tests.browser.editor import Editor
+from tests.integration.label_studio import label_studio
+
+__all__ = ["label_studio"]
 
 OUTPUT = Path(__file__).resolve().parents[2] / "test-output" / "browser"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
@@ -43,7 +45,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def editor(browser: Browser, label_studio: Any) -> Iterator[Editor]:
+def editor(
+    browser: Browser,
+    label_studio: LabelStudioServer,  # noqa: F811
+) -> Iterator[Editor]:
     """An editor that is logged in; the test fails at its end if the page threw or wrote an error."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
     context = browser.new_context(viewport={"width": 1400, "height": 1100})
