@@ -41,11 +41,6 @@ def prediction(frames: int, label: str = "dog") -> Prediction:
     return Prediction("k", "v", "38", "7", [track], 32, 24, 25.0, frames, 0.5)
 
 
-@pytest.fixture
-def settings() -> Settings:
-    return Settings(_env_file=None)
-
-
 def test_brush_for_short_polygons_for_long(settings: Settings) -> None:
     both = cached_config(config(BRUSH, POLYGON))
     assert choose_control(both, prediction(BRUSH_FRAMES).tracks).name == "mask"
