@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
@@ -47,7 +48,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def editor(
     browser: Browser,
-    label_studio: LabelStudioServer,  # noqa: F811
+    label_studio: LabelStudioServer,
 ) -> Iterator[Editor]:
     """An editor that is logged in; the test fails at its end if the page threw or wrote an error."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
