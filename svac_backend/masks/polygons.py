@@ -18,11 +18,13 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
+from shapely.ops import split
 
 from svac_backend.errors import SvacError
 from svac_backend.masks.brush import check_mask, check_size
 
 _SMALLEST_TOLERANCE_PX = 0.25  # below it a polygon on whole pixels has no point left to drop
+_HAIR_PX = 1e-6  # so that a cut crosses the outline although its end was rounded
 
 Ring = NDArray[np.float64]
 
@@ -130,23 +132,35 @@ def _without_small_holes(shape: shapely.Polygon, largest: float) -> shapely.Poly
 
 
 def _cut_open(polygon: shapely.Polygon) -> list[Ring]:
-    """Cut a polygon straight through a hole, along the shorter way, and so on until no piece has a hole."""
+    """Cut a polygon straight through a hole, from edge to edge, and so on until no piece has a hole."""
     if not polygon.interiors:
         return [shapely.get_coordinates(polygon.exterior)[:-1]]
     left, top, right, bottom = polygon.bounds
     boxes = np.array([hole.bounds for hole in polygon.interiors])
     # The hole nearest to the middle: cutting there keeps the pieces alike in size and the recursion shallow.
     offset = boxes[:, :2] + boxes[:, 2:] - (left + right, top + bottom)
-    x0, y0, x1, y1 = boxes[np.argmin((offset**2).sum(axis=1))]
+    nearest = int(np.argmin((offset**2).sum(axis=1)))
+    x0, y0, x1, y1 = boxes[nearest]
     x, y = _middle(x0, x1), _middle(y0, y1)
-    upright = shapely.LineString([(x, top), (x, bottom)])
-    level = shapely.LineString([(left, y), (right, y)])
-    if shapely.length(polygon.intersection(upright)) <= shapely.length(polygon.intersection(level)):
+
+    filled, hole = shapely.Polygon(polygon.exterior), shapely.Polygon(polygon.interiors[nearest])
+    lines = shapely.LineString([(x, top), (x, bottom)]), shapely.LineString([(left, y), (right, y)])
+    chords = [_chord(filled, hole, line) for line in lines]
+    chord = min(chords, key=lambda chord: polygon.intersection(chord).length)
+    pieces = _polygons(split(polygon, chord))
+    if sum(len(piece.interiors) for piece in pieces) >= len(polygon.interiors):
+        # Rounding kept the chord from closing: the whole line cannot fail, but cuts other limbs too.
         halves = shapely.box(left, top, x, bottom), shapely.box(x, top, right, bottom)
-    else:
-        halves = shapely.box(left, top, right, y), shapely.box(left, y, right, bottom)
-    pieces = [piece for half in halves for piece in _polygons(polygon.intersection(half))]
+        pieces = [piece for half in halves for piece in _polygons(polygon.intersection(half))]
     return [ring for piece in pieces for ring in _cut_open(piece)]
+
+
+def _chord(filled: shapely.Polygon, hole: shapely.Polygon, line: shapely.LineString) -> shapely.LineString:
+    """Return the part of a line that runs through a hole from outline to outline, and a hair beyond both."""
+    parts = shapely.get_parts(filled.intersection(line))
+    start, stop = shapely.get_coordinates(parts[shapely.intersects(parts, hole)][0])[[0, -1]]
+    hair = _HAIR_PX * np.sign(stop - start)
+    return shapely.LineString([start - hair, stop + hair])
 
 
 def _middle(start: float, stop: float) -> float:

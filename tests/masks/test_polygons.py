@@ -102,6 +102,15 @@ def test_holes_are_kept_by_cutting_through_them() -> None:
     assert len(rings) <= 3
 
 
+def test_a_cut_divides_the_limb_with_the_hole_and_no_other() -> None:
+    mask = np.zeros((100, 100), bool)
+    mask[10:40, 10:90] = mask[40:90, 10:30] = mask[40:90, 70:90] = True
+    mask[60:70, 15:25] = False
+    rings = mask_to_polygons(mask)
+    assert len(rings) == 2
+    np.testing.assert_array_equal(polygons_to_mask(rings, 100, 100), mask)
+
+
 def test_a_pinhole_does_not_cut_a_region_in_two() -> None:
     mask = disc(100, 100, 50, 50, 40)
     mask[50, 50] = False
