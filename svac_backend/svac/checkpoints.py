@@ -24,23 +24,56 @@ _SAM = "grounding_encoder.sam2_model."
 _VISION = [
     (r"^vision_model\.embeddings\.class_embedding$", "mllm.vision_model.embeddings.cls_token"),
     (r"^vision_model\.embeddings\.position_embedding$", "mllm.vision_model.embeddings.position_embeddings"),
-    (r"^vision_model\.embeddings\.patch_embedding\.", "mllm.vision_model.embeddings.patch_embeddings.projection."),
-    (r"^vision_model\.encoder\.layers\.(\d+)\.norm1\.", r"mllm.vision_model.encoder.layer.\1.layernorm_before."),
-    (r"^vision_model\.encoder\.layers\.(\d+)\.norm2\.", r"mllm.vision_model.encoder.layer.\1.layernorm_after."),
-    (r"^vision_model\.encoder\.layers\.(\d+)\.attn\.proj\.", r"mllm.vision_model.encoder.layer.\1.attention.projection_layer."),
-    (r"^vision_model\.encoder\.layers\.(\d+)\.attn\.(q|k)_norm\.", r"mllm.vision_model.encoder.layer.\1.attention.\2_norm."),
+    (
+        r"^vision_model\.embeddings\.patch_embedding\.",
+        "mllm.vision_model.embeddings.patch_embeddings.projection.",
+    ),
+    (
+        r"^vision_model\.encoder\.layers\.(\d+)\.norm1\.",
+        r"mllm.vision_model.encoder.layer.\1.layernorm_before.",
+    ),
+    (
+        r"^vision_model\.encoder\.layers\.(\d+)\.norm2\.",
+        r"mllm.vision_model.encoder.layer.\1.layernorm_after.",
+    ),
+    (
+        r"^vision_model\.encoder\.layers\.(\d+)\.attn\.proj\.",
+        r"mllm.vision_model.encoder.layer.\1.attention.projection_layer.",
+    ),
+    (
+        r"^vision_model\.encoder\.layers\.(\d+)\.attn\.(q|k)_norm\.",
+        r"mllm.vision_model.encoder.layer.\1.attention.\2_norm.",
+    ),
     (r"^vision_model\.encoder\.layers\.(\d+)\.ls([12])$", r"mllm.vision_model.encoder.layer.\1.lambda_\2"),
     (r"^vision_model\.encoder\.layers\.(\d+)\.mlp\.", r"mllm.vision_model.encoder.layer.\1.mlp."),
 ]
 _INTERNLM2 = [
     (r"^language_model\.model\.tok_embeddings\.", "mllm.language_model.model.embed_tokens."),
     (r"^language_model\.output\.", "mllm.language_model.lm_head."),
-    (r"^language_model\.model\.layers\.(\d+)\.attention_norm\.", r"mllm.language_model.model.layers.\1.input_layernorm."),
-    (r"^language_model\.model\.layers\.(\d+)\.ffn_norm\.", r"mllm.language_model.model.layers.\1.post_attention_layernorm."),
-    (r"^language_model\.model\.layers\.(\d+)\.attention\.wo\.", r"mllm.language_model.model.layers.\1.self_attn.o_proj."),
-    (r"^language_model\.model\.layers\.(\d+)\.feed_forward\.w1\.", r"mllm.language_model.model.layers.\1.mlp.gate_proj."),
-    (r"^language_model\.model\.layers\.(\d+)\.feed_forward\.w3\.", r"mllm.language_model.model.layers.\1.mlp.up_proj."),
-    (r"^language_model\.model\.layers\.(\d+)\.feed_forward\.w2\.", r"mllm.language_model.model.layers.\1.mlp.down_proj."),
+    (
+        r"^language_model\.model\.layers\.(\d+)\.attention_norm\.",
+        r"mllm.language_model.model.layers.\1.input_layernorm.",
+    ),
+    (
+        r"^language_model\.model\.layers\.(\d+)\.ffn_norm\.",
+        r"mllm.language_model.model.layers.\1.post_attention_layernorm.",
+    ),
+    (
+        r"^language_model\.model\.layers\.(\d+)\.attention\.wo\.",
+        r"mllm.language_model.model.layers.\1.self_attn.o_proj.",
+    ),
+    (
+        r"^language_model\.model\.layers\.(\d+)\.feed_forward\.w1\.",
+        r"mllm.language_model.model.layers.\1.mlp.gate_proj.",
+    ),
+    (
+        r"^language_model\.model\.layers\.(\d+)\.feed_forward\.w3\.",
+        r"mllm.language_model.model.layers.\1.mlp.up_proj.",
+    ),
+    (
+        r"^language_model\.model\.layers\.(\d+)\.feed_forward\.w2\.",
+        r"mllm.language_model.model.layers.\1.mlp.down_proj.",
+    ),
 ]
 _COMMON = [
     (r"^language_model\.", "mllm.language_model."),
@@ -74,7 +107,10 @@ def convert(key: str, tensor: Tensor, config: SvacConfig) -> dict[str, Tensor]:
     for pattern, target in _RULES:
         if pattern.match(key):
             return {pattern.sub(target, key): tensor}
-    raise SvacError(f"The checkpoint holds an unknown tensor {key!r}.", "Use a Sa2VA or SaSaSa2VA checkpoint (InternVL2.5).")
+    raise SvacError(
+        f"The checkpoint holds an unknown tensor {key!r}.",
+        "Use a Sa2VA or SaSaSa2VA checkpoint (InternVL2.5).",
+    )
 
 
 def convert_all(published: Iterable[tuple[str, Tensor]], config: SvacConfig) -> dict[str, Tensor]:
@@ -143,7 +179,9 @@ def published_config(folder: Path) -> SvacConfig | None:
     architecture = " ".join(data.get("architectures", []))
     preset = "sasasa2va" if "SaSaSa2VA" in architecture or "sasasa2va" in folder.name.lower() else "sa2va"
     vision, language = data.get("vision_config", {}), data.get("llm_config", {})
-    llama = "internlm2" in str(language.get("model_type", "")).lower() or "InternLM2" in str(language.get("architectures"))
+    llama = "internlm2" in str(language.get("model_type", "")).lower() or "InternLM2" in str(
+        language.get("architectures")
+    )
     base = SvacConfig(
         vision=VisionConfig(**whitelisted(VisionConfig, vision)),
         language=LanguageConfig(

@@ -106,7 +106,9 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         if self.num_clips < 1 or self.frames_per_clip < 1:
-            raise SvacError("A model needs at least one clip of one frame.", "Set num_clips and frames_per_clip >= 1.")
+            raise SvacError(
+                "A model needs at least one clip of one frame.", "Set num_clips and frames_per_clip >= 1."
+            )
         if self.astc and self.grid[0] * self.grid[1] < self.frames_per_clip - 1:
             raise SvacError(
                 f"A grid of {self.grid[0]}x{self.grid[1]} can't hold {self.frames_per_clip - 1} frames.",
@@ -178,16 +180,22 @@ class SvacConfig:
         try:
             data = json.loads(path.read_text())
         except (OSError, json.JSONDecodeError) as error:
-            raise SvacError(f"{path} can't be read as a model configuration ({error}).", "Download the model again.") from error
+            raise SvacError(
+                f"{path} can't be read as a model configuration ({error}).", "Download the model again."
+            ) from error
         if not isinstance(data, dict) or data.pop("format", None) != "svac-backend":
-            raise SvacError(f"{path} is not a configuration of this project.", "Point SVAC_MODEL at a svac-backend model.")
+            raise SvacError(
+                f"{path} is not a configuration of this project.", "Point SVAC_MODEL at a svac-backend model."
+            )
         parts = {"vision": VisionConfig, "language": LanguageConfig, "sam": SamConfig, "method": MethodConfig}
         try:
             for name, part in parts.items():
                 data[name] = part(**{key: _tuple(value) for key, value in data.get(name, {}).items()})
             return cls(**data)
         except TypeError as error:
-            raise SvacError(f"{path} has a field this version does not know ({error}).", "Update svac-backend.") from error
+            raise SvacError(
+                f"{path} has a field this version does not know ({error}).", "Update svac-backend."
+            ) from error
 
 
 def _tuple(value: Any) -> Any:

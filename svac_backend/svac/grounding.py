@@ -15,8 +15,8 @@ from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2.modeling.position_encoding import PositionEmbeddingSine
-from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2.modeling.sam.transformer import RoPEAttention
+from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor
 
 from svac_backend.svac.config import SamConfig
@@ -81,7 +81,8 @@ def build_sam(config: SamConfig) -> SAM2Base:
             position_encoding=positions(config.memory_dim),
             mask_downsampler=MaskDownSampler(embed_dim=d, kernel_size=3, stride=2, padding=1),
             fuser=Fuser(
-                CXBlock(dim=d, kernel_size=7, padding=3, layer_scale_init_value=1e-6, use_dwconv=True), num_layers=2
+                CXBlock(dim=d, kernel_size=7, padding=3, layer_scale_init_value=1e-6, use_dwconv=True),
+                num_layers=2,
             ),
         ),
         num_maskmem=config.num_maskmem,
@@ -123,7 +124,9 @@ class FrameFeatures:
 
     def take(self, index: Tensor) -> FrameFeatures:
         """Return the features of the frames at `index` (i64 [k])."""
-        return FrameFeatures(self.low[index], (self.high[0][index], self.high[1][index]), self.position[index])
+        return FrameFeatures(
+            self.low[index], (self.high[0][index], self.high[1][index]), self.position[index]
+        )
 
 
 @dataclass
@@ -219,6 +222,8 @@ def masks_at_size(logits: Tensor, sam_size: int, height: int, width: int) -> Ten
 
     Two bilinear steps and a sigmoid, as the published code has it: one step would move edge pixels.
     """
-    large = F.interpolate(logits[:, None].float(), size=(sam_size, sam_size), mode="bilinear", align_corners=False)
+    large = F.interpolate(
+        logits[:, None].float(), size=(sam_size, sam_size), mode="bilinear", align_corners=False
+    )
     full = F.interpolate(large, size=(height, width), mode="bilinear", align_corners=False)
     return full[:, 0].sigmoid() > 0.5

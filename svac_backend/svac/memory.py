@@ -31,9 +31,14 @@ class MemoryTracker:
         self.num_objects = num_objects
         self.num_frames = num_frames
         self.no_object_masking = no_object_masking
-        self.outputs: dict[str, dict[int, dict[str, Any]]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+        self.outputs: dict[str, dict[int, dict[str, Any]]] = {
+            "cond_frame_outputs": {},
+            "non_cond_frame_outputs": {},
+        }
 
-    def condition(self, index: int, features: FrameFeatures, logits: Tensor, existence: Tensor, token: Tensor) -> None:
+    def condition(
+        self, index: int, features: FrameFeatures, logits: Tensor, existence: Tensor, token: Tensor
+    ) -> None:
         """Remember a conditioning frame.
 
         Args:
@@ -65,7 +70,9 @@ class MemoryTracker:
             del recent[old]
         return out.logits, out.existence.sigmoid() * out.iou
 
-    def _remember(self, features: FrameFeatures, logits: Tensor, existence: Tensor, token: Tensor) -> dict[str, Any]:
+    def _remember(
+        self, features: FrameFeatures, logits: Tensor, existence: Tensor, token: Tensor
+    ) -> dict[str, Any]:
         """Encode a frame and its masks into a mask memory and an object pointer per object."""
         size = self.sam.image_size
         high = F.interpolate(logits[:, None], size=(size, size), mode="bilinear", align_corners=False)

@@ -6,6 +6,7 @@ Assembled from transformers' InternVL vision tower and Qwen2 or Llama (InternLM2
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,31 +20,30 @@ from svac_backend.svac.prompts import PromptIds
 
 def build_vision(config: VisionConfig) -> InternVLVisionModel:
     """Build the vision tower with random weights."""
-    return InternVLVisionModel(
-        InternVLVisionConfig(
-            hidden_size=config.hidden_size,
-            num_hidden_layers=config.num_hidden_layers,
-            num_attention_heads=config.num_attention_heads,
-            intermediate_size=config.intermediate_size,
-            image_size=[config.image_size, config.image_size],
-            patch_size=[config.patch_size, config.patch_size],
-            attention_bias=config.qkv_bias,
-            use_qk_norm=config.qk_normalization,
-            norm_type=config.norm_type,
-            hidden_act=config.hidden_act,
-            layer_norm_eps=config.layer_norm_eps,
-            use_mean_pooling=True,  # else transformers adds a norm that InternViT does not have
-            attn_implementation="sdpa",
-        )
-    )
+    fields: dict[str, Any] = {
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "intermediate_size": config.intermediate_size,
+        "image_size": [config.image_size, config.image_size],
+        "patch_size": [config.patch_size, config.patch_size],
+        "attention_bias": config.qkv_bias,
+        "use_qk_norm": config.qk_normalization,
+        "norm_type": config.norm_type,
+        "hidden_act": config.hidden_act,
+        "layer_norm_eps": config.layer_norm_eps,
+        "use_mean_pooling": True,  # else transformers adds a norm that InternViT does not have
+        "attn_implementation": "sdpa",
+    }
+    return InternVLVisionModel(InternVLVisionConfig(**fields))
 
 
 def build_language(config: LanguageConfig) -> Qwen2ForCausalLM | LlamaForCausalLM:
     """Build the language model with random weights."""
-    rope: dict[str, object] = {"rope_theta": config.rope_theta, "rope_type": "default"}
+    rope: dict[str, Any] = {"rope_theta": config.rope_theta, "rope_type": "default"}
     if config.rope_scaling:
         rope |= config.rope_scaling
-    common = {
+    common: dict[str, Any] = {
         "hidden_size": config.hidden_size,
         "num_hidden_layers": config.num_hidden_layers,
         "num_attention_heads": config.num_attention_heads,
@@ -91,7 +91,10 @@ class Mllm(nn.Module):
         self.text_hidden_fcs = nn.ModuleList(
             [
                 nn.Sequential(
-                    nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, config.sam.d_model), nn.Dropout(0.0)
+                    nn.Linear(hidden, hidden),
+                    nn.ReLU(),
+                    nn.Linear(hidden, config.sam.d_model),
+                    nn.Dropout(0.0),
                 )
             ]
         )
@@ -99,8 +102,12 @@ class Mllm(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the projector, which the pixels are cast to."""
-        weight = self.mlp1[1].weight
-        return weight.dtype
+        return next(self.mlp1.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.mlp1.parameters()).device
 
     def visual_tokens(self, pixels: Tensor, *, batch: int = 16) -> Tensor:
         """Encode images.
@@ -113,10 +120,9 @@ class Mllm(nn.Module):
             [n, tokens_per_image, H].
         """
         outputs = []
-        device = self.mlp1[1].weight.device
         side = self.config.vision.image_size // self.config.vision.patch_size
         for part in pixels.split(batch):
-            hidden = self.vision_model(part.to(device, self.dtype)).last_hidden_state[:, 1:]
+            hidden = self.vision_model(part.to(self.device, self.dtype)).last_hidden_state[:, 1:]
             grid = hidden.reshape(len(part), side, side, -1)
             shuffled = pixel_shuffle(grid, self.config.downsample_ratio, self.config.ps_version)
             outputs.append(self.mlp1(shuffled.flatten(1, 2)))
@@ -124,10 +130,12 @@ class Mllm(nn.Module):
 
     def embed(self, ids: Tensor, visual: Tensor | None, context_id: int) -> Tensor:
         """Embed ids [L] and put visual tokens [k, H] in the place of the k image placeholders; returns [L, H]."""
-        embeds = self.language_model.get_input_embeddings()(ids.to(self.mlp1[1].weight.device))
+        embeds = self.language_model.get_input_embeddings()(ids.to(self.device))
         if visual is None:
             return embeds
-        return embeds.index_put(((ids == context_id).to(embeds.device).nonzero()[:, 0],), visual.to(embeds.dtype))
+        return embeds.index_put(
+            ((ids == context_id).to(embeds.device).nonzero()[:, 0],), visual.to(embeds.dtype)
+        )
 
     def project(self, hidden: Tensor) -> Tensor:
         """Project [SEG] states [..., H] to SAM-2's prompt space [..., d_model]."""

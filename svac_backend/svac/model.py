@@ -15,7 +15,14 @@ from svac_backend.svac import checkpoints, preprocess
 from svac_backend.svac.astc import clip_images
 from svac_backend.svac.clips import ClipPlan, plan
 from svac_backend.svac.config import SvacConfig
-from svac_backend.svac.grounding import FrameFeatures, build_sam, decode, encode_frames, masks_at_size, without_memory
+from svac_backend.svac.grounding import (
+    FrameFeatures,
+    build_sam,
+    decode,
+    encode_frames,
+    masks_at_size,
+    without_memory,
+)
 from svac_backend.svac.memory import MemoryTracker
 from svac_backend.svac.mllm import Mllm
 from svac_backend.svac.prompts import PromptBuilder
@@ -44,7 +51,9 @@ class Svac(nn.Module):
         self.sam = build_sam(config.sam)
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path, *, device: str = "auto", dtype: str = "auto") -> Svac:
+    def from_pretrained(
+        cls, name_or_folder: str | Path, *, device: str = "auto", dtype: str = "auto"
+    ) -> Svac:
         """Load an embedded model by name, or a folder in our format or in the published layout.
 
         Args:
@@ -115,7 +124,9 @@ class Svac(nn.Module):
             SvacError: no expression, an empty one, or a video without frames.
         """
         if not expressions:
-            raise SvacError("There is no expression to segment.", "Describe at least one object in a few words.")
+            raise SvacError(
+                "There is no expression to segment.", "Describe at least one object in a few words."
+            )
         clips = plan(len(video), self.config.method)
         if progress:
             progress(0.0, "reading the clips")
@@ -131,7 +142,8 @@ class Svac(nn.Module):
         for start, frames in video.windows(window):
             small = preprocess.resize_all(list(frames), self.config.sam.image_size)
             features = encode_frames(self.sam, preprocess.sam_pixels(small))
-            yield from self._decode_window(start, frames.shape[1:3], features, embeddings, clips_of, memory)
+            size = (frames.shape[1], frames.shape[2])
+            yield from self._decode_window(start, size, features, embeddings, clips_of, memory)
             if progress:
                 done = start + len(frames)
                 progress(done / len(video), f"frame {done} of {len(video)}")
@@ -172,7 +184,9 @@ class Svac(nn.Module):
         for i in range(start, start + count):
             if i not in results:
                 if memory is None:
-                    raise SvacError(f"Frame {i} is in no clip.", "Use sampling 'uniform' or propagation 'memory'.")
+                    raise SvacError(
+                        f"Frame {i} is in no clip.", "Use sampling 'uniform' or propagation 'memory'."
+                    )
                 results[i] = memory.track(i, features.take(torch.tensor([i - start], device=self.device)))
             logits, scores = results[i]
             masks = masks_at_size(logits, self.config.sam.image_size, *size)
@@ -205,5 +219,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise SvacError(f"torch can't use the device {name!r} here.", "Set SVAC_DEVICE to auto or cpu.") from error
+        raise SvacError(
+            f"torch can't use the device {name!r} here.", "Set SVAC_DEVICE to auto or cpu."
+        ) from error
     return device

@@ -63,7 +63,9 @@ class PromptBuilder:
     def _id(self, token: str) -> int:
         found = self.tokenizer.convert_tokens_to_ids(token)
         if not isinstance(found, int) or found == self.tokenizer.unk_token_id:
-            raise SvacError(f"The tokenizer has no token {token!r}.", "Use the tokenizer.json that came with the weights.")
+            raise SvacError(
+                f"The tokenizer has no token {token!r}.", "Use the tokenizer.json that came with the weights."
+            )
         return found
 
     def question(self, expression: str) -> str:
@@ -96,7 +98,9 @@ class PromptBuilder:
         if not expression.strip():
             raise SvacError("The expression is empty.", "Describe the object in a few words.")
         if any(token in expression for token in (SEG, IMG_CONTEXT, IMG_START, IMG_END)):
-            raise SvacError("The expression holds a token that is reserved for the model.", "Remove it from the text.")
+            raise SvacError(
+                "The expression holds a token that is reserved for the model.", "Remove it from the text."
+            )
         _, after, end = _TEMPLATES[self.method.template]
         question = self.ids(self.question(expression.strip()) + after)
         suffix = torch.cat([question, self.ids(self.answer(num_clips) + end)])

@@ -1,4 +1,4 @@
-"""Parity with the published Sa2VA and SaSaSa2VA code on tiny weights, through the real key mapping and the real path."""
+"""Parity with the published Sa2VA and SaSaSa2VA code on tiny weights, by the real key mapping and the real path."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ TINY_SAM = SamConfig(image_size=256, embed_dim=16, num_heads=1, stages=(1, 2, 3,
 QK_NORM = {"qk_normalization": True, "qkv_bias": False, "norm_type": "rms_norm"}
 INTERNLM2 = {"template": "internlm2_chat", "answer_prefix": "Sure, "}
 CASES = {
-    "sasasa2va_uniform_23f": ("sasasa2va", "sasasa2va", "the red circle moving right in this image.", {}, {}, "qwen2"),
+    "sasasa2va_uniform_23f": (
+        "sasasa2va",
+        "sasasa2va",
+        "the red circle moving right in this image.",
+        {},
+        {},
+        "qwen2",
+    ),
     "sasasa2va_wrap_around_12f": (
         "sasasa2va",
         "sasasa2va",
@@ -33,7 +40,14 @@ CASES = {
         {},
         "qwen2",
     ),
-    "sasasa2va_internlm2_qknorm_6f": ("sasasa2va", "internlm2_qknorm", "the red circle.", INTERNLM2, QK_NORM, "llama"),
+    "sasasa2va_internlm2_qknorm_6f": (
+        "sasasa2va",
+        "internlm2_qknorm",
+        "the red circle.",
+        INTERNLM2,
+        QK_NORM,
+        "llama",
+    ),
     "sa2va_3f": ("sa2va", "sa2va", "the red circle in this image.", {}, {}, "qwen2"),
     "sa2va_8f": ("sa2va", "sa2va", "the red circle in this image.", {}, {}, "qwen2"),
 }
@@ -47,10 +61,14 @@ def golden_model(case: str) -> tuple[Svac, str]:
     assert spec.loader is not None
     weights = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(weights)
-    raw = json.loads((GOLDEN / f"tiny_config_{'sa2va' if preset == 'sa2va' else 'sasasa2va'}.json").read_text())
+    raw = json.loads(
+        (GOLDEN / f"tiny_config_{'sa2va' if preset == 'sa2va' else 'sasasa2va'}.json").read_text()
+    )
     config = SvacConfig(
         vision=VisionConfig(**(whitelisted(VisionConfig, raw["vision_config"]) | vision)),
-        language=LanguageConfig(**(whitelisted(LanguageConfig, raw["llm_config"]) | {"architecture": architecture})),
+        language=LanguageConfig(
+            **(whitelisted(LanguageConfig, raw["llm_config"]) | {"architecture": architecture})
+        ),
         sam=TINY_SAM,
     ).with_preset(preset)
     # The cases' questions end with a full stop of their own.
@@ -79,7 +97,12 @@ def test_masks_and_embeddings_equal_the_published_code(case: str) -> None:
     assert np.abs(embeddings - golden["seg_embed"]).max() < 1e-4
 
     shape = tuple(golden["masks_shape"])
-    expected = np.unpackbits(golden["masks_packed"])[: np.prod(shape)].reshape(shape).astype(bool).reshape(-1, *shape[-2:])
+    expected = (
+        np.unpackbits(golden["masks_packed"])[: np.prod(shape)]
+        .reshape(shape)
+        .astype(bool)
+        .reshape(-1, *shape[-2:])
+    )
     masks = np.stack([frame.masks[0] for frame in model.segment(video, [expression])])
     assert (masks != expected).sum() == 0
 

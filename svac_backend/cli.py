@@ -1,0 +1,110 @@
+"""The command line: `svac-backend prelabel | import | serve | worker | doctor`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from svac_backend.errors import SvacError
+from svac_backend.settings import get_settings
+
+main = typer.Typer(
+    name="svac-backend",
+    help="A sentence in, correctable masks on every frame of a video out.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+)
+console = Console(stderr=True)
+
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt", "-p", help='What to segment; repeat it for more objects. "car: the red car" sets a label.'
+    ),
+]
+
+
+@main.command()
+def prelabel(
+    video: Annotated[Path, typer.Argument(help="A video file.")],
+    prompt: Prompts = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
+    config: Annotated[
+        Path | None, typer.Option(help="Labelling config; default: the shipped brush config.")
+    ] = None,
+) -> None:
+    """Segment a video: tracks, Label Studio results, an overlay video and a contact sheet."""
+    from svac_backend.commands.prelabel import run
+
+    run(get_settings(), video, prompt or [], out, config)
+
+
+@main.command("import")
+def import_(
+    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    prompt: Prompts = None,
+    project: Annotated[int | None, typer.Option(help="Id of an existing project.")] = None,
+    create: Annotated[str | None, typer.Option(help="Title of a project to create.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Labelling config of the new project.")] = None,
+    predictions: Annotated[bool, typer.Option(help="Pre-label the videos now.")] = True,
+) -> None:
+    """Bring videos and prompts into a Label Studio project, with frames and predictions."""
+    from svac_backend.commands.import_videos import run
+
+    run(
+        get_settings(),
+        videos,
+        prompt or [],
+        project=project,
+        create=create,
+        config=config,
+        predict=predictions,
+    )
+
+
+@main.command()
+def serve() -> None:
+    """Run the web process that Label Studio talks to."""
+    from svac_backend.server.serve import serve as run
+
+    run(get_settings())
+
+
+@main.command()
+def worker() -> None:
+    """Run the worker that owns the model."""
+    from svac_backend.jobs.worker import run
+
+    run(get_settings())
+
+
+@main.command()
+def doctor(
+    backend_url: Annotated[
+        str | None,
+        typer.Option(help="How Label Studio reaches the backend; default: SVAC_HOST and SVAC_PORT."),
+    ] = None,
+    project: Annotated[int | None, typer.Option(help="Check this project's config and backends too.")] = None,
+) -> None:
+    """Check settings, tokens and the way between backend and Label Studio in both directions."""
+    from svac_backend.commands.doctor import run
+
+    raise typer.Exit(run(get_settings(), backend_url, project))
+
+
+def app() -> None:
+    """Entry point: users see one sentence on what is wrong and one on what to do, not a traceback."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        logging.getLogger().setLevel(get_settings().log_level)
+        main()
+    except SvacError as error:
+        console.print(f"[bold red]Error:[/] {error.message}", highlight=False)
+        console.print(f"[bold]What to do:[/] {error.hint}", highlight=False)
+        sys.exit(1)

@@ -1,0 +1,100 @@
+"""From a video and prompts to tracks, and tracks to pictures. Used by the command line and the worker alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from svac_backend.errors import SvacError
+from svac_backend.masks.render import OverlayWriter, contact_sheet, overlay
+from svac_backend.masks.rle import from_coco, to_coco
+from svac_backend.masks.tracks import ObjectPrompt, Track
+from svac_backend.settings import Settings
+from svac_backend.svac.model import Svac
+from svac_backend.video.reader import VideoSource
+
+Progress = Callable[[float, str], None]
+
+
+def load_model(settings: Settings) -> Svac:
+    """Load the model that the settings name.
+
+    Raises:
+        SvacError: it is missing, damaged, or the device is not there.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    return Svac.from_pretrained(settings.model, device=settings.device, dtype=settings.dtype)
+
+
+def prelabel(
+    model: Svac, video: VideoSource, prompts: Sequence[ObjectPrompt], *, progress: Progress | None = None
+) -> list[Track]:
+    """Segment every prompt on every frame.
+
+    Args:
+        model: the model.
+        video: the frames.
+        prompts: what to segment; ids must differ.
+        progress: called with a fraction 0..1 and a message; it may raise to stop the work.
+
+    Returns:
+        One track per prompt, in order. Frames without the object have a score and no mask.
+
+    Raises:
+        SvacError: no prompt, an empty expression, two prompts with one id, or a damaged video.
+    """
+    tracks = [Track(p.object_id, p.label, p.expression) for p in prompts]
+    if len({t.object_id for t in tracks}) < len(tracks):
+        raise SvacError("Two prompts have the same object id.", "Give every object an id of its own.")
+    for frame in model.segment(video, [p.expression for p in prompts], progress=progress):
+        for track, mask, score in zip(tracks, frame.masks, frame.scores, strict=True):
+            track.scores[frame.index] = float(score)
+            if mask.any():
+                track.masks[frame.index] = to_coco(mask)
+    return tracks
+
+
+def masks_of_frame(tracks: Sequence[Track], index: int, height: int, width: int) -> np.ndarray:
+    """Return the masks of one frame, bool [N, H, W]; a track without a mask there is empty."""
+    masks = np.zeros((len(tracks), height, width), dtype=np.bool_)
+    for mask, track in zip(masks, tracks, strict=True):
+        if index in track.masks:
+            mask[:] = from_coco(track.masks[index])
+    return masks
+
+
+def write_overlay(
+    video: VideoSource, tracks: Sequence[Track], path: Path, *, progress: Progress | None = None
+) -> None:
+    """Write the video with its masks drawn over it, as MP4."""
+    labels = [track.expression for track in tracks]
+    info = video.info
+    with OverlayWriter(path, info.fps, info.width, info.height) as writer:
+        for start, frames in video.windows(16):
+            for i, frame in enumerate(frames, start):
+                writer.write(frame, masks_of_frame(tracks, i, info.height, info.width), labels=labels)
+            if progress:
+                progress((start + len(frames)) / len(video), "drawing the overlay")
+
+
+def write_contact_sheet(
+    video: VideoSource, tracks: Sequence[Track], path: Path, *, pictures: int = 12
+) -> None:
+    """Write a PNG of frames spread evenly over the video, with their masks."""
+    info = video.info
+    indices = sorted({round(k) for k in np.linspace(0, len(video) - 1, min(pictures, len(video)))})
+    labels = [track.expression for track in tracks]
+    drawn = []
+    for i, frame in video.frames(indices):
+        picture = overlay(frame, masks_of_frame(tracks, i, info.height, info.width), labels=labels)
+        scale = min(1.0, 480 / max(picture.shape[:2]))
+        size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+        drawn.append(np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8))
+    sheet = contact_sheet(drawn, columns=min(4, len(drawn)), titles=[f"frame {i}" for i in indices])
+    if not cv2.imwrite(str(path), sheet[..., ::-1]):
+        raise SvacError(f"{path} can't be written.", "Check that the folder exists and has space.")
