@@ -63,10 +63,7 @@ def translated(url: str, what: str, kind: TokenKind, timeout: float) -> Iterator
             "Start it, or set SVAC_LABEL_STUDIO_URL; in a container `localhost` is the container itself.",
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SvacError(
-            f"What answers at {url} is not Label Studio (tried to {what}).",
-            "Set SVAC_LABEL_STUDIO_URL to the address that you open in the browser, without a page's path.",
-        ) from error
+        raise SvacError(*_another_service(url, what)) from error
 
 
 def refusal(
@@ -96,6 +93,9 @@ def refusal(
         return ApiRefusal(
             message, "Use the token of a user who is a member of the project's organization.", status
         )
+    if status < 300 or (status == 404 and not isinstance(body, Mapping)):
+        # The SDK could not read a success as JSON; or the page is missing, which Label Studio says in JSON.
+        return ApiRefusal(*_another_service(url, what), status)
     if status == 404:
         message = f"Label Studio could not {what}: it does not exist (404)."
         return ApiRefusal(message, "Check the number and that the token's user can see the project.", status)
@@ -109,6 +109,13 @@ def refusal(
         return ApiRefusal(message, "Correct what the message names and try again.", status)
     message = f"Label Studio failed to {what} ({status}{_in_words(detail)})."
     return ApiRefusal(message, "Look into Label Studio's log, and try again.", status)
+
+
+def _another_service(url: str, what: str) -> tuple[str, str]:
+    return (
+        f"What answers at {url} is not Label Studio (tried to {what}).",
+        "Set SVAC_LABEL_STUDIO_URL to the address that you open in the browser, without a page's path.",
+    )
 
 
 def _unauthorised(url: str, kind: TokenKind, detail: str) -> tuple[str, str]:

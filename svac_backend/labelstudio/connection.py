@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 Self = TypeVar("Self", bound="Connection")
 
-# httpx logs every address at INFO, and a presigned address is a secret.
-logging.getLogger("httpx").setLevel(logging.WARNING)
+# They log addresses and headers: presigned addresses and session cookies are secrets.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 def token_kind(api_key: str) -> TokenKind:

@@ -30,6 +30,8 @@ class Server:
                 else:
                     answer(self)
 
+            do_POST = do_GET
+
             def log_message(self, *args: object) -> None:
                 return None
 
