@@ -39,8 +39,9 @@ ENV SVAC_HOST=0.0.0.0 \
 VOLUME ["/svac/data", "/svac/files"]
 EXPOSE 9090
 
+# 401: it is up, and asks for the password that SVAC_BASIC_AUTH_PASSWORD sets.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=4 \
-    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['SVAC_PORT']}/health\", timeout=4)"]
+    CMD ["python", "-c", "import http.client as h, os, sys; c = h.HTTPConnection('127.0.0.1', int(os.environ['SVAC_PORT']), timeout=4); c.request('GET', '/health'); sys.exit(c.getresponse().status not in (200, 401))"]
 
 ENTRYPOINT ["svac-backend"]
 CMD ["serve"]

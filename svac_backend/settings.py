@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     min_area_px: int = Field(16, ge=0, description="Masks smaller than this are not sent.")
     frame_quality: int = Field(90, ge=1, le=100, description="JPEG quality of the editor's frames.")
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
 
 
 @lru_cache(maxsize=1)
