@@ -72,7 +72,10 @@ def test_opening_a_real_video_is_cheap(real_videos: Path) -> None:
     assert time.process_time() - started < 0.4  # measured: 0.05; decoding it takes 0.9
 
 
-def test_an_edit_list_hides_frames(make_video: MakeVideo, tmp_path: Path) -> None:
+def test_an_edit_list_hides_frames(
+    make_video: MakeVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_module, "_decoded_pts", lambda *_: pytest.fail("decoded the whole file"))
     whole = make_video(count=60, options={"g": "10", "bf": "2"})
     path = tmp_path / "edited.mp4"
     with (
@@ -267,3 +270,61 @@ def test_damaged_bytes_are_an_error_or_a_video(make_video: MakeVideo, tmp_path: 
             except SvacError:
                 outcomes.add("error")
     assert outcomes == {"video", "error"}
+
+
+def _remux(source: Path, target: Path, keep: Callable[[int, av.Packet], bool]) -> None:
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        packets = (packet for packet in old.demux(video=0) if packet.size)
+        for position, packet in enumerate(packets):
+            if keep(position, packet):
+                packet.stream = stream
+                new.mux(packet)
+
+
+def test_leading_frames_that_nothing_can_decode_are_no_frames(make_video: MakeVideo, tmp_path: Path) -> None:
+    """A recording that was cut at an open group starts with frames whose references are gone."""
+    options = {"x264-params": "open-gop=1:keyint=12:min-keyint=1:bframes=3:b-adapt=0:scenecut=0"}
+    whole, path = make_video("whole.mkv", 60, options=options), tmp_path / "cut.mkv"
+    keys = 0
+
+    def from_second_key(_: int, packet: av.Packet) -> bool:
+        nonlocal keys
+        keys += packet.is_keyframe
+        return keys > 1
+
+    _remux(whole, path, from_second_key)
+    with av.open(str(path)) as container:
+        packets = sum(1 for packet in container.demux(video=0) if packet.size)
+    with VideoReader(path) as video, av.open(str(path)) as container:
+        expected = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert len(video) == len(expected) < packets
+        assert all(np.array_equal(image, expected[i]) for i, image in video.frames(range(len(video))))
+
+
+def test_a_cut_between_two_packets_is_noticed(make_video: MakeVideo) -> None:
+    path = make_video("v.avi", 60, codec="mjpeg", pix_fmt="yuvj420p")
+    with av.open(str(path)) as container:
+        ends = [packet.pos + 8 + packet.size for packet in container.demux(video=0) if packet.size]
+    path.write_bytes(path.read_bytes()[: ends[19]])
+    refused(path, "cut off", "promises 60 frames, but only 20 frames")
+
+
+def test_interlaced_video_is_decoded_once_at_opening(
+    make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_video(options={"flags": "+ildct+ilme", "x264-params": "tff=1"})
+    monkeypatch.setattr(probe_module, "_decoded_pts", lambda *_: [0, 512])
+    assert len(VideoReader(path)) == 2  # packets may be half frames
+
+
+@pytest.mark.parametrize(
+    ("pts", "expected"),
+    [
+        ([0, 2, 1, 3, 5, 4], [0, 3]),
+        ([0, 2, 1, 4, 3, 5], [0]),  # a frame of the new group is shown before its key frame
+        ([0, 2, 4, 3, 1, 5], [0]),  # a frame of the old group is shown after the new key frame
+    ],
+)
+def test_seek_points_are_borders_on_the_screen_too(pts: list[int], expected: list[int]) -> None:
+    assert probe_module._seek_points(pts, [0, 3]) == expected
