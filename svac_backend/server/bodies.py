@@ -66,7 +66,4 @@ def _refuse(constant: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        # Without the document, which the exception carries.
-        return f"{error.msg} at character {error.pos}"
-    return "it is nested too deeply" if isinstance(error, RecursionError) else type(error).__name__
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)

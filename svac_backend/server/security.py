@@ -24,7 +24,7 @@ class Gate:
     """Checks callers against the settings.
 
     Raises:
-        SvacError: only one of basic auth's user and password is set.
+        SvacError: only one of basic auth's user and password is set, or one of the secrets is not ASCII.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -37,6 +37,12 @@ class Gate:
         self._basic = (user, password.get_secret_value()) if user and password else None
         token = settings.webhook_token
         self._token = token.get_secret_value() if token and token.get_secret_value() else None
+        for name, value in (("BASIC_AUTH_USER and _PASSWORD", self._basic), ("WEBHOOK_TOKEN", self._token)):
+            if value and not "".join(value).isascii():
+                # What a header's other characters mean differs between clients; Label Studio sends Latin-1.
+                raise SvacError(
+                    f"SVAC_{name} must be ASCII.", "Use letters, digits and signs without accents."
+                )
 
     def check(self, request: Request) -> None:
         """Let a caller of any route but /webhook pass.
@@ -79,4 +85,4 @@ class Gate:
 
 
 def _same(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode("utf-8", "replace"))
+    return hmac.compare_digest(given.encode(), wanted.encode())

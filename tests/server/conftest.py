@@ -1,0 +1,114 @@
+"""The app over a real database and queue; no worker runs unless a test starts a thread that does its part."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from svac_backend.jobs.engine import Job, JobState
+from svac_backend.jobs.local import MODEL_LANE, LocalEngine
+from svac_backend.jobs.payloads import PrelabelPayload
+from svac_backend.server.app import create_app
+from svac_backend.server.backend import Backend
+from svac_backend.settings import Settings
+from tests.server.bodies import prediction
+
+
+class Worker:
+    """Does what the worker does with `prelabel` jobs, with a square for a mask: also one job at a time, on a thread.
+
+    Attributes:
+        hold: while set, no job ends.
+        done: payloads of the jobs done, in order.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.hold = threading.Event()
+        self.done: list[PrelabelPayload] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def start(self) -> Worker:
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.hold.clear()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def do(self, job: Job) -> None:
+        payload = PrelabelPayload.from_json(job.payload)
+        self.backend.predictions.put(prediction(payload, self.backend.model_version))
+        self.done.append(payload)
+
+    def _work(self) -> None:
+        engine = self.backend.engine
+        assert isinstance(engine, LocalEngine)
+        while not self._stop.is_set():
+            task = engine.lanes[MODEL_LANE].dequeue()
+            job = engine.store.claim(task.args[0], "stand-in") if task is not None else None
+            if job is None:
+                self._stop.wait(0.02)
+                continue
+            while self.hold.is_set() and not self._stop.is_set():
+                self._stop.wait(0.02)
+            self.do(job)
+            engine.store.finish(job, JobState.DONE)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    weights = tmp_path / "model"
+    weights.mkdir()
+    (weights / "config.json").write_text(json.dumps({"preset": "standin"}))
+    (weights / "model.safetensors").write_bytes(b"no weights, but they have a hash")
+    return Settings(
+        _env_file=None, model=str(weights), data_dir=tmp_path / "data", predict_wait_s=10, max_body_mb=1
+    )
+
+
+@pytest.fixture
+def make(settings: Settings) -> Iterator[Callable[..., Flask]]:
+    """Makes an app with some settings changed."""
+    made: list[Flask] = []
+
+    def app(**changes: Any) -> Flask:
+        made.append(create_app(settings.model_copy(update=changes)))
+        return made[-1]
+
+    yield app
+    for one in made:
+        one.extensions["svac"].database.close()
+
+
+@pytest.fixture
+def app(make: Callable[..., Flask]) -> Flask:
+    return make()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def backend(app: Flask) -> Backend:
+    found: Backend = app.extensions["svac"]
+    return found
+
+
+@pytest.fixture
+def worker(backend: Backend) -> Iterator[Worker]:
+    worker = Worker(backend)
+    yield worker
+    worker.stop()

@@ -1,0 +1,271 @@
+"""What /predict answers, and which jobs it makes."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from svac_backend.jobs.engine import BATCH, INTERACTIVE, Job, JobState
+from svac_backend.jobs.payloads import PrelabelPayload
+from svac_backend.labelstudio.config import parse_config
+from svac_backend.labelstudio.results import validate_results
+from svac_backend.masks.tracks import ObjectPrompt
+from svac_backend.server.backend import Backend
+from tests.server.bodies import CONFIG, predict_body, task
+
+
+def predict(client: FlaskClient, body: dict[str, Any]) -> list[Any]:
+    # Not `json=`: Flask's client would sort the keys, and with them the objects of a prompt.
+    answer = client.post("/predict", data=json.dumps(body), content_type="application/json")
+    assert answer.status_code == 200, answer.data
+    results: list[Any] = json.loads(answer.data)["results"]
+    return results
+
+
+def prelabel_jobs(backend: Backend, *states: JobState) -> list[Job]:
+    return backend.engine.find(kind="prelabel", states=states)
+
+
+def test_a_miss_is_queued_and_pushed_when_done(client: FlaskClient, backend: Backend) -> None:
+    backend.connections.put("38", "http://ls:8080", "t", CONFIG)
+    assert predict(client, predict_body(task())) == [[]]
+    (job,) = prelabel_jobs(backend)
+    assert (job.state, job.priority) == (JobState.QUEUED, BATCH)
+    payload = PrelabelPayload.from_json(job.payload)
+    assert payload == PrelabelPayload(
+        project_id="38",
+        task_id="7",
+        task_data=task()["data"],
+        prompts=(ObjectPrompt("obj1", "dog", "the dog"),),
+        label_config=CONFIG,
+        hostname="http://ls:8080",
+        video_url="/data/upload/7.mp4",
+        push=True,
+    )
+
+
+def test_asking_again_makes_no_second_job(client: FlaskClient, backend: Backend) -> None:
+    for _ in range(3):
+        assert predict(client, predict_body(task())) == [[]]
+    assert len(prelabel_jobs(backend)) == 1
+
+
+def test_a_hit_is_answered_from_the_cache(client: FlaskClient, backend: Backend, worker: Any) -> None:
+    predict(client, predict_body(task()))
+    worker.do(prelabel_jobs(backend)[0])
+    for _ in range(2):  # rendered, then from the stored rendering
+        (item,) = predict(client, predict_body(task()))
+        assert set(item) == {"result", "score", "model_version"}
+        assert (item["score"], item["model_version"]) == (0.625, backend.model_version)
+        validate_results(item["result"], parse_config(CONFIG), frame_count=2)
+        assert [region["id"] for region in item["result"]] == ["obj1-f00000", "obj1-f00001"]
+    assert len(prelabel_jobs(backend)) == 1
+
+
+def test_a_hit_is_shown_with_the_config_of_the_call(
+    client: FlaskClient, backend: Backend, worker: Any
+) -> None:
+    predict(client, predict_body(task()))
+    worker.do(prelabel_jobs(backend)[0])
+    predict(client, predict_body(task()))
+    polygons = predict_body(task())
+    polygons["label_config"] = CONFIG.replace("BrushLabels", "PolygonLabels")
+    (item,) = predict(client, polygons)
+    assert {region["type"] for region in item["result"]} == {"polygonlabels"}
+
+
+def test_another_prompt_video_or_task_is_other_work(client: FlaskClient, backend: Backend) -> None:
+    predict(client, predict_body(task(), task(prompt="the cat"), task(video="/other.mp4"), task(8)))
+    assert len(prelabel_jobs(backend)) == 4
+
+
+def test_several_expressions_and_labels(client: FlaskClient, backend: Backend) -> None:
+    predict(
+        client, predict_body(task(prompt={"dog": "the brown one", "cat": ["the black cat", "the white cat"]}))
+    )
+    payload = PrelabelPayload.from_json(prelabel_jobs(backend)[0].payload)
+    assert [(p.object_id, p.label, p.expression) for p in payload.prompts] == [
+        ("obj1", "dog", "the brown one"),
+        ("obj2", "cat", "the black cat"),
+        ("obj3", "cat", "the white cat"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"data": {"video": "/v.mp4", "frames": ["f"], "prompt": " "}}, "empty"),
+        ({"data": {"video": "/v.mp4", "frames": ["f"], "prompt": "x" * 501}}, "501 characters"),
+        ({"data": {"video": "/v.mp4", "frames": ["f"], "prompt": {"bird": "the bird"}}}, "'bird'"),
+        ({"data": {"video": "/v.mp4", "frames": ["f"], "prompt": 5}}, "not text"),
+        ({"data": {"frames": ["f"], "prompt": "the dog"}}, "no video under the key 'video'"),
+        ({"data": {"video": 7, "frames": ["f"], "prompt": "the dog"}}, "no video under the key 'video'"),
+        ({"data": None}, "no data"),
+        ({"id": None}, "no id"),
+    ],
+)
+def test_a_task_that_cannot_be_predicted_is_a_failed_job_and_the_others_go_on(
+    client: FlaskClient, backend: Backend, change: dict[str, Any], error: str
+) -> None:
+    assert predict(client, predict_body({**task(), **change}, task(8))) == [[], []]
+    (failed,) = prelabel_jobs(backend, JobState.FAILED)
+    assert failed.error is not None
+    assert error in failed.error
+    assert failed.hint
+    assert failed.payload["task_id"] == ("7" if "id" not in change else "")
+    (queued,) = prelabel_jobs(backend, JobState.QUEUED)
+    assert queued.payload["task_id"] == "8"
+
+
+def test_a_config_that_shows_nothing_is_a_failed_job_that_says_what_is_missing(
+    client: FlaskClient, backend: Backend
+) -> None:
+    body = predict_body(task())
+    body["label_config"] = '<View><Video name="video" value="$video"/></View>'
+    assert predict(client, body) == [[]]
+    assert predict(client, body) == [[]]
+    (failed,) = prelabel_jobs(backend)  # one row, however often the task is opened
+    assert failed.error is not None
+    assert "<Image valueList>" in failed.error
+
+
+def test_an_interactive_call_waits_for_its_result(client: FlaskClient, backend: Backend, worker: Any) -> None:
+    worker.start()
+    (item,) = predict(client, predict_body(task(), text="the cat"))
+    assert [region["value"]["brushlabels"] for region in item["result"]] == [["dog"], ["dog"]]
+    (job,) = prelabel_jobs(backend)
+    assert job.priority == INTERACTIVE
+    (done,) = worker.done
+    assert (done.push, done.prompts[0].expression) == (False, "the cat")
+
+
+def test_an_interactive_call_answers_in_time_and_the_result_is_pushed_later(
+    make: Callable[..., Flask],
+) -> None:
+    app = make(predict_wait_s=0.3)
+    backend: Backend = app.extensions["svac"]
+    begun = time.monotonic()
+    assert predict(app.test_client(), predict_body(task(), text="the cat")) == [[]]
+    assert 0.3 <= time.monotonic() - begun < 3
+    pushing, waiting = prelabel_jobs(backend, JobState.QUEUED)
+    assert (waiting.payload["push"], waiting.priority) == (False, INTERACTIVE)
+    assert (pushing.payload["push"], pushing.priority) == (True, BATCH)
+    assert pushing.payload["prompts"] == waiting.payload["prompts"]
+
+
+def test_an_interactive_call_whose_job_fails_does_not_wait_on(
+    client: FlaskClient, backend: Backend, worker: Any
+) -> None:
+    def fail(job: Job) -> None:
+        backend.jobs.finish(job, JobState.FAILED, error="The video is damaged.", hint="Encode it again.")
+
+    worker.do = fail
+    worker.start()
+    begun = time.monotonic()
+    assert predict(client, predict_body(task(), text="the cat")) == [[]]
+    assert time.monotonic() - begun < 5
+    assert [job.state for job in prelabel_jobs(backend)] == [JobState.FAILED]
+
+
+def test_an_interactive_hit_needs_no_job(client: FlaskClient, backend: Backend, worker: Any) -> None:
+    predict(client, predict_body(task()))
+    worker.do(prelabel_jobs(backend)[0])
+    (item,) = predict(client, predict_body(task(prompt="something else"), text="the dog"))
+    assert len(item["result"]) == 2
+    assert len(prelabel_jobs(backend)) == 1
+
+
+def test_clicks_are_not_answered_with_whole_objects(client: FlaskClient, backend: Backend) -> None:
+    body = predict_body(task(), text="")
+    body["params"]["context"]["result"] = [
+        {
+            "item_index": 3,
+            "value": {"x": 16, "y": 63, "keypointlabels": ["positive"]},
+            "type": "keypointlabels",
+        }
+    ]
+    assert predict(client, body) == [[]]
+    (failed,) = prelabel_jobs(backend)
+    assert failed.error is not None
+    assert "Clicks and boxes" in failed.error
+
+
+def test_a_context_without_result_is_no_interactive_call(client: FlaskClient, backend: Backend) -> None:
+    body = predict_body(task())
+    body["params"]["context"] = {"login": None}
+    assert predict(client, body) == [[]]
+    assert prelabel_jobs(backend)[0].payload["push"] is True
+
+
+def test_waiting_calls_leave_threads_free(make: Callable[..., Flask]) -> None:
+    """With one thread for waiting, a second interactive call is answered at once."""
+    app = make(server_threads=2, predict_wait_s=10)
+    client, answers = app.test_client(), []
+    first = threading.Thread(
+        target=lambda: answers.append(predict(app.test_client(), predict_body(task(1), text="the cat")))
+    )
+    first.start()
+    backend: Backend = app.extensions["svac"]
+    while not prelabel_jobs(backend):
+        time.sleep(0.01)
+    time.sleep(0.1)
+    begun = time.monotonic()
+    assert predict(client, predict_body(task(2), text="the cat")) == [[]]
+    assert time.monotonic() - begun < 3
+    (job,) = [job for job in prelabel_jobs(backend) if job.payload["task_id"] == "1"]
+    backend.engine.cancel(job.id)
+    first.join(timeout=10)
+    assert answers == [[[]]]
+
+
+def test_missing_frames_are_ordered(make: Callable[..., Flask], tmp_path: Any) -> None:
+    app = make(label_studio_files_root=tmp_path)
+    backend: Backend = app.extensions["svac"]
+    for _ in range(2):
+        predict(app.test_client(), predict_body(task(frames=None), task(8)))
+    (job,) = backend.engine.find(kind="frames")
+    assert (job.state, job.payload["task_id"]) == (JobState.QUEUED, "7")
+    assert job.payload["video_url"] == "/data/upload/7.mp4"
+    assert len(prelabel_jobs(backend, JobState.QUEUED)) == 2
+
+
+def test_missing_frames_without_a_place_for_them_are_a_failed_job(
+    client: FlaskClient, backend: Backend
+) -> None:
+    for _ in range(2):
+        predict(client, predict_body(task(frames=[])))
+    (job,) = backend.engine.find(kind="frames")
+    assert job.state is JobState.FAILED
+    assert job.hint is not None
+    assert "SVAC_LABEL_STUDIO_FILES_ROOT" in job.hint
+    # The masks are made all the same; they show as soon as the frames are there.
+    assert len(prelabel_jobs(backend, JobState.QUEUED)) == 1
+
+
+def test_the_config_of_setup_stands_in_for_a_missing_one(client: FlaskClient, backend: Backend) -> None:
+    backend.connections.put("38", "http://ls:8080", "t", CONFIG)
+    body = predict_body(task())
+    del body["label_config"]
+    assert predict(client, body) == [[]]
+    assert prelabel_jobs(backend)[0].payload["label_config"] == CONFIG
+
+
+def test_a_new_model_version_is_predicted_anew(
+    client: FlaskClient, backend: Backend, make: Any, tmp_path: Any
+) -> None:
+    predict(client, predict_body(task()))
+    (old,) = prelabel_jobs(backend)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"preset": "standin"}')
+    (other / "model.safetensors").write_bytes(b"other weights")
+    predict(make(model=str(other)).test_client(), predict_body(task()))
+    assert len(prelabel_jobs(backend)) == 2
+    assert {job.key for job in prelabel_jobs(backend)} > {old.key}

@@ -1,0 +1,198 @@
+"""Label Studio's routes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from svac_backend.server.backend import Backend
+from svac_backend.svac.weights import model_version
+from tests.server.bodies import CONFIG, predict_body, task
+
+SETUP = {
+    "project": "38.1795331614",
+    "schema": CONFIG,
+    "hostname": "http://localhost:8080",
+    "access_token": "a-secret-token",
+    "extra_params": None,
+}
+
+
+def test_health_says_that_no_worker_runs(client: FlaskClient, backend: Backend) -> None:
+    for path in ("/", "/health"):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        body = answer.get_json()
+        assert (body["status"], body["model_version"]) == ("UP", backend.model_version)
+        assert "svac-backend worker" in body["problem"]
+    backend.workers.beat("w", device="cuda:0", model_version="svac-1")
+    body = client.get("/health").get_json()
+    assert body["workers"] == [{"device": "cuda:0", "model_version": "svac-1"}]
+    assert body["problem"] is None
+
+
+def test_health_is_up_without_a_model_and_says_so(make: Callable[..., Flask]) -> None:
+    client = make(model="nothing-here").test_client()
+    answer = client.get("/health")
+    assert answer.status_code == 200
+    assert answer.get_json()["model_version"] is None
+    assert "nothing-here" in answer.get_json()["problem"]
+    # The others cannot do their work.
+    for answer in (
+        client.post("/setup", json=SETUP),
+        client.post("/predict", json=predict_body(task())),
+        client.get("/versions"),
+    ):
+        assert answer.status_code == 503
+        assert "nothing-here" in answer.get_json()["error"]
+        assert "SVAC_MODEL" in answer.get_json()["hint"]
+
+
+def test_setup_remembers_the_project_and_names_the_version(client: FlaskClient, backend: Backend) -> None:
+    answer = client.post("/setup", json=SETUP)
+    assert answer.status_code == 200
+    assert answer.get_json() == {"model_version": model_version(backend.settings.model)}
+    known = backend.connections.get("38")
+    assert known is not None
+    assert (known.hostname, known.access_token, known.label_config) == (
+        "http://localhost:8080",
+        "a-secret-token",
+        CONFIG,
+    )
+
+
+def test_versions(client: FlaskClient, backend: Backend) -> None:
+    assert client.get("/versions").get_json() == {"versions": [backend.model_version]}
+
+
+def test_every_webhook_is_recorded(client: FlaskClient, backend: Backend) -> None:
+    bodies: list[dict[str, Any]] = [
+        {"action": "ANNOTATION_CREATED", "project": {"id": 38}, "task": {"id": 7}, "annotation": {"id": 1}},
+        {"action": "ANNOTATIONS_CREATED", "project": {"id": 38}, "annotation": [{"id": 1}]},
+        {"action": "ANNOTATIONS_DELETED", "project": 38, "annotations": [{"id": 13}]},
+        {"action": "SOMETHING_NEW"},
+    ]
+    for number, body in enumerate(bodies, start=1):
+        answer = client.post("/webhook", json=body)
+        assert (answer.status_code, answer.get_json()) == (201, {"status": "recorded", "event": number})
+    events = backend.events.find()
+    assert [event.body for event in events] == bodies
+    assert [event.project_id for event in events] == ["38", "38", "38", ""]
+
+
+def test_start_training_is_recorded_and_answered_honestly(client: FlaskClient, backend: Backend) -> None:
+    answer = client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": 38}})
+    assert answer.status_code == 501
+    assert "does not train yet" in answer.get_json()["error"]
+    assert [event.action for event in backend.events.find()] == ["START_TRAINING"]
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "error"),
+    [
+        ("/predict", b"", "no body"),
+        ("/predict", b"{", "not JSON"),
+        ("/predict", b"\xff\xfe\x00", "not JSON"),
+        ("/predict", b"[" * 100_000, "not JSON"),
+        ("/predict", b'{"tasks": [{"id": 7}], "score": NaN}', "NaN"),
+        ("/predict", b"[]", "not a JSON object"),
+        ("/predict", b"{}", "'tasks'"),
+        ("/predict", b'{"tasks": []}', "'tasks'"),
+        ("/predict", b'{"tasks": {"id": 7}}', "'tasks'"),
+        ("/predict", b'{"tasks": [7], "label_config": "<View/>"}', "tasks[0]"),
+        ("/predict", b'{"tasks": [{}], "label_config": 1}', "'label_config'"),
+        ("/predict", b'{"tasks": [{}]}', "/setup"),
+        ("/predict", b'{"tasks": [{}], "params": 1}', "'params'"),
+        ("/predict", b'{"tasks": [{}], "params": {"context": "x"}}', "'params.context'"),
+        ("/setup", b"{}", "'project'"),
+        ("/setup", b'{"project": {"id": true}}', "'project'"),
+        ("/setup", b'{"project": "38", "schema": 5}', "'schema'"),
+        ("/setup", b'{"project": "38", "hostname": "\\ud800"}', "no Unicode"),
+        ("/webhook", b"null", "not a JSON object"),
+        ("/webhook", b"{}", "'action'"),
+        ("/webhook", b'{"action": 5}', "'action'"),
+    ],
+)
+def test_malformed_bodies_are_refused_in_words(
+    client: FlaskClient, path: str, data: bytes, error: str
+) -> None:
+    answer = client.post(path, data=data, content_type="application/json")
+    assert answer.status_code == 400
+    body = answer.get_json()
+    assert error in body["error"]
+    assert body["hint"]
+
+
+def test_a_body_that_is_too_large_is_refused(client: FlaskClient, backend: Backend) -> None:
+    answer = client.post("/webhook", json={"action": "A", "filler": "x" * 1_000_001})
+    assert answer.status_code == 413
+    assert "1 MB" in answer.get_json()["error"]
+    assert "SVAC_MAX_BODY_MB" in answer.get_json()["hint"]
+    assert backend.events.counts() == {}
+
+
+def test_a_body_without_the_json_content_type_is_read_all_the_same(client: FlaskClient) -> None:
+    assert client.post("/webhook", data=b'{"action": "A"}', content_type="text/plain").status_code == 201
+
+
+def test_unknown_addresses_and_methods_are_answered_in_json(client: FlaskClient) -> None:
+    for answer, status in ((client.get("/nothing"), 404), (client.get("/predict"), 405)):
+        assert answer.status_code == status
+        assert set(answer.get_json()) == {"error", "hint"}
+
+
+def test_an_unexpected_error_says_little_to_the_caller_and_all_to_the_log(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.get("/broken")
+    def broken() -> str:
+        raise KeyError("inner detail")
+
+    answer = app.test_client().get("/broken")
+    assert answer.status_code == 500
+    assert "inner detail" not in answer.get_data(as_text=True)
+    assert "inner detail" in caplog.text
+
+
+def test_metrics(client: FlaskClient, backend: Backend) -> None:
+    client.post("/predict", json=predict_body(task(), task(8, prompt="")))
+    client.post("/webhook", json={"action": "A"})
+    client.get("/some/path/that/is/not/there")
+    backend.workers.beat("w")
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.content_type.startswith("text/plain")
+    lines = answer.get_data(as_text=True).splitlines()
+    assert 'svac_requests_total{route="/predict",status="200"} 1.0' in lines
+    assert 'svac_requests_total{route="(unknown)",status="404"} 1.0' in lines
+    assert 'svac_request_seconds_count{route="/webhook"} 1.0' in lines
+    assert 'svac_predict_tasks_total{outcome="queued"} 1.0' in lines
+    assert 'svac_predict_tasks_total{outcome="rejected"} 1.0' in lines
+    assert 'svac_jobs{state="queued"} 1.0' in lines
+    assert 'svac_jobs{state="failed"} 1.0' in lines
+    assert "svac_workers 1.0" in lines
+    assert "svac_events 1.0" in lines
+
+
+def test_neither_bodies_nor_tokens_are_logged(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        client.post("/setup", json=SETUP, headers={"X-Svac-Token": "header-secret"})
+        client.post("/predict?key=query-secret", json=predict_body(task(secret="body-secret")))
+        client.post("/webhook", json={"action": "A", "annotation": {"text": "body-secret"}})
+        client.post("/webhook", data=b'{"action": "body-secret', content_type="application/json")
+        client.post("/webhook", json={"action": "A\nforged line", "project": {"id": "1\nforged line"}})
+    assert "POST /predict 200" in caplog.text
+    assert "secret" not in caplog.text
+    assert "\nforged" not in caplog.text
+
+
+def test_answers_are_one_item_for_each_task_in_order(client: FlaskClient) -> None:
+    answer = client.post("/predict", json=predict_body(task(7), task(8, prompt=""), task(9)))
+    assert answer.status_code == 200
+    assert json.loads(answer.data) == {"results": [[], [], []]}
