@@ -15,7 +15,7 @@ Usage: ./scripts/setup.sh [options]
                       an NVIDIA GPU: 0.2 GB instead of about 3 GB
   -h, --help          this text
 
-PYTHON=/path/to/python3 chooses the interpreter (3.10 to 3.13).
+PYTHON=/path/to/python3 chooses the interpreter (3.11 to 3.13).
 HELP
 }
 
@@ -58,15 +58,15 @@ fi
 
 find_python() {
   local candidate
-  for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 python3.10; do
-    if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null; then
+  for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11; do
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
       # In an activated environment of ours, the interpreter that it was made from.
       "$candidate" -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))'
       return
     fi
     [ "$candidate" != "${PYTHON:-}" ] || break
   done
-  die "No Python 3.10 to 3.13 was found${PYTHON:+ at $PYTHON}." \
+  die "No Python 3.11 to 3.13 was found${PYTHON:+ at $PYTHON}." \
     "Install one (apt-get install python3 python3-venv) or name it: PYTHON=/path/to/python3 ./scripts/setup.sh"
 }
 python=$(find_python)

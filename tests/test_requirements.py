@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted([*(ROOT / "scripts").glob("*.sh"), ROOT / ".ci" / "run"])
@@ -37,6 +39,17 @@ def test_setup_finds_torch_and_sam2_pinned() -> None:
     text = (ROOT / "requirements.txt").read_text()
     assert len(re.findall(r"^torch==\S+$", text, re.MULTILINE)) == 1
     assert len(re.findall(r"^sam2==\S+$", text, re.MULTILINE)) == 1
+
+
+def test_set_up_looks_for_the_pythons_that_the_package_allows() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    allowed = SpecifierSet(project["requires-python"])
+    minors = [minor for minor in range(8, 20) if allowed.contains(f"3.{minor}.1")]
+    low, high = minors[0], minors[-1]
+    setup = (ROOT / "scripts" / "setup.sh").read_text()
+    assert f"(3, {low}) <= sys.version_info < (3, {high + 1})" in setup
+    assert f"3.{low} to 3.{high}" in setup
+    assert f"Python 3.{low} to 3.{high}" in (ROOT / "README.md").read_text()
 
 
 def test_label_studio_is_pinned_apart() -> None:
