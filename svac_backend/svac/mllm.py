@@ -105,6 +105,11 @@ class Mllm(nn.Module):
         return next(self.mlp1.parameters()).dtype
 
     @property
+    def width(self) -> int:
+        """Hidden size of the language model."""
+        return self.config.language.hidden_size
+
+    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return next(self.mlp1.parameters()).device

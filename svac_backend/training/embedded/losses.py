@@ -1,0 +1,41 @@
+"""Losses of the embedded model's pretraining. The published fine-tuning losses are in `svac/losses.py`."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from svac_backend.svac.grounding import Decoded
+
+
+def mask_loss(out: Decoded, target: Tensor, present: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """SAM-2's training loss in small: the best of three masks, their predicted IoU, and the existence score.
+
+    Args:
+        out: k decoded pairs, without masking of absent objects.
+        target: f32 [k, M, M], share of each cell that the object covers.
+        present: f32 [k], 1 where the object is in the frame.
+
+    Returns:
+        The loss and what it is made of.
+    """
+    size = target.shape[-1]
+    logits = F.interpolate(out.all_logits, size=(size, size), mode="bilinear", align_corners=False)
+    truth = target[:, None].expand_as(logits)
+    bce = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((2, 3))
+    prob = logits.sigmoid()
+    dice = 1 - (2 * (prob * truth).sum((2, 3)) + 1) / (prob.sum((2, 3)) + truth.sum((2, 3)) + 1)
+    each = 10 * bce + dice
+    weight = present.sum().clamp(min=1)
+    best = ((each.min(1).values + 0.1 * each.mean(1)) * present).sum() / weight
+    with torch.no_grad():
+        hard, real = logits > 0, truth > 0.5
+        iou = (hard & real).sum((2, 3)) / (hard | real).sum((2, 3)).clamp(min=1)
+        chosen = iou.gather(1, out.all_ious.argmax(1, keepdim=True))[:, 0]
+    quality = (F.mse_loss(out.all_ious, iou, reduction="none").mean(1) * present).sum() / weight
+    existence = F.binary_cross_entropy_with_logits(out.existence, present)
+    return best + quality + 0.5 * existence, {
+        "iou": ((chosen * present).sum() / weight).item(),
+        "existence": ((out.existence > 0) == (present > 0)).float().mean().item(),
+    }

@@ -1,0 +1,118 @@
+"""`svac-tiny`: its architecture and how it is trained from nothing, stage by stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import torch
+
+from svac_backend.svac.config import LanguageConfig, MethodConfig, SamConfig, SvacConfig, VisionConfig
+from svac_backend.svac.model import Svac
+from svac_backend.synthetic.scene import SceneConfig
+from svac_backend.training.embedded.language_stage import (
+    LookingHeads,
+    train_joint,
+    train_language,
+    train_looking,
+)
+from svac_backend.training.embedded.mask_stage import train_masks
+from svac_backend.training.embedded.oracle import Oracle
+from svac_backend.training.embedded.schedule import Schedule
+from svac_backend.training.embedded.sentences import train_tokenizer
+
+# Real videos are squashed into the model's squares, so generated ones are too.
+SCENES = SceneConfig(aspects=(1.0, 4 / 3, 16 / 9, 9 / 16))
+VOCABULARY = 640
+
+CONFIG = SvacConfig(
+    preset="svac",
+    vision=VisionConfig(
+        hidden_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=384,
+        image_size=64,
+        patch_size=8,
+    ),
+    language=LanguageConfig(
+        hidden_size=128,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=384,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=2048,
+        rope_theta=10_000.0,
+        tie_word_embeddings=True,
+    ),
+    sam=SamConfig(
+        image_size=128,
+        embed_dim=32,
+        num_heads=1,
+        stages=(1, 2, 3, 1),
+        global_att_blocks=(4,),
+        d_model=128,
+        memory_layers=2,
+    ),
+    method=MethodConfig(num_clips=4, frames_per_clip=5, grid=(2, 2), template="qwen_chat"),
+)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Optimiser steps of each stage; the defaults are what the shipped weights were made with."""
+
+    masks: int = 3200
+    looking: int = 400
+    language: int = 900
+    joint: int = 900
+
+    def scaled(self, factor: float) -> Steps:
+        """Return the same stages, shorter or longer."""
+        return Steps(
+            *(max(1, round(n * factor)) for n in (self.masks, self.looking, self.language, self.joint))
+        )
+
+
+def train(folder: Path, *, steps: Steps, device: str, seed: int = 0) -> Svac:
+    """Train all stages; each stage's weights are kept in `folder`, and a stage that is there is not run again.
+
+    Returns:
+        The model; it is also saved in `folder / "model"`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    cv2.setNumThreads(1)
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.is_file():
+        train_tokenizer(CONFIG.method.question, vocabulary=VOCABULARY).save(str(tokenizer))
+    model = Svac(CONFIG, tokenizer).to(device)
+    oracle, heads = Oracle(CONFIG.sam.d_model).to(device), LookingHeads(CONFIG).to(device)
+    parts = torch.nn.ModuleDict({"model": model, "oracle": oracle, "heads": heads})
+
+    def schedule(name: str, count: int, lr: float, number: int) -> Schedule:
+        return Schedule(name=name, steps=count, lr=lr, seed=seed * 10 + number, log=folder / "curves.jsonl")
+
+    stages = {
+        "masks": lambda: train_masks(model.sam, oracle, SCENES, schedule("masks", steps.masks, 1e-3, 1)),
+        "looking": lambda: train_looking(model, heads, SCENES, schedule("looking", steps.looking, 1e-3, 2)),
+        "language": lambda: train_language(
+            model, oracle, heads, SCENES, schedule("language", steps.language, 1e-3, 3)
+        ),
+        "joint": lambda: train_joint(model, oracle, heads, SCENES, schedule("joint", steps.joint, 3e-4, 4)),
+    }
+    for name, run in stages.items():
+        kept = folder / f"{name}.pt"
+        if kept.is_file():
+            parts.load_state_dict(torch.load(kept, map_location=device, weights_only=True))
+            continue
+        model.train()
+        run()
+        partial = kept.with_suffix(".part")
+        torch.save(parts.state_dict(), partial)
+        partial.rename(kept)
+    model.eval()
+    model.save_pretrained(folder / "model", torch.float16)
+    return model
