@@ -19,7 +19,9 @@ class Settings(BaseSettings):
     model: str = Field("svac-tiny", description="`svac-tiny` (embedded), a folder, or a hub repository.")
     model_revision: str | None = Field(None, description="Revision of a hub repository to pin.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="`auto`: bf16 on GPU.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="`auto`: bf16 on GPU."
+    )
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 lets torch choose.")
 
     # Where things live
@@ -30,16 +32,25 @@ class Settings(BaseSettings):
     port: int = Field(9090, ge=1, le=65535, description="Port that `svac-backend serve` listens on.")
     server_threads: int = Field(8, ge=1, description="Requests answered at the same time.")
     max_body_mb: int = Field(256, ge=1, description="Largest request body accepted, in megabytes.")
-    basic_auth_user: str | None = Field(None, description="User that Label Studio must send; with the password.")
+    basic_auth_user: str | None = Field(
+        None, description="User that Label Studio must send; with the password."
+    )
     basic_auth_password: SecretStr | None = Field(None, description="Password that Label Studio must send.")
-    webhook_token: SecretStr | None = Field(None, description="Value of `X-Svac-Token` that webhooks must carry.")
-    predict_wait_s: float = Field(20.0, ge=0, le=90, description="How long an interactive /predict waits for its job.")
+    webhook_token: SecretStr | None = Field(
+        None, description="Value of `X-Svac-Token` that webhooks must carry."
+    )
+    predict_wait_s: float = Field(
+        20.0, ge=0, le=90, description="How long an interactive /predict waits for its job."
+    )
 
     # Label Studio
-    label_studio_url: str = Field("http://localhost:8080", description="Where the backend reaches Label Studio.")
+    label_studio_url: str = Field(
+        "http://localhost:8080", description="Where the backend reaches Label Studio."
+    )
     label_studio_api_key: SecretStr | None = Field(None, description="Personal access token or legacy token.")
     label_studio_files_root: Path | None = Field(
-        None, description="Folder that Label Studio serves as local files (LOCAL_FILES_DOCUMENT_ROOT), seen from here."
+        None,
+        description="Folder that Label Studio serves as local files (LOCAL_FILES_DOCUMENT_ROOT), seen from here.",
     )
     label_studio_timeout_s: float = Field(30.0, gt=0, description="Timeout of one API call.")
 
@@ -50,8 +61,12 @@ class Settings(BaseSettings):
     max_frames: int = Field(20000, ge=1, description="Longest video, in frames.")
 
     # What is sent to the editor
-    polygon_tolerance_px: float = Field(1.0, ge=0, description="Largest distance of a polygon from its mask's edge.")
-    polygon_iou_floor: float = Field(0.98, gt=0, le=1, description="The tolerance shrinks until this IoU is reached.")
+    polygon_tolerance_px: float = Field(
+        1.0, ge=0, description="Largest distance of a polygon from its mask's edge."
+    )
+    polygon_iou_floor: float = Field(
+        0.98, gt=0, le=1, description="The tolerance shrinks until this IoU is reached."
+    )
     min_area_px: int = Field(16, ge=0, description="Masks smaller than this are not sent.")
     frame_quality: int = Field(90, ge=1, le=100, description="JPEG quality of the editor's frames.")
 
