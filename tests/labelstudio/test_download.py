@@ -59,6 +59,25 @@ def test_broken_transfer_from_a_server_without_ranges_begins_anew(server: Any, t
     assert fetch(server, tmp_path) == CONTENT
 
 
+def test_server_that_sends_parts(server: Any, tmp_path: Path) -> None:
+    content, part = CONTENT * 20, 70_000
+
+    def answer(request: Any) -> None:
+        start = int(request.headers["Range"].removeprefix("bytes=").rstrip("-"))
+        body = content[start : start + part]
+        request.send_response(206)
+        request.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{len(content)}")
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    server.answers["/a.mp4"] = answer
+    assert fetch(server, tmp_path, tries=1) == content
+    part = 10
+    with pytest.raises(SvacError, match=f"10 of {len(content)} bytes came"):
+        fetch(server, tmp_path, tries=1)
+
+
 def test_file_that_changes_on_the_way_is_not_mixed(server: Any, tmp_path: Path) -> None:
     versions = [(b"x" * len(CONTENT), "1", 100), (CONTENT, "2", None), (CONTENT, "2", None)]
 
