@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from svac_backend.errors import SvacError
+from svac_backend.labelstudio.api_errors import ApiRefusal
 from svac_backend.labelstudio.connection import Connection
 
 Json = dict[str, Any]
@@ -199,21 +200,33 @@ class LabelStudioClient(Connection):
         if basic_auth is not None:
             user, password = basic_auth
             options |= {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
-        known = [
-            int(backend["id"])
-            for backend in self.list_ml_backends(project)
-            if str(backend.get("url")).rstrip("/") == backend_url.rstrip("/")
-        ]
-        with self._doing(f"connect the backend {backend_url} to project {project}"):
-            if known:
+        what = f"connect the backend {backend_url} to project {project}"
+        known = self._ml_backends_at(project, backend_url)
+        if known:
+            with self._doing(what):
                 self._sdk.ml.update(known[0], **options)
-                return known[0]
-            return int(self._sdk.ml.create(**options).dict()["id"])
+            return known[0]
+        try:
+            with self._doing(what):
+                return int(self._sdk.ml.create(**options).dict()["id"])
+        except ApiRefusal:
+            # With one of two settings missing Label Studio keeps a backend without a webhook, which then seems
+            # to work.
+            for half_made in self._ml_backends_at(project, backend_url):
+                self.delete_ml_backend(half_made)
+            raise
 
     def list_ml_backends(self, project: int) -> list[Json]:
         """Return a project's ML backends: `id`, `url`, `state` (`CO` is connected), `is_interactive`, ..."""
         with self._doing(f"list the ML backends of project {project}"):
             return [item.dict() for item in self._sdk.ml.list(project=project, request_options=_READ)]
+
+    def _ml_backends_at(self, project: int, backend_url: str) -> list[int]:
+        return [
+            int(backend["id"])
+            for backend in self.list_ml_backends(project)
+            if str(backend.get("url")).rstrip("/") == backend_url.rstrip("/")
+        ]
 
     def delete_ml_backend(self, backend: int) -> None:
         """Disconnect an ML backend. Label Studio leaves its webhook behind."""

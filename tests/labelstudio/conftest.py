@@ -30,7 +30,7 @@ class Server:
                 else:
                     answer(self)
 
-            do_POST = do_GET
+            do_POST = do_DELETE = do_GET
 
             def log_message(self, *args: object) -> None:
                 return None

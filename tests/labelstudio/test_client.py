@@ -167,6 +167,31 @@ def test_refusals_in_words(status: int, body: Any, message: str, hint: str) -> N
     assert hint in error.hint
 
 
+def test_backend_that_was_refused_halfway_is_taken_away(server: Any) -> None:
+    backends: list[dict[str, Any]] = []
+    deleted = []
+    refused = {"detail": "URL resolves to a reserved network address (block: 127.0.0.0/8)"}
+
+    def answer(request: Any) -> None:
+        if request.command == "GET":
+            json_answer(200, backends)(request)
+            return
+        request.rfile.read(int(request.headers["Content-Length"]))
+        backends.append({"id": 5, "url": "http://10.0.0.1:9090/"})
+        json_answer(403, refused)(request)
+
+    def delete(request: Any) -> None:
+        deleted.append(request.command)
+        request.send_response(204)
+        request.end_headers()
+
+    server.answers["/api/ml/"] = answer
+    server.answers["/api/ml/5/"] = server.answers["/api/ml/5"] = delete
+    with pytest.raises(ApiRefusal, match="local or private network"):
+        LabelStudioClient(server.url, LEGACY).connect_ml_backend(1, "http://10.0.0.1:9090")
+    assert deleted == ["DELETE"]
+
+
 def test_the_whole_part_is_free_of_torch() -> None:
     code = (
         "import sys, svac_backend.labelstudio.local, svac_backend.labelstudio.media, "
