@@ -166,6 +166,7 @@ def write(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype | None = N
         for key, t in state.items()
     }
     save_file(tensors, str(path), metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def published_config(folder: Path) -> SvacConfig | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +71,7 @@ def _visual(model: Svac, batch: ClipBatch) -> Tensor:
 
 
 def _to(batch: ClipBatch, device: torch.device) -> ClipBatch:
-    moved = {k: v.to(device) for k, v in vars(batch).items() if isinstance(v, Tensor)}
+    moved: dict[str, Any] = {k: v.to(device) for k, v in vars(batch).items() if isinstance(v, Tensor)}
     return replace(batch, **moved)
 
 

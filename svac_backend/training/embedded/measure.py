@@ -44,10 +44,10 @@ def measure(model: Svac, scenes: SceneConfig, *, seeds: range, per_kind: int = 1
         scene = make_scene(seed, scenes)
         rng = np.random.default_rng(seed)
         chosen: list[tuple[str, str, int]] = []
-        for kind in sorted({e.kind for e in scene.expressions}):
-            of_kind = [e for e in scene.expressions if e.kind == kind]
+        for named in sorted({e.kind for e in scene.expressions}):
+            of_kind = [e for e in scene.expressions if e.kind == named]
             for k in rng.permutation(len(of_kind))[:per_kind]:
-                chosen.append((kind, of_kind[k].text, of_kind[k].targets[0]))
+                chosen.append((named, of_kind[k].text, of_kind[k].targets[0]))
         absent = sorted(set(COLORS) - {o.color for o in scene.objects})
         if absent:
             chosen.append((ABSENT, f"the {rng.choice(absent)} object", -1))

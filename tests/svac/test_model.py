@@ -1,0 +1,136 @@
+"""Segmenting videos of any length and size, streaming, saving and loading, and refusing what makes no sense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from svac_backend.errors import SvacError
+from svac_backend.svac.model import Svac, pick_device
+from svac_backend.video.reader import ArrayVideo
+
+
+def _video(frames: int, height: int = 48, width: int = 64) -> ArrayVideo:
+    return ArrayVideo(np.random.default_rng(frames).integers(0, 255, (frames, height, width, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("frames", "height", "width"), [(1, 48, 64), (2, 33, 47), (7, 1, 200), (19, 64, 48), (45, 30, 40)]
+)
+def test_every_length_and_size_gives_one_mask_a_frame(
+    model: Svac, frames: int, height: int, width: int
+) -> None:
+    video = _video(frames, height, width)
+    results = list(model.segment(video, ["the red circle", "the blue square"]))
+    assert [r.index for r in results] == list(range(frames))
+    for result in results:
+        assert result.masks.shape == (2, height, width)
+        assert result.masks.dtype == np.bool_
+        assert result.scores.shape == (2,)
+        assert ((result.scores >= 0) & (result.scores <= 1)).all()
+
+
+@pytest.mark.parametrize("preset", ["svac", "sasasa2va", "sa2va"])
+def test_every_preset_runs(model: Svac, preset: str, tokenizer_file: Path) -> None:
+    other = Svac(model.config.with_preset(preset), tokenizer_file).eval()
+    assert len(list(other.segment(_video(9), ["the red circle"]))) == 9
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "uniform_plus", "wrap_around", "wrap_around_plus"])
+def test_every_sampling_mode_runs_on_short_and_long_videos(
+    model: Svac, sampling: str, tokenizer_file: Path
+) -> None:
+    config = replace(model.config, method=replace(model.config.method, sampling=sampling))
+    other = Svac(config, tokenizer_file).eval()
+    for frames in (3, 20, 23):
+        assert len(list(other.segment(_video(frames), ["the red circle"]))) == frames
+
+
+def test_each_clip_is_decoded_with_its_own_embedding(model: Svac) -> None:
+    """CSA: changing one clip's [SEG] embedding changes that clip's masks and no other's."""
+    video, calls = _video(20), model.seg_embeddings
+    before = np.stack([r.scores for r in model.segment(video, ["the red circle"])])
+
+    def changed(*args: object) -> torch.Tensor:
+        embeddings = calls(*args).clone()  # type: ignore[arg-type]
+        embeddings[:, 2] += 3.0
+        return embeddings
+
+    try:
+        model.seg_embeddings = changed  # type: ignore[method-assign]
+        after = np.stack([r.scores for r in model.segment(video, ["the red circle"])])
+    finally:
+        model.seg_embeddings = calls  # type: ignore[method-assign]
+    differs = (before != after).any(1)
+    assert differs[10:15].all()
+    assert not differs[:10].any()
+    assert not differs[15:].any()
+
+
+def test_frames_are_streamed_and_not_held(model: Svac) -> None:
+    class Watched(ArrayVideo):
+        asked: list[int] = []  # noqa: RUF012
+
+        def windows(
+            self, size: int, start: int = 0, stop: int | None = None
+        ) -> Iterator[tuple[int, np.ndarray]]:
+            for first, frames in super().windows(size, start, stop):
+                self.asked.append(first)
+                yield first, frames
+
+    video = Watched(np.zeros((40, 16, 16, 3), np.uint8))
+    stream = model.segment(video, ["the red circle"], window=8)
+    next(stream)
+    assert video.asked == [0]
+    assert len(list(stream)) == 39
+
+
+def test_save_and_load_change_nothing(model: Svac, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "m")
+    again = Svac.from_pretrained(tmp_path / "m", device="cpu", dtype="float32")
+    assert again.config == model.config
+    ours, theirs = model.state_dict(), again.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_bad_input_is_refused(model: Svac) -> None:
+    with pytest.raises(SvacError, match="no expression"):
+        list(model.segment(_video(2), []))
+    with pytest.raises(SvacError, match="empty"):
+        list(model.segment(_video(2), ["  "]))
+    with pytest.raises(SvacError, match="reserved"):
+        list(model.segment(_video(2), ["the [SEG] dog"]))
+
+
+def test_a_damaged_or_wrong_checkpoint_is_refused(model: Svac, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    model.save_pretrained(folder)
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SvacError, match="damaged"):
+        Svac.from_pretrained(folder)
+    (folder / "model.safetensors").write_bytes(whole)
+    state = load_file(folder / "model.safetensors")
+    state.pop("mllm.mlp1.1.weight")
+    from svac_backend.svac import checkpoints
+
+    checkpoints.write(folder / "model.safetensors", state)
+    with pytest.raises(SvacError, match=r"lacks 1 tensor.*mllm\.mlp1"):
+        Svac.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(SvacError, match="no safetensors"):
+        Svac.from_pretrained(folder)
+
+
+def test_a_missing_model_and_a_missing_device_say_what_to_do() -> None:
+    with pytest.raises(SvacError, match="SVAC_MODEL"):
+        Svac.from_pretrained("no-such-model")
+    with pytest.raises(SvacError, match="SVAC_DEVICE"):
+        pick_device("cuda:7" if not torch.cuda.is_available() else "no-such-device")
