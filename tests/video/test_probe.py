@@ -285,7 +285,7 @@ def _remux(source: Path, target: Path, keep: Callable[[int, av.Packet], bool]) -
 def test_leading_frames_that_nothing_can_decode_are_no_frames(make_video: MakeVideo, tmp_path: Path) -> None:
     """A recording that was cut at an open group starts with frames whose references are gone."""
     options = {"x264-params": "open-gop=1:keyint=12:min-keyint=1:bframes=3:b-adapt=0:scenecut=0"}
-    whole, path = make_video("whole.mkv", 60, options=options), tmp_path / "cut.mkv"
+    whole, path = make_video("whole.ts", 60, options=options), tmp_path / "cut.ts"
     keys = 0
 
     def from_second_key(_: int, packet: av.Packet) -> bool:

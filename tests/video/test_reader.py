@@ -168,7 +168,7 @@ def test_ascending_frames_are_decoded_once(make_video: Callable[..., Path]) -> N
 
 def test_a_frame_belongs_to_the_caller(make_video: Callable[..., Path]) -> None:
     with VideoReader(make_video()) as video:
-        before = video.frame(3)
+        before = video.frame(3).copy()
         video.frame(3)[:] = 0
         assert np.array_equal(video.frame(3), before)
 
@@ -195,12 +195,13 @@ def test_memory_does_not_grow_with_length(make_video: Callable[..., Path]) -> No
     with VideoReader(path) as video:
         tracemalloc.start()
         try:
-            for _ in video.windows(10):
+            windows = video.windows(10)
+            while next(windows, None) is not None:
                 pass
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-    assert peak < 3 * window_bytes  # all frames would be 30 windows
+    assert window_bytes < peak < 1.5 * window_bytes  # all frames would be 30 windows
 
 
 def test_bad_requests(make_video: Callable[..., Path]) -> None:
