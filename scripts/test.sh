@@ -41,7 +41,7 @@ mkdir -p test-output
 rm -f test-output/*.xml
 failed=()
 # Torch and OpenBLAS threads beyond the cores only slow each other down where several processes run.
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)} PYTHONUNBUFFERED=1
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)} OMP_WAIT_POLICY=PASSIVE PYTHONUNBUFFERED=1
 
 # stage NAME COMMAND...: all stages run, so that one look shows everything that is broken.
 stage() {
