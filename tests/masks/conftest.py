@@ -5,11 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-
-# Other work on the machine makes a test late; that says nothing about the code.
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
 
 SHARED_MASKS = Path(__file__).parents[2] / ".." / "shared" / "masks"
 

@@ -1,0 +1,45 @@
+"""What all tests share: hypothesis without deadlines, one torch thread, and a small model with random weights."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Other work on the machine makes a test late; that says nothing about the code.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
+
+
+def pytest_runtest_setup() -> None:
+    # On few cores torch's threads wait for each other longer than they work. Most tests never import it.
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model's tokenizer, trained on few scenes."""
+    from svac_backend.training.embedded.recipe import CONFIG, VOCABULARY
+    from svac_backend.training.embedded.sentences import train_tokenizer
+
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    train_tokenizer(CONFIG.method.question, scenes=20, vocabulary=VOCABULARY).save(str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def random_model(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for SVAC_MODEL: the embedded model's architecture with random weights, which find something."""
+    import torch
+
+    from svac_backend.svac.model import Svac
+    from svac_backend.training.embedded.recipe import CONFIG
+
+    folder = tmp_path_factory.mktemp("random-model")
+    torch.manual_seed(3)  # most other seeds see nothing anywhere
+    Svac(CONFIG, tokenizer_file).save_pretrained(folder)
+    return folder
