@@ -15,6 +15,7 @@ from typing import Any
 from huey import SqliteHuey
 from huey.registry import Message
 from huey.serializer import Serializer
+from huey.storage import SqliteStorage
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import BATCH, Job, JobState
@@ -115,13 +116,29 @@ class LocalEngine:
         self._run(job_id)
 
     def _open(self, settings: Settings, lane: str) -> SqliteHuey:
-        return SqliteHuey(
+        return _Huey(
             name=lane,
             filename=str(settings.data_dir / QUEUE_FILE),
             timeout=BUSY_TIMEOUT_S,
             results=False,
             serializer=_JsonSerializer(),
         )
+
+
+class _Storage(SqliteStorage):
+    """The queue file without a flush to the disk for each message, which a busy disk makes /predict wait for.
+
+    A power cut may lose the last messages, never the file; `LocalEngine.recover` puts them back.
+    """
+
+    def _create_connection(self) -> Any:
+        connection = super()._create_connection()
+        connection.execute("PRAGMA synchronous = NORMAL")
+        return connection
+
+
+class _Huey(SqliteHuey):
+    storage_class = _Storage
 
 
 class _JsonSerializer(Serializer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from svac_backend.errors import SvacError
@@ -44,8 +44,8 @@ class PrelabelPayload:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-able dict."""
-        return asdict(self)
+        """Return a JSON-able dict; it shares the task's data, which `asdict` would copy value by value."""
+        return {**vars(self), "prompts": [vars(prompt) for prompt in self.prompts]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PrelabelPayload:
@@ -72,8 +72,8 @@ class FramesPayload:
         return f"frames:{self.project_id}:{self.task_id}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-able dict."""
-        return asdict(self)
+        """Return a JSON-able dict; it shares the task's data."""
+        return dict(vars(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> FramesPayload:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from svac_backend.store.database import Database
 from svac_backend.store.predictions import PredictionStore
 from svac_backend.svac.model import Svac
 from svac_backend.svac.weights import model_version
+
+# On a small machine the web process, Label Studio and the browser go first; alone, the worker loses nothing.
+NICENESS = 10
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -96,6 +100,8 @@ def run(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
     # It would log two lines for each job, which the runner says better.
     logging.getLogger("huey").setLevel(logging.WARNING)
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(NICENESS)
     worker, owner = create_worker(settings, Database(settings.data_dir))
     try:
         owner.get()  # now, so that the first job does not wait for it

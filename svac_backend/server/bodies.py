@@ -16,13 +16,13 @@ class BadRequest(SvacError):
 
 
 def read_json() -> dict[str, Any]:
-    """Return the request's body, which must be a JSON object.
+    """Return the request's body, which must be a JSON object. Its text stays available as `request.get_data()`.
 
     Raises:
         BadRequest: it is none.
         werkzeug.exceptions.RequestEntityTooLarge: it is larger than the settings allow.
     """
-    raw = request.get_data(cache=False)
+    raw = request.get_data()
     if not raw:
         raise BadRequest("The request has no body.", "Send a JSON object, as Label Studio does.")
     try:

@@ -65,5 +65,5 @@ class SvacModel(LabelStudioMLBase):
 
     def fit(self, event: str, data: Mapping[str, Any], **_: Any) -> dict[str, Any]:
         """Record an event. This version does not train yet."""
-        number = _predictor().backend.events.add(event, str(self.project_id), dict(data))
+        number = _predictor().backend.events.add(event, str(self.project_id), json.dumps(data).encode())
         return {"event": number, "message": "Recorded; this version does not train yet."}

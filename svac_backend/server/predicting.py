@@ -80,7 +80,14 @@ class Predictor:
         deadline = time.monotonic() + self.backend.settings.predict_wait_s
         answers: list[Answer | None] = []
         for task in tasks:
-            call = _Call(project_id, str(task.get("id") or ""), hostname, version, context, deadline)
+            call = _Call(
+                project_id,
+                "" if task.get("id") is None else str(task["id"])[:32],
+                hostname,
+                version,
+                context,
+                deadline,
+            )
             try:
                 answers.append(self._answer(task, label_config, call))
             except SvacError as error:

@@ -67,7 +67,7 @@ def create_blueprint(backend: Backend, gate: Gate, predictor: Predictor, metrics
         body = read_json()
         action = text(body, "action")
         gate.check_webhook(request, action)
-        event = backend.events.add(action[:100], project_id(body), body)
+        event = backend.events.add(action[:100], project_id(body), request.get_data())
         log.info("webhook %.100r recorded as event %d", action, event)
         if action == "START_TRAINING":
             # An answer of 2xx would have Label Studio show "training" for ever.

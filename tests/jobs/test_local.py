@@ -122,3 +122,8 @@ def test_another_process_sees_the_same_queue(engine: LocalEngine, settings: Sett
     assert other.get(job.id).state is JobState.QUEUED
     assert drain(other) == [job.id]
     assert drain(engine) == []
+
+
+def test_the_queue_is_not_flushed_for_each_message(engine: LocalEngine) -> None:
+    (level,) = engine.lanes[MODEL_LANE].storage.conn.execute("PRAGMA synchronous").fetchone()
+    assert level == 1  # NORMAL

@@ -29,7 +29,7 @@ def test_file_is_private_and_in_wal_mode(tmp_path: Path) -> None:
 
 def test_opens_again_and_keeps_what_is_there(tmp_path: Path) -> None:
     first = Database(tmp_path)
-    EventStore(first).add("TASKS_CREATED", "1", {"action": "TASKS_CREATED"})
+    EventStore(first).add("TASKS_CREATED", "1", b"{}")
     first.close()
     assert EventStore(Database(tmp_path)).counts() == {"TASKS_CREATED": 1}
 
@@ -78,7 +78,7 @@ from svac_backend.store.events import EventStore
 from svac_backend.store.jobs import JobStore
 database = Database(Path(sys.argv[1]))
 for number in range(25):
-    EventStore(database).add("WRITE", sys.argv[2], {"number": number})
+    EventStore(database).add("WRITE", sys.argv[2], b"{}")
     JobStore(database).submit("prelabel", {}, "the same key")
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from svac_backend.store.database import Database
@@ -11,9 +12,9 @@ from svac_backend.store.events import EventStore
 def test_events_come_back_in_order(tmp_path: Path) -> None:
     store = EventStore(Database(tmp_path))
     body = {"action": "ANNOTATION_CREATED", "annotation": {"result": [{"value": {"rle": list(range(500))}}]}}
-    first = store.add("ANNOTATION_CREATED", "38", body)
-    second = store.add("ANNOTATIONS_DELETED", "38", {"annotations": [{"id": 13}]})
-    third = store.add("ANNOTATION_CREATED", "", {})
+    first = store.add("ANNOTATION_CREATED", "38", json.dumps(body).encode())
+    second = store.add("ANNOTATIONS_DELETED", "38", b'{"annotations": [{"id": 13}]}')
+    third = store.add("ANNOTATION_CREATED", "", b"{}")
     assert first < second < third
     events = store.find()
     assert [event.id for event in events] == [first, second, third]
