@@ -205,3 +205,16 @@ def test_find_filters_and_orders(store: JobStore) -> None:
         JobState.FAILED: 0,
         JobState.CANCELLED: 1,
     }
+
+
+def test_an_earlier_attempt_of_the_same_worker_counts_no_more(store: JobStore) -> None:
+    """A worker that was suspended, lost the job, and claimed it again on another thread."""
+    first = store.claim(submit(store).id, "w")
+    assert first is not None
+    age(store, first, 100)
+    store.recover(lease_s=30, max_attempts=3)
+    second = store.claim(first.id, "w")
+    assert second is not None
+    assert not store.finish(first, JobState.DONE, result={"of": "first"})
+    assert store.report(first, 0.9, "x") is None
+    assert store.finish(second, JobState.DONE, result={"of": "second"})
