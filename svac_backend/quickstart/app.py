@@ -21,7 +21,6 @@ from svac_backend.quickstart.check import Report, check_live, check_predictions
 from svac_backend.quickstart.content import DEMO_TITLE, Clip, State, demo_clips, own_clip
 from svac_backend.quickstart.processes import LOCAL, Process, choose_port, locked, tail, wait_until_up
 from svac_backend.quickstart.steps import Steps
-from svac_backend.svac.weights import model_version
 from svac_backend.video.reader import VideoReader
 
 CONFIGS = Path(__file__).resolve().parents[2] / "labelstudio_config"
@@ -194,8 +193,6 @@ class Quickstart:
                 )
             tasks[clip.key], before = new.pop(), after
             self.state.save()
-        # The editor starts from the predictions of the project's own version.
-        client.set_model_version(project, model_version(env.get("SVAC_MODEL", "svac-tiny")))
 
     def _command(self, name: str, arguments: Sequence[str], env: dict[str, str]) -> None:
         log = self.data / "logs" / f"{name}.log"
