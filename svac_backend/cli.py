@@ -13,10 +13,13 @@ from typing import Annotated
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
+from rich.text import Text
 
+from svac_backend import settings as settings_module
 from svac_backend.errors import SvacError
-from svac_backend.settings import get_settings
+from svac_backend.settings import Settings
 
 main = typer.Typer(
     name="svac-backend",
@@ -25,7 +28,7 @@ main = typer.Typer(
     pretty_exceptions_show_locals=False,
     add_completion=False,
 )
-console = Console(stderr=True)
+console = Console(stderr=True, highlight=False)
 
 Prompts = Annotated[
     list[str] | None,
@@ -103,6 +106,25 @@ def doctor(
     raise typer.Exit(run(get_settings(), backend_url, project))
 
 
+def get_settings() -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        SvacError: one has a value that it can't have; its value is not shown, it may be a secret.
+    """
+    try:
+        return settings_module.get_settings()
+    except ValidationError as error:
+        problems = [
+            f"SVAC_{'_'.join(map(str, problem['loc'])).upper()} ({problem['msg'].lower()})"
+            for problem in error.errors(include_input=False, include_context=False, include_url=False)
+        ]
+        raise SvacError(
+            f"A setting cannot be used: {', '.join(problems)}.",
+            "Correct it in the environment or in the file .env; .env.example says what each one is.",
+        ) from None
+
+
 def app() -> None:
     """Entry point: users see one sentence on what is wrong and one on what to do, not a traceback."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -110,6 +132,7 @@ def app() -> None:
         logging.getLogger().setLevel(get_settings().log_level)
         main()
     except SvacError as error:
-        console.print(f"[bold red]Error:[/] {error.message}", highlight=False)
-        console.print(f"[bold]What to do:[/] {error.hint}", highlight=False)
+        # As text: a message may hold a path or a prompt with square brackets. Not wrapped: people copy from it.
+        console.print(Text.assemble(("Error: ", "bold red"), error.message), soft_wrap=True)
+        console.print(Text.assemble(("What to do: ", "bold"), error.hint), soft_wrap=True)
         sys.exit(1)

@@ -1,0 +1,102 @@
+"""Labelling configs and prompts as the command line takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement, TreeBuilder, XMLParser, fromstring, tostring
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.config import LabelConfig
+from svac_backend.labelstudio.tasks import task_prompts
+from svac_backend.masks.tracks import ObjectPrompt
+from svac_backend.settings import Settings
+
+# Beside the package, in a checkout as well as in an installation.
+SHIPPED = Path(__file__).resolve().parents[2] / "labelstudio_config"
+
+
+def shipped_config(labels: Sequence[str] = ()) -> str:
+    """Return the shipped brush config, with further labels for its masks.
+
+    Raises:
+        SvacError: the installation lacks it.
+    """
+    path = SHIPPED / "brush_frames.xml"
+    if not path.is_file():
+        raise SvacError(
+            f"The shipped labelling configs are not installed ({SHIPPED}).",
+            "Name a config with --config, or install svac-backend again.",
+        )
+    # The file is our own; a comment in it tells people what to change, so it is kept.
+    root = fromstring(path.read_text(encoding="utf-8"), XMLParser(target=TreeBuilder(insert_comments=True)))
+    masks = root.find(".//BrushLabels")
+    if masks is None:
+        raise SvacError(f"{path} has no <BrushLabels>.", "Install svac-backend again.")
+    known = {label.get("value") for label in masks}
+    for name in labels:
+        if name not in known:
+            _add_label(masks, name)
+            known.add(name)
+    return tostring(root, encoding="unicode")
+
+
+def read_config(path: Path) -> str:
+    """Return the text of a labelling config's file.
+
+    Raises:
+        SvacError: there is no such file, or it is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SvacError(
+            f"The labelling config {path} cannot be read: {error.strerror}.",
+            "Give the path of an XML file, e.g. labelstudio_config/brush_frames.xml.",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SvacError(
+            f"The labelling config {path} is not text in UTF-8.",
+            "Give the path of an XML file, e.g. labelstudio_config/brush_frames.xml.",
+        ) from error
+
+
+def prompt_labels(prompts: Sequence[str]) -> list[str]:
+    """Return the labels that prompts such as "car: the red car" ask for, in order, each once."""
+    heads = (line.partition(":") for line in _lines(prompts))
+    return list(dict.fromkeys(head.strip() for head, _, rest in heads if head.strip() and rest.strip()))
+
+
+def check_prompts(prompts: Sequence[str], config: LabelConfig, settings: Settings) -> list[ObjectPrompt]:
+    """Return the objects that prompts ask for under a config; without prompts, those of the config's labels.
+
+    A task may hold "the clock at 10:30" as one sentence. On the command line the part before a colon is a
+    label, as the help says, and a misspelt one must not become a part of the sentence.
+
+    Raises:
+        SvacError: a prompt is empty or too long, or its label is not in the config.
+    """
+    control = config.mask_control()
+    if any(not prompt.strip() for prompt in prompts):
+        raise SvacError("A prompt is empty.", 'Say what to segment, for example --prompt "the white dog".')
+    for line in _lines(prompts):
+        heads = [line[:i] for i, character in enumerate(line) if character == ":"]
+        if heads and not any(control.find_label(head) for head in heads):
+            known = ", ".join(f"'{label}'" for label in control.labels)
+            raise SvacError(
+                f"The labelling config has no label '{heads[0].strip()[:40]}'.",
+                f"Use one of {known}, add the label to the config, or write the sentence without a colon.",
+            )
+    data = {"prompt": list(prompts)} if prompts else {}
+    return task_prompts(data, config, max_chars=settings.max_prompt_chars)
+
+
+def _lines(prompts: Sequence[str]) -> Iterator[str]:
+    for prompt in prompts:
+        yield from prompt.splitlines()
+
+
+def _add_label(masks: Element, name: str) -> None:
+    last = masks[-1]
+    label = SubElement(masks, "Label", value=name)
+    label.tail, last.tail = last.tail, masks.text

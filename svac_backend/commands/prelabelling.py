@@ -1,0 +1,149 @@
+"""Predictions of imported videos: made, kept where `/predict` looks for them, attached to their tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from svac_backend.commands.projects import Project
+from svac_backend.jobs.payloads import PrelabelPayload
+from svac_backend.jobs.rendering import config_key, render
+from svac_backend.labelstudio.client import LabelStudioClient
+from svac_backend.labelstudio.results import to_prediction
+from svac_backend.labelstudio.tasks import task_prompts
+from svac_backend.settings import Settings
+from svac_backend.store.connections import ConnectionStore
+from svac_backend.store.database import Database
+from svac_backend.store.predictions import Prediction, PredictionStore
+from svac_backend.video.reader import VideoReader
+
+if TYPE_CHECKING:
+    from svac_backend.svac.model import Svac
+
+
+@dataclass(frozen=True)
+class Made:
+    """A prediction, and the regions that show it in the project."""
+
+    prediction: Prediction
+    results: list[dict[str, Any]]
+
+
+class Prelabeller:
+    """Segments videos for one project.
+
+    Args:
+        settings: the model, limits, what is sent to the editor.
+        client: of a user who may change the project.
+        database: that of the web process.
+        project: whose tasks.
+        version: of the model.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: LabelStudioClient,
+        database: Database,
+        project: Project,
+        version: str,
+    ) -> None:
+        self.settings = settings
+        self.client = client
+        self.project = project
+        self.version = version
+        self._shown = project.model_version
+        self._predictions = PredictionStore(database)
+        self._connections = ConnectionStore(database)
+
+    @cached_property
+    def model(self) -> Svac:
+        """The model; loaded when the first video needs it."""
+        # Here, since it imports torch: a mistake in the command is told without waiting for that.
+        from svac_backend.pipeline import load_model
+
+        return load_model(self.settings)
+
+    def has_predicted(self, task: int) -> bool:
+        """Tell whether a task has a prediction of this model."""
+        return any(p.get("model_version") == self.version for p in self.client.list_predictions(task))
+
+    def predict(
+        self, video: VideoReader, data: dict[str, Any], url: str, progress: Callable[[float], None]
+    ) -> Made:
+        """Segment what a task asks for, or take it from the cache, and check that the project can show it.
+
+        Args:
+            video: the task's video.
+            data: the task's data.
+            url: the video's address in it.
+            progress: called with 0..1.
+
+        Raises:
+            SvacError: the model, the video or the config is not as it should be.
+        """
+        payload = self._payload(data, url)
+        key = payload.cache_key(self.version)
+        prediction = self._predictions.get(key)
+        if prediction is None:
+            prediction = self._segment(video, payload, key, progress)
+            # At once: if Label Studio fails now, the next run need not segment again.
+            self._predictions.put(prediction)
+        return Made(prediction, render(prediction, self.project.xml, self.settings))
+
+    def attach(self, task: int, made: Made) -> None:
+        """Send a prediction to its task, have the editor show it, and have `/predict` answer with it at once."""
+        self.client.create_prediction(task, to_prediction(made.results, self.version))
+        if made.prediction.task_id != str(task):
+            self._predictions.put(replace(made.prediction, task_id=str(task)))
+        shown_as = config_key(self.project.xml, self.settings)
+        self._predictions.put_rendering(made.prediction.key, shown_as, made.results)
+        if not self._shown:
+            # Without a version the editor shows no prediction. Label Studio takes only one that it has seen.
+            self.client.set_model_version(self.project.id, self.version)
+            self._shown = self.version
+
+    def shown_instead(self) -> str | None:
+        """Return the other version whose predictions the editor shows first, or None when it shows ours."""
+        if self._shown in ("", self.version):
+            return None
+        # The title of a connected model stands for whatever that model answers.
+        live = {str(backend.get("title")) for backend in self.client.list_ml_backends(self.project.id)}
+        return None if self._shown in live else self._shown
+
+    def _segment(
+        self, video: VideoReader, payload: PrelabelPayload, key: str, progress: Callable[[float], None]
+    ) -> Prediction:
+        from svac_backend.pipeline import prelabel
+
+        tracks = prelabel(self.model, video, payload.prompts, progress=lambda done, _: progress(done))
+        info, scores = video.info, [track.score for track in tracks if track.masks]
+        return Prediction(
+            key=key,
+            model_version=self.version,
+            project_id=payload.project_id,
+            task_id=payload.task_id,
+            tracks=tracks,
+            width=info.width,
+            height=info.height,
+            fps=info.fps,
+            frame_count=info.frame_count,
+            score=sum(scores) / len(scores) if scores else 0.0,
+        )
+
+    def _payload(self, data: dict[str, Any], url: str) -> PrelabelPayload:
+        """What the web process makes of the task, so that it looks under the same key in the cache."""
+        connection = self._connections.get(str(self.project.id))
+        limit = self.settings.max_prompt_chars
+        return PrelabelPayload(
+            project_id=str(self.project.id),
+            task_id="",
+            task_data=data,
+            prompts=tuple(task_prompts(data, self.project.config, max_chars=limit)),
+            label_config=self.project.xml,
+            hostname=connection.hostname if connection else self.settings.label_studio_url,
+            video_url=url,
+            push=True,
+        )
