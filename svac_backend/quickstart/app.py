@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -13,17 +14,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from svac_backend.commands.configs import prompt_labels
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.client import LabelStudioClient
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.local import LabelStudioServer
 from svac_backend.quickstart.check import Report, check_live, check_predictions
-from svac_backend.quickstart.content import DEMO_TITLE, Clip, State, demo_clips, own_clip
+from svac_backend.quickstart.content import (
+    DEMO_TITLE,
+    Clip,
+    State,
+    demo_clips,
+    labelled,
+    own_clip,
+    project_config,
+)
 from svac_backend.quickstart.processes import LOCAL, Process, choose_port, locked, tail, wait_until_up
 from svac_backend.quickstart.steps import Steps
 from svac_backend.video.reader import VideoReader
 
-CONFIGS = Path(__file__).resolve().parents[2] / "labelstudio_config"
 # Beyond this many masks the editor gets slow with brush strokes; polygons are light.
 MOST_BRUSH_MASKS = 150
 # What the user may choose for the model; the rest of the environment's SVAC_* belongs to another installation.
@@ -61,6 +70,8 @@ class Quickstart:
         self.steps = Steps()
         self.state = State.load(self.data / "state.json")
         self.children: list[Process] = []
+        # A project belongs to its title and its labelling config: another prompt may need other labels.
+        self.key = ""
 
     def run(self) -> int:
         """Do it all. Whatever was started is stopped when this returns or raises.
@@ -81,10 +92,10 @@ class Quickstart:
                 config = self._config(clips)
                 project = self._project(client, title, config)
                 backend = self._connect(client, project, backend_url)
-                self._import(client, title, project, clips, env)
+                self._import(client, project, clips, env)
                 self.steps.say(f"ready after {time.monotonic() - started:.0f} s")
                 if self.options.check:
-                    return self._check(client, title, clips, backend, config)
+                    return self._check(client, clips, backend, config)
                 self._tell(server, project, backend_url)
             except KeyboardInterrupt:
                 self.steps.say("interrupted; stopping what was started ...")
@@ -153,15 +164,17 @@ class Quickstart:
             with VideoReader(clip.video) as video:
                 if video.info.frame_count * len(clip.prompts) > MOST_BRUSH_MASKS:
                     kind = "polygon"
-        return (CONFIGS / f"{kind}_frames.xml").read_text()
+        labels = prompt_labels([prompt for clip in clips for prompt in labelled(clip.prompts)])
+        return project_config(kind, [label for label in labels if label != "object"])
 
     def _project(self, client: LabelStudioClient, title: str, config: str) -> int:
-        known = self.state.projects.get(title)
+        self.key = hashlib.sha256(f"{title}\n{config}".encode()).hexdigest()[:12]
+        known = self.state.projects.get(self.key)
         if known is not None and any(int(project["id"]) == known for project in client.list_projects()):
             return known
         project = client.create_project(title, config)
-        self.state.projects[title] = project
-        self.state.tasks[title] = {}
+        self.state.projects[self.key] = project
+        self.state.tasks[self.key] = {}
         self.state.save()
         return project
 
@@ -174,15 +187,15 @@ class Quickstart:
             return client.connect_ml_backend(project, url, title="SVAC", interactive=True)
 
     def _import(
-        self, client: LabelStudioClient, title: str, project: int, clips: Sequence[Clip], env: dict[str, str]
+        self, client: LabelStudioClient, project: int, clips: Sequence[Clip], env: dict[str, str]
     ) -> None:
-        tasks = self.state.tasks[title]
+        tasks = self.state.tasks[self.key]
         before = {int(task["id"]) for task in client.list_tasks(project)}
         for clip in clips:
             if tasks.get(clip.key) in before:
                 continue
             with self.steps.step(f"pre-label {clip.video.name}: {', '.join(clip.prompts)}"):
-                prompts = [part for prompt in clip.prompts for part in ("--prompt", prompt)]
+                prompts = [part for prompt in labelled(clip.prompts) for part in ("--prompt", prompt)]
                 self._command("import", ["--project", str(project), *prompts, "--", str(clip.video)], env)
             after = {int(task["id"]) for task in client.list_tasks(project)}
             new = after - before
@@ -209,11 +222,9 @@ class Quickstart:
         if done.returncode != 0:
             raise SvacError(f"svac-backend {name} failed:\n{tail(log)}\n", f"All of its output is in {log}.")
 
-    def _check(
-        self, client: LabelStudioClient, title: str, clips: Sequence[Clip], backend: int, config: str
-    ) -> int:
+    def _check(self, client: LabelStudioClient, clips: Sequence[Clip], backend: int, config: str) -> int:
         report = Report()
-        tasks = [(clip, self.state.tasks[title][clip.key]) for clip in clips]
+        tasks = [(clip, self.state.tasks[self.key][clip.key]) for clip in clips]
         with self.steps.step("check the predictions"):
             check_predictions(client, tasks, report)
         with self.steps.step("check a live prediction"):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from xml.sax.saxutils import quoteattr
 
+from svac_backend.commands.configs import SHIPPED, prompt_labels
 from svac_backend.errors import SvacError
 from svac_backend.synthetic.scene import DEMO_SEEDS
 from svac_backend.synthetic.video import make_demo
@@ -14,6 +17,9 @@ from svac_backend.synthetic.video import make_demo
 DEMO_TITLE = "SVAC demo"
 DEMO_VIDEOS = 3
 DEMO_FRAMES = 48
+# The label that the shipped configs have, and colours for those beside it.
+SHIPPED_LABEL = '<Label value="object" background="#00A2FF"/>'
+COLORS = ("#FFB000", "#DC267F", "#785EF0", "#2CA02C", "#FE6100")
 
 
 @dataclass(frozen=True)
@@ -30,13 +36,45 @@ class Clip:
         return json.dumps([str(self.video), *self.prompts])
 
 
+def labelled(prompts: Sequence[str]) -> list[str]:
+    """Return the prompts, each with a label of its own, so that the editor gives each object its own colour.
+
+    The first keeps the config's label `object`; the others become `object 2: ...` unless they name a label.
+    """
+    return [
+        prompt if number == 1 or prompt_labels([prompt]) else f"object {number}: {prompt}"
+        for number, prompt in enumerate(prompts, start=1)
+    ]
+
+
+def project_config(kind: str, labels: Sequence[str]) -> str:
+    """Return a shipped labelling config whose masks know further labels.
+
+    Args:
+        kind: `brush` or `polygon`.
+        labels: names beside `object`.
+
+    Raises:
+        SvacError: the shipped configs are not there.
+    """
+    path = SHIPPED / f"{kind}_frames.xml"
+    if not path.is_file():
+        raise SvacError(f"{path} is missing.", "Get the project's folder again.")
+    tags = [
+        f'<Label value={quoteattr(label)} background="{color}"/>'
+        for label, color in zip(labels, itertools.cycle(COLORS), strict=False)
+    ]
+    # The first is that of the masks; the second one's boxes are drawn on the video.
+    return path.read_text(encoding="utf-8").replace(SHIPPED_LABEL, "\n    ".join([SHIPPED_LABEL, *tags]), 1)
+
+
 @dataclass
 class State:
     """What an earlier run left in the folder.
 
     Attributes:
-        projects: title -> id in Label Studio.
-        tasks: title -> (clip's key -> task id).
+        projects: a project's key (see `app`) -> id in Label Studio.
+        tasks: a project's key -> (clip's key -> task id).
     """
 
     path: Path
