@@ -125,6 +125,9 @@ class Predictor:
             push=call.context is None,
         )
         self._order_frames(payload, config)
+        if self._is_on_its_way(payload, call.version):
+            self.metrics.predictions.labels("queued").inc()
+            return None
         answer = self._cached(payload, call.version)
         if answer is not None:
             self.metrics.predictions.labels("cached").inc()
@@ -162,6 +165,16 @@ class Predictor:
             log.warning("task %s: job %s ended as %s: %s", call.task_id, job.id, job.state.value, job.error)
             self.metrics.predictions.labels("failed").inc()
         return None
+
+    def _is_on_its_way(self, payload: PrelabelPayload, version: str) -> bool:
+        """Whether a job will push this prediction.
+
+        It may be in the cache already, not yet pushed: Label Studio would store our answer, and then have it twice.
+        """
+        active = (JobState.QUEUED, JobState.RUNNING)
+        return payload.push and bool(
+            self.backend.engine.find(states=active, key=payload.job_key(version), limit=1)
+        )
 
     def _cached(self, payload: PrelabelPayload, version: str) -> Answer | None:
         found = rendered(

@@ -144,18 +144,23 @@ def model() -> SquareModel:
     return SquareModel()
 
 
-@pytest.fixture
-def files_root(tmp_path: Path) -> Path:
-    """Label Studio's local files, with `clip.mp4`: 12 frames of 64x48 at 10 frames/s."""
-    root = tmp_path / "files"
-    root.mkdir()
-    with av.open(str(root / "clip.mp4"), "w") as container:
+def write_clip(path: Path) -> None:
+    """Write 12 frames of 64x48 at 10 frames/s."""
+    with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for i in range(FRAMES):
             picture = np.full((HEIGHT, WIDTH, 3), 20 * i, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
         container.mux(stream.encode(None))
+
+
+@pytest.fixture
+def files_root(tmp_path: Path) -> Path:
+    """Label Studio's local files, with `clip.mp4`."""
+    root = tmp_path / "files"
+    root.mkdir()
+    write_clip(root / "clip.mp4")
     return root
 
 

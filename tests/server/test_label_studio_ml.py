@@ -75,6 +75,7 @@ def test_predictions_come_from_the_same_jobs_and_cache(adapter: Any) -> None:
     assert (payload.project_id, payload.task_id, payload.push) == ("38", "7", True)
 
     backend.predictions.put(prediction(payload, backend.model_version))
+    backend.engine.cancel(job.id)
     # The base class makes a new instance for every request.
     ((item,), nothing) = (
         adapter.SvacModel(project_id="38", label_config=CONFIG).predict([task(7), task(9)]).predictions

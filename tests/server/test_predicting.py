@@ -59,7 +59,7 @@ def test_asking_again_makes_no_second_job(client: FlaskClient, backend: Backend)
 
 def test_a_hit_is_answered_from_the_cache(client: FlaskClient, backend: Backend, worker: Any) -> None:
     predict(client, predict_body(task()))
-    worker.do(prelabel_jobs(backend)[0])
+    worker.complete(prelabel_jobs(backend)[0])
     for _ in range(2):  # rendered, then from the stored rendering
         (item,) = predict(client, predict_body(task()))
         assert set(item) == {"result", "score", "model_version"}
@@ -69,11 +69,22 @@ def test_a_hit_is_answered_from_the_cache(client: FlaskClient, backend: Backend,
     assert len(prelabel_jobs(backend)) == 1
 
 
+def test_what_a_job_is_about_to_push_is_not_answered_too(
+    client: FlaskClient, backend: Backend, worker: Any
+) -> None:
+    """Label Studio asks again while the worker sends: it would store the same prediction twice."""
+    predict(client, predict_body(task()))
+    worker.do(prelabel_jobs(backend)[0])
+    assert predict(client, predict_body(task(), text="the dog"))[0] != []  # it is in the cache
+    assert predict(client, predict_body(task())) == [[]]
+    assert len(prelabel_jobs(backend)) == 1
+
+
 def test_a_hit_is_shown_with_the_config_of_the_call(
     client: FlaskClient, backend: Backend, worker: Any
 ) -> None:
     predict(client, predict_body(task()))
-    worker.do(prelabel_jobs(backend)[0])
+    worker.complete(prelabel_jobs(backend)[0])
     predict(client, predict_body(task()))
     polygons = predict_body(task())
     polygons["label_config"] = CONFIG.replace("BrushLabels", "PolygonLabels")
@@ -176,7 +187,7 @@ def test_an_interactive_call_whose_job_fails_does_not_wait_on(
 
 def test_an_interactive_hit_needs_no_job(client: FlaskClient, backend: Backend, worker: Any) -> None:
     predict(client, predict_body(task()))
-    worker.do(prelabel_jobs(backend)[0])
+    worker.complete(prelabel_jobs(backend)[0])
     (item,) = predict(client, predict_body(task(prompt="something else"), text="the dog"))
     assert len(item["result"]) == 2
     assert len(prelabel_jobs(backend)) == 1

@@ -1,0 +1,204 @@
+"""The web process and the worker against a real Label Studio; only the model is a stand-in."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from werkzeug.serving import make_server
+
+from svac_backend.errors import SvacError
+from svac_backend.jobs.engine import JobState
+from svac_backend.jobs.worker import create_worker
+from svac_backend.labelstudio.client import LabelStudioClient
+from svac_backend.labelstudio.config import parse_config
+from svac_backend.labelstudio.local import LabelStudioServer
+from svac_backend.labelstudio.results import validate_results
+from svac_backend.server.app import create_app
+from svac_backend.server.backend import Backend
+from svac_backend.settings import Settings
+from svac_backend.store.database import Database
+from tests.integration.label_studio import label_studio
+from tests.jobs.conftest import SquareModel, write_clip
+
+__all__ = ["label_studio"]
+
+pytestmark = pytest.mark.integration
+
+BRUSH = (Path(__file__).parents[2] / "labelstudio_config" / "brush_frames.xml").read_text()
+BASIC = ("label-studio", "a password")
+
+
+@dataclass
+class Connected:
+    """A project whose backend is ours, with one task that has a video and a prompt."""
+
+    client: LabelStudioClient
+    backend: Backend
+    model: SquareModel
+    project: int
+    task: int
+    ml_backend: int
+    video: str
+
+    def until(self, condition: Callable[[], Any], seconds: float = 30) -> Any:
+        """Return the condition's first true value."""
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            jobs = [(job.kind, job.state.value, job.error) for job in self.backend.engine.find()]
+            assert time.monotonic() < deadline, f"jobs: {jobs}"
+            time.sleep(0.1)
+        return found
+
+    def idle(self) -> bool:
+        """Whether no job waits or runs."""
+        return not self.backend.engine.find(states=(JobState.QUEUED, JobState.RUNNING))
+
+
+@pytest.fixture
+def connected(label_studio: LabelStudioServer, settings: Settings, tmp_path: Path) -> Iterator[Connected]:
+    client = label_studio.client()
+    folder = label_studio.files_root / tmp_path.name
+    folder.mkdir()
+    write_clip(folder / "clip.mp4")
+    ours = settings.model_copy(
+        update={
+            "label_studio_url": label_studio.url,
+            "label_studio_api_key": SecretStr(label_studio.personal_access_token()),
+            "label_studio_files_root": label_studio.files_root,
+            "basic_auth_user": BASIC[0],
+            "basic_auth_password": SecretStr(BASIC[1]),
+            "max_body_mb": 50,
+        }
+    )
+    app = create_app(ours)
+    backend: Backend = app.extensions["svac"]
+    web = make_server("127.0.0.1", 0, app, threaded=True)
+    serving = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    serving.start()
+    model = SquareModel()
+    worker, _ = create_worker(ours, Database(ours.data_dir), load=lambda _: model)  # type: ignore[arg-type,return-value]
+    worker.start()
+
+    project = client.create_project("test of the backend", BRUSH)
+    client.allow_local_files(project, str(folder))
+    video = f"/data/local-files/?d={folder.name}/clip.mp4"
+    task = client.create_task(project, {"video": video, "fps": 10, "prompt": "the square"})
+    number = client.connect_ml_backend(project, f"http://127.0.0.1:{web.server_port}", basic_auth=BASIC)
+    yield Connected(client, backend, model, project, task, number, video)
+    worker.stop()
+    client.delete_project(project)
+    web.shutdown()
+    web.server_close()
+    backend.database.close()
+
+
+def post(connected: Connected, path: str, body: dict[str, Any]) -> httpx.Response:
+    """Post as the browser would."""
+    return httpx.post(
+        f"{connected.client.url}{path}", json=body, headers=connected.client.authorization(), timeout=60
+    )
+
+
+def test_from_the_first_click_to_masks_on_frames(connected: Connected) -> None:
+    client, backend = connected.client, connected.backend
+    (state,) = client.list_ml_backends(connected.project)
+    assert (state["state"], state["model_version"]) == ("CO", backend.model_version)
+    known = backend.connections.get(str(connected.project))
+    assert known is not None
+    assert known.access_token
+    assert parse_config(known.label_config).mask_control().name == "mask"
+
+    client.retrieve_predictions(connected.project)
+    assert len(backend.engine.find()) == 2  # frames and prelabel
+    connected.until(connected.idle)
+    assert {job.state for job in backend.engine.find()} == {JobState.DONE}
+
+    task = client.get_task(connected.task)
+    assert len(task["data"]["frames"]) == 12
+    assert (task["data"]["prompt"], task["data"]["video"]) == ("the square", connected.video)
+    frame = httpx.get(client.url + task["data"]["frames"][3], headers=client.authorization(), timeout=20)
+    assert frame.content[:2] == b"\xff\xd8"  # Label Studio may, and does, serve it
+
+    (prediction,) = client.list_predictions(connected.task)
+    assert prediction["model_version"] == backend.model_version
+    validate_results(prediction["result"], parse_config(BRUSH), frame_count=12)
+    assert len(prediction["result"]) == 6
+
+    # A task that has this version's prediction is not even asked for again.
+    client.retrieve_predictions(connected.project)
+    assert len(client.list_predictions(connected.task)) == 1
+    assert len(backend.engine.find()) == 2
+
+
+def test_a_cached_result_is_stored_at_once(connected: Connected) -> None:
+    client, backend = connected.client, connected.backend
+    client.retrieve_predictions(connected.project)
+    connected.until(connected.idle)
+    other = client.create_task(connected.project, client.get_task(connected.task)["data"])
+    client.retrieve_predictions(connected.project)
+    (prediction,) = client.list_predictions(other)
+    assert len(prediction["result"]) == 6
+    assert connected.model.calls == [["the square"]]
+    assert len(backend.engine.find(kind="prelabel")) == 1
+
+
+def test_a_typed_prompt_is_answered_in_the_editor(connected: Connected) -> None:
+    # With frames, so that no job has to cut them: that reads the task, upon which Label Studio asks for more.
+    data = {"video": connected.video, "fps": 10, "frames": [f"/f/{i}.jpg" for i in range(12)]}
+    task = connected.client.create_task(connected.project, data)
+    region = {
+        "id": "abc",
+        "from_name": "prompt",
+        "to_name": "frames",
+        "type": "textarea",
+        "value": {"text": ["the typed square"]},
+    }
+    body = {"task": task, "context": {"result": [region]}}
+    answer = post(connected, f"/api/ml/{connected.ml_backend}/interactive-annotating", body)
+    assert answer.status_code == 200
+    data = answer.json()["data"]
+    assert len(data["result"]) == 6
+    assert data["model_version"] == connected.backend.model_version
+    assert connected.model.calls == [["the typed square"]]
+    assert connected.idle()
+    assert connected.client.list_predictions(task) == []
+
+
+def test_annotations_and_training_arrive(connected: Connected) -> None:
+    client, backend = connected.client, connected.backend
+    result = [
+        {"id": "x", "from_name": "prompt", "to_name": "frames", "type": "textarea", "value": {"text": ["a"]}}
+    ]
+    post(connected, f"/api/tasks/{connected.task}/annotations/", {"result": result}).raise_for_status()
+    events = connected.until(lambda: backend.events.find(action="ANNOTATION_CREATED"))
+    assert events[0].project_id == str(connected.project)
+    assert events[0].body["annotation"]["result"][0]["value"] == {"text": ["a"]}
+    assert events[0].body["task"]["id"] == connected.task
+
+    post(connected, f"/api/ml/{connected.ml_backend}/train", {})
+    assert connected.until(lambda: backend.events.find(action="START_TRAINING"))
+    (state,) = client.list_ml_backends(connected.project)
+    assert state["state"] != "TR", state  # it does not pretend to train
+
+
+def test_versions_are_shown(connected: Connected) -> None:
+    answer = httpx.get(
+        f"{connected.client.url}/api/ml/{connected.ml_backend}/versions",
+        headers=connected.client.authorization(),
+        timeout=20,
+    )
+    assert answer.json()["versions"] == [connected.backend.model_version]
+
+
+def test_a_wrong_password_is_refused(connected: Connected) -> None:
+    (state,) = connected.client.list_ml_backends(connected.project)
+    with pytest.raises(SvacError, match="authentication"):
+        connected.client.connect_ml_backend(connected.project, state["url"], basic_auth=(BASIC[0], "wrong"))
