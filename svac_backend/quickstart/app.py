@@ -34,7 +34,7 @@ from svac_backend.quickstart.steps import Steps
 from svac_backend.video.reader import VideoReader
 
 # Beyond this many masks the editor gets slow with brush strokes; polygons are light.
-MOST_BRUSH_MASKS = 150
+MOST_BRUSH_MASKS = 100
 # What the user may choose for the model; the rest of the environment's SVAC_* belongs to another installation.
 KEPT = (
     "SVAC_MODEL",

@@ -16,7 +16,8 @@ from svac_backend.synthetic.video import make_demo
 
 DEMO_TITLE = "SVAC demo"
 DEMO_VIDEOS = 3
-DEMO_FRAMES = 48
+# Three objects on each frame stay below the 100 brush masks that the editor submits in a few seconds.
+DEMO_FRAMES = 32
 # The label that the shipped configs have, and colours for those beside it.
 SHIPPED_LABEL = '<Label value="object" background="#00A2FF"/>'
 COLORS = ("#FFB000", "#DC267F", "#785EF0", "#2CA02C", "#FE6100")
