@@ -38,7 +38,6 @@ MOST_BRUSH_MASKS = 100
 # What the user may choose for the model; the rest of the environment's SVAC_* belongs to another installation.
 KEPT = (
     "SVAC_MODEL",
-    "SVAC_MODEL_REVISION",
     "SVAC_DEVICE",
     "SVAC_DTYPE",
     "SVAC_THREADS",
