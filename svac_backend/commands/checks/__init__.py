@@ -1,0 +1,1 @@
+"""What `svac-backend doctor` looks at, one module for each place."""

@@ -1,0 +1,133 @@
+"""Checks of one Label Studio project: can it show masks, do its prompts apply, is the backend connected?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from svac_backend.commands.checks.api import DoctorClient
+from svac_backend.commands.checks.finding import Finding, failed, failure, ok, warning
+from svac_backend.commands.checks.webhooks import webhook_of
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.config import LabelConfig, parse_config
+from svac_backend.labelstudio.tasks import task_prompts
+from svac_backend.settings import Settings
+from svac_backend.svac.weights import model_version
+
+# A look at some tells what is wrong with all.
+SAMPLE = 50
+
+
+def check_project(settings: Settings, client: DoctorClient, number: int, url: str) -> Iterator[Finding]:
+    """Look at a project; nothing in it is changed.
+
+    Args:
+        settings: limits and model.
+        client: who may see it.
+        number: the project.
+        url: the backend's address for Label Studio.
+    """
+    name = f"project {number}"
+    try:
+        project = client.get_project(number)
+        config = parse_config(project.get("label_config") or "")
+        control = config.mask_control()
+    except SvacError as error:
+        yield failed(name, error)
+        return
+    labels = ", ".join(control.labels)
+    if config.video is not None and config.video.framerate is None:
+        yield warning(
+            name,
+            f"Its <Video> tag '{config.video.name}' has no framerate, so Label Studio assumes 24.",
+            'Write framerate="$fps" into it; `svac-backend import` gives tasks their true rate.',
+        )
+    else:
+        yield ok(name, f"'{project.get('title')}' shows {control.kind} masks: {labels}")
+    try:
+        yield _check_prompts(settings, client, number, config)
+        backends = client.list_ml_backends(number)
+        yield _check_model(backends, number, url)
+        yield _check_shown(settings, project, backends)
+        connected = [str(one["url"]) for one in backends if one.get("state") == "CO"]
+        if connected:
+            yield webhook_of(settings, client, number, url if url in connected else connected[0])
+    except SvacError as error:
+        yield failed(name, error)
+
+
+def _check_prompts(settings: Settings, client: DoctorClient, number: int, config: LabelConfig) -> Finding:
+    check = "prompts"
+    tasks = list(islice(client.list_tasks(number), SAMPLE))
+    if not tasks:
+        return ok(check, "there are no tasks yet")
+    problems: list[tuple[int, SvacError]] = []
+    for task in tasks:
+        try:
+            task_prompts(task["data"], config, max_chars=settings.max_prompt_chars)
+        except SvacError as error:
+            problems.append((task["id"], error))
+    if problems:
+        task_id, first = problems[0]
+        return failure(
+            check,
+            f"{len(problems)} of {len(tasks)} tasks cannot be segmented, e.g. {task_id}: {first.message}",
+            first.hint,
+        )
+    frames = config.frames.key if config.frames else "frames"
+    bare = [task["id"] for task in tasks if not task["data"].get(frames)]
+    if bare and settings.label_studio_files_root is None:
+        return warning(
+            check,
+            f"{len(bare)} of {len(tasks)} tasks have no frames to draw masks on, e.g. {bare[0]}.",
+            "Set SVAC_LABEL_STUDIO_FILES_ROOT, so that the backend can make them.",
+        )
+    return ok(check, f"those of {len(tasks)} task{'s' if len(tasks) > 1 else ''} apply")
+
+
+def _check_model(backends: list[dict[str, Any]], number: int, url: str) -> Finding:
+    check = "connected model"
+    connected = [one for one in backends if one.get("state") == "CO"]
+    if not backends:
+        return failure(
+            check,
+            "No model is connected to the project.",
+            f"In its Settings > Model, connect {url} with interactive on.",
+        )
+    if not connected:
+        lost = backends[0]
+        return failure(
+            check,
+            f"{lost.get('url')} is not connected any more ({lost.get('error_message') or 'it does not answer'}).",
+            f"Start the backend, or in the project's Settings > Model change the address to {url}.",
+        )
+    model = next((one for one in connected if str(one.get("url")).rstrip("/") == url), connected[0])
+    if not model.get("is_interactive"):
+        return warning(
+            check,
+            f"{model.get('url')} is connected without interactive preannotations: typing a prompt does nothing.",
+            "Switch them on in the project's Settings > Model.",
+        )
+    return ok(check, f"{model.get('url')} (number {model.get('id')})")
+
+
+def _check_shown(settings: Settings, project: dict[str, Any], backends: list[dict[str, Any]]) -> Finding:
+    check, shown = "shown predictions", project.get("model_version") or ""
+    try:
+        version = model_version(settings.model)
+    except SvacError as error:
+        return failed(check, error)
+    if project.get("show_collab_predictions") is False:
+        return warning(
+            check,
+            "The project does not show predictions to annotators.",
+            "Switch on 'Use predictions to prelabel tasks' in its Settings > Annotation.",
+        )
+    if shown in (version, *(str(one.get("title")) for one in backends)):
+        return ok(check, f"those of {shown}")
+    return warning(
+        check,
+        f"The editor shows those of '{shown}', not of {version}." if shown else "The editor shows none.",
+        "Choose the model in the project's Settings > Annotation.",
+    )
