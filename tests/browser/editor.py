@@ -143,24 +143,3 @@ class Editor:
         response = waiting.value
         assert response.ok, f"Submit was answered with {response.status}: {response.text()[:500]}"
         return json.loads(response.request.post_data or "{}"), response.json()
-
-
-def painted(
-    shot: NDArray[np.uint8], frame: NDArray[np.uint8], color: tuple[int, int, int]
-) -> NDArray[np.float64]:
-    """Return how much of a colour was laid over a frame.
-
-    Args:
-        shot: u8 [H, W, 3] RGB, as seen on screen.
-        frame: u8 [H, W, 3] RGB, as it is in the file.
-        color: RGB of the label.
-
-    Returns:
-        f64 [H, W]: 0 where the frame is as it was, 1 where it is wholly of the colour. Pixels of the frame
-        that already have nearly this colour give 0.
-    """
-    before = frame.astype(np.float64)
-    way = np.asarray(color, np.float64) - before
-    length = (way**2).sum(axis=2)
-    moved = ((shot.astype(np.float64) - before) * way).sum(axis=2)
-    return np.where(length > 40**2, moved / np.maximum(length, 1), 0.0)
