@@ -1,0 +1,82 @@
+"""Labelling configs and prompts as the command line takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from svac_backend.commands import configs
+from svac_backend.commands.configs import check_prompts, prompt_labels, read_config, shipped_config
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.config import parse_config
+from svac_backend.settings import Settings
+
+
+def test_shipped_config_takes_further_labels() -> None:
+    xml = shipped_config(["car", 'a "quoted" <dog> & cat', "car", "object"])
+    config = parse_config(xml)
+    assert list(config.mask_control().labels) == ["object", "car", 'a "quoted" <dog> & cat']
+    assert config == parse_config(shipped_config(["car", 'a "quoted" <dog> & cat']))
+    assert "Your labels." in xml, "the comments stay"
+    plain = parse_config(shipped_config())
+    assert plain == parse_config((configs.SHIPPED / "brush_frames.xml").read_text())
+
+
+def test_a_missing_shipped_config_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(configs, "SHIPPED", tmp_path)
+    with pytest.raises(SvacError, match="not installed"):
+        shipped_config()
+
+
+@pytest.mark.parametrize(
+    ("prompts", "labels"),
+    [
+        (["car: the red car", "the dog", " bus : b", "car: another"], ["car", "bus"]),
+        (["dog:", ": the dog", ""], []),
+        (["car: the red car\ndog: the dog"], ["car", "dog"]),
+    ],
+)
+def test_labels_of_prompts(prompts: list[str], labels: list[str]) -> None:
+    assert prompt_labels(prompts) == labels
+
+
+def test_prompts_of_a_config(settings: Settings) -> None:
+    config = parse_config(shipped_config(["car", "left: far"]))
+    wishes = check_prompts(["CAR: the red one", "left: far: a tree", "the sky"], config, settings)
+    assert [(wish.object_id, wish.label, wish.expression) for wish in wishes] == [
+        ("obj1", "car", "the red one"),
+        ("obj2", "left: far", "a tree"),
+        ("obj3", "object", "the sky"),
+    ]
+    assert [wish.expression for wish in check_prompts([], config, settings)] == ["object", "car", "left: far"]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (["dog: the dog"], "no label 'dog'"),
+        (["the sky", "the clock at 10:30"], "no label 'the clock at 10'"),
+        (["the sky\ndog: the dog"], "no label 'dog'"),
+        ([""], "is empty"),
+        (["the sky", "  \n "], "is empty"),
+        (["object:"], "is empty"),
+        (["x" * 501], "501 characters"),
+    ],
+)
+def test_prompts_that_are_refused(settings: Settings, prompts: list[str], message: str) -> None:
+    with pytest.raises(SvacError, match=message) as caught:
+        check_prompts(prompts, parse_config(shipped_config()), settings)
+    assert caught.value.hint
+
+
+def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
+    binary = tmp_path / "binary.xml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path / "missing.xml", tmp_path, binary):
+        with pytest.raises(SvacError) as caught:
+            read_config(path)
+        assert str(path) in caught.value.message
+    with_mark = tmp_path / "mark.xml"
+    with_mark.write_bytes("\ufeff<View/>".encode())
+    assert read_config(with_mark) == "<View/>"
