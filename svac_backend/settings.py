@@ -16,7 +16,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SVAC_", env_file=".env", extra="ignore")
 
     # The model
-    model: str = Field("svac-tiny", description="`svac-tiny` (embedded), or a model folder, ours or published.")
+    model: str = Field(
+        "svac-tiny", description="`svac-tiny` (embedded), or a model folder, ours or published."
+    )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="`auto`: bf16 on GPU."
