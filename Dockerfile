@@ -1,10 +1,10 @@
 # The backend: the web process (`svac-backend serve`), the worker (`svac-backend worker`) and the command line.
 #
-#   docker build -t svac-backend .                                                            CPU
-#   docker build -t svac-backend:gpu --build-arg TORCH_INDEX_URL=https://pypi.org/simple .    CUDA, from torch's wheels
+#   docker build -t svac-backend .                                        torch as pip finds it: with CUDA on x86-64
+#   docker build -t svac-backend --build-arg TORCH_INDEX_URL=ADDRESS .    torch from PyTorch's index of CPU wheels
 FROM python:3.11-slim
 
-ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX_URL=
 
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -16,7 +16,7 @@ WORKDIR /app
 # pull torchvision), then the rest without these two.
 COPY requirements.txt ./
 RUN pip install --upgrade pip setuptools wheel \
-    && pip install --index-url "$TORCH_INDEX_URL" "$(grep -o '^torch==[^ #]*' requirements.txt)" \
+    && pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$(grep -o '^torch==[^ #]*' requirements.txt)" \
     && SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps "$(grep -o '^sam2==[^ #]*' requirements.txt)" \
     && grep -v -e '^torch==' -e '^sam2==' requirements.txt > /tmp/rest.txt \
     && grep -o '^torch==[^ #]*' requirements.txt > /tmp/constraints.txt \

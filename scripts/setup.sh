@@ -11,7 +11,7 @@ Usage: ./scripts/setup.sh [options]
   --dev               also what the tests and the checks need
   --no-label-studio   leave out Label Studio (you have your own)
   --browser           make sure that a Chromium is there for the browser tests (apt-get as root, if it is missing)
-  --torch-index URL   take torch from this index, e.g. https://download.pytorch.org/whl/cpu on a machine without
+  --torch-index URL   take torch from this index, e.g. PyTorch's index of CPU wheels on a machine without
                       an NVIDIA GPU: 0.2 GB instead of about 3 GB
   -h, --help          this text
 
@@ -33,7 +33,7 @@ while [ $# -gt 0 ]; do
     --no-label-studio) label_studio=0 ;;
     --browser) browser=1 ;;
     --torch-index)
-      [ $# -ge 2 ] || die "--torch-index needs an address." "Give one, e.g. https://download.pytorch.org/whl/cpu."
+      [ $# -ge 2 ] || die "--torch-index needs an address." "Give the address of PyTorch's index of CPU wheels, which its site names."
       torch_index=$2
       shift
       ;;

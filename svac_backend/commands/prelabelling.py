@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from svac_backend.commands.projects import Project
-from svac_backend.jobs.payloads import PrelabelPayload
+from svac_backend.jobs.payloads import PrelabelPayload, label_studio_name
 from svac_backend.jobs.rendering import config_key, render
 from svac_backend.labelstudio.client import LabelStudioClient
 from svac_backend.labelstudio.results import to_prediction
@@ -143,7 +143,7 @@ class Prelabeller:
             task_data=data,
             prompts=tuple(task_prompts(data, self.project.config, max_chars=limit)),
             label_config=self.project.xml,
-            hostname=connection.hostname if connection else self.settings.label_studio_url,
+            hostname=label_studio_name(self.settings, connection),
             video_url=url,
             push=True,
         )

@@ -8,6 +8,8 @@ from typing import Any
 
 from svac_backend.errors import SvacError
 from svac_backend.masks.tracks import ObjectPrompt
+from svac_backend.settings import Settings
+from svac_backend.store.connections import ProjectConnection
 from svac_backend.store.predictions import prediction_key, video_identity
 
 PRELABEL, FRAMES = "prelabel", "frames"
@@ -19,7 +21,7 @@ class PrelabelPayload:
 
     Attributes:
         task_data: the task's `data`; never its annotations, which can be megabytes.
-        hostname: the Label Studio that sent the task, as it calls itself in /setup.
+        hostname: the Label Studio of the task, see `label_studio_name`.
         video_url: the address in `task_data` that is segmented.
         push: send the result to the task through the API.
     """
@@ -88,6 +90,17 @@ def no_files_root() -> SvacError:
         "Set SVAC_LABEL_STUDIO_FILES_ROOT to the folder that is Label Studio's LOCAL_FILES_DOCUMENT_ROOT, "
         "or make the tasks with `svac-backend import`.",
     )
+
+
+def label_studio_name(settings: Settings, connection: ProjectConnection | None) -> str:
+    """Return the name under which a project's Label Studio stands in payloads and cache keys.
+
+    With a token of our own it is the address that we call, whatever Label Studio calls itself in /setup: a video that
+    was imported before the backend was connected is then still the same video.
+    """
+    if settings.label_studio_api_key is None and connection is not None and connection.hostname:
+        return connection.hostname
+    return settings.label_studio_url
 
 
 def describe(payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,15 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+def _is_address(url: str) -> bool:
+    """Tell whether a URL names a web server; urlsplit raises on brackets and ports that make no sense."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 class Connection:
     """One Label Studio, one user. May be shared between threads.
 
@@ -72,8 +81,7 @@ class Connection:
     def __init__(self, url: str, api_key: str, timeout: float = 30.0) -> None:
         self.url = url.strip().rstrip("/")
         self.timeout = timeout
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_address(self.url):
             raise SvacError(
                 f"'{url}' is not the address of a Label Studio.",
                 "Set SVAC_LABEL_STUDIO_URL to something like http://localhost:8080.",

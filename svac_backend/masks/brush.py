@@ -88,7 +88,8 @@ def _pack(tokens: NDArray[np.int64], widths: NDArray[np.int64], total: int) -> l
     header <<= 64 - _HEADER_BITS
     stream[0] += header >> 32
     stream[1] += header & 0xFFFFFFFF
-    return list(stream.astype(">u4").tobytes()[: int(ends[-1]) // 8 + 1])
+    # The editor writes whole bytes and no more; the SDK adds an empty one where the bits end on a byte.
+    return list(stream.astype(">u4").tobytes()[: -(-int(ends[-1]) // 8)])
 
 
 def decode_brush(rle: Sequence[int] | bytes, height: int, width: int) -> NDArray[np.bool_]:

@@ -12,7 +12,14 @@ from typing import Any
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import BATCH, INTERACTIVE, JobState
-from svac_backend.jobs.payloads import FRAMES, PRELABEL, FramesPayload, PrelabelPayload, no_files_root
+from svac_backend.jobs.payloads import (
+    FRAMES,
+    PRELABEL,
+    FramesPayload,
+    PrelabelPayload,
+    label_studio_name,
+    no_files_root,
+)
 from svac_backend.jobs.rendering import cached_config, rendered
 from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.tasks import task_prompts
@@ -74,7 +81,7 @@ class Predictor:
         """
         version = self.backend.model_version
         connection = self.backend.connections.get(project_id)
-        hostname = connection.hostname if connection else self.backend.settings.label_studio_url
+        hostname = label_studio_name(self.backend.settings, connection)
         if context is not None and not context.get("result"):
             context = None
         deadline = time.monotonic() + self.backend.settings.predict_wait_s

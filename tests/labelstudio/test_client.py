@@ -49,7 +49,9 @@ def test_kinds_of_token() -> None:
         assert not wrong or wrong not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://host", "http://", "/path"])
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8080", "ftp://host", "http://", "/path", "http://[broken", "http://host:abc"]
+)
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(SvacError, match="is not the address of a Label Studio"):
         LabelStudioClient(url, LEGACY)
