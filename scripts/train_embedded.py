@@ -14,13 +14,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
+from svac_backend.svac.model import Svac
 from svac_backend.svac.weights import EMBEDDED
 from svac_backend.training.embedded.card import write_card
 from svac_backend.training.embedded.measure import measure
@@ -41,22 +41,18 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    started = time.monotonic()
     steps = Steps().scaled(scale)
     train(work, steps=steps, device=device, seed=seed)
-    from svac_backend.svac.model import Svac
-
     # Measured is what ships: the fp16 file, loaded the way users load it.
     figures = measure(
         Svac.from_pretrained(work / "model", device=device, dtype="float32"), SCENES, seeds=range(scenes)
     )
-    minutes = (time.monotonic() - started) / 60
     for kind, row in figures.items():
         print(f"{kind:12} n={row.count:4} J={row.j:5.1f} F={row.f:5.1f} chance={row.chance:5.1f}")
     (work / "figures.json").write_text(
         json.dumps({kind: vars(row) for kind, row in figures.items()}, indent=2)
     )
-    write_card(work / "model", figures, steps, minutes=minutes, device=device)
+    write_card(work / "model", figures, steps)
     if publish:
         target = EMBEDDED["svac-tiny"]
         target.mkdir(parents=True, exist_ok=True)

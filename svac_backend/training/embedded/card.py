@@ -19,9 +19,7 @@ _MEANING = {
 _MARGIN = 15.0
 
 
-def write_card(
-    folder: Path, figures: Mapping[str, Figures], steps: Steps, *, minutes: float, device: str
-) -> None:
+def write_card(folder: Path, figures: Mapping[str, Figures], steps: Steps) -> None:
     """Write `README.md` into a model folder."""
     size = (folder / "model.safetensors").stat().st_size / 1e6
     method = CONFIG.method

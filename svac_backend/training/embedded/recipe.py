@@ -67,7 +67,7 @@ class Steps:
     masks: int = 3200
     looking: int = 400
     language: int = 900
-    joint: int = 900
+    joint: int = 600
 
     def scaled(self, factor: float) -> Steps:
         """Return the same stages, shorter or longer."""
