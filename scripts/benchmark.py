@@ -20,11 +20,6 @@ SHARED_MASKS = Path(__file__).parents[1] / ".." / "shared" / "masks"
 app = typer.Typer(help="Benchmarks, each printing a table.", no_args_is_help=True, add_completion=False)
 
 
-@app.callback()
-def _group() -> None:
-    """Keep `rle` a subcommand even while it is the only one."""
-
-
 @app.command()
 def rle(
     masks: Annotated[
@@ -54,6 +49,18 @@ def rle(
         )
         table.add_row(result.task, *(f"{value:.2f}" for value in row))
     Console().print(table)
+
+
+@app.command()
+def server(
+    seconds: Annotated[float, typer.Option(min=1, help="How long to measure.")] = 10.0,
+    threads: Annotated[int, typer.Option(min=1, max=16, help="Threads that send.")] = 3,
+    rate: Annotated[float, typer.Option(min=0.1, max=50, help="Requests per second of each thread.")] = 8.0,
+) -> None:
+    """The web process: how fast it answers while the worker is busy with the model."""
+    from benchmarks import server as benchmark
+
+    Console().print(benchmark.table(benchmark.run(seconds=seconds, threads=threads, rate=rate)))
 
 
 def main() -> None:

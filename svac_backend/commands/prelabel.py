@@ -67,6 +67,8 @@ def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_fi
             f"{track.object_id} [bold]{escape(track.expression)}[/]: a mask on {len(track.masks)} of "
             f"{info.frame_count} frames, mean score {track.score:.2f}"
         )
+        if not track.masks:
+            console.print("  The model found nothing of that kind; try other words, for example a colour.")
     console.print(
         f"{info.frame_count} frames of {info.width}x{info.height} in {seconds:.1f} s "
         f"({info.frame_count / seconds:.1f} frames/s; {info.frame_count / drawn:.1f} with the overlay). "
