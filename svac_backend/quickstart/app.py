@@ -78,7 +78,9 @@ class Quickstart:
         Raises:
             SvacError: a step failed; the message says which and what to do.
         """
-        signal.signal(signal.SIGTERM, _interrupt)
+        # SIGINT too: a shell starts its background jobs with it ignored, and Ctrl-C is how this is stopped.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupt)
         started = time.monotonic()
         with ExitStack() as stack:
             stack.enter_context(locked(self.data))
