@@ -1,166 +1,174 @@
-"""Published key layouts <-> ours, and reading and writing safetensors. No pickle, no remote code.
-
-Sources: the state dicts of ByteDance/Sa2VA-* and QuanzhuNiu/SaSaSa2VA-* (InternVL2.5 with Qwen2 or InternLM2, SAM-2.0).
-"""
+"""Reading and writing model folders: safetensors only, a tensor at a time. No pickle, no remote code."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate.utils import set_module_tensor_to_device
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from svac_backend.errors import SvacError
-from svac_backend.svac.config import LanguageConfig, SvacConfig, VisionConfig, whitelisted
-from svac_backend.svac.weights import weight_files
+from svac_backend.svac import published
+from svac_backend.svac.config import SvacConfig
+from svac_backend.svac.weights import INDEX, preset_of, read_json, weight_files
 
-_SAM = "grounding_encoder.sam2_model."
-_VISION = [
-    (r"^vision_model\.embeddings\.class_embedding$", "mllm.vision_model.embeddings.cls_token"),
-    (r"^vision_model\.embeddings\.position_embedding$", "mllm.vision_model.embeddings.position_embeddings"),
-    (
-        r"^vision_model\.embeddings\.patch_embedding\.",
-        "mllm.vision_model.embeddings.patch_embeddings.projection.",
-    ),
-    (
-        r"^vision_model\.encoder\.layers\.(\d+)\.norm1\.",
-        r"mllm.vision_model.encoder.layer.\1.layernorm_before.",
-    ),
-    (
-        r"^vision_model\.encoder\.layers\.(\d+)\.norm2\.",
-        r"mllm.vision_model.encoder.layer.\1.layernorm_after.",
-    ),
-    (
-        r"^vision_model\.encoder\.layers\.(\d+)\.attn\.proj\.",
-        r"mllm.vision_model.encoder.layer.\1.attention.projection_layer.",
-    ),
-    (
-        r"^vision_model\.encoder\.layers\.(\d+)\.attn\.(q|k)_norm\.",
-        r"mllm.vision_model.encoder.layer.\1.attention.\2_norm.",
-    ),
-    (r"^vision_model\.encoder\.layers\.(\d+)\.ls([12])$", r"mllm.vision_model.encoder.layer.\1.lambda_\2"),
-    (r"^vision_model\.encoder\.layers\.(\d+)\.mlp\.", r"mllm.vision_model.encoder.layer.\1.mlp."),
-]
-_INTERNLM2 = [
-    (r"^language_model\.model\.tok_embeddings\.", "mllm.language_model.model.embed_tokens."),
-    (r"^language_model\.output\.", "mllm.language_model.lm_head."),
-    (
-        r"^language_model\.model\.layers\.(\d+)\.attention_norm\.",
-        r"mllm.language_model.model.layers.\1.input_layernorm.",
-    ),
-    (
-        r"^language_model\.model\.layers\.(\d+)\.ffn_norm\.",
-        r"mllm.language_model.model.layers.\1.post_attention_layernorm.",
-    ),
-    (
-        r"^language_model\.model\.layers\.(\d+)\.attention\.wo\.",
-        r"mllm.language_model.model.layers.\1.self_attn.o_proj.",
-    ),
-    (
-        r"^language_model\.model\.layers\.(\d+)\.feed_forward\.w1\.",
-        r"mllm.language_model.model.layers.\1.mlp.gate_proj.",
-    ),
-    (
-        r"^language_model\.model\.layers\.(\d+)\.feed_forward\.w3\.",
-        r"mllm.language_model.model.layers.\1.mlp.up_proj.",
-    ),
-    (
-        r"^language_model\.model\.layers\.(\d+)\.feed_forward\.w2\.",
-        r"mllm.language_model.model.layers.\1.mlp.down_proj.",
-    ),
-]
-_COMMON = [
-    (r"^language_model\.", "mllm.language_model."),
-    (r"^mlp1\.", "mllm.mlp1."),
-    (r"^text_hidden_fcs\.(\d+)\.", r"mllm.text_hidden_fcs.0.\1."),
-]
-_RULES = [(re.compile(pattern), target) for pattern, target in _VISION + _INTERNLM2 + _COMMON]
-_QKV = re.compile(r"^vision_model\.encoder\.layers\.(\d+)\.attn\.qkv\.(weight|bias)$")
-_WQKV = re.compile(r"^language_model\.model\.layers\.(\d+)\.attention\.wqkv\.weight$")
+Shapes = dict[str, tuple[int, ...]]
+
+_HEAD, _EMBEDDING = "mllm.language_model.lm_head.weight", "mllm.language_model.model.embed_tokens.weight"
+_MEND = "Check that weights and config.json belong together, or download the model again."
+SHARD_BYTES = 4_000_000_000
 
 
-def convert(key: str, tensor: Tensor, config: SvacConfig) -> dict[str, Tensor]:
-    """Return our keys and tensors of one published key.
+def is_published(folder: Path) -> bool:
+    """Return whether a folder is in the published layout and not in ours.
 
     Raises:
-        SvacError: the key belongs to no part of the model.
+        SvacError: its config.json can't be read.
     """
-    if key.startswith(_SAM):
-        return {"sam." + key[len(_SAM) :].replace(".g_weight", ".gamma"): tensor}
-    if match := _QKV.match(key):
-        base = f"mllm.vision_model.encoder.layer.{match[1]}.attention."
-        return {f"{base}{n}_proj.{match[2]}": part for n, part in zip("qkv", tensor.chunk(3), strict=True)}
-    if match := _WQKV.match(key):
-        language = config.language
-        groups = language.num_attention_heads // language.num_key_value_heads
-        head = language.hidden_size // language.num_attention_heads
-        packed = tensor.view(language.num_key_value_heads, groups + 2, head, -1)
-        base = f"mllm.language_model.model.layers.{match[1]}.self_attn."
-        parts = {"q": packed[:, :-2], "k": packed[:, -2], "v": packed[:, -1]}
-        return {f"{base}{n}_proj.weight": part.reshape(-1, tensor.shape[1]) for n, part in parts.items()}
-    for pattern, target in _RULES:
-        if pattern.match(key):
-            return {pattern.sub(target, key): tensor}
-    raise SvacError(
-        f"The checkpoint holds an unknown tensor {key!r}.",
-        "Use a Sa2VA or SaSaSa2VA checkpoint (InternVL2.5).",
-    )
+    return read_json(folder / "config.json").get("format") != "svac-backend"
 
 
-def convert_all(published: Iterable[tuple[str, Tensor]], config: SvacConfig) -> dict[str, Tensor]:
-    """Convert a whole published state dict."""
-    return {name: part for key, tensor in published for name, part in convert(key, tensor, config).items()}
+def read_config(folder: Path) -> SvacConfig:
+    """Read the configuration of a folder in our layout or in the published one.
+
+    The vocabulary of a published checkpoint is as large as its embedding: some config.json still have the base
+    model's, from before [SEG] was added.
+
+    Raises:
+        SvacError: it is damaged, or describes something else.
+    """
+    if not is_published(folder):
+        return SvacConfig.load(folder / "config.json")
+    config = published.read_config(read_json(folder / "config.json"), preset_of(folder))
+    shapes = tensor_shapes(folder)
+    rows = next((shapes[key][0] for key in published.EMBEDDINGS if key in shapes), config.language.vocab_size)
+    return replace(config, language=replace(config.language, vocab_size=rows))
+
+
+def tensor_shapes(folder: Path) -> Shapes:
+    """Read the header of every safetensors file of a folder; key -> shape. No weights are read.
+
+    Raises:
+        SvacError: a file is damaged, or too short for its header.
+    """
+    shapes: Shapes = {}
+    for path in weight_files(folder):
+        with _opened(path) as file:
+            for key in file.keys():  # noqa: SIM118 (safe_open is no dict)
+                shapes[key] = tuple(file.get_slice(key).get_shape())
+    return shapes
+
+
+def check(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], config: SvacConfig | None = None) -> None:
+    """Check that tensors of these names and shapes fill the module: none missing, none left over.
+
+    Args:
+        module: a `Svac`; on the meta device it costs nothing.
+        shapes: key -> shape of the file's tensors.
+        config: given for the published layout, whose keys are converted.
+
+    Raises:
+        SvacError: they do not.
+    """
+    given = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    if config is not None:
+        given = published.convert_all(given.items(), config)
+    own = module.state_dict()
+    if _HEAD not in given and _EMBEDDING in given:
+        given[_HEAD] = given[_EMBEDDING]
+    missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+    wrong = sorted(k for k in own.keys() & given.keys() if own[k].shape != given[k].shape)
+    for problem, keys in (("lacks", missing), ("has the unknown", extra), ("has another shape of", wrong)):
+        if keys:
+            raise SvacError(f"The checkpoint {problem} {len(keys)} tensor(s), for example {keys[0]}.", _MEND)
+
+
+def load(
+    module: nn.Module, folder: Path, config: SvacConfig, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Fill a module that was built without memory (`accelerate.init_empty_weights`) from a folder.
+
+    A tensor at a time goes from the file to the device: beside the model, never more than one is held. Files of mixed
+    dtypes are cast: parameters to `dtype`; buffers keep theirs, since positions lose their meaning in half precision.
+    A missing `lm_head` is the embedding, as is that of a model with tied weights.
+
+    Raises:
+        SvacError: the folder is damaged or belongs to another configuration.
+    """
+    convert = is_published(folder)
+    check(module, tensor_shapes(folder), config if convert else None)
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    tied, filled = config.language.tie_word_embeddings, set()
+    for path in weight_files(folder):
+        with _opened(path) as file:
+            for key in file.keys():  # noqa: SIM118 (safe_open is no dict)
+                tensor = file.get_tensor(key)
+                for name, part in (
+                    published.convert(key, tensor, config) if convert else {key: tensor}
+                ).items():
+                    filled.add(name)
+                    if tied and name == _HEAD:
+                        continue
+                    # A copy: what the file maps may change under us when it is written again.
+                    set_module_tensor_to_device(
+                        module, name, device, part.clone(), dtype if name in parameters else None
+                    )
+    if tied or _HEAD not in filled:
+        embedding = module.get_submodule(_EMBEDDING.rpartition(".")[0])
+        module.get_submodule(_HEAD.rpartition(".")[0]).weight = embedding.weight
+    module.to(device)  # buffers that no file holds
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy tensors into the module, casting to its dtypes; a missing lm_head takes the embedding's weights.
+    """Copy tensors that are in memory into a module, casting to its dtypes.
 
     Raises:
         SvacError: tensors are missing, too many, or of another shape.
     """
-    own = module.state_dict()
-    state = dict(state)
-    head, embedding = "mllm.language_model.lm_head.weight", "mllm.language_model.model.embed_tokens.weight"
-    if head in own and head not in state and embedding in state:
-        state[head] = state[embedding]
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    wrong = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
-    for problem, keys in (("lacks", missing), ("has the unknown", extra), ("has another shape of", wrong)):
-        if keys:
-            raise SvacError(
-                f"The checkpoint {problem} {len(keys)} tensor(s), for example {keys[0]}.",
-                "Check that weights and config.json belong together, or download the model again.",
-            )
+    check(module, {key: tuple(tensor.shape) for key, tensor in state.items()})
     with torch.no_grad():
-        for key, target in own.items():
-            target.copy_(state[key])
+        for key, target in module.state_dict().items():
+            target.copy_(state[_EMBEDDING if key == _HEAD and key not in state else key])
 
 
-def read_folder(folder: Path) -> dict[str, Tensor]:
-    """Read all safetensors files of a folder.
+def write_folder(folder: Path, state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
+    """Write weights as `model.safetensors`, or as shards with an index beyond 4 GB.
 
-    Raises:
-        SvacError: a file is damaged.
+    Files appear whole or not at all, and files of an earlier save that are not part of this one are removed. Beside
+    the model, memory for one shard is needed.
+
+    Args:
+        folder: where.
+        state: our keys; tied weights once.
+        dtype: casts floating tensors; None keeps what they have, bit for bit.
     """
-    state: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118 (safe_open is no dict)
-                    state[key] = file.get_tensor(key)
-        except (SafetensorError, OSError) as error:
-            raise SvacError(f"{path} is damaged ({error}).", "Download the model again.") from error
-    return state
+    plan = split_torch_state_dict_into_shards(
+        dict(state), filename_pattern="model{suffix}.safetensors", max_shard_size=SHARD_BYTES
+    )
+    for name, keys in plan.filename_to_tensors.items():
+        part = folder / f"{name}.part"
+        write(part, {key: state[key] for key in keys}, dtype)
+        part.replace(folder / name)
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    else:
+        (folder / INDEX).unlink(missing_ok=True)
+    for old in set(folder.glob("model*.safetensors")) - {folder / name for name in plan.filename_to_tensors}:
+        old.unlink()
 
 
 def write(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
-    """Write a safetensors file; `dtype` casts floating tensors."""
+    """Write one safetensors file; `dtype` casts floating tensors."""
     tensors = {
         key: (t.to(dtype) if dtype is not None and t.is_floating_point() else t).contiguous().cpu().clone()
         for key, t in state.items()
@@ -169,27 +177,11 @@ def write(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype | None = N
     path.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
-def published_config(folder: Path) -> SvacConfig | None:
-    """Read the `config.json` of a published checkpoint, or return None when it is one of ours.
-
-    Only known fields are taken: published files carry settings of their authors' machines.
-    """
-    data = json.loads((folder / "config.json").read_text())
-    if data.get("format") == "svac-backend":
-        return None
-    architecture = " ".join(data.get("architectures", []))
-    preset = "sasasa2va" if "SaSaSa2VA" in architecture or "sasasa2va" in folder.name.lower() else "sa2va"
-    vision, language = data.get("vision_config", {}), data.get("llm_config", {})
-    llama = "internlm2" in str(language.get("model_type", "")).lower() or "InternLM2" in str(
-        language.get("architectures")
-    )
-    base = SvacConfig(
-        vision=VisionConfig(**whitelisted(VisionConfig, vision)),
-        language=LanguageConfig(
-            **{**whitelisted(LanguageConfig, language), "architecture": "llama" if llama else "qwen2"}
-        ),
-        downsample_ratio=data.get("downsample_ratio", 0.5),
-        ps_version=data.get("ps_version", "v1"),
-    ).with_preset(preset)
-    template = data.get("template", "internlm2_chat" if llama else "phi3_chat")
-    return replace(base, method=replace(base.method, template=template))
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; a damaged one is the user's business."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise SvacError(f"{path} is damaged ({error}).", "Download the model again.") from error

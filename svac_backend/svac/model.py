@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from accelerate import init_empty_weights
+from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from svac_backend.errors import SvacError
 from svac_backend.masks.tracks import FrameMasks
-from svac_backend.svac import checkpoints, preprocess
-from svac_backend.svac.astc import clip_images
+from svac_backend.svac import checkpoints, hub, preprocess
 from svac_backend.svac.clips import ClipPlan, plan
-from svac_backend.svac.config import SvacConfig
-from svac_backend.svac.grounding import (
-    FrameFeatures,
-    build_sam,
-    decode,
-    encode_frames,
-    masks_at_size,
-    without_memory,
-)
-from svac_backend.svac.memory import MemoryTracker
+from svac_backend.svac.config import MethodConfig, SvacConfig
+from svac_backend.svac.decoding import WindowDecoder
+from svac_backend.svac.generate import GreedyWriter, objects_of
+from svac_backend.svac.grounding import build_sam
 from svac_backend.svac.mllm import Mllm
+from svac_backend.svac.original_sam import original_sam
 from svac_backend.svac.prompts import PromptBuilder
-from svac_backend.svac.weights import locate
+from svac_backend.svac.streaming import FrameFeed
+from svac_backend.svac.tokenizer_files import tokenizer_file
 from svac_backend.video.reader import VideoSource
 
 Progress = Callable[[float, str], None]
@@ -49,33 +48,47 @@ class Svac(nn.Module):
         self.tokenizer_file = tokenizer_file
         self.mllm = Mllm(config)
         self.sam = build_sam(config.sam)
+        # SAM-2 with the original mask decoder, if one was given; in a list, so that it is no part of the weights.
+        self._original_sam: list[SAM2Base] = []
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | Path, *, device: str = "auto", dtype: str = "auto"
+        cls,
+        name_or_folder: str | Path,
+        *,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
     ) -> Svac:
-        """Load an embedded model by name, or a folder in our format or in the published layout.
+        """Load an embedded model, a folder in our format or the published layout, or a hub repository.
+
+        A repository that is not here yet is downloaded. Beside the model, memory for one tensor is needed.
 
         Args:
-            name_or_folder: `svac-tiny` or a folder with config.json, tokenizer.json and safetensors.
+            name_or_folder: `svac-tiny`, a folder with config.json, a tokenizer and safetensors, or `owner/name`.
+            revision: branch, tag or commit of the repository; also written `owner/name@revision`.
             device: `auto` takes the first GPU, else the CPU.
-            dtype: `auto` is bfloat16 on a GPU and float32 on the CPU.
+            dtype: of the parameters; `auto` is bfloat16 on a GPU and float32 on the CPU.
 
         Raises:
-            SvacError: nothing is there, it is damaged, or the device is not.
+            SvacError: nothing is there, it is damaged, it can't be downloaded, or the device is not there.
         """
-        folder = locate(str(name_or_folder))
-        published = checkpoints.published_config(folder)
-        config = published or SvacConfig.load(folder / "config.json")
         target = pick_device(device)
+        folder = hub.locate_or_download(f"{name_or_folder}@{revision}" if revision else str(name_or_folder))
+        config = checkpoints.read_config(folder)
+        with init_empty_weights():
+            model = cls(config, tokenizer_file(folder))
         kind = _DTYPES.get(dtype) or (torch.bfloat16 if target.type == "cuda" else torch.float32)
-        model = cls(config, folder / "tokenizer.json")
-        state = checkpoints.read_folder(folder)
-        checkpoints.load_into(model, checkpoints.convert_all(state.items(), config) if published else state)
-        return model.to(target, kind).eval()
+        checkpoints.load(model, folder, config, target, kind)
+        return model.eval()
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """Write config.json, tokenizer.json and model.safetensors into a folder."""
+        """Write config.json, tokenizer.json and weights into a folder, in our format.
+
+        Args:
+            folder: where; made when needed.
+            dtype: casts the weights; None keeps them bit for bit.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save(folder / "config.json")
         if self.tokenizer_file.resolve() != (folder / "tokenizer.json").resolve():
@@ -83,25 +96,82 @@ class Svac(nn.Module):
         state = self.state_dict()
         if self.config.language.tie_word_embeddings:
             state.pop("mllm.language_model.lm_head.weight")
-        checkpoints.write(folder / "model.safetensors", state, dtype)
+        checkpoints.write_folder(folder, state, dtype)
 
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return self.sam.no_mem_embed.device
 
+    def run_as(self, preset: str | None = None, **changes: Any) -> Svac:
+        """Run the same weights another way.
+
+        Args:
+            preset: another preset; None keeps the model's own.
+            changes: fields of `MethodConfig`, for example `generate=True`.
+
+        Raises:
+            SvacError: there is no such preset or no such field.
+        """
+        config = self.config.with_preset(preset) if preset else self.config
+        unknown = changes.keys() - {f.name for f in fields(MethodConfig)}
+        if unknown:
+            raise SvacError(
+                f"A method has no field {sorted(unknown)[0]!r}.", "See MethodConfig for the fields it has."
+            )
+        self.config = replace(config, method=replace(config.method, **changes))
+        self.prompts = PromptBuilder(self.tokenizer_file, self.config.method, self.config.tokens_per_image)
+        return self
+
+    def use_original_sam(self, path: Path) -> Svac:
+        """Propagate (`propagation="anchor"`) with the mask decoder of the original SAM-2; the rest is the same there.
+
+        Args:
+            path: safetensors file or a folder of them, which hold `...sam_mask_decoder.*`: the original SAM-2.0's, or
+                a Sa2VA-i checkpoint, which keeps the original beside its own.
+
+        Raises:
+            SvacError: there is no such decoder, or one of another shape.
+        """
+        self._original_sam = [original_sam(self.sam, path)]
+        return self
+
+    def compile_encoders(self) -> Svac:
+        """Compile the vision tower and SAM-2's image encoder (torch.compile); for GPUs, where shapes are large."""
+        if self.device.type == "cuda":
+            self.mllm.vision_model.compile()
+            self.sam.image_encoder.compile()
+        return self
+
     @torch.inference_mode()
-    def seg_embeddings(self, video: VideoSource, clips: ClipPlan, expressions: Sequence[str]) -> Tensor:
-        """Return one embedding per expression and clip, f32 [E, N, d_model]; CSA."""
-        method, size = self.config.method, self.config.vision.image_size
-        images = [
-            preprocess.resize(image, size)
-            for frames in _clips_of_frames(video, clips)
-            for image in clip_images(frames, method.grid, compress=method.astc)
+    def seg_embeddings(
+        self,
+        video: VideoSource,
+        clips: ClipPlan,
+        expressions: Sequence[str],
+        answers: Sequence[str | None] | None = None,
+    ) -> Tensor:
+        """Return one embedding per object and clip, f32 [O, N, d_model]; CSA. See `segment` for objects."""
+        return self._objects(FrameFeed(video, clips, self.config), expressions, answers)[0]
+
+    def _objects(
+        self, feed: FrameFeed, expressions: Sequence[str], answers: Sequence[str | None] | None
+    ) -> tuple[Tensor, list[int]]:
+        """Return the objects' embeddings f32 [O, N, d_model] and the number of each object's expression."""
+        images = feed.clip_pixels()
+        visual = self.mllm.visual_tokens(preprocess.mllm_pixels(images))
+        method, num_clips = self.config.method, feed.clips.num_clips
+        prompts = [
+            self.prompts.build(text, len(images), num_clips, answer)
+            for text, answer in zip(expressions, answers or [None] * len(expressions), strict=True)
         ]
-        visual = self.mllm.visual_tokens(preprocess.mllm_pixels(np.stack(images)))
-        prompts = [self.prompts.build(text, len(images), clips.num_clips) for text in expressions]
-        return self.mllm.seg_embeddings(visual, prompts, self.prompts.context_id)
+        writer = None
+        if method.generate:
+            writer = GreedyWriter(self.prompts.seg_id, self.prompts.is_over, method.max_answer_tokens)
+        states = self.mllm.seg_states(visual, prompts, self.prompts.context_id, write=writer)
+        objects = [objects_of(state, num_clips) for state in states]
+        owners = [e for e, found in enumerate(objects) for _ in range(len(found))]
+        return torch.cat(objects), owners
 
     @torch.inference_mode()
     def segment(
@@ -109,14 +179,22 @@ class Svac(nn.Module):
         video: VideoSource,
         expressions: Sequence[str],
         *,
+        answers: Sequence[str | None] | None = None,
+        unite: bool = True,
         window: int = 16,
         progress: Progress | None = None,
     ) -> Iterator[FrameMasks]:
         """Segment what each expression names on every frame, in order.
 
+        One [SEG] per clip makes one object. A method with one clip whose answer holds several [SEG] finds several
+        objects; one without any [SEG] finds none: empty masks with the score 0.
+
         Args:
             video: where the frames come from.
-            expressions: referring expressions, one object group each.
+            expressions: referring expressions.
+            answers: for each expression the answer to force instead of the method's own, or None.
+            unite: one mask per expression, the union of its objects; False: one per object, those of the first
+                expression first. (The published evaluations look at the first object only.)
             window: frames that are held and encoded at a time.
             progress: called with a fraction 0..1 and a message.
 
@@ -127,84 +205,35 @@ class Svac(nn.Module):
             raise SvacError(
                 "There is no expression to segment.", "Describe at least one object in a few words."
             )
+        if answers is not None and (len(answers) != len(expressions) or self.config.method.generate):
+            raise SvacError(
+                "Answers can be forced for every expression, and not while the model writes its own.",
+                "Give one answer or None per expression, and leave `generate` off.",
+            )
         clips = plan(len(video), self.config.method)
+        anchors = clips.selected if self.config.method.propagation == "anchor" and clips.propagated else ()
+        feed = FrameFeed(video, clips, self.config, frozenset(anchors))
         if progress:
             progress(0.0, "reading the clips")
-        embeddings = self.seg_embeddings(video, clips, expressions)
-        clips_of: dict[int, list[int]] = {}
-        for frame, clip in clips.decode:
-            clips_of.setdefault(frame, []).append(clip)
-        memory = None
-        if clips.propagated is not None:
-            memory = MemoryTracker(
-                self.sam, len(expressions), len(video), no_object_masking=self.config.method.no_object_masking
-            )
-        for start, frames in video.windows(window):
-            small = preprocess.resize_all(list(frames), self.config.sam.image_size)
-            features = encode_frames(self.sam, preprocess.sam_pixels(small))
-            size = (frames.shape[1], frames.shape[2])
-            yield from self._decode_window(start, size, features, embeddings, clips_of, memory)
-            if progress:
-                done = start + len(frames)
-                progress(done / len(video), f"frame {done} of {len(video)}")
-
-    def _decode_window(
-        self,
-        start: int,
-        size: tuple[int, int],
-        features: FrameFeatures,
-        embeddings: Tensor,
-        clips_of: dict[int, list[int]],
-        memory: MemoryTracker | None,
-    ) -> Iterator[FrameMasks]:
-        """Decode frames x expressions of one window in one batch, or one by one where memory carries the masks."""
-        count, expressions = len(features.low), len(embeddings)
-        conditioned = [i for i in range(start, start + count) if i in clips_of]
-        results: dict[int, tuple[Tensor, Tensor]] = {}
-        if conditioned:
-            pairs = [(i, e, clip) for i in conditioned for e in range(expressions) for clip in clips_of[i]]
-            where = torch.tensor([i - start for i, _, _ in pairs], device=self.device)
-            chosen = features.take(where)
-            language = torch.stack([embeddings[e, clip] for _, e, clip in pairs]).to(chosen.low.dtype)
-            out = decode(
-                self.sam,
-                without_memory(self.sam, chosen),
-                chosen.high,
-                language,
-                no_object_masking=self.config.method.no_object_masking,
-            )
-            score = out.existence.sigmoid() * out.iou
-            for i in conditioned:
-                rows = torch.tensor([k for k, pair in enumerate(pairs) if pair[0] == i], device=self.device)
-                logits = out.logits[rows].view(expressions, -1, *out.logits.shape[1:]).mean(1)
-                results[i] = (logits, score[rows].view(expressions, -1).mean(1))
-                if memory is not None:
-                    one = features.take(torch.tensor([i - start], device=self.device))
-                    memory.condition(i, one, out.logits[rows], out.existence[rows], out.token[rows])
-        for i in range(start, start + count):
-            if i not in results:
-                if memory is None:
-                    raise SvacError(
-                        f"Frame {i} is in no clip.", "Use sampling 'uniform' or propagation 'memory'."
-                    )
-                results[i] = memory.track(i, features.take(torch.tensor([i - start], device=self.device)))
-            logits, scores = results[i]
-            masks = masks_at_size(logits, self.config.sam.image_size, *size)
-            yield FrameMasks(index=i, masks=masks.cpu().numpy(), scores=scores.float().cpu().numpy())
-
-
-def _clips_of_frames(video: VideoSource, clips: ClipPlan) -> Iterator[list[np.ndarray]]:
-    """Yield the frames of each clip; only the clip at hand is held, however long the video is."""
-    wanted = sorted(set(clips.selected))
-    stream = video.frames(wanted)
-    held: dict[int, np.ndarray] = {}
-    for number in range(clips.num_clips):
-        clip = clips.clip(number)
-        held = {i: frame for i, frame in held.items() if i >= clip[0]}
-        while clip[-1] not in held:
-            index, frame = next(stream)
-            held[index] = frame
-        yield [held[i] for i in clip]
+        embeddings, owners = self._objects(feed, expressions, answers)
+        decoder = WindowDecoder(
+            self.sam,
+            self.config,
+            clips,
+            (video.info.height, video.info.width),
+            embeddings,
+            owners if unite else range(len(owners)),
+            len(expressions) if unite else len(owners),
+            *self._original_sam,
+        )
+        if anchors:
+            decoder.condition(anchors, feed.kept(anchors))
+        with closing(feed.windows(window)) as windows:
+            for start, pixels in windows:
+                yield from decoder.window(start, pixels)
+                if progress:
+                    done = start + len(pixels)
+                    progress(done / len(video), f"frame {done} of {len(video)}")
 
 
 def pick_device(name: str) -> torch.device:

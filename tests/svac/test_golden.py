@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from svac_backend.svac import checkpoints
+from svac_backend.svac import checkpoints, published
 from svac_backend.svac.clips import plan
 from svac_backend.svac.config import LanguageConfig, SamConfig, SvacConfig, VisionConfig, whitelisted
 from svac_backend.svac.model import Svac
@@ -74,9 +74,9 @@ def golden_model(case: str) -> tuple[Svac, str]:
     # The cases' questions end with a full stop of their own.
     config = replace(config, method=replace(config.method, question="Please segment {exp}", **method))
     model = Svac(config, GOLDEN / "tokenizer" / "tokenizer.json")
-    published = weights.state_dict(f"tiny_manifest_{manifest}.json")
-    state = checkpoints.convert_all(((k, torch.from_numpy(v)) for k, v in published.items()), config)
-    checkpoints.load_into(model, state)
+    state = weights.state_dict(f"tiny_manifest_{manifest}.json")
+    ours = published.convert_all(((k, torch.from_numpy(v)) for k, v in state.items()), config)
+    checkpoints.load_into(model, ours)
     return model.eval(), expression
 
 
