@@ -21,13 +21,22 @@ HARMLESS_CONSOLE = ("favicon", "Failed to load resource", "net::ERR_", "Download
 
 IMAGE = "window.Htx.annotationStore.selected.objects.find(o => o.type === 'image')"
 SHOWS = f"i => {{ const image = {IMAGE}; return image && image.currentImage === i && image.imageIsLoaded; }}"
-# The canvas is made anew while a task loads, so it is looked up and measured in one go.
+# The picture below the canvases, with what its ancestors clip. They are made anew while a task loads, so all is
+# looked up and measured in one go.
 STAGE = f"""() => {{
-    const image = {IMAGE}, canvas = document.querySelector('canvas');
-    if (!image || !canvas) return null;
-    canvas.scrollIntoView({{block: 'nearest'}});
-    const box = canvas.getBoundingClientRect();
-    return {{x: box.x, y: box.y, width: image.stageWidth, height: image.stageHeight}};
+    const image = {IMAGE}, picture = document.querySelector('.lsf-image img');
+    if (!image || !picture) return null;
+    picture.scrollIntoView({{block: 'nearest'}});
+    const box = picture.getBoundingClientRect();
+    let right = box.right, bottom = box.bottom;
+    for (let outer = picture.parentElement; outer; outer = outer.parentElement) {{
+        if (getComputedStyle(outer).overflow === 'visible') continue;
+        const edge = outer.getBoundingClientRect();
+        right = Math.min(right, edge.right);
+        bottom = Math.min(bottom, edge.bottom);
+    }}
+    return {{x: box.x, y: box.y, width: box.width, height: box.height, zoom: image.zoomScale,
+             cut: Math.max(box.right - right, box.bottom - bottom)}};
 }}"""
 
 
@@ -115,7 +124,12 @@ class Editor:
         return path
 
     def stage(self) -> dict[str, float]:
-        """Return where the frame lies on the page: x, y, width, height in CSS pixels, once it is at rest."""
+        """Return where the frame lies on the page, once it is at rest.
+
+        Returns:
+            x, y, width, height in CSS pixels; `zoom`, 1 when the frame fits; `cut`, how many pixels of it the page
+            cuts off at its right or bottom edge.
+        """
         last: dict[str, float] | None = None
         for _ in range(60):
             now = cast(dict[str, float] | None, self.page.evaluate(STAGE))
@@ -127,7 +141,8 @@ class Editor:
 
     def frame_picture(self, width: int, height: int) -> NDArray[np.uint8]:
         """Return the frame as it is seen, masks and all: u8 [height, width, 3], scaled to this size."""
-        clip = self.stage()
+        stage = self.stage()
+        clip = {name: stage[name] for name in ("x", "y", "width", "height")}
         shot = Image.open(io.BytesIO(self.page.screenshot(clip=cast(Any, clip)))).convert("RGB")
         return np.asarray(shot.resize((width, height), Image.Resampling.BILINEAR))
 

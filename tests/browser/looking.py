@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from svac_backend.masks.rle import decode_brush
@@ -49,6 +50,13 @@ def amount_when_drawn(
             break
         editor.page.wait_for_timeout(500)
     return amount
+
+
+def assert_whole_frame_is_seen(editor: Editor) -> None:
+    """Check that nothing of the frame is cut off: an annotator could not see or correct what lies there."""
+    stage = editor.stage()
+    assert stage["zoom"] == pytest.approx(1, abs=1e-3)
+    assert stage["cut"] < 1
 
 
 def assert_same_regions(after: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]], kind: str) -> None:

@@ -22,7 +22,7 @@ from svac_backend.svac.weights import locate
 from svac_backend.synthetic.scene import DEMO_SEEDS
 from svac_backend.synthetic.video import make_demo
 from tests.browser.editor import Editor
-from tests.browser.looking import OPACITY, amount_when_drawn, assert_same_regions
+from tests.browser.looking import OPACITY, amount_when_drawn, assert_same_regions, assert_whole_frame_is_seen
 from tests.browser.tasks import CONFIGS, api
 
 FRAMES, MIDDLE = 24, 12
@@ -89,7 +89,9 @@ def test_mask_of_a_sentence_is_seen_on_its_object_and_submitted(
     assert {region["item_index"] for region in results} >= set(range(2, frames - 2))
 
     editor.open_task(imported.project, imported.task["id"])
+    assert_whole_frame_is_seen(editor)
     editor.go_to_frame(MIDDLE)
+    assert_whole_frame_is_seen(editor)
     relative = local_files_path(imported.task["data"]["frames"][MIDDLE])
     assert relative is not None
     frame = np.asarray(Image.open(Path(label_studio.files_root) / relative))

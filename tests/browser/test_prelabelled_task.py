@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.browser.editor import Editor
-from tests.browser.looking import OPACITY, amount_when_drawn, assert_same_regions
+from tests.browser.looking import OPACITY, amount_when_drawn, assert_same_regions, assert_whole_frame_is_seen
 from tests.browser.tasks import PrelabelledTask, api, prelabelled_task
 
 MIDDLE = 6
@@ -31,7 +31,9 @@ def test_prediction_is_seen_on_its_object_and_submitted_unchanged(
     assert [r["id"] for r in editor.regions()] == [r["id"] for r in task.results]
     assert [r["item_index"] for r in editor.regions()] == [r["item_index"] for r in task.results]
 
+    assert_whole_frame_is_seen(editor)
     editor.go_to_frame(MIDDLE)
+    assert_whole_frame_is_seen(editor)
     mask = task.masks[MIDDLE]
     amount = amount_when_drawn(editor, task.frames[MIDDLE], mask, OPACITY[kind])
     editor.screenshot(f"prelabelled_{kind}")
