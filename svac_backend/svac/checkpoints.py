@@ -49,7 +49,11 @@ def read_config(folder: Path) -> SvacConfig:
     if not is_published(folder):
         return SvacConfig.load(folder / "config.json")
     config = published.read_config(read_json(folder / "config.json"), preset_of(folder))
-    shapes = tensor_shapes(folder)
+    return with_vocabulary(config, tensor_shapes(folder))
+
+
+def with_vocabulary(config: SvacConfig, shapes: Mapping[str, tuple[int, ...]]) -> SvacConfig:
+    """Return the configuration with as many tokens as the published embedding has rows."""
     rows = next((shapes[key][0] for key in published.EMBEDDINGS if key in shapes), config.language.vocab_size)
     return replace(config, language=replace(config.language, vocab_size=rows))
 

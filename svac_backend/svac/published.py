@@ -175,7 +175,7 @@ def read_config(data: dict[str, Any], preset: str) -> SvacConfig:
     if language.get("use_sliding_window"):
         _refuse(language, "use_sliding_window", False)
     spoken = _language(language)
-    template = str(data.get("template") or _TEMPLATES[spoken.architecture]).replace("-", "_")
+    template: Any = str(data.get("template") or _TEMPLATES[spoken.architecture]).replace("-", "_")
     for name, value, kind in (
         ("template", template, MethodConfig),
         ("ps_version", data.get("ps_version", "v1"), SvacConfig),
