@@ -1,7 +1,8 @@
 """Configuration of a model: its architecture and how it is run. Free of torch.
 
-The presets follow `sa2va` (Sa2VA, published code), `sasasa2va` (SaSaSa2VA, published code) and `svac` (the paper
-"SVAC": ASTC and CSA, sections 3.2 to 3.4, and its README; N, m and the grid are not published).
+The presets follow `sa2va` (Sa2VA, published code), `sa2va-i` (the same weights with Sa2VA-i's inference),
+`sasasa2va` (SaSaSa2VA, published code) and `svac` (the paper "SVAC": ASTC and CSA, sections 3.2 to 3.4, and its README;
+N, m and the grid are not published).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from svac_backend.errors import SvacError
 
-Sampling = Literal["first", "uniform", "uniform_plus", "wrap_around", "wrap_around_plus"]
+Sampling = Literal["first", "linspace", "uniform", "uniform_plus", "wrap_around", "wrap_around_plus"]
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,16 @@ class MethodConfig:
         grid: rows and columns of the composite; rows x columns >= m - 1.
         sampling: which frames the MLLM sees and which clip a frame belongs to (`clips.plan`).
         propagation: `none` decodes each frame alone with its clip's [SEG]; `memory` decodes the frames that the
-            MLLM saw and propagates to the rest with SAM-2's memory (Sa2VA).
+            MLLM saw and propagates to the rest with SAM-2's memory (Sa2VA); `anchor` decodes the frames that the MLLM
+            saw without memory, gives their masks to SAM-2's memory and propagates to the rest with SAM-2's original
+            mask decoder where one is given (Sa2VA-i).
         no_object_masking: empty mask where SAM-2's object score is not positive.
         template: chat template.
         question, answer: text with `{exp}`; `answer` is `clips` ("Clip_1 [SEG], ...") or `repeat` ("[SEG][SEG].").
         answer_prefix: text before the first [SEG].
+        generate: False forces the answer above (one prefill, the same [SEG] states); True lets the language model
+            write its answer token by token.
+        max_answer_tokens: where a generated answer is cut.
     """
 
     num_clips: int = 10
@@ -97,12 +103,14 @@ class MethodConfig:
     astc: bool = True
     grid: tuple[int, int] = (3, 3)
     sampling: Sampling = "uniform"
-    propagation: Literal["none", "memory"] = "none"
+    propagation: Literal["none", "memory", "anchor"] = "none"
     no_object_masking: bool = True
     template: Literal["phi3_chat", "internlm2_chat", "qwen_chat"] = "phi3_chat"
     question: str = "Please segment {exp}."
     answer: Literal["clips", "repeat"] = "repeat"
     answer_prefix: str = "It is "
+    generate: bool = False
+    max_answer_tokens: int = 512
 
     def __post_init__(self) -> None:
         if self.num_clips < 1 or self.frames_per_clip < 1:
@@ -133,6 +141,14 @@ PRESETS: dict[str, MethodConfig] = {
         sampling="first",
         propagation="memory",
         no_object_masking=False,
+        answer_prefix="Sure, it is ",
+    ),
+    "sa2va-i": MethodConfig(
+        num_clips=1,
+        frames_per_clip=5,
+        astc=False,
+        sampling="linspace",
+        propagation="anchor",
         answer_prefix="Sure, it is ",
     ),
 }

@@ -50,9 +50,34 @@ class MemoryTracker:
         """
         self.outputs["cond_frame_outputs"][index] = self._remember(features, logits, existence, token)
 
+    def condition_masks(self, index: int, features: FrameFeatures, masks: Tensor) -> None:
+        """Remember a frame by masks that are taken as they are, as SAM-2 does with a user's masks.
+
+        Args:
+            index: 0-based frame index.
+            features: of this one frame.
+            masks: bool [E, H, W], at any size.
+        """
+        size = (self.sam.image_size, self.sam.image_size)
+        many = features.take([0] * self.num_objects)
+        scaled = F.interpolate(
+            masks[:, None].float(), size=size, mode="bilinear", align_corners=False, antialias=True
+        )
+        # SAM-2 computes in fp32 here, whatever the weights are.
+        with torch.autocast(many.low.device.type, many.low.dtype, enabled=many.low.dtype != torch.float32):
+            out = self.sam._use_mask_as_output(many.low, list(many.high), (scaled >= 0.5).float())
+        low, pointer, existence = out[3], out[5], out[6]
+        high = F.interpolate(low.float(), size=size, mode="bilinear", align_corners=False)
+        memory, position = self._encode(features, high, existence)
+        self.outputs["cond_frame_outputs"][index] = {
+            "maskmem_features": memory,
+            "maskmem_pos_enc": position,
+            "obj_ptr": pointer.to(many.low.dtype),
+        }
+
     def track(self, index: int, features: FrameFeatures) -> tuple[Tensor, Tensor]:
         """Predict the next frame from memory; returns logits f32 [E, S/4, S/4] and scores f32 [E]."""
-        many = features.take(torch.zeros(self.num_objects, dtype=torch.long, device=features.low.device))
+        many = features.take([0] * self.num_objects)
         fused = self.sam._prepare_memory_conditioned_features(
             frame_idx=index,
             is_init_cond_frame=False,
@@ -76,17 +101,24 @@ class MemoryTracker:
         """Encode a frame and its masks into a mask memory and an object pointer per object."""
         size = self.sam.image_size
         high = F.interpolate(logits[:, None], size=(size, size), mode="bilinear", align_corners=False)
+        memory, position = self._encode(features, high, existence[:, None])
+        present = (existence > 0).to(token.dtype)[:, None]
+        pointer = present * self.sam.obj_ptr_proj(token) + (1 - present) * self.sam.no_obj_ptr
+        return {"maskmem_features": memory, "maskmem_pos_enc": position, "obj_ptr": pointer}
+
+    def _encode(
+        self, features: FrameFeatures, high: Tensor, existence: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Encode logits [E, 1, S, S] into mask memories [E, 64, S/16, S/16] and their positions."""
         memory, position = self.sam._encode_new_memory(
             current_vision_feats=[_sequence(features.low).expand(-1, self.num_objects, -1)],
             feat_sizes=[features.low.shape[-2:]],
             pred_masks_high_res=high.to(features.low.dtype),
-            object_score_logits=existence[:, None],
+            object_score_logits=existence,
             is_mask_from_pts=False,
         )
-        present = (existence > 0).to(token.dtype)[:, None]
-        pointer = present * self.sam.obj_ptr_proj(token) + (1 - present) * self.sam.no_obj_ptr
         # The published code keeps mask memories in bf16, on the CPU too.
-        return {"maskmem_features": memory.bfloat16(), "maskmem_pos_enc": position, "obj_ptr": pointer}
+        return memory.bfloat16(), position
 
 
 def _sequence(maps: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Assembled from transformers' InternVL vision tower and Qwen2 or Llama (InternLM2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from transformers.models.internvl.modeling_internvl import InternVLVisionModel
 
 from svac_backend.svac.config import LanguageConfig, SvacConfig, VisionConfig
 from svac_backend.svac.prompts import PromptIds
+
+Writer = Callable[[Any, DynamicCache, PromptIds], Tensor]
 
 
 def build_vision(config: VisionConfig) -> InternVLVisionModel:
@@ -147,16 +149,31 @@ class Mllm(nn.Module):
         return self.text_hidden_fcs[0](hidden)
 
     def seg_embeddings(self, visual: Tensor, prompts: Sequence[PromptIds], context_id: int) -> Tensor:
-        """Prefill once per video and once more per expression; the answer is teacher-forced.
+        """Return the forced answers' embeddings, f32 [E, N, d_model], where all answers hold N [SEG]."""
+        return torch.stack(self.seg_states(visual, prompts, context_id))
 
-        The vision prefix and its KV cache are computed once and reused for every expression.
+    def seg_states(
+        self,
+        visual: Tensor,
+        prompts: Sequence[PromptIds],
+        context_id: int,
+        *,
+        write: Writer | None = None,
+    ) -> list[Tensor]:
+        """Prefill once per video and once more per expression.
+
+        The vision prefix and its KV cache are computed once and reused for every expression. The answer is
+        teacher-forced, which gives the same states as writing it token by token, unless `write` writes it.
 
         Args:
             visual: [n_images, tokens, H].
             prompts: E prompts that share their prefix.
+            context_id: id of the image placeholder.
+            write: given the language model, the cache and a prompt, it returns the states of its [SEG] tokens
+                and leaves the cache as long as it was.
 
         Returns:
-            f32 [E, N, d_model].
+            E tensors f32 [number of [SEG], d_model].
         """
         cache = DynamicCache(config=self.language_model.config)
         prefix = self.embed(prompts[0].prefix, visual.flatten(0, 1), context_id)[None]
@@ -164,8 +181,12 @@ class Mllm(nn.Module):
         model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
         rows = []
         for prompt in prompts:
-            suffix = self.embed(prompt.suffix, None, context_id)[None]
-            states = model(inputs_embeds=suffix, past_key_values=cache, use_cache=True).last_hidden_state[0]
-            cache.crop(-len(prompt.suffix))
-            rows.append(self.project(states[prompt.seg.to(states.device)]).float())
-        return torch.stack(rows)
+            if write is not None:
+                states = write(self.language_model, cache, prompt)
+            else:
+                suffix = self.embed(prompt.suffix, None, context_id)[None]
+                out = model(inputs_embeds=suffix, past_key_values=cache, use_cache=True).last_hidden_state[0]
+                cache.crop(-len(prompt.suffix))
+                states = out[prompt.seg.to(out.device)]
+            rows.append(self.project(states).float())
+        return rows

@@ -6,7 +6,7 @@ OpenCV's by up to 17, so PIL is what is used here; it releases the GIL, and imag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_POOL = ThreadPoolExecutor(max_workers=4, thread_name_prefix="resize")
+POOL = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="resize")
 
 
 def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -27,16 +27,11 @@ def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def resize_all(images: Sequence[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
-    """Resize n images in threads; returns u8 [n, size, size, 3]."""
-    return np.stack(list(_POOL.map(lambda image: resize(image, size), images)))
-
-
 def mllm_pixels(images: NDArray[np.uint8]) -> Tensor:
     """Normalise u8 [n, S, S, 3] for the vision tower; returns f32 [n, 3, S, S] on the CPU."""
     mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255)
+    pixels = torch.tensor(images).permute(0, 3, 1, 2).float().div_(255)
     return pixels.sub_(mean).div_(std)
 
 
@@ -47,5 +42,5 @@ def sam_pixels(images: NDArray[np.uint8]) -> Tensor:
     """
     mean = torch.tensor(IMAGENET_MEAN).bfloat16().float().view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD).bfloat16().float().view(3, 1, 1)
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255)
+    pixels = torch.tensor(images).permute(0, 3, 1, 2).float().div_(255)
     return pixels.sub_(mean).div_(std)

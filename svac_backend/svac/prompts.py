@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ _TEMPLATES = {
     "internlm2_chat": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
     "qwen_chat": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
 }
+# Where the published code's tokenizers end a text, whatever the template.
+_ENDS = ("<|im_end|>", "<|endoftext|>", "</s>")
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,22 @@ class PromptBuilder:
         """Tokenize; i64 [L]."""
         return torch.tensor(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
 
-    def build(self, expression: str, num_images: int, num_clips: int) -> PromptIds:
+    def is_over(self, answer: Sequence[int]) -> bool:
+        """Say whether generated ids end with the template's stop text or the tokenizer's own end of text."""
+        if self.tokenizer.convert_ids_to_tokens(answer[-1]) in _ENDS:
+            return True
+        # The stop text may be plain text to the tokenizer, so it is looked for in the text.
+        tail = self.tokenizer.decode(list(answer[-16:]), clean_up_tokenization_spaces=False)
+        return str(tail).endswith(_TEMPLATES[self.method.template][2])
+
+    def build(self, expression: str, num_images: int, num_clips: int, answer: str | None = None) -> PromptIds:
         """Build the ids of one expression.
+
+        Args:
+            expression: what to segment.
+            num_images: images of the prefix.
+            num_clips: [SEG] tokens of the method's own answer.
+            answer: another answer to force, without the template's end.
 
         Raises:
             SvacError: the expression is empty, or it holds a special token.
@@ -103,7 +120,8 @@ class PromptBuilder:
             )
         _, after, end = _TEMPLATES[self.method.template]
         question = self.ids(self.question(expression.strip()) + after)
-        suffix = torch.cat([question, self.ids(self.answer(num_clips) + end)])
+        forced = self.answer(num_clips) if answer is None else answer.removesuffix(end)
+        suffix = torch.cat([question, self.ids(forced + end)])
         return PromptIds(
             prefix=self.ids(self.prefix_text(num_images)),
             suffix=suffix,

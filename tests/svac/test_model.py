@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from svac_backend.errors import SvacError
+from svac_backend.svac.config import PRESETS
 from svac_backend.svac.model import Svac, pick_device
 from svac_backend.video.reader import ArrayVideo
 
@@ -36,7 +37,7 @@ def test_every_length_and_size_gives_one_mask_a_frame(
         assert ((result.scores >= 0) & (result.scores <= 1)).all()
 
 
-@pytest.mark.parametrize("preset", ["svac", "sasasa2va", "sa2va"])
+@pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_every_preset_runs(model: Svac, preset: str, tokenizer_file: Path) -> None:
     other = Svac(model.config.with_preset(preset), tokenizer_file).eval()
     assert len(list(other.segment(_video(9), ["the red circle"]))) == 9
@@ -54,41 +55,23 @@ def test_every_sampling_mode_runs_on_short_and_long_videos(
 
 def test_each_clip_is_decoded_with_its_own_embedding(model: Svac) -> None:
     """CSA: changing one clip's [SEG] embedding changes that clip's masks and no other's."""
-    video, calls = _video(20), model.seg_embeddings
+    video, objects = _video(20), model._objects
     before = np.stack([r.scores for r in model.segment(video, ["the red circle"])])
 
-    def changed(*args: object) -> torch.Tensor:
-        embeddings = calls(*args).clone()  # type: ignore[arg-type]
+    def changed(*args: Any) -> tuple[torch.Tensor, list[int]]:
+        embeddings, owners = objects(*args)
         embeddings[:, 2] += 3.0
-        return embeddings
+        return embeddings, owners
 
     try:
-        model.seg_embeddings = changed  # type: ignore[method-assign]
+        model._objects = changed  # type: ignore[method-assign]
         after = np.stack([r.scores for r in model.segment(video, ["the red circle"])])
     finally:
-        model.seg_embeddings = calls  # type: ignore[method-assign]
+        model._objects = objects  # type: ignore[method-assign]
     differs = (before != after).any(1)
     assert differs[10:15].all()
     assert not differs[:10].any()
     assert not differs[15:].any()
-
-
-def test_frames_are_streamed_and_not_held(model: Svac) -> None:
-    class Watched(ArrayVideo):
-        asked: list[int] = []  # noqa: RUF012
-
-        def windows(
-            self, size: int, start: int = 0, stop: int | None = None
-        ) -> Iterator[tuple[int, np.ndarray]]:
-            for first, frames in super().windows(size, start, stop):
-                self.asked.append(first)
-                yield first, frames
-
-    video = Watched(np.zeros((40, 16, 16, 3), np.uint8))
-    stream = model.segment(video, ["the red circle"], window=8)
-    next(stream)
-    assert video.asked == [0]
-    assert len(list(stream)) == 39
 
 
 def test_save_and_load_change_nothing(model: Svac, tmp_path: Path) -> None:

@@ -1,0 +1,181 @@
+"""Frames on their way to the model: decoded in a thread of their own, resized in others, never too many at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svac_backend.svac import preprocess
+from svac_backend.svac.astc import clip_images
+from svac_backend.svac.clips import ClipPlan
+from svac_backend.svac.config import SvacConfig
+from svac_backend.video.reader import VideoSource
+
+T = TypeVar("T")
+Image = NDArray[np.uint8]
+
+# A video that is smaller than this, decoded, is decoded once; a larger one once for its clips and once more in order.
+HELD_BYTES = 320 << 20
+# Frames that wait for their resize, and windows that wait for the model.
+_PENDING, _AHEAD = 8, 1
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: BaseException
+
+
+def prefetch(items: Iterable[T], depth: int) -> Generator[T]:
+    """Yield items that a thread makes, at most `depth` of them ahead.
+
+    An exception of the thread is raised here. Closing this generator early ends the thread and closes `items`.
+    """
+    queue: Queue[tuple[T] | _Failure | None] = Queue(depth)
+    stop = Event()
+
+    def put(item: tuple[T] | _Failure | None) -> None:
+        while not stop.is_set():
+            try:
+                queue.put(item, timeout=0.1)
+                return
+            except Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in items:
+                put((item,))
+                if stop.is_set():
+                    break
+                del item  # else it is held while the next one is made
+        except BaseException as error:  # noqa: BLE001 (raised again by the consumer)
+            put(_Failure(error))
+        else:
+            put(None)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+
+    thread = Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while (item := queue.get()) is not None:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item[0]
+            del item
+    finally:
+        stop.set()
+        while True:  # a thread that waits for room in the queue goes on at once
+            try:
+                queue.get_nowait()
+            except Empty:
+                break
+        thread.join()
+
+
+@dataclass
+class FrameFeed:
+    """The frames of one video in the two sizes that the model needs.
+
+    Call `clip_pixels` first, then `windows`. A small video is decoded once, for both.
+
+    Attributes:
+        video: where the frames come from.
+        clips: which frames the MLLM sees.
+        config: sizes, and how clips become images.
+        keep: frames whose SAM-2 pixels `kept` gives after `clip_pixels`, even of a large video.
+    """
+
+    video: VideoSource
+    clips: ClipPlan
+    config: SvacConfig
+    keep: frozenset[int] = frozenset()
+    _small: dict[int, Image] = field(default_factory=dict)
+
+    @property
+    def held(self) -> bool:
+        """Whether the video is decoded only once, its resized frames being held."""
+        info, side = self.video.info, self.config.sam.image_size
+        return len(self.video) * max(info.width * info.height, side * side) * 3 <= HELD_BYTES
+
+    def clip_pixels(self) -> Image:
+        """Return what the MLLM sees: u8 [n_images, S, S, 3], clip after clip."""
+        sam_size = self.config.sam.image_size
+        keep = frozenset(range(len(self.video))) if self.held else self.keep
+        selected = set(self.clips.selected)
+        numbers = range(self.clips.num_clips)
+        # A clip's images are made as soon as its last frame is there, and its frames dropped.
+        ends = {number: self.clips.clip(number)[-1] for number in numbers}
+        next_clip = 0
+        around: dict[int, Image] = {}
+        images: list[Future[list[Image]]] = []
+        small: dict[int, Future[Image]] = {}
+        pending: deque[Future[Image] | Future[list[Image]]] = deque()
+        frames = prefetch(self.video.frames(sorted(selected | keep)), _PENDING)
+        try:
+            for index, frame in frames:
+                if index in keep:
+                    small[index] = preprocess.POOL.submit(preprocess.resize, frame, sam_size)
+                    pending.append(small[index])
+                if index in selected:
+                    around[index] = frame
+                while next_clip in ends and ends[next_clip] == index:
+                    clip = [around[i] for i in self.clips.clip(next_clip)]
+                    images.append(preprocess.POOL.submit(self._images, clip))
+                    pending.append(images[-1])
+                    next_clip += 1
+                    if next_clip in ends:
+                        first = self.clips.clip(next_clip)[0]
+                        around = {i: held for i, held in around.items() if i >= first}
+                while len(pending) > _PENDING:
+                    pending.popleft().result()
+        finally:
+            frames.close()
+        self._small = {index: future.result() for index, future in small.items()}
+        return np.stack([image for future in images for image in future.result()])
+
+    def _images(self, clip: Sequence[Image]) -> list[Image]:
+        method = self.config.method
+        made = clip_images(clip, method.grid, compress=method.astc)
+        return [preprocess.resize(image, self.config.vision.image_size) for image in made]
+
+    def kept(self, indices: Sequence[int]) -> Image:
+        """Return the SAM-2 pixels of frames of `keep`, u8 [k, S, S, 3]."""
+        return np.stack([self._small[i] for i in indices])
+
+    def windows(self, size: int) -> Generator[tuple[int, Image]]:
+        """Yield (index of its first frame, u8 [n, S, S, 3] for SAM-2) over the whole video, n <= `size`."""
+        count = len(self.video)
+        if self.held:
+            for start in range(0, count, size):
+                yield start, self.kept(range(start, min(start + size, count)))
+            return
+        yield from prefetch(self._decoded_windows(size), _AHEAD)
+
+    def _decoded_windows(self, size: int) -> Generator[tuple[int, Image]]:
+        count, start = len(self.video), 0
+        window: list[Image] = []
+        for small in self._resized(self.video.frames(range(count))):
+            window.append(small)
+            if len(window) == size or start + len(window) == count:
+                yield start, np.stack(window)
+                start += len(window)
+                window = []
+
+    def _resized(self, frames: Iterator[tuple[int, Image]]) -> Iterator[Image]:
+        pending: deque[Future[Image]] = deque()
+        for _, frame in frames:
+            pending.append(preprocess.POOL.submit(preprocess.resize, frame, self.config.sam.image_size))
+            if len(pending) >= _PENDING:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -1,0 +1,75 @@
+"""The model run in the plainest way: one frame and one expression at a time, no cache, no batch, no window, no thread.
+
+What `Svac.segment` does to be fast must change no pixel of what comes out here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from svac_backend.svac import preprocess
+from svac_backend.svac.astc import clip_images
+from svac_backend.svac.clips import plan
+from svac_backend.svac.grounding import FrameFeatures, decode, encode_frames, without_memory
+from svac_backend.svac.memory import MemoryTracker
+from svac_backend.svac.model import Svac
+from svac_backend.video.reader import VideoSource
+
+
+@torch.inference_mode()
+def plain_masks(model: Svac, video: VideoSource, expression: str, answer: str | None = None) -> np.ndarray:
+    """Return the masks of one expression with one object, bool [T, H, W]."""
+    method, size = model.config.method, model.config.sam.image_size
+    frames = [video.frame(i) for i in range(len(video))]
+    clips = plan(len(frames), method)
+    embeddings = _embeddings(model, frames, expression, answer)
+    memory = MemoryTracker(model.sam, 1, len(frames), no_object_masking=method.no_object_masking)
+    masks = []
+    for index, frame in enumerate(frames):
+        features = _encoded(model, frame)
+        found = [clip for i, clip in clips.decode if i == index]
+        if found:
+            all_logits = []
+            for clip in found:
+                out = decode(
+                    model.sam,
+                    without_memory(model.sam, features),
+                    features.high,
+                    embeddings[clip][None],
+                    no_object_masking=method.no_object_masking,
+                )
+                all_logits.append(out.logits)
+            logits = torch.stack(all_logits).mean(0)
+            if clips.propagated is not None:
+                memory.condition(index, features, out.logits, out.existence, out.token)
+        else:
+            logits, _ = memory.track(index, features)
+        large = F.interpolate(logits[:, None], size=(size, size), mode="bilinear", align_corners=False)
+        full = F.interpolate(large, size=frame.shape[:2], mode="bilinear", align_corners=False)
+        masks.append((full[0, 0].sigmoid() > 0.5).numpy())
+    return np.stack(masks)
+
+
+def _encoded(model: Svac, frame: np.ndarray) -> FrameFeatures:
+    small = preprocess.resize(frame, model.config.sam.image_size)
+    return encode_frames(model.sam, preprocess.sam_pixels(small[None]))
+
+
+def _embeddings(model: Svac, frames: list[np.ndarray], expression: str, answer: str | None) -> torch.Tensor:
+    """[N, d_model]: vision tower an image at a time, the language model over the whole text at once."""
+    method = model.config.method
+    clips = plan(len(frames), method)
+    visual = [
+        model.mllm.visual_tokens(
+            preprocess.mllm_pixels(preprocess.resize(image, model.config.vision.image_size)[None])
+        )[0]
+        for number in range(clips.num_clips)
+        for image in clip_images([frames[i] for i in clips.clip(number)], method.grid, compress=method.astc)
+    ]
+    prompt = model.prompts.build(expression, len(visual), clips.num_clips, answer)
+    ids = torch.cat([prompt.prefix, prompt.suffix])
+    embeds = model.mllm.embed(ids, torch.cat(visual), model.prompts.context_id)
+    states = model.mllm.language_model.model(inputs_embeds=embeds[None], use_cache=False).last_hidden_state[0]
+    return model.mllm.project(states[len(prompt.prefix) + prompt.seg])
