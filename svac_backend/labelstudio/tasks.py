@@ -199,6 +199,9 @@ def _lines(text: Any, what: str) -> list[str]:
             f"{what} is not text but {type(text).__name__}.",
             'Give a sentence, a list of sentences, or {"label": "sentence"}.',
         )
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        # Halves of a character: what a shell makes of bytes that are not UTF-8.
+        raise SvacError(f"{what} holds characters that are no Unicode text.", "Write it in UTF-8.")
     lines = [" ".join(line.split()) for line in text.splitlines()]
     lines = [line for line in lines if line]
     if not lines:

@@ -213,3 +213,9 @@ def test_local_files_addresses_cannot_leave_the_root(query: str) -> None:
 def test_file_outside_the_root_has_no_address(tmp_path: Path) -> None:
     with pytest.raises(SvacError, match="not below"):
         local_files_url(tmp_path / "a.mp4", tmp_path / "files")
+
+
+@pytest.mark.parametrize("prompt", ["\udcff red", ["a", "\ud83d"], {"car": "\ud83d"}])
+def test_bytes_that_are_no_text_are_refused(config: LabelConfig, prompt: Any) -> None:
+    with pytest.raises(SvacError, match="no Unicode text"):
+        task_prompts({"prompt": prompt}, config, max_chars=50)
