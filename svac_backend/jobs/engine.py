@@ -5,12 +5,14 @@ Torch-free: the web process imports it. `jobs.local` is the engine for one machi
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from svac_backend.errors import JobCancelled
+from svac_backend.store.database import StoreError
 from svac_backend.store.jobs import Job, JobState
 
 __all__ = [
@@ -30,6 +32,8 @@ INTERACTIVE = 10
 
 # A job's row is written at most this often, in seconds; a model reports every frame.
 REPORT_INTERVAL_S = 0.25
+
+log = logging.getLogger(__name__)
 
 
 class JobInterrupted(Exception):
@@ -130,7 +134,12 @@ class JobContext:
         if now - then < REPORT_INTERVAL_S and message == said:
             return
         self._last = (now, message)
-        current = self._report(min(1.0, max(0.0, fraction)), message)
+        try:
+            current = self._report(min(1.0, max(0.0, fraction)), message)
+        except StoreError as error:
+            # Work that goes well is not given up for a line about it; its end is stored, or it runs again.
+            log.warning("job %s: its progress is not stored: %s", self.job.id, error)
+            return
         if current is None:
             raise JobInterrupted("another worker has the job")
         if current.cancel_requested:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -108,7 +109,11 @@ class LocalEngine:
 
     def _enqueue(self, job: Job) -> None:
         lane = LIGHT_LANE if job.kind in LIGHT_KINDS else MODEL_LANE
-        self.lanes[lane].enqueue(self._tasks[lane].s(job.id, priority=job.priority))
+        try:
+            self.lanes[lane].enqueue(self._tasks[lane].s(job.id, priority=job.priority))
+        except sqlite3.Error as error:
+            # The job is in the database, and the worker looks there every few seconds.
+            log.error("job %s is not on the queue yet (%s)", job.id, error)
 
     def _execute(self, job_id: str) -> None:
         if self._run is None:

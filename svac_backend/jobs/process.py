@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from svac_backend.jobs.engine import Handler
 from svac_backend.jobs.local import LEASE_S, LocalEngine
 from svac_backend.jobs.runner import Runner
+from svac_backend.store.database import StoreError
 
 # Within docker's 10 s between SIGTERM and SIGKILL.
 GRACE_S = 8.0
@@ -84,8 +85,11 @@ class WorkerProcess:
         deadline = time.monotonic() + grace_s
         for thread in [thread for consumer in self._consumers for _, thread in consumer.worker_threads]:
             thread.join(max(0.0, deadline - time.monotonic()))
-        self.runner.release_active()
-        self.engine.workers.leave(self.id)
+        try:
+            self.runner.release_active()
+            self.engine.workers.leave(self.id)
+        except StoreError as error:
+            log.error("its jobs go back when their lease has ended: %s", error)
         log.info("worker %s has stopped", self.id)
 
     def _beat(self) -> None:
@@ -101,5 +105,7 @@ class WorkerProcess:
                 self._beat()
                 if beats % 2 == 0:
                     self.engine.recover(self._lease_s)
+            except StoreError as error:
+                log.error("no heartbeat, trying on: %s", error)
             except SQLAlchemyError:
                 log.exception("the database does not take the heartbeat; trying on")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from svac_backend.errors import JobCancelled, SvacError
 from svac_backend.jobs.engine import Handler, Job, JobContext, JobInterrupted, JobState
+from svac_backend.store.database import StoreError
 from svac_backend.store.jobs import JobStore
 
 log = logging.getLogger(__name__)
@@ -34,14 +35,18 @@ class Runner:
         """Claim and do a job; nothing happens when it is not waiting any more. Never raises for a bad job."""
         if self.stopping.is_set():
             return
-        job = self.store.claim(job_id, self.worker_id)
-        if job is None:
-            return
-        self._active[job.id] = job
         try:
-            self._do(job)
-        finally:
-            self._active.pop(job.id, None)
+            job = self.store.claim(job_id, self.worker_id)
+            if job is None:
+                return
+            self._active[job.id] = job
+            try:
+                self._do(job)
+            finally:
+                self._active.pop(job.id, None)
+        except StoreError as error:
+            # Not claimed, or its end not stored: `LocalEngine.recover` brings it back.
+            log.error("job %s will run again: %s", job_id, error)
 
     @property
     def active_ids(self) -> list[str]:

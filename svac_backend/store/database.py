@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from svac_backend.errors import SvacError
@@ -19,6 +19,10 @@ from svac_backend.store.tables import SCHEMA_VERSION, Base
 
 FILE_NAME = "svac.db"
 BUSY_TIMEOUT_S = 15.0
+
+
+class StoreError(SvacError):
+    """The database cannot be used now: it is locked for long, its disk is full, or its file is damaged."""
 
 
 class Database:
@@ -57,19 +61,37 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """Yield a session that only reads."""
-        with Session(self.engine) as session:
+        """Yield a session that only reads.
+
+        Raises:
+            StoreError: the database cannot be used now.
+        """
+        with self._translated(), Session(self.engine) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """Yield a session that holds the write lock; commits at the end, rolls back on an exception."""
-        with Session(self._writer) as session, session.begin():
+        """Yield a session that holds the write lock; commits at the end, rolls back on an exception.
+
+        Raises:
+            StoreError: the database cannot be used now; nothing was changed.
+        """
+        with self._translated(), Session(self._writer) as session, session.begin():
             yield session
 
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except DatabaseError as error:
+            # Of the other kinds, such as a constraint that is violated, the code is to blame, not the file.
+            if type(error) not in (DatabaseError, OperationalError):
+                raise
+            raise _unusable(self.path, error.orig or error) from error
 
     def _prepare(self) -> None:
         with Session(self._writer) as session, session.begin():
@@ -96,11 +118,13 @@ def unpack(blob: bytes) -> Any:
     return json.loads(zlib.decompress(blob))
 
 
-def _unusable(path: Path, error: BaseException) -> SvacError:
-    return SvacError(
-        f"The database {path} cannot be used: {error}.",
-        "Set SVAC_DATA_DIR to a folder on a local disk that this user may write to.",
-    )
+def _unusable(path: Path, error: BaseException) -> StoreError:
+    hint = "Set SVAC_DATA_DIR to a folder on a local disk that this user may write to."
+    if "locked" in str(error):
+        hint = "End the other program that holds it, such as a database browser or a backup, and try again."
+    elif "full" in str(error):
+        hint = "Make room on its disk, and try again."
+    return StoreError(f"The database {path} cannot be used: {error}.", hint)
 
 
 def _on_connect(connection: sqlite3.Connection, _: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
+from contextlib import closing
 
 import pytest
 from sqlalchemy import text
@@ -127,3 +129,17 @@ def test_another_process_sees_the_same_queue(engine: LocalEngine, settings: Sett
 def test_the_queue_is_not_flushed_for_each_message(engine: LocalEngine) -> None:
     (level,) = engine.lanes[MODEL_LANE].storage.conn.execute("PRAGMA synchronous").fetchone()
     assert level == 1  # NORMAL
+
+
+def test_a_queue_that_cannot_be_written_loses_no_job(
+    engine: LocalEngine, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.lanes[MODEL_LANE].storage.conn.execute("PRAGMA busy_timeout = 20")
+    with closing(sqlite3.connect(settings.data_dir / "queue.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        job = engine.submit("prelabel", {}, "k")
+        other.execute("ROLLBACK")
+    assert "not on the queue yet" in caplog.text
+    assert drain(engine) == []
+    engine.recover(lease_s=30)
+    assert drain(engine) == [job.id]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import Job, JobContext, JobState
 from svac_backend.jobs.runner import Runner
+from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.jobs import JobStore
 
@@ -120,3 +125,46 @@ def test_a_job_that_does_not_stop_is_given_back_and_its_late_result_refused(
     assert (after.state, after.result) == (JobState.QUEUED, None)
     assert "another worker has it" in caplog.text
     assert runner.active_ids == []
+
+
+@pytest.fixture
+def lock(settings: Settings, store: JobStore) -> Iterator[sqlite3.Connection]:
+    """Another program that can hold the database; what waits for it gives up at once."""
+    event.listen(store.database.engine, "connect", lambda c, _: c.execute("PRAGMA busy_timeout = 20"))
+    store.database.close()  # connections made from now on have the short timeout
+    with closing(sqlite3.connect(settings.data_dir / "svac.db", isolation_level=None)) as other:
+        yield other
+
+
+def test_work_goes_on_while_its_progress_cannot_be_stored(
+    store: JobStore, lock: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(context: JobContext) -> dict[str, Any]:
+        lock.execute("BEGIN IMMEDIATE")
+        context.progress(0.5, "half")
+        lock.execute("ROLLBACK")
+        return {"n": 1}
+
+    job = run(store, work)
+    assert (job.state, job.result) == (JobState.DONE, {"n": 1})
+    assert "locked" in caplog.text
+
+
+def test_a_job_whose_end_cannot_be_stored_runs_again(store: JobStore, lock: sqlite3.Connection) -> None:
+    def work(context: JobContext) -> dict[str, Any]:
+        lock.execute("BEGIN IMMEDIATE")
+        return {"n": 1}
+
+    job = run(store, work)
+    lock.execute("ROLLBACK")
+    assert job.state is JobState.RUNNING
+    assert [again.id for again in store.recover(lease_s=-1, max_attempts=3)] == [job.id]
+
+
+def test_a_job_that_cannot_be_claimed_stays_queued(store: JobStore, lock: sqlite3.Connection) -> None:
+    job, _ = store.submit("work", {}, "k")
+    lock.execute("BEGIN IMMEDIATE")
+    Runner(store, {"work": lambda _: {}}, "w").run(job.id)
+    lock.execute("ROLLBACK")
+    (after,) = store.find()
+    assert (after.state, after.attempts) == (JobState.QUEUED, 0)

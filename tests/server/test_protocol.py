@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from svac_backend.server.backend import Backend
+from svac_backend.settings import Settings
 from svac_backend.svac.weights import model_version
 from tests.server.bodies import CONFIG, predict_body, task
 
@@ -196,3 +199,20 @@ def test_answers_are_one_item_for_each_task_in_order(client: FlaskClient) -> Non
     answer = client.post("/predict", json=predict_body(task(7), task(8, prompt=""), task(9)))
     assert answer.status_code == 200
     assert json.loads(answer.data) == {"results": [[], [], []]}
+
+
+def test_a_locked_database_is_said_and_no_crash(
+    make: Callable[..., Flask], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("svac_backend.store.database.BUSY_TIMEOUT_S", 0.05)
+    client = make().test_client()
+    with closing(sqlite3.connect(settings.data_dir / "svac.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for path, body in (("/webhook", {"action": "A"}), ("/predict", predict_body(task()))):
+            response = client.post(path, json=body)
+            assert response.status_code == 503
+            assert "locked" in response.get_json()["error"]
+            assert "other program" in response.get_json()["hint"]
+        assert client.get("/health").status_code == 200
+        other.execute("ROLLBACK")
+    assert client.post("/webhook", json={"action": "A"}).status_code == 201

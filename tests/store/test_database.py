@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from svac_backend.errors import SvacError
-from svac_backend.store.database import Database, pack, unpack
+from svac_backend.store.database import Database, StoreError, pack, unpack
 from svac_backend.store.events import EventStore
 from svac_backend.store.tables import SCHEMA_VERSION
 
@@ -100,3 +101,36 @@ def test_processes_write_at_the_same_time(tmp_path: Path) -> None:
 def test_pack_round_trip() -> None:
     data = {"text": "ü\ud7ff", "list": [1, 2.5, None, True]}
     assert unpack(pack(data)) == data
+
+
+def test_a_database_that_another_program_holds_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("svac_backend.store.database.BUSY_TIMEOUT_S", 0.05)
+    events = EventStore(Database(tmp_path))
+    with sqlite3.connect(tmp_path / "svac.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="database is locked") as caught:
+            events.add("A", "1", b"{}")
+        assert "other program" in caught.value.hint
+        assert events.counts() == {}  # reading goes on
+        other.execute("ROLLBACK")
+    events.add("A", "1", b"{}")
+    assert events.counts() == {"A": 1}
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    with database.write() as session:  # SQLite's own limit says the same as a disk that is full
+        pages = session.execute(text("PRAGMA page_count")).scalar_one()
+        session.execute(text(f"PRAGMA max_page_count = {pages}"))
+    with pytest.raises(StoreError, match="full") as caught:
+        EventStore(database).add("A", "1", bytes(range(256)) * 4000)
+    assert "Make room" in caught.value.hint
+    assert EventStore(database).counts() == {}
+
+
+def test_a_mistake_of_the_code_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    with pytest.raises(IntegrityError), database.write() as session:
+        session.execute(text("INSERT INTO events (action) VALUES (NULL)"))
