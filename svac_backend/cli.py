@@ -1,4 +1,4 @@
-"""The command line: `svac-backend prelabel | import | serve | worker | doctor`."""
+"""The command line: `svac-backend prelabel | import | serve | worker | doctor | evaluate | models`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,14 @@ main = typer.Typer(
     pretty_exceptions_show_locals=False,
     add_completion=False,
 )
+models = typer.Typer(help="List, download, verify and remove models.", no_args_is_help=True)
+main.add_typer(models, name="models")
 console = Console(stderr=True, highlight=False)
 
+ModelName = Annotated[
+    str | None,
+    typer.Argument(help="`owner/name[@revision]`, a folder, or an embedded model; default: SVAC_MODEL."),
+]
 Prompts = Annotated[
     list[str] | None,
     typer.Option(
@@ -104,6 +110,74 @@ def doctor(
     from svac_backend.commands.doctor import run
 
     raise typer.Exit(run(get_settings(), backend_url, project))
+
+
+@main.command()
+def evaluate(
+    dataset: Annotated[str, typer.Option(help="mevis, ref-youtube-vos, ref-davis17 or revos.")],
+    root: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    split: Annotated[
+        str | None, typer.Option(help="Default: the one that papers report, e.g. valid_u.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for predictions and results; default: out/<dataset>-<split>.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; one is used on a GPU.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many videos only.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Score the predictions of this folder; predict nothing.")
+    ] = None,
+    zip_: Annotated[bool, typer.Option("--zip", help="Also write submission.zip.")] = False,
+) -> None:
+    """Measure the model on a benchmark: predictions, J and F, and a report; it goes on where it was stopped."""
+    from svac_backend.commands.evaluate import run
+
+    run(
+        get_settings(),
+        dataset,
+        root,
+        split=split,
+        out=out,
+        workers=workers,
+        limit=limit,
+        predictions=predictions,
+        zipped=zip_,
+    )
+
+
+@models.command("list")
+def models_list() -> None:
+    """Show the models that are here, and the published ones that could be."""
+    from svac_backend.commands.models import show
+
+    show(get_settings())
+
+
+@models.command("download")
+def models_download(name: ModelName = None) -> None:
+    """Download a model from the hub; files that are here already are kept."""
+    from svac_backend.commands.models import download
+
+    download(name or get_settings().model)
+
+
+@models.command("verify")
+def models_verify(name: ModelName = None) -> None:
+    """Check every file's hash, every tensor's header, and that weights, config and tokenizer belong together."""
+    from svac_backend.commands.models import verify
+
+    verify(name or get_settings().model)
+
+
+@models.command("remove")
+def models_remove(
+    name: Annotated[str, typer.Argument(help="`owner/name[@revision]`; without a revision all of them.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete a downloaded model from the hub's cache."""
+    from svac_backend.commands.models import remove
+
+    remove(name, yes=yes)
 
 
 def get_settings() -> Settings:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -17,7 +17,12 @@ class Settings(BaseSettings):
 
     # The model
     model: str = Field(
-        "svac-tiny", description="`svac-tiny` (embedded), or a model folder, ours or published."
+        "svac-tiny",
+        description="`svac-tiny` (embedded), a model folder, ours or published, or a hub repository: `owner/name`.",
+    )
+    model_revision: str | None = Field(
+        None,
+        description="Branch, tag or commit of the hub repository; pin a commit so that masks never change.",
     )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -72,6 +77,13 @@ class Settings(BaseSettings):
     frame_quality: int = Field(90, ge=1, le=100, description="JPEG quality of the editor's frames.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
+
+    @model_validator(mode="after")
+    def _pin_model(self) -> Self:
+        """Let `model` name the revision, too: `owner/name@revision`, so that all who ask for it mean the same."""
+        if self.model_revision and "@" not in self.model:
+            self.model = f"{self.model}@{self.model_revision}"
+        return self
 
 
 @lru_cache(maxsize=1)

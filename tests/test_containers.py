@@ -41,6 +41,7 @@ TOOL_VARIABLES = {
     "PYTHONUNBUFFERED": "Python",
     "TORCH_INDEX_URL": "a build argument of the Dockerfile",
     "COMPOSE_PROFILES": "docker compose",
+    "HF_HOME": "huggingface_hub",
 }
 
 

@@ -41,7 +41,7 @@ def test_commands_that_are_named_exist(document: Path) -> None:
 
     known = {
         command.name or command.callback.__name__ for command in main.registered_commands if command.callback
-    }
+    } | {group.name for group in main.registered_groups}
     named = set(re.findall(r"svac-backend ([a-z]+)", document.read_text()))
     assert named <= known
 

@@ -5,17 +5,22 @@ huggingface_hub does the work and is set by its own variables: HF_HOME, HF_TOKEN
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import CachedRepoInfo, constants, scan_cache_dir, snapshot_download
 from huggingface_hub.errors import (
+    CacheNotFound,
+    DryRunError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
@@ -76,7 +81,9 @@ def locate_or_download(name_or_folder: str, progress: Progress | None = None) ->
 
 
 def download(repository: str, revision: str | None = None, *, progress: Progress | None = None) -> Path:
-    """Download a repository's weights, configuration and tokenizer into the hub's cache; begun files are resumed.
+    """Download a repository's weights, configuration and tokenizer into the hub's cache.
+
+    A connection that breaks is resumed where it broke; when all tries fail, the files that are complete are kept.
 
     Args:
         repository: `owner/name`.
@@ -97,7 +104,10 @@ def download(repository: str, revision: str | None = None, *, progress: Progress
         "ignore_patterns": list(IGNORED),
     }
     with _explained(name):
-        files = snapshot_download(**arguments, dry_run=True)
+        try:
+            files = snapshot_download(**arguments, dry_run=True, tqdm_class=_bar(_silent, 0))
+        except DryRunError as error:
+            raise error.__cause__ or error from None
         if not any(file.filename.endswith(".safetensors") for file in files):
             raise SvacError(
                 f"{name} has no weights in the safetensors format.",
@@ -110,6 +120,89 @@ def download(repository: str, revision: str | None = None, *, progress: Progress
         folder = Path(snapshot_download(**arguments, tqdm_class=_bar(report, total)))
         report(total, total)
     return folder
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """A revision of a repository in the hub's cache.
+
+    Attributes:
+        repository: `owner/name`.
+        refs: branches and tags that it was downloaded as.
+        commit: 40 hex digits.
+        folder: where its files are.
+        size: bytes of its files.
+    """
+
+    repository: str
+    refs: tuple[str, ...]
+    commit: str
+    folder: Path
+    size: int
+
+
+def downloaded() -> list[Downloaded]:
+    """Return the revisions of models in the hub's cache that could be this project's, by name."""
+    found = [
+        Downloaded(
+            repo.repo_id, tuple(sorted(rev.refs)), rev.commit_hash, rev.snapshot_path, rev.size_on_disk
+        )
+        for repo in _cached_models()
+        for rev in repo.revisions
+        if (rev.snapshot_path / "config.json").is_file() and any(rev.snapshot_path.glob("*.safetensors"))
+    ]
+    return sorted(found, key=lambda one: (one.repository, one.commit))
+
+
+def remove(repository: str, revision: str | None = None) -> int:
+    """Delete a repository from the hub's cache, or one revision of it; returns the bytes that became free.
+
+    Args:
+        repository: `owner/name`.
+        revision: branch, tag or commit; None is all that was downloaded.
+
+    Raises:
+        SvacError: it is not there.
+    """
+    commits = [
+        rev.commit_hash
+        for repo in _cached_models()
+        if repo.repo_id == repository
+        for rev in repo.revisions
+        if revision is None or revision in rev.refs or rev.commit_hash.startswith(revision)
+    ]
+    if not commits:
+        raise SvacError(
+            f"{repository}{f'@{revision}' if revision else ''} is not in {constants.HF_HUB_CACHE}.",
+            "See what is there with: svac-backend models list",
+        )
+    plan = scan_cache_dir(constants.HF_HUB_CACHE).delete_revisions(*commits)
+    plan.execute()
+    return plan.expected_freed_size
+
+
+def _cached_models() -> list[CachedRepoInfo]:
+    try:
+        return [repo for repo in scan_cache_dir(constants.HF_HUB_CACHE).repos if repo.repo_type == "model"]
+    except CacheNotFound:
+        return []
+
+
+def is_intact(path: Path) -> bool | None:
+    """Return whether a downloaded file has the hash that the hub gave it, or None where that is not known.
+
+    The cache keeps a file under its hash: SHA-256 for large files (LFS), git's own SHA-1 for others.
+    """
+    name = path.resolve().name
+    if not path.is_symlink() or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", name):
+        return None
+    digest = hashlib.sha256() if len(name) == 64 else hashlib.sha1(usedforsecurity=False)
+    if len(name) == 40:
+        digest.update(f"blob {path.stat().st_size}\0".encode())
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest() == name
 
 
 def _check_disk(name: str, needed: int) -> None:
@@ -164,6 +257,10 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__).rstrip(".")
+
+
+def _silent(done: int, total: int) -> None:
+    """Report nothing."""
 
 
 def _logged(name: str, every_s: float = 15.0) -> Progress:

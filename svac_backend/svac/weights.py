@@ -53,7 +53,8 @@ def locate(name_or_folder: str) -> Path:
             f"The model {name_or_folder} is not downloaded yet.",
             f"The worker downloads it when it starts; or run: svac-backend models download {name_or_folder}",
         )
-    if name_or_folder.partition("@")[0] in EMBEDDED or Path(name_or_folder.rpartition("@")[0]).is_dir():
+    base, at, _ = name_or_folder.rpartition("@")
+    if at and (base in EMBEDDED or Path(base).is_dir()):
         raise SvacError(
             f"{name_or_folder!r} has a revision, which only hub repositories have.",
             "Unset SVAC_MODEL_REVISION.",
