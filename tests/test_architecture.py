@@ -26,6 +26,7 @@ LAYERS = {
     "synthetic": 2,
     "pipeline": 2,
     "labelstudio": 2,
+    "evaluation": 2,
     "store": 2,
     "training": 3,
     "jobs": 4,

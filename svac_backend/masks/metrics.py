@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import zip_longest
 from math import ceil, hypot
 
@@ -21,6 +22,8 @@ from svac_backend.masks.brush import check_mask
 
 BOUNDARY_TOLERANCE = 0.008
 """Largest distance between matching boundaries, as a share of the image's diagonal."""
+
+_LARGEST_DISC = 14
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,15 @@ def boundary_f(
             "Give a share of the diagonal, such as 0.008.",
         )
     reach = ceil(tolerance * hypot(*truth.shape))
-    window = _window(prediction, truth, reach)
+    window = _window(prediction, truth)
     if window is None:
         return 1.0
-    found, expected = _boundary(prediction)[window], _boundary(truth)[window]
-    found_count, expected_count = int(np.count_nonzero(found)), int(np.count_nonzero(expected))
+    found, expected = _boundary(prediction[window]), _boundary(truth[window])
+    found_count, expected_count = cv2.countNonZero(found), cv2.countNonZero(expected)
     if not found_count or not expected_count:
         return float(found_count == expected_count)
-    precision = np.count_nonzero(found & _within(expected, reach)) / found_count
-    recall = np.count_nonzero(expected & _within(found, reach)) / expected_count
+    precision = cv2.countNonZero(found & _within(expected, reach)) / found_count
+    recall = cv2.countNonZero(expected & _within(found, reach)) / expected_count
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
@@ -127,33 +130,48 @@ def j_and_f(predictions: Iterable[NDArray[np.bool_]], truths: Iterable[NDArray[n
     return SequenceScore(per_frame[:, 0], per_frame[:, 1])
 
 
-def _boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the pixels that differ from their right, lower or lower right neighbour, bool [H, W].
+def _boundary(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return the pixels that differ from their right, lower or lower right neighbour, u8 [H, W] of 0 and 1.
 
     Pixels of the last row and column have only the neighbours within the image.
     """
-    boundary = np.zeros_like(mask)
-    boundary[:, :-1] |= mask[:, :-1] ^ mask[:, 1:]
-    boundary[:-1] |= mask[:-1] ^ mask[1:]
-    boundary[:-1, :-1] |= mask[:-1, :-1] ^ mask[1:, 1:]
+    inside = mask.view(np.uint8)
+    boundary = np.zeros_like(inside)
+    boundary[:, :-1] |= inside[:, :-1] ^ inside[:, 1:]
+    boundary[:-1] |= inside[:-1] ^ inside[1:]
+    boundary[:-1, :-1] |= inside[:-1, :-1] ^ inside[1:, 1:]
     return boundary
 
 
-def _within(boundary: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
-    """Return the pixels at most `reach` pixels away from a boundary, bool [H, W]."""
-    away = (~boundary).view(np.uint8)
-    return np.asarray(cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= reach)
+def _within(boundary: NDArray[np.uint8], reach: int) -> NDArray[np.uint8]:
+    """Return the pixels at most `reach` pixels away from a boundary, u8 [H, W] of 0 and 1.
+
+    Both ways give the same pixels. Dilation costs as much as its disc has pixels, a distance transform the same for
+    every reach: it is the faster one on large pictures only.
+    """
+    if reach <= _LARGEST_DISC:
+        return np.asarray(cv2.dilate(boundary, _disc(reach)), dtype=np.uint8)
+    distance = cv2.distanceTransform(1 - boundary, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance <= reach).view(np.uint8)
 
 
-def _window(a: NDArray[np.bool_], b: NDArray[np.bool_], margin: int) -> tuple[slice, slice] | None:
-    """Return the rows and columns outside of which both masks are empty; None if both are wholly empty."""
+@lru_cache(maxsize=_LARGEST_DISC)
+def _disc(radius: int) -> NDArray[np.uint8]:
+    """Return the pixels at most `radius` away from the middle one, u8 [2 radius + 1, 2 radius + 1] of 0 and 1."""
+    squares = np.arange(-radius, radius + 1) ** 2
+    return np.asarray(squares[:, None] + squares <= radius**2).view(np.uint8)
+
+
+def _window(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[slice, slice] | None:
+    """Return the rows and columns that hold every boundary of both masks; None if both are wholly empty.
+
+    A boundary lies on a mask or on the pixel left of it, above it, or both.
+    """
     left, top, width, height = cv2.boundingRect((a | b).view(np.uint8))
     if not width:
         return None
-    return (
-        slice(max(top - margin - 1, 0), top + height + margin + 1),
-        slice(max(left - margin - 1, 0), left + width + margin + 1),
-    )
+    # One further row and column at the end, if the image has them: there the mask ends, not the image.
+    return slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1)
 
 
 def _check_pair(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> None:

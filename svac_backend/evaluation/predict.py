@@ -1,0 +1,183 @@
+"""Runs the model over a benchmark, in one process or several; each process loads the model once.
+
+torch is imported by the processes that load the model, not by this module.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+from svac_backend.errors import SvacError
+from svac_backend.evaluation.benchmark import Benchmark, BenchmarkVideo, Expression
+from svac_backend.evaluation.predictions import Manifest, Predictions, Run, VideoWriter
+from svac_backend.settings import Settings
+from svac_backend.svac.hub import locate_or_download
+from svac_backend.svac.weights import model_version
+from svac_backend.video.images import ImageFolderVideo, find_frames
+
+if TYPE_CHECKING:
+    from svac_backend.svac.model import Svac
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class _Job:
+    video: BenchmarkVideo
+    expressions: tuple[Expression, ...]
+
+    @property
+    def frames(self) -> int:
+        return len(self.video.frames)
+
+
+def manifest_of(benchmark: Benchmark, settings: Settings) -> Manifest:
+    """Return who is about to predict; a hub repository that is not here is downloaded first.
+
+    Raises:
+        SvacError: there is no such model.
+    """
+    locate_or_download(settings.model)
+    version = model_version(settings.model)
+    return Manifest(benchmark.dataset, benchmark.split, settings.model, version, version.rsplit("-", 1)[0])
+
+
+def predict(
+    benchmark: Benchmark,
+    predictions: Predictions,
+    settings: Settings,
+    *,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Run:
+    """Predict every expression that is not there yet.
+
+    All expressions of a video go through the model together, so that its frames are encoded once.
+
+    Args:
+        benchmark: what to predict.
+        predictions: where to; the folder is claimed for this model.
+        settings: the model, its device and threads.
+        workers: processes; one on a GPU, which they would share.
+        progress: called with a fraction 0..1.
+
+    Raises:
+        SvacError: frames are missing or damaged, no model, another model's predictions, or a full disk.
+    """
+    manifest = manifest_of(benchmark, settings)
+    predictions.claim(manifest)
+    jobs, skipped = [], 0
+    for video in benchmark.videos:
+        find_frames(video.folder, video.frames)  # before hours of work
+        missing = tuple(e for e in video.expressions if not predictions.is_complete(video, e))
+        skipped += len(video.expressions) - len(missing)
+        if missing:
+            jobs.append(_Job(video, missing))
+    if not jobs:
+        return Run(0, 0, skipped, 0.0, 0)
+    # The longest first: else the last process works alone on a long one.
+    jobs.sort(key=lambda job: -job.frames)
+    workers = min(workers, len(jobs))
+    if workers > 1 and _on_gpu(settings):
+        workers = 1
+    total, done, started = sum(job.frames for job in jobs), 0.0, 0.0
+    outcomes = _in_processes(jobs, predictions, settings, workers) if workers > 1 else None
+    if outcomes is None:
+        outcomes = _here(jobs, predictions, settings)
+    for frames in outcomes:
+        if frames is None:
+            started = time.monotonic()
+            continue
+        done += frames
+        if progress:
+            progress(done / total)
+    count = sum(len(job.expressions) for job in jobs)
+    run = Run(total, count, skipped, time.monotonic() - started, workers)
+    predictions.sign(replace(manifest, run=run))
+    return run
+
+
+def _here(jobs: Sequence[_Job], predictions: Predictions, settings: Settings) -> Iterator[int | None]:
+    """Yield None when the model is loaded, then 1 for every frame."""
+    from svac_backend.pipeline import load_model
+
+    model = load_model(settings)
+    yield None
+    for job in jobs:
+        for _ in _predict(model, job, predictions):
+            yield 1
+
+
+def _in_processes(
+    jobs: Sequence[_Job], predictions: Predictions, settings: Settings, workers: int
+) -> Iterator[int | None]:
+    """Yield None at the start, then the frames of each video that is done."""
+    threads = settings.threads or max(1, (os.cpu_count() or 1) // workers)
+    shared = settings.model_copy(update={"threads": threads})
+    yield None
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start, initargs=(shared, predictions)
+    ) as pool:
+        waiting = [pool.submit(_work, job) for job in jobs]
+        try:
+            for future in as_completed(waiting):
+                outcome = future.result()
+                if isinstance(outcome, tuple):
+                    raise SvacError(*outcome)
+                yield outcome
+        except BrokenProcessPool as error:
+            raise SvacError(
+                "A process that ran the model died, most likely for want of memory.",
+                "Run the same command with fewer --workers; it goes on where it was.",
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_worker: tuple[Svac | tuple[str, str], Predictions] | None = None
+
+
+def _start(settings: Settings, predictions: Predictions) -> None:
+    """Load this process's model; what goes wrong is told by its first job."""
+    from svac_backend.pipeline import load_model
+
+    global _worker
+    try:
+        _worker = load_model(settings), predictions
+    except SvacError as error:
+        _worker = (error.message, error.hint), predictions
+
+
+def _work(job: _Job) -> int | tuple[str, str]:
+    """Predict a video; return its number of frames, or what is wrong and what to do (exceptions don't travel well)."""
+    if _worker is None:
+        return "A process of the evaluation has no model.", "Report this: it is a mistake in the program."
+    model, predictions = _worker
+    if isinstance(model, tuple):
+        return model
+    try:
+        return sum(1 for _ in _predict(model, job, predictions))
+    except SvacError as error:
+        return error.message, error.hint
+
+
+def _predict(model: Svac, job: _Job, predictions: Predictions) -> Iterator[int]:
+    """Predict a video and yield each frame's index when it is written."""
+    frames = ImageFolderVideo(job.video.folder, job.video.frames)
+    with VideoWriter(predictions, job.video, job.expressions) as writer:
+        for found in model.segment(frames, [expression.text for expression in job.expressions]):
+            writer.write(found.masks)
+            yield found.index
+
+
+def _on_gpu(settings: Settings) -> bool:
+    from svac_backend.svac.model import pick_device
+
+    return pick_device(settings.device).type != "cpu"

@@ -1,0 +1,293 @@
+"""Predictions on disk, in the challenges' format: `<video>/<expression>/<frame>.png`, 8 bit, 0 and 255.
+
+A folder of an expression is there wholly or not at all, so that a run which was stopped goes on where it was. A
+manifest beside them says which model made them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from svac_backend.errors import SvacError
+from svac_backend.evaluation.benchmark import Benchmark, BenchmarkVideo, Expression, read_json
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How predictions were made.
+
+    Attributes:
+        frames: frames that the model saw, each once for all expressions of its video.
+        expressions: expressions that were predicted.
+        skipped: expressions that were there already.
+        seconds: wall-clock time; with one process without loading the model, with several including their start.
+        workers: processes.
+    """
+
+    frames: int
+    expressions: int
+    skipped: int
+    seconds: float
+    workers: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Who made the predictions.
+
+    Attributes:
+        dataset, split: of what.
+        model: name or folder of the model.
+        model_version: its version, with a hash of its weights.
+        preset: its method, e.g. `svac`.
+        run: the last run that predicted something; None before its end.
+    """
+
+    dataset: str
+    split: str
+    model: str
+    model_version: str
+    preset: str
+    run: Run | None = None
+
+    @property
+    def maker(self) -> tuple[str, str, str, str]:
+        """What must agree for predictions to stand in one folder; not the model's path, which may move."""
+        return self.dataset, self.split, self.model_version, self.preset
+
+
+class Predictions:
+    """The predictions of one benchmark in one folder.
+
+    Args:
+        folder: the output.
+        benchmark: what is predicted.
+    """
+
+    def __init__(self, folder: Path, benchmark: Benchmark) -> None:
+        self.folder = folder
+        self.masks = folder / benchmark.submission_folder
+
+    @classmethod
+    def found_in(cls, folder: Path, benchmark: Benchmark) -> Predictions:
+        """Return the predictions that lie in a folder, also those of other code, which has them in `Annotations`.
+
+        Raises:
+            SvacError: there is no such folder.
+        """
+        if not folder.is_dir():
+            raise SvacError(
+                f"There is no folder {folder}.", "Give the folder of the predictions with --predictions."
+            )
+        found = cls(folder, benchmark)
+        found.masks = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
+        return found
+
+    def of(self, video: str, expression: str) -> Path:
+        """Return the folder of an expression."""
+        return self.masks / video / expression
+
+    def is_complete(self, video: BenchmarkVideo, expression: Expression) -> bool:
+        """Return whether every frame of an expression is there."""
+        try:
+            found = {file.name for file in self.of(video.name, expression.id).iterdir()}
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return found.issuperset(f"{frame}.png" for frame in video.frames)
+
+    def manifest(self) -> Manifest | None:
+        """Return who made the predictions; None where nobody said so (predictions of other code)."""
+        path = self.folder / MANIFEST
+        if not path.is_file():
+            return None
+        content = read_json(path)
+        try:
+            run = Run(**content.pop("run")) if content.get("run") else None
+            return Manifest(**content, run=run)
+        except (AttributeError, TypeError) as error:
+            raise SvacError(
+                f"{path} is no manifest of predictions.", "Use another folder with --out."
+            ) from error
+
+    def claim(self, manifest: Manifest) -> None:
+        """Take the folder for a model's predictions, new or to go on with.
+
+        Raises:
+            SvacError: others' predictions are in it, or it can't be written.
+        """
+        with writing(self.folder):
+            self.masks.mkdir(parents=True, exist_ok=True)
+            others = [path for path in self.folder.iterdir() if path.name[0] != "." and path != self.masks]
+            found = self.manifest()
+            if found is None and others:
+                raise SvacError(
+                    f"{self.folder} holds files and no {MANIFEST}: nobody knows which model made them.",
+                    "Use a new or an empty folder with --out, or score what is there with --predictions.",
+                )
+            if found is not None and found.maker != manifest.maker:
+                raise SvacError(
+                    f"{self.folder} holds predictions of {found.model_version} ({found.preset}) on {found.dataset} "
+                    f"{found.split}, not of {manifest.model_version} ({manifest.preset}) on {manifest.dataset} "
+                    f"{manifest.split}.",
+                    "Use another folder with --out, or delete this one.",
+                )
+            if found is None:
+                self.sign(manifest)
+
+    def sign(self, manifest: Manifest) -> None:
+        """Write who made the predictions."""
+        with writing(self.folder):
+            write_text(self.folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs from writing here. Raises `SvacError` where one does."""
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / ".lock").open("w")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise SvacError(
+                    f"Another evaluation is writing to {self.folder}.", "Wait for it, or use another --out."
+                ) from error
+            yield
+
+    def zip(self, benchmark: Benchmark) -> Path:
+        """Write `submission.zip`, whole or not at all; return its path.
+
+        Raises:
+            SvacError: an expression has no complete prediction, or the disk is full.
+        """
+        target = self.folder / "submission.zip"
+        part = target.with_name(".submission.zip.part")
+        with writing(self.folder), zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+            for video in benchmark.videos:
+                for expression in video.expressions:
+                    if not self.is_complete(video, expression):
+                        raise SvacError(
+                            f"Expression {expression.id} of the video {video.name} has no prediction.",
+                            "Run the same command without --predictions to predict the rest.",
+                        )
+                    for frame in video.frames:
+                        file = self.of(video.name, expression.id) / f"{frame}.png"
+                        archive.write(file, file.relative_to(self.folder))
+        with writing(self.folder):
+            part.replace(target)
+        return target
+
+
+class VideoWriter:
+    """Writes the masks of some expressions of a video; they appear together, when all frames are there.
+
+    A context manager; when its body raises, nothing is left behind.
+
+    Args:
+        predictions: where to.
+        video: the video.
+        expressions: whose masks come.
+
+    Raises:
+        SvacError: the folder can't be written.
+    """
+
+    def __init__(
+        self, predictions: Predictions, video: BenchmarkVideo, expressions: Sequence[Expression]
+    ) -> None:
+        self._video = video
+        self._targets = [predictions.of(video.name, expression.id) for expression in expressions]
+        self._parts = [target.with_name(f".{target.name}.part") for target in self._targets]
+        self._written = 0
+
+    def __enter__(self) -> VideoWriter:
+        with writing(self._parts[0].parent):
+            for part in self._parts:
+                if part.exists():  # of a run that was killed
+                    shutil.rmtree(part)
+                part.mkdir(parents=True)
+        return self
+
+    def write(self, masks: NDArray[np.bool_]) -> None:
+        """Write the masks of the next frame, bool [E, H, W]."""
+        name = f"{self._video.frames[self._written]}.png"
+        with writing(self._parts[0].parent):
+            for part, mask in zip(self._parts, masks, strict=True):
+                (part / name).write_bytes(encode_mask(mask))
+        self._written += 1
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._written == len(self._video.frames):
+            with writing(self._parts[0].parent):
+                for part, target in zip(self._parts, self._targets, strict=True):
+                    if target.exists():  # incomplete, else it would not be predicted
+                        shutil.rmtree(target)
+                    part.replace(target)
+            return
+        for part in self._parts:
+            shutil.rmtree(part, ignore_errors=True)
+        if kind is None:
+            raise SvacError(
+                f"The model gave masks of {self._written} of {len(self._video.frames)} frames of {self._video.name}.",
+                "Report this: it is a mistake in the program.",
+            )
+
+
+def encode_mask(mask: NDArray[np.bool_]) -> bytes:
+    """Return a mask, bool [H, W], as an 8-bit grey PNG of 0 and 255."""
+    # Speed matters more than size here: masks are small anyhow.
+    done, data = cv2.imencode(".png", mask.view(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise SvacError("A mask could not be written as PNG.", "Check the installation of OpenCV.")
+    return data.tobytes()
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Return a predicted mask, bool [H, W]: every pixel that is not black.
+
+    Raises:
+        SvacError: it is missing or damaged.
+    """
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise SvacError(
+            f"The prediction {path} cannot be read: {error.strerror}.",
+            "A folder of an expression must hold a PNG for every frame; predict it again, or remove the folder.",
+        ) from error
+    picture = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+    if picture is None:
+        raise SvacError(f"The prediction {path} is no picture.", "Remove its folder and predict it again.")
+    return np.asarray(picture > 0)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all. Raises OSError."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn errors of the disk into one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise SvacError(
+            f"The results cannot be written to {folder}: {error.strerror or error}.",
+            "Give a folder that this user may write to, on a disk with space: --out DIR.",
+        ) from error

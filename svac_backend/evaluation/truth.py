@@ -1,0 +1,194 @@
+"""The true masks of a benchmark: COCO RLE by annotation, or palette pictures by object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from svac_backend.errors import SvacError
+from svac_backend.evaluation.benchmark import Benchmark, BenchmarkVideo, Expression, read_json
+from svac_backend.evaluation.plain_pickle import load_plain
+from svac_backend.masks.rle import from_coco
+from svac_backend.masks.tracks import CocoRle
+
+Mask = NDArray[np.bool_]
+
+
+class Target(Protocol):
+    """The masks of an expression; small and picklable, so that another process can score it."""
+
+    def mask(self, frame: int) -> Mask | None:
+        """Return the mask of a frame, bool [H, W]; None if it is empty and its size is not known.
+
+        Raises:
+            SvacError: the mask is missing or damaged.
+        """
+
+
+@dataclass(frozen=True)
+class RleTarget:
+    """Masks as COCO RLE.
+
+    Attributes:
+        frames: for every frame the masks whose union is meant.
+        size: (height, width), None where no frame has a mask.
+    """
+
+    frames: tuple[tuple[CocoRle, ...], ...]
+    size: tuple[int, int] | None
+
+    def mask(self, frame: int) -> Mask | None:
+        """Return the union of the frame's masks; see `Target.mask`."""
+        if self.size is None:
+            return None
+        union = np.zeros(self.size, np.bool_)
+        for rle in self.frames[frame]:
+            union |= from_coco(rle)
+        return union
+
+
+@dataclass(frozen=True)
+class PaletteTarget:
+    """Masks as palette pictures, the object's number in each pixel.
+
+    Attributes:
+        files: a picture per frame.
+        objects: the numbers that are meant.
+    """
+
+    files: tuple[Path, ...]
+    objects: tuple[int, ...]
+
+    def mask(self, frame: int) -> Mask:
+        """Return the pixels of the objects; see `Target.mask`."""
+        return np.isin(read_palette(self.files[frame]), self.objects)
+
+
+class Truth(Protocol):
+    """The truth of a benchmark."""
+
+    def target(self, video: BenchmarkVideo, expression: Expression) -> Target:
+        """Return what an expression means. Raises `SvacError` where the masks do not fit the video."""
+
+    def foreground(self, video: BenchmarkVideo) -> Target | None:
+        """Return the union of a video's annotated objects; None where the benchmark has none."""
+
+
+def open_truth(benchmark: Benchmark) -> Truth | None:
+    """Return the benchmark's masks; None for a split that is scored by a challenge's server.
+
+    Raises:
+        SvacError: they can't be read.
+    """
+    for name in ("mask_dict.json", "mask_dict.pkl"):
+        if (path := benchmark.data / name).is_file():
+            foreground = benchmark.data / "mask_dict_foreground.json"
+            return _RleTruth(path, _read_masks(path), read_json(foreground) if foreground.is_file() else None)
+    # YouTube-VOS gives away the first masks of the videos whose other masks it keeps for its challenge.
+    kept = benchmark.dataset == "ref-youtube-vos" and benchmark.split != "train"
+    if not kept and (folder := benchmark.data / "Annotations").is_dir():
+        return _PaletteTruth(folder)
+    return None
+
+
+class _RleTruth:
+    def __init__(self, path: Path, masks: dict[str, Any], foreground: Any) -> None:
+        self._path, self._masks, self._foreground = path, masks, foreground
+
+    def target(self, video: BenchmarkVideo, expression: Expression) -> RleTarget:
+        return self._union(video, [self._of(anno_id, video) for anno_id in expression.anno_ids])
+
+    def foreground(self, video: BenchmarkVideo) -> RleTarget | None:
+        if self._foreground is None:
+            return None
+        entry = self._foreground.get(video.name) if isinstance(self._foreground, dict) else None
+        masks = entry.get("masks_rle") if isinstance(entry, dict) else None
+        if not isinstance(masks, list):
+            raise SvacError(
+                f"mask_dict_foreground.json has no masks of the video {video.name}.",
+                "Download it again, or remove it: J and F do not need it.",
+            )
+        return self._union(video, [masks])
+
+    def _of(self, anno_id: str, video: BenchmarkVideo) -> list[Any]:
+        masks = self._masks.get(anno_id)
+        if not isinstance(masks, list):
+            raise SvacError(
+                f"{self._path} has no masks {anno_id}, which the video {video.name} speaks of.",
+                "Masks and meta file must come from one release: download both again.",
+            )
+        return masks
+
+    def _union(self, video: BenchmarkVideo, tracks: list[list[Any]]) -> RleTarget:
+        for masks in tracks:
+            if len(masks) != len(video.frames):
+                raise SvacError(
+                    f"{video.name} has {len(video.frames)} frames, its masks in {self._path} {len(masks)}.",
+                    "Masks and meta file must come from one release: download both again.",
+                )
+        frames = tuple(tuple(rle for rle in row if rle) for row in zip(*tracks, strict=True))
+        frames = frames or ((),) * len(video.frames)
+        sizes = {tuple(rle["size"]) for row in frames for rle in row if _has_size(rle)}
+        if len(sizes) > 1 or not all(_has_size(rle) for row in frames for rle in row):
+            raise SvacError(
+                f"A mask of the video {video.name} in {self._path} is no COCO RLE, or its size differs.",
+                "Download the masks again.",
+            )
+        return RleTarget(frames, next(iter(sizes), None))
+
+
+class _PaletteTruth:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def target(self, video: BenchmarkVideo, expression: Expression) -> PaletteTarget:
+        if not expression.obj_ids:
+            raise SvacError(
+                f"Expression {expression.id} of the video {video.name} has no obj_id, which palette pictures need.",
+                "Use a meta file with obj_id, or masks as mask_dict.json.",
+            )
+        files = tuple(self._folder / video.name / f"{frame}.png" for frame in video.frames)
+        return PaletteTarget(files, expression.obj_ids)
+
+    def foreground(self, video: BenchmarkVideo) -> None:
+        return None
+
+
+@lru_cache(maxsize=4)
+def read_palette(path: Path) -> NDArray[np.uint8]:
+    """Return the numbers of a palette picture, u8 [H, W]: not its colours. Do not change the array.
+
+    Raises:
+        SvacError: it is missing, damaged, or has colours instead of numbers.
+    """
+    try:
+        with Image.open(path) as picture:
+            if picture.mode not in ("P", "L", "1"):
+                raise SvacError(
+                    f"{path} has no palette (its mode is {picture.mode}).",
+                    "Give annotations whose pixels are object numbers.",
+                )
+            return np.array(picture, dtype=np.uint8)
+    except FileNotFoundError as error:
+        raise SvacError(f"The annotation {path} is missing.", "Unpack the data set again.") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SvacError(f"The annotation {path} is damaged.", "Unpack the data set again.") from error
+
+
+def _read_masks(path: Path) -> dict[str, Any]:
+    content = load_plain(path) if path.suffix == ".pkl" else read_json(path)
+    if not isinstance(content, dict):
+        raise SvacError(f"{path} is no dictionary of masks.", "Download it again.")
+    return {str(key): value for key, value in content.items()}
+
+
+def _has_size(rle: Any) -> bool:
+    size: Sequence[Any] | None = rle.get("size") if isinstance(rle, dict) else None
+    return isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(side, int) for side in size)

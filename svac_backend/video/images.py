@@ -1,0 +1,173 @@
+"""A folder of pictures, one per frame, as a video: the layout of the referring-video benchmarks."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+from PIL import Image
+
+from svac_backend.errors import SvacError
+from svac_backend.video.index import FrameIndex
+from svac_backend.video.source import VideoInfo, check_indices, check_size, check_windows
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class ImageFolderVideo:
+    """A `VideoSource` over the pictures of a folder; it decodes what is asked for and keeps none.
+
+    The pictures are decoded by Pillow without turning them by their EXIF orientation, as the benchmarks' own code does.
+
+    Args:
+        folder: where the pictures lie.
+        names: names of the frames without suffix, in order; None takes every picture, sorted by name.
+        fps: frames per second; a folder does not say.
+        max_side: largest width or height in pixels.
+
+    Raises:
+        SvacError: no such folder, no picture, a missing frame, a first frame that can't be read or is too large, or a
+            frame rate that is not positive.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        names: Sequence[str] | None = None,
+        *,
+        fps: float = 24.0,
+        max_side: int = 8192,
+    ) -> None:
+        if not math.isfinite(fps) or fps <= 0:
+            raise SvacError(f"{fps} is no frame rate.", "Give frames per second, e.g. 24.")
+        self.folder = Path(folder)
+        self._files = find_frames(self.folder, names)
+        self._max_side = max_side
+        with _opened(self._files[0]) as first:
+            width, height = first.size
+        if max(width, height) > max_side:
+            raise SvacError(
+                f"{self._files[0]} has {width}x{height} pixels; {max_side} a side is the most.",
+                "Scale the pictures down, or raise SVAC_MAX_VIDEO_SIDE.",
+            )
+        count = len(self._files)
+        self._index = FrameIndex(tuple(range(count)), 1 / Fraction(fps))
+        self._info = VideoInfo(width, height, count, float(fps), count / fps, 0, False, "images")
+
+    @property
+    def info(self) -> VideoInfo:
+        """Size, frame count, frame rate and so on."""
+        return self._info
+
+    @property
+    def index(self) -> FrameIndex:
+        """The timestamp of every frame."""
+        return self._index
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the names, sizes and modification times of the files."""
+        digest = hashlib.blake2b(digest_size=16)
+        for file in self._files:
+            found = file.stat()
+            digest.update(f"{file.name}:{found.st_size}:{found.st_mtime_ns};".encode())
+        return f"images-{len(self)}-{digest.hexdigest()}"
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self._files)
+
+    def frame(self, i: int) -> NDArray[np.uint8]:
+        """Return frame `i`; see `VideoSource.frame`."""
+        return self._decode(self._files[self._index.check(i)])
+
+    def frames(
+        self, indices: Sequence[int], size: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield (index, frame); see `VideoSource.frames`."""
+        chosen, size = check_indices(self._index, indices), check_size(size)
+        return ((i, _scaled(self._decode(self._files[i]), size)) for i in chosen)
+
+    def windows(
+        self, size: int, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield (index of its first frame, frames); see `VideoSource.windows`."""
+        return (
+            (window.start, np.stack([self._decode(self._files[i]) for i in window]))
+            for window in check_windows(len(self), size, start, stop)
+        )
+
+    def _decode(self, file: Path) -> NDArray[np.uint8]:
+        wanted = (self._info.width, self._info.height)
+        with _opened(file) as picture:
+            # Before decoding: a damaged header must not fill the memory.
+            if picture.size != wanted:
+                raise SvacError(
+                    f"{file} has {picture.size[0]}x{picture.size[1]} pixels, the frames before it "
+                    f"{wanted[0]}x{wanted[1]}.",
+                    "Give every frame of a video the same size; download the data set again if it is not yours.",
+                )
+            try:
+                return np.array(picture.convert("RGB"))
+            except (OSError, SyntaxError, ValueError) as error:
+                raise _damaged(file) from error
+
+
+def find_frames(folder: Path, names: Sequence[str] | None = None) -> list[Path]:
+    """Return the files of a video's frames, in order.
+
+    Args:
+        folder: where the pictures lie.
+        names: names without suffix; None takes every picture, sorted by name.
+
+    Raises:
+        SvacError: no such folder, no picture, or a frame that is missing.
+    """
+    try:
+        entries = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise SvacError(
+            f"The folder of frames {folder} cannot be read: {error.strerror}.",
+            "Check the path; the data set may not be unpacked wholly.",
+        ) from error
+    if names is None:
+        files = entries
+    else:
+        by_name = {path.stem: path for path in reversed(entries)}
+        missing = [name for name in names if name not in by_name]
+        if missing:
+            raise SvacError(
+                f"{len(missing)} of {len(names)} frames are missing in {folder}, the first is {missing[0]}.jpg.",
+                "Unpack the data set again.",
+            )
+        files = [by_name[name] for name in names]
+    if not files:
+        raise SvacError(f"There is no picture in {folder}.", f"Give a folder of {', '.join(SUFFIXES)} files.")
+    return files
+
+
+def _opened(file: Path) -> Image.Image:
+    """Open a picture and read its header."""
+    try:
+        return Image.open(file)
+    except FileNotFoundError as error:
+        raise SvacError(f"The frame {file} is missing.", "Unpack the data set again.") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _damaged(file) from error
+
+
+def _damaged(file: Path) -> SvacError:
+    return SvacError(f"{file} is damaged or no picture.", "Unpack the data set again.")
+
+
+def _scaled(frame: NDArray[np.uint8], size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    if size is None:
+        return frame
+    scaled = VideoFrame.from_ndarray(frame).reformat(width=size[0], height=size[1], threads=1)
+    return np.asarray(scaled.to_ndarray(), dtype=np.uint8)
