@@ -93,8 +93,8 @@ def refusal(
         return ApiRefusal(
             message, "Use the token of a user who is a member of the project's organization.", status
         )
-    if status < 300 or (status == 404 and not isinstance(body, Mapping)):
-        # The SDK could not read a success as JSON; or the page is missing, which Label Studio says in JSON.
+    if status < 300 or (status == 404 and not (isinstance(body, Mapping) and "detail" in body)):
+        # The SDK could not read a success as JSON; or the page is missing, which Label Studio says in its own form.
         return ApiRefusal(*_another_service(url, what), status)
     if status == 404:
         message = f"Label Studio could not {what}: it does not exist (404)."

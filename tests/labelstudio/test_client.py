@@ -159,6 +159,7 @@ def test_neither_token_nor_cookie_is_logged_or_shown(server: Any, caplog: pytest
         (500, "<html>Server Error</html>", r"failed to do it \(500\)", "log"),
         (502, "x" * 1000, r"\(502: x{300}\.\.\.\)", "log"),
         (302, {}, "sends us on to another page", "final address"),
+        (404, {"error": "Not Found.", "hint": "as our own backend says it"}, "is not Label Studio", "URL"),
     ],
 )
 def test_refusals_in_words(status: int, body: Any, message: str, hint: str) -> None:
