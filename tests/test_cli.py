@@ -102,9 +102,9 @@ def test_prelabel_without_a_prompt_or_a_model(place: Path) -> None:
 def test_import(place: Path) -> None:
     assert (
         "text.mp4 is not a video"
-        in refused(place, "import", "good.mp4", "text.mp4", "--create", "T", "-p", "x")[0]
+        in refused(place, "import", "good.mp4", "text.mp4", "--create", "Title", "-p", "x")[0]
     )
-    wrong, todo = refused(place, "import", "good.mp4", "--create", "T", "-p", "the dog")
+    wrong, todo = refused(place, "import", "good.mp4", "--create", "Title", "-p", "the dog")
     assert "Label Studio at http://127.0.0.1:9 cannot be reached" in wrong
     assert "SVAC_LABEL_STUDIO_URL" in todo
     assert "--project" in refused(place, "import", "good.mp4", "-p", "the dog")[1]

@@ -29,6 +29,8 @@ from svac_backend.store.database import Database
 from svac_backend.svac.weights import model_version
 from svac_backend.video.frames import write_frames
 
+# Label Studio's own limits.
+SHORTEST_TITLE, LONGEST_TITLE = 3, 50
 # Where a video's bar stands when its copy, its frames and its masks are made.
 COPIED, CUT, SEGMENTED = 0.03, 0.3, 0.97
 
@@ -62,6 +64,12 @@ def run(
         raise SvacError(
             "Videos go either into an existing project or into a new one.",
             'Give --project ID or --create "TITLE", one of the two.',
+        )
+    if create is not None and not SHORTEST_TITLE <= len(create.strip()) <= LONGEST_TITLE:
+        raise SvacError(
+            f"A project's title has {SHORTEST_TITLE} to {LONGEST_TITLE} characters, "
+            f"that of --create has {len(create.strip())}.",
+            'Give another one, for example --create "Dogs".',
         )
     if config is not None and create is None:
         raise SvacError(

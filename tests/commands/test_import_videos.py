@@ -40,18 +40,18 @@ def test_a_config_belongs_to_a_new_project(settings: Settings, video: Path) -> N
 
 def test_prompts_are_checked_before_videos(settings: Settings, tmp_path: Path) -> None:
     missing = tmp_path / "missing.mp4"
-    assert refused(settings, missing, create="T", prompts=()).message == "There is no prompt."
-    assert refused(settings, missing, create="T", prompts=("",)).message == "A prompt is empty."
-    assert "characters" in refused(settings, missing, create="T", prompts=("x" * 10_000,)).message
+    assert refused(settings, missing, create="Title", prompts=()).message == "There is no prompt."
+    assert refused(settings, missing, create="Title", prompts=("",)).message == "A prompt is empty."
+    assert "characters" in refused(settings, missing, create="Title", prompts=("x" * 10_000,)).message
     config = tmp_path / "c.xml"
     config.write_text("<View>")
-    assert "not well-formed" in refused(settings, missing, create="T", config=config).message
+    assert "not well-formed" in refused(settings, missing, create="Title", config=config).message
 
 
 def test_the_model_is_needed_for_predictions_only(settings: Settings, video: Path) -> None:
     no_model = settings.model_copy(update={"model": "nothing-here"})
-    assert "no model" in refused(no_model, video, create="T").message
-    assert "cannot be reached" in refused(no_model, video, create="T", predict=False).message
+    assert "no model" in refused(no_model, video, create="Title").message
+    assert "cannot be reached" in refused(no_model, video, create="Title", predict=False).message
 
 
 def test_the_files_root_must_be_usable(settings: Settings, video: Path, tmp_path: Path) -> None:
@@ -67,6 +67,11 @@ def test_the_files_root_must_be_usable(settings: Settings, video: Path, tmp_path
     assert "cannot be written" in message(tmp_path / "taken")
 
 
+@pytest.mark.parametrize("title", ["", "  ", "ab", "x" * 51])
+def test_a_title_that_label_studio_would_not_take(settings: Settings, video: Path, title: str) -> None:
+    assert "3 to 50 characters" in refused(settings, video, create=title).message
+
+
 def test_every_video_is_checked(settings: Settings, video: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("hello")
@@ -77,7 +82,7 @@ def test_every_video_is_checked(settings: Settings, video: Path, tmp_path: Path)
         (write_truncated_video(tmp_path / "cut.mkv"), "is cut off"),
         (write_wide_video(tmp_path / "wide.avi"), "20000x16"),
     ):
-        assert words in refused(settings, video, bad, create="T").message
+        assert words in refused(settings, video, bad, create="Title").message
 
 
 def test_a_label_studio_that_is_down(settings: Settings, video: Path) -> None:
