@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 
+from svac_backend.errors import SvacError
 from svac_backend.server.app import create_app
 from svac_backend.server.security import Gate
 from svac_backend.settings import Settings
@@ -56,9 +59,26 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        SvacError: the data folder cannot be used, or the settings disagree; said before anything is started.
+        SvacError: the data folder or the address cannot be used, or the settings disagree; said before anything is
+            started.
     """
     logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
     Gate(settings)
     Database(settings.data_dir).close()
+    _check_address(settings.host, settings.port)
     Server(settings).run()
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raise when nobody can listen there: gunicorn would try five times, and tell no way out."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            hint = "Stop what listens there, perhaps another svac-backend serve, or set SVAC_PORT to another port."
+        else:
+            hint = "Set SVAC_HOST to an address of this machine, e.g. 127.0.0.1, and SVAC_PORT to a port above 1023."
+        raise SvacError(f"{host}:{port} cannot be listened on: {error.strerror}.", hint) from error

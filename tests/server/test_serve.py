@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from svac_backend.errors import SvacError
+from svac_backend.server.serve import serve
 from svac_backend.settings import Settings
 from tests.server.bodies import predict_body, task
 
@@ -91,3 +93,17 @@ def test_bad_settings_are_said_before_anything_starts(settings: Settings) -> Non
     assert done.returncode == 1
     assert b"Only one of" in done.stderr
     assert b"Listening" not in done.stderr
+
+
+def test_an_address_that_is_taken_or_not_ours_is_said(settings: Settings) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        with pytest.raises(SvacError, match=f"127.0.0.1:{taken} cannot be listened on") as caught:
+            serve(settings.model_copy(update={"port": taken}))
+    assert "SVAC_PORT" in caught.value.hint
+    for host in ("192.0.2.1", "no-such-host.invalid"):
+        with pytest.raises(SvacError, match="cannot be listened on") as caught:
+            serve(settings.model_copy(update={"host": host}))
+        assert "SVAC_HOST" in caught.value.hint
