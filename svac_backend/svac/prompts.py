@@ -88,9 +88,14 @@ class PromptBuilder:
         image = IMG_START + IMG_CONTEXT * self.tokens_per_image + IMG_END
         return _TEMPLATES[self.method.template][0] + "\n".join([image] * num_images) + "\n"
 
-    def ids(self, text: str) -> Tensor:
-        """Tokenize; i64 [L]."""
-        return torch.tensor(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
+    def ids(self, text: str, *, begins: bool = False) -> Tensor:
+        """Tokenize; i64 [L].
+
+        Args:
+            text: a part of the prompt.
+            begins: whether it is its beginning: some tokenizers (InternLM2) put a token of their own before it.
+        """
+        return torch.tensor(self.tokenizer(text, add_special_tokens=begins)["input_ids"], dtype=torch.long)
 
     def is_over(self, answer: Sequence[int]) -> bool:
         """Say whether generated ids end with the template's stop text or the tokenizer's own end of text."""
@@ -119,11 +124,14 @@ class PromptBuilder:
                 "The expression holds a token that is reserved for the model.", "Remove it from the text."
             )
         _, after, end = _TEMPLATES[self.method.template]
-        question = self.ids(self.question(expression.strip()) + after)
+        # Cut behind the last image token, a special one: elsewhere a tokenizer could join what was cut.
+        shared = self.prefix_text(num_images)
+        prefix = shared[: shared.rindex(IMG_END) + len(IMG_END)]
+        question = self.ids(shared[len(prefix) :] + self.question(expression.strip()) + after)
         forced = self.answer(num_clips) if answer is None else answer.removesuffix(end)
         suffix = torch.cat([question, self.ids(forced + end)])
         return PromptIds(
-            prefix=self.ids(self.prefix_text(num_images)),
+            prefix=self.ids(prefix, begins=True),
             suffix=suffix,
             seg=(suffix == self.seg_id).nonzero()[:, 0],
             answer_start=len(question),
