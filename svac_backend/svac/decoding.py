@@ -20,10 +20,10 @@ from svac_backend.svac.grounding import (
     FrameFeatures,
     decode,
     encode_frames,
-    masks_at_size,
     without_memory,
 )
 from svac_backend.svac.memory import MemoryTracker
+from svac_backend.svac.upsampling import masks_at_size
 
 # (frame, object) pairs that the mask decoder takes at a time: bounds memory, and more is not faster.
 _PAIRS = 32

@@ -6,7 +6,6 @@ prompt encoder and the mask decoder are called directly.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -217,37 +216,3 @@ def decode(
         all_logits=logits,
         all_ious=ious,
     )
-
-
-def masks_at_size(logits: Tensor, sam_size: int, height: int, width: int) -> Tensor:
-    """Upsample logits [k, S/4, S/4] to SAM-2's size and then to the frame's; returns bool [k, H, W].
-
-    Two bilinear steps and a sigmoid, as the published code has it: one step would move edge pixels. On the CPU only
-    the part of the frame that reaches down and right to the last positive logit is computed; it has the same pixels.
-    """
-    sizes = [tuple(logits.shape[-2:]), (sam_size, sam_size), (height, width)]
-    if logits.device.type != "cpu":
-        return _upsampled(logits, sizes)
-    masks = torch.zeros(len(logits), height, width, dtype=torch.bool)
-    for mask, one in zip(masks, logits, strict=True):
-        positive = one > 0
-        rows, columns = positive.any(1).nonzero(), positive.any(0).nonzero()
-        if len(rows):
-            # A pixel reaches no further than the next one; the rest keeps what the cut changes out of the mask.
-            bottom = int(rows[-1]) + 4 if height >= sam_size else len(one)
-            right = int(columns[-1]) + 4 if width >= sam_size else one.shape[1]
-            found = _upsampled(one[None, :bottom, :right], sizes)[0]
-            mask[: found.shape[0], : found.shape[1]] = found
-    return masks
-
-
-def _upsampled(logits: Tensor, sizes: Sequence[tuple[int, ...]]) -> Tensor:
-    """Upsample [k, h, w], the top left part of maps of the first size, step by step, as if they were whole."""
-    maps = logits[:, None].float()
-    for source, target in itertools.pairwise(sizes):
-        here = maps.shape[-2:]
-        scale = [target[d] / source[d] for d in (0, 1)]
-        part = [target[d] if here[d] == source[d] else int(here[d] * scale[d]) for d in (0, 1)]
-        # Not F.interpolate: it would take the scale of the part, which rounds to other weights.
-        maps = torch.ops.aten.upsample_bilinear2d(maps, part, False, *scale)
-    return maps[:, 0].sigmoid() > 0.5

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from svac_backend.svac import streaming
-from svac_backend.svac.grounding import masks_at_size
 from svac_backend.svac.model import Svac
+from svac_backend.svac.upsampling import masks_at_size
 from svac_backend.synthetic.scene import SceneConfig, make_scene
 from svac_backend.synthetic.video import write_mp4
 from svac_backend.video.reader import ArrayVideo, VideoReader
@@ -75,16 +75,21 @@ def test_frames_that_are_seen_twice_are_averaged(embedded: Svac, clip: Path) -> 
         embedded.run_as(sampling="uniform", no_object_masking=True)
 
 
-@pytest.mark.parametrize(("height", "width"), [(720, 1280), (33, 47), (1, 200), (128, 128), (331, 517)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(720, 1280), (1080, 607), (33, 47), (1, 200), (128, 128), (331, 517), (64, 64)]
+)
 def test_masks_are_computed_where_they_are_and_nowhere_else(height: int, width: int) -> None:
-    """The crop has exactly the pixels of the whole frame."""
+    """The box has exactly the pixels of the whole frame, wherever it is, and where a logit is nearly 0."""
     generator = torch.Generator().manual_seed(height)
-    for row, column, side in [(0, 0, 1), (31, 31, 1), (5, 20, 4), (25, 2, 7), (0, 0, 32)]:
-        logits = -torch.rand(2, 32, 32, generator=generator) * 4
-        patch = torch.randn(2, side, side, generator=generator) * 6
-        logits[:, row : row + side, column : column + side] = patch
-        large = F.interpolate(logits[:, None], size=(128, 128), mode="bilinear", align_corners=False)
-        full = F.interpolate(large, size=(height, width), mode="bilinear", align_corners=False)
-        whole = full[:, 0].sigmoid() > 0.5
-        assert torch.equal(masks_at_size(logits, 128, height, width), whole)
+    places = [(0, 0, 1), (31, 31, 1), (31, 0, 1), (5, 20, 4), (25, 2, 7), (0, 0, 32)]
+    for scale in (6.0, 1e-6, 400.0):
+        for row, column, side in places:
+            logits = -torch.rand(2, 32, 32, generator=generator) * 4
+            patch = torch.randn(2, side, side, generator=generator) * scale
+            logits[:, row : row + side, column : column + side] = patch
+            large = F.interpolate(logits[:, None], size=(128, 128), mode="bilinear", align_corners=False)
+            full = F.interpolate(large, size=(height, width), mode="bilinear", align_corners=False)
+            whole = full[:, 0].sigmoid() > 0.5
+            assert torch.equal(masks_at_size(logits, 128, height, width), whole)
     assert not masks_at_size(torch.full((1, 32, 32), -1.0), 128, height, width).any()
+    assert masks_at_size(torch.full((1, 32, 32), 1.0), 128, height, width).all()

@@ -1,0 +1,77 @@
+"""Logits to masks at the frame's size: two bilinear steps, as the published code has it, only where masks are."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# How far two ways to sum the same four products can be apart, relative to the largest logit.
+_ROUNDING = 5e-7
+
+
+def masks_at_size(logits: Tensor, sam_size: int, height: int, width: int) -> Tensor:
+    """Upsample logits [k, S/4, S/4] to SAM-2's size and then to the frame's; returns bool [k, H, W].
+
+    Two bilinear steps and a sigmoid: one step would move edge pixels. On the CPU only the box around the positive
+    logits is computed, by PyTorch's own weights; masks with a logit so near to 0 that rounding could decide are
+    computed as a whole. So every pixel is the same either way.
+    """
+    large = F.interpolate(
+        logits[:, None].float(), size=(sam_size, sam_size), mode="bilinear", align_corners=False
+    )
+    if logits.device.type != "cpu":
+        return _whole(large, height, width)
+    masks = torch.zeros(len(logits), height, width, dtype=torch.bool)
+    for mask, one in zip(masks, large, strict=True):
+        _fill(mask, one[0])
+    return masks
+
+
+def _whole(large: Tensor, height: int, width: int) -> Tensor:
+    full = F.interpolate(large, size=(height, width), mode="bilinear", align_corners=False)
+    return full[:, 0].sigmoid_() > 0.5
+
+
+def _fill(mask: Tensor, large: Tensor) -> None:
+    """Set the pixels of a mask, bool [H, W], that logits [S, S] make positive."""
+    positive = large > 0
+    rows, columns = positive.any(1), positive.any(0)
+    if not bool(rows.any()):
+        return
+    down, top, bottom, rows_from, rows_to = _box(rows, mask.shape[0])
+    across, left, right, columns_from, columns_to = _box(columns, mask.shape[1])
+    if top >= bottom or left >= right:  # a shrunk frame may take none of these pixels
+        return
+    part = down @ large[rows_from:rows_to, columns_from:columns_to] @ across.T
+    if float(part.abs().min()) < max(_ROUNDING * float(large.abs().max()), 1e-6):
+        mask.copy_(_whole(large[None, None], *mask.shape)[0])
+    else:
+        torch.gt(part, 0, out=mask[top:bottom, left:right])
+
+
+def _box(positive: Tensor, target: int) -> tuple[Tensor, int, int, int, int]:
+    """Return the weights [target part, source part] that reach the positive source pixels, and both ranges."""
+    where = positive.nonzero()
+    first, last = int(where[0]), int(where[-1])
+    weights, starts, ends = _weights(len(positive), target)
+    # Bilinear weights reach one source pixel further to each side.
+    low, high = max(first - 1, 0), min(last + 2, len(positive))
+    begin, end = starts[first], ends[last]
+    return weights[begin:end, low:high], begin, end, low, high
+
+
+@lru_cache(maxsize=16)
+def _weights(source: int, target: int) -> tuple[Tensor, list[int], list[int]]:
+    """Return PyTorch's own bilinear weights [target, source], and what each source pixel reaches: [start, end)."""
+    unit = torch.eye(source)[None, :, :, None]
+    weights = F.interpolate(unit, size=(target, 1), mode="bilinear", align_corners=False)[
+        0, :, :, 0
+    ].T.contiguous()
+    reached = weights > 0
+    # Rows ascend: those that reach nothing from a source pixel on come before it, those that reach up to it end it.
+    starts = reached.flip(1).cumsum(1).flip(1).eq(0).sum(0).tolist()
+    ends = reached.cumsum(1).gt(0).sum(0).tolist()
+    return weights, starts, ends
