@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from rich.table import Table
 
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import open_benchmark
@@ -84,6 +85,20 @@ def run(folder: Path, *, vos_python: Path | None = None, processes: int = 1, rou
     return Result(sum(len(s.j_per_frame) for s in scores), processes, min(vos_times), min(our_times), j, f)
 
 
+def table(result: Result) -> Table:
+    """Return the result as a table."""
+    found = Table(
+        title=f"J and F of {result.masks} pairs of masks, {result.processes} process"
+        f"{'es' if result.processes > 1 else ''} each; both find J {result.j:.2f} and F {result.f:.2f}"
+    )
+    for column in ("", "best s", "masks/s", "share of the time"):
+        found.add_column(column, justify="right" if column else "left")
+    for name, seconds in (("vos-benchmark", result.vos_s), ("ours", result.ours_s)):
+        rate, share = result.masks / seconds, seconds / result.vos_s
+        found.add_row(name, f"{seconds:.2f}", f"{rate:.0f}", f"{share:.2f}")
+    return found
+
+
 def _ours(root: Path, processes: int) -> list[ExpressionScore]:
     benchmark = open_benchmark("ref-davis17", root)
     truth = open_truth(benchmark)
@@ -115,7 +130,7 @@ def _vos(root: Path, python: Path, processes: int) -> tuple[float, float, float]
 @contextmanager
 def _layouts(folder: Path) -> Iterator[Path]:
     """Make both programs' layouts out of links: Ref-DAVIS17 for us, folders of videos for vos-benchmark."""
-    sequences = sorted(path for path in folder.iterdir() if (path / "ground_truth").is_dir())
+    sequences = sorted(path.parent for path in folder.glob("*/ground_truth"))
     if not sequences:
         raise SvacError(
             f"There is no sequence in {folder}.", "Give folders with ground_truth and prediction."

@@ -68,7 +68,8 @@ class PaletteTarget:
 
     def mask(self, frame: int) -> Mask:
         """Return the pixels of the objects; see `Target.mask`."""
-        return np.isin(read_palette(self.files[frame]), self.objects)
+        numbers = read_palette(self.files[frame])
+        return np.logical_or.reduce([numbers == number for number in self.objects])
 
 
 class Truth(Protocol):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -88,3 +90,21 @@ def test_what_is_wrong_is_told_before_the_model_is_loaded(settings: Settings, tm
         run(settings, "mevis", root, out=out)
     with pytest.raises(SvacError, match="There is no folder"):
         run(settings, "mevis", tmp_path / "nosuch", out=out)
+
+
+def test_mistakes_and_scores_need_no_torch() -> None:
+    script = "import sys, svac_backend.commands.evaluate; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_the_console_script_says_what_is_wrong(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("svac-backend")), "evaluate", "--dataset", "mevis"]
+    done = subprocess.run(
+        [*command, "--root", str(tmp_path)], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 1
+    wrong, todo = done.stderr.splitlines()
+    assert "there is no valid_u/meta_expressions.json" in wrong
+    assert "--split" in todo
+    assert list(tmp_path.iterdir()) == []

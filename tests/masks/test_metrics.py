@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from svac_backend.errors import SvacError
 from svac_backend.masks.metrics import boundary_f, iou, j_and_f, jaccard
@@ -78,6 +80,48 @@ def test_masks_at_the_border_of_the_image() -> None:
     assert boundary_f(corner, corner) == 1
     assert boundary_f(corner, shifted) == 1
     assert boundary_f(corner, square(60, 80, 40)) < 1
+
+
+def by_definition(prediction: np.ndarray, truth: np.ndarray, reach: int) -> float:
+    """F from the distance of every pixel of one boundary to every pixel of the other, without a window."""
+
+    def boundary(mask: np.ndarray) -> np.ndarray:
+        right, below = np.roll(mask, -1, 1), np.roll(mask, -1, 0)
+        right[:, -1], below[-1] = mask[:, -1], mask[-1]
+        corner = np.roll(below, -1, 1)
+        corner[:, -1], corner[-1] = mask[:, -1], mask[-1]
+        return np.argwhere((mask != right) | (mask != below) | (mask != corner))
+
+    found, expected = boundary(prediction), boundary(truth)
+    if not len(found) or not len(expected):
+        return float(len(found) == len(expected))
+    near = ((found[:, None] - expected[None]) ** 2).sum(2) <= reach**2
+    precision, recall = near.any(1).mean(), near.any(0).mean()
+    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
+
+
+HEIGHT, WIDTH = 32, 40
+BOX = st.tuples(
+    st.integers(0, HEIGHT - 1), st.integers(0, WIDTH - 1), st.integers(1, HEIGHT), st.integers(1, WIDTH)
+)
+
+
+@st.composite
+def few_boxes(draw: st.DrawFn) -> np.ndarray:
+    """Far from each other often, unlike masks of random pixels."""
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    for top, left, height, width in draw(st.lists(BOX, max_size=2)):
+        mask[top : top + height, left : left + width] = True
+    return mask
+
+
+@pytest.mark.parametrize("reach", [1, 4, 14, 15, 20])  # up to 14 by a disc, then by a distance transform
+@settings(max_examples=200)
+@given(prediction=few_boxes(), truth=few_boxes())
+def test_it_is_what_the_definition_says(prediction: np.ndarray, truth: np.ndarray, reach: int) -> None:
+    tolerance = (reach - 0.5) / np.hypot(*truth.shape)
+    found = boundary_f(prediction, truth, tolerance=tolerance)
+    assert found == pytest.approx(by_definition(prediction, truth, reach), abs=1e-12)
 
 
 def test_a_clip_counts_all_frames() -> None:
