@@ -102,12 +102,12 @@ def _tell(done: Run, workers: int) -> None:
     if done.workers == 1 < workers and done.expressions:
         console.print("One process predicted: more would share a GPU, or there was one video only.")
     if not done.frames:
-        console.print(f"All {done.skipped} expressions were predicted before.")
+        console.print(f"All had been predicted before: {counted(done.skipped, 'expression')}.")
         return
     console.print(
-        f"{done.expressions} expressions on {done.frames} frames in {done.seconds:.1f} s "
+        f"{counted(done.expressions, 'expression')} on {counted(done.frames, 'frame')} in {done.seconds:.1f} s "
         f"({done.frames / done.seconds:.1f} frames/s, {done.workers} process{'es' if done.workers > 1 else ''})"
-        + (f"; {done.skipped} expressions were there before." if done.skipped else ".")
+        + (f"; {counted(done.skipped, 'expression')} had been predicted before." if done.skipped else ".")
     )
 
 
@@ -117,10 +117,17 @@ def _show(results: Results, out: Path) -> None:
         extra += "" if figures.robustness is None else f"  R {figures.robustness:.1f}"
         console.print(
             f"{figures.name}: J&F [bold]{figures.j_and_f:.1f}[/]  J {figures.j:.1f}  F {figures.f:.1f}{extra}  "
-            f"({figures.expressions} expressions)"
+            f"({counted(figures.expressions, 'expression')})"
         )
     if results.missing:
-        console.print(f"{len(results.missing)} expressions have no prediction and score 0.")
+        console.print(
+            f"Without a prediction, and so with a score of 0: {counted(len(results.missing), 'expression')}."
+        )
     if len(results.sequences) < results.videos_of:
         console.print(f"Only {len(results.sequences)} of {results.videos_of} videos were scored.")
     console.print(f"Report: {escape(str(out / 'report.html'))}")
+
+
+def counted(number: int, what: str) -> str:
+    """Return e.g. `1 frame`, `2 frames`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -19,8 +19,9 @@ PAGE = """\
   {% if results.missing %}<td>{{ figures.missing or "" }}</td>{% endif %}
 </tr>
 {% endmacro %}
+{% macro counted(number, what) %}{{ number }} {{ what }}{{ "s" if number != 1 }}{% endmacro %}
 {% macro table(rows, what) %}
-<table>
+<div class="wide"><table>
 <thead><tr><th scope="col">{{ what }}</th><th scope="col">expressions</th><th scope="col">J&amp;F</th>
 <th scope="col">J</th><th scope="col">F</th>
 {% if results.dataset == "revos" %}<th scope="col">A</th><th scope="col">R</th>{% endif %}
@@ -28,7 +29,7 @@ PAGE = """\
 <tbody>
 {% for figures in rows %}{{ row(figures) }}{% endfor %}
 </tbody>
-</table>
+</table></div>
 {% endmacro %}
 <!DOCTYPE html>
 <html lang="en">
@@ -48,7 +49,8 @@ PAGE = """\
   .note { border-left: 4px solid #e69f00; background: #fff8e6; padding: .5rem .8rem; }
   table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
   th, td { text-align: right; padding: .25rem .8rem; border-bottom: 1px solid #eee; }
-  th:first-child { text-align: left; font-weight: 500; overflow-wrap: anywhere; }
+  th:first-child { text-align: left; font-weight: 500; min-width: 8rem; overflow-wrap: anywhere; }
+  .wide { overflow-x: auto; }
   thead th { color: #555; font-weight: 500; }
   .main { font-weight: 600; white-space: nowrap; }
   .bar { display: inline-block; height: .6rem; background: #0072b2; border-radius: 2px; margin-right: .4rem; }
@@ -62,13 +64,14 @@ PAGE = """\
 </head>
 <body>
 <h1>{{ results.dataset }}, {{ results.split }}</h1>
-<p class="sub">{{ results.scores|length }} expressions on {{ results.sequences|length }} videos</p>
+<p class="sub">{{ counted(results.scores|length, "expression") }} on
+{{ counted(results.sequences|length, "video") }}</p>
 {% if results.sequences|length < results.videos_of %}
 <p class="note">Only {{ results.sequences|length }} of the {{ results.videos_of }} videos of this split were scored:
 these figures are not those that papers report.</p>
 {% endif %}
 {% if results.missing %}
-<p class="note">{{ results.missing|length }} expressions have no prediction and score 0:
+<p class="note">Without a prediction, and so with a score of 0: {{ counted(results.missing|length, "expression") }},
 {{ results.missing[:10]|join(", ") }}{% if results.missing|length > 10 %} ...{% endif %}</p>
 {% endif %}
 <div class="tiles">
@@ -94,9 +97,9 @@ these figures are not those that papers report.</p>
   <dt>model</dt><dd>not known: the predictions have no manifest</dd>
   {% endif %}
   {% if results.run %}
-  <dt>speed</dt><dd>{{ results.run.frames }} frames, {{ results.run.expressions }} expressions in
+  <dt>speed</dt><dd>{{ counted(results.run.frames, "frame") }}, {{ counted(results.run.expressions, "expression") }} in
   {{ "%.1f"|format(results.run.seconds) }} s, {{ results.run.workers }} process{{ "es" if results.run.workers > 1 }}
-  {%- if results.run.skipped %}; {{ results.run.skipped }} expressions were there before{% endif %}.
+  {%- if results.run.skipped %}; {{ counted(results.run.skipped, "expression") }} had been predicted before{% endif %}.
   A frame counts once for all expressions of its video.</dd>
   {% else %}
   <dt>speed</dt><dd>not known</dd>

@@ -40,7 +40,7 @@ def test_predictions_scores_and_report(
 
     report = (out / "report.html").read_text()
     run(with_model, "mevis", root, out=out, zipped=True)
-    assert "All 6 expressions were predicted before." in capsys.readouterr().err
+    assert "All had been predicted before: 6 expressions." in capsys.readouterr().err
     assert (out / "report.html").read_text() == report
     assert len(zipfile.ZipFile(out / "submission.zip").namelist()) == 24
 

@@ -88,7 +88,7 @@ def test_the_page_says_what_was_found(
         "8 frames, 6 expressions in 2.0 s, 1 process",
         "4.0 frames/s",
         "Only 2 of the 3 videos",
-        "2 expressions have no prediction and score 0: scene-0000001/two, scene-0000002/two",
+        "with a score of 0: 2 expressions, scene-0000001/two, scene-0000002/two",
         f"{results.overall.j_and_f:.1f} J&F",
         "scene-0000002",
     ):
