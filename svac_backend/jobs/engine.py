@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from svac_backend.errors import JobCancelled
 from svac_backend.store.database import StoreError
-from svac_backend.store.jobs import Job, JobState
+from svac_backend.store.jobs import Job, JobState, Work
 
 __all__ = [
     "BATCH",
@@ -24,6 +24,7 @@ __all__ = [
     "JobEngine",
     "JobInterrupted",
     "JobState",
+    "Work",
 ]
 
 # Priorities: a person who waits goes before a batch.
@@ -53,6 +54,14 @@ class JobEngine(Protocol):
                 ended, in whatever way, a new one is made.
             priority: the higher goes first; a waiting job takes over a higher one.
         """
+        ...
+
+    def submit_many(self, works: Sequence[Work]) -> list[Job]:
+        """Do what `submit` does with several works, in one go."""
+        ...
+
+    def active_keys(self, keys: Collection[str]) -> set[str]:
+        """Return those of some keys whose jobs wait or run."""
         ...
 
     def reject(self, kind: str, payload: Mapping[str, Any], key: str, error: str, hint: str) -> Job:

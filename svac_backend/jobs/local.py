@@ -10,7 +10,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from huey import SqliteHuey
@@ -19,7 +19,7 @@ from huey.serializer import Serializer
 from huey.storage import SqliteStorage
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.engine import BATCH, Job, JobState
+from svac_backend.jobs.engine import BATCH, Job, JobState, Work
 from svac_backend.settings import Settings
 from svac_backend.store.database import BUSY_TIMEOUT_S, Database
 from svac_backend.store.jobs import JobStore
@@ -33,6 +33,7 @@ LIGHT_KINDS = frozenset({"frames"})
 MAX_ATTEMPTS = 3
 # A worker renews its jobs' leases every few seconds; after this many seconds of silence it counts as dead.
 LEASE_S = 30.0
+PORTION = 200  # jobs stored in one transaction
 POLL_S = (0.03, 0.25)  # how often `wait` looks, at first and at last
 
 log = logging.getLogger(__name__)
@@ -50,10 +51,22 @@ class LocalEngine:
 
     def submit(self, kind: str, payload: Mapping[str, Any], key: str, *, priority: int = BATCH) -> Job:
         """See `JobEngine.submit`."""
-        job, to_queue = self.store.submit(kind, payload, key, priority)
-        if to_queue:
-            self._enqueue(job)
-        return job
+        return self.submit_many([Work(kind, payload, key, priority)])[0]
+
+    def submit_many(self, works: Sequence[Work]) -> list[Job]:
+        """See `JobEngine.submit_many`."""
+        jobs = []
+        # In portions, so that webhooks need not wait for the write lock longer than Label Studio waits for them.
+        for start in range(0, len(works), PORTION):
+            for job, to_queue in self.store.submit_many(works[start : start + PORTION]):
+                if to_queue:
+                    self._enqueue(job)
+                jobs.append(job)
+        return jobs
+
+    def active_keys(self, keys: Collection[str]) -> set[str]:
+        """See `JobEngine.active_keys`."""
+        return self.store.active_keys(keys)
 
     def reject(self, kind: str, payload: Mapping[str, Any], key: str, error: str, hint: str) -> Job:
         """See `JobEngine.reject`."""

@@ -6,12 +6,13 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.engine import BATCH, INTERACTIVE, JobState
+from svac_backend.jobs.engine import BATCH, INTERACTIVE, JobState, Work
 from svac_backend.jobs.payloads import (
     FRAMES,
     PRELABEL,
@@ -25,6 +26,9 @@ from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.tasks import task_prompts
 from svac_backend.server.backend import Backend
 from svac_backend.server.metrics import Metrics
+from svac_backend.store.database import StoreError
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +89,8 @@ class Predictor:
         if context is not None and not context.get("result"):
             context = None
         deadline = time.monotonic() + self.backend.settings.predict_wait_s
-        answers: list[Answer | None] = []
-        for task in tasks:
-            call = _Call(
+        calls = [
+            _Call(
                 project_id,
                 "" if task.get("id") is None else str(task["id"])[:32],
                 hostname,
@@ -95,22 +98,47 @@ class Predictor:
                 context,
                 deadline,
             )
-            try:
-                answers.append(self._answer(task, label_config, call))
-            except SvacError as error:
-                self._reject(call, error.message, error.hint)
-                answers.append(None)
-            except Exception as error:  # the other tasks of the call go on
-                log.exception("task %s of project %s failed unexpectedly", call.task_id, project_id)
-                self._reject(
-                    call,
-                    f"Unexpected error ({type(error).__name__}).",
-                    "The web process's log has the full report.",
-                )
-                answers.append(None)
+            for task in tasks
+        ]
+        works: list[Work] = []
+        wishes = [
+            self._or_reject(call, partial(self._wish, task, label_config, call, works))
+            for task, call in zip(tasks, calls, strict=True)
+        ]
+        # Asked and stored for all tasks at once: Label Studio sends every task that is selected in one call.
+        asked = [wish for wish in wishes if wish is not None]
+        active = self.backend.engine.active_keys([wish.job_key(version) for wish in asked if wish.push])
+        known = self.backend.predictions.known([wish.cache_key(version) for wish in asked])
+        answers = [
+            None
+            if wish is None
+            else self._or_reject(call, partial(self._answer, wish, call, active, known, works))
+            for wish, call in zip(wishes, calls, strict=True)
+        ]
+        self.backend.engine.submit_many(works)
         return answers
 
-    def _answer(self, task: Mapping[str, Any], label_config: str, call: _Call) -> Answer | None:
+    def _or_reject(self, call: _Call, work: Callable[[], T | None]) -> T | None:
+        """Do a part of one task's work; when it fails, the reason is recorded and the other tasks go on."""
+        try:
+            return work()
+        except StoreError:
+            raise  # it could not be recorded either
+        except SvacError as error:
+            self._reject(call, error.message, error.hint)
+        except Exception as error:
+            log.exception("task %s of project %s failed unexpectedly", call.task_id, call.project_id)
+            self._reject(
+                call,
+                f"Unexpected error ({type(error).__name__}).",
+                "The web process's log has the full report.",
+            )
+        return None
+
+    def _wish(
+        self, task: Mapping[str, Any], label_config: str, call: _Call, works: list[Work]
+    ) -> PrelabelPayload:
+        """Return what a task asks for; `works` gets the job that cuts its frames, if it has none."""
         settings = self.backend.settings
         if not call.task_id:
             raise SvacError("The task has no id.", "Send tasks as Label Studio does.")
@@ -131,16 +159,27 @@ class Predictor:
             video_url=_video_url(data, config),
             push=call.context is None,
         )
-        self._order_frames(payload, config)
-        if self._is_on_its_way(payload, call.version):
+        self._order_frames(payload, config, works)
+        return payload
+
+    def _answer(
+        self, payload: PrelabelPayload, call: _Call, active: set[str], known: set[str], works: list[Work]
+    ) -> Answer | None:
+        """Return what is there, or wait for it, or add a job to `works`.
+
+        A prediction that a job is about to push is not answered although it may be in the cache already: Label
+        Studio would store our answer, and then have it twice.
+        """
+        key = payload.job_key(call.version)
+        if payload.push and key in active:
             self.metrics.predictions.labels("queued").inc()
             return None
-        answer = self._cached(payload, call.version)
+        answer = self._cached(payload, call.version) if payload.cache_key(call.version) in known else None
         if answer is not None:
             self.metrics.predictions.labels("cached").inc()
             return answer
         if call.context is None:
-            self._submit(payload, call.version, BATCH)
+            works.append(Work(PRELABEL, payload.to_json(), key, BATCH))
             self.metrics.predictions.labels("queued").inc()
             return None
         return self._wait(payload, call)
@@ -173,16 +212,6 @@ class Predictor:
             self.metrics.predictions.labels("failed").inc()
         return None
 
-    def _is_on_its_way(self, payload: PrelabelPayload, version: str) -> bool:
-        """Whether a job will push this prediction.
-
-        It may be in the cache already, not yet pushed: Label Studio would store our answer, and then have it twice.
-        """
-        active = (JobState.QUEUED, JobState.RUNNING)
-        return payload.push and bool(
-            self.backend.engine.find(states=active, key=payload.job_key(version), limit=1)
-        )
-
     def _cached(self, payload: PrelabelPayload, version: str) -> Answer | None:
         found = rendered(
             self.backend.predictions, payload.cache_key(version), payload.label_config, self.backend.settings
@@ -193,7 +222,7 @@ class Predictor:
         key = payload.job_key(version)
         return self.backend.engine.submit(PRELABEL, payload.to_json(), key, priority=priority).id
 
-    def _order_frames(self, payload: PrelabelPayload, config: LabelConfig) -> None:
+    def _order_frames(self, payload: PrelabelPayload, config: LabelConfig, works: list[Work]) -> None:
         """Have the frames cut that the masks will be drawn on, when the task has only the video."""
         if config.frames is None or payload.task_data.get(config.frames.key):
             return
@@ -210,7 +239,7 @@ class Predictor:
             self.backend.engine.reject(FRAMES, frames.to_json(), frames.job_key(), error.message, error.hint)
             log.warning("task %s: %s", payload.task_id, error)
         else:
-            self.backend.engine.submit(FRAMES, frames.to_json(), frames.job_key())
+            works.append(Work(FRAMES, frames.to_json(), frames.job_key()))
 
     def _reject(self, call: _Call, error: str, hint: str) -> None:
         log.warning(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import Update, func, select, update
+from sqlalchemy import ColumnElement, Update, and_, func, select, update
 
 from svac_backend.store.database import Database
 from svac_backend.store.tables import JobRow
@@ -68,6 +68,16 @@ class Job:
         return self.state.value in ACTIVE
 
 
+@dataclass(frozen=True)
+class Work:
+    """A job to submit; see `JobEngine.submit`."""
+
+    kind: str
+    payload: Mapping[str, Any]
+    key: str
+    priority: int = 0
+
+
 class JobStore:
     """Jobs in the database. What a worker says about a job counts only while it holds the job's lease."""
 
@@ -75,21 +85,36 @@ class JobStore:
         self.database = database
 
     def submit(self, kind: str, payload: Mapping[str, Any], key: str, priority: int = 0) -> tuple[Job, bool]:
-        """Return the active job of that key, or a new queued one; and whether it must be put on the queue.
+        """Do what `submit_many` does with one work."""
+        return self.submit_many([Work(kind, payload, key, priority)])[0]
 
-        A waiting job takes over a higher priority, and must then be queued again at that priority.
+    def submit_many(self, works: Sequence[Work]) -> list[tuple[Job, bool]]:
+        """Return for each work the active job of its key, or a new queued one; and whether it must be put on the queue.
+
+        A waiting job takes over a higher priority, and must then be queued again at that priority. All is one
+        transaction: a call with many tasks waits for the disk once.
         """
         with self.database.write() as session:
-            row = session.scalar(select(JobRow).where(JobRow.key == key, JobRow.state.in_(ACTIVE)))
-            if row is None:
-                row = _new(kind, payload, key, priority)
-                session.add(row)
-                session.flush()
-                return _job(row), True
-            raised = row.state == JobState.QUEUED.value and priority > row.priority
-            if raised:
-                row.priority = priority
-            return _job(row), raised
+            wanted = [work.key for work in works]
+            rows = {row.key: row for row in session.scalars(select(JobRow).where(_active(wanted)))}
+            found = []
+            for work in works:
+                row = rows.get(work.key)
+                if row is None:
+                    row = rows[work.key] = _new(work.kind, work.payload, work.key, work.priority)
+                    session.add(row)
+                    to_queue = True
+                else:
+                    to_queue = row.state == JobState.QUEUED.value and work.priority > row.priority
+                    row.priority = work.priority if to_queue else row.priority
+                found.append((row, to_queue))
+            session.flush()
+            return [(_job(row), to_queue) for row, to_queue in found]
+
+    def active_keys(self, keys: Collection[str]) -> set[str]:
+        """Return those of some keys whose jobs wait or run."""
+        with self.database.read() as session:
+            return set(session.scalars(select(JobRow.key).where(_active(keys))))
 
     def reject(self, kind: str, payload: Mapping[str, Any], key: str, error: str, hint: str) -> Job:
         """Record work that cannot even be queued as a failed job.
@@ -235,6 +260,10 @@ class JobStore:
                     row.state, row.message = JobState.QUEUED.value, "Waiting: its worker died"
                     again.append(_job(row))
         return again
+
+
+def _active(keys: Collection[str]) -> ColumnElement[bool]:
+    return and_(JobRow.key.in_(keys), JobRow.state.in_(ACTIVE))
 
 
 def _new(kind: str, payload: Mapping[str, Any], key: str, priority: int) -> JobRow:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -87,6 +87,11 @@ class PredictionStore:
         """Return a prediction's score without reading its tracks; None when there is no such prediction."""
         with self.database.read() as session:
             return session.scalar(select(PredictionRow.score).where(PredictionRow.key == key))
+
+    def known(self, keys: Collection[str]) -> set[str]:
+        """Return those of some keys that have a prediction."""
+        with self.database.read() as session:
+            return set(session.scalars(select(PredictionRow.key).where(PredictionRow.key.in_(keys))))
 
     def put(self, prediction: Prediction) -> None:
         """Store a prediction; one that is there already is replaced, and its renderings go."""

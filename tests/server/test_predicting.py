@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import event
 
 from svac_backend.jobs.engine import BATCH, INTERACTIVE, Job, JobState
 from svac_backend.jobs.payloads import PrelabelPayload
@@ -280,3 +281,16 @@ def test_a_new_model_version_is_predicted_anew(
     predict(make(model=str(other)).test_client(), predict_body(task()))
     assert len(prelabel_jobs(backend)) == 2
     assert {job.key for job in prelabel_jobs(backend)} > {old.key}
+
+
+def test_many_tasks_are_stored_in_one_transaction(client: FlaskClient, backend: Backend) -> None:
+    begun: list[str] = []
+    event.listen(
+        backend.database.engine,
+        "before_cursor_execute",
+        lambda *args: begun.append(args[2]) if args[2].startswith("BEGIN IMMEDIATE") else None,
+    )
+    answer = client.post("/predict", json=predict_body(*(task(n) for n in range(1, 41))))
+    assert answer.get_json()["results"] == [[]] * 40
+    assert len(begun) == 1
+    assert sorted(int(job.payload["task_id"]) for job in backend.engine.find()) == list(range(1, 41))

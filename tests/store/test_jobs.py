@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import StatementError
 
 from svac_backend.store.database import Database
-from svac_backend.store.jobs import Job, JobState, JobStore
+from svac_backend.store.jobs import Job, JobState, JobStore, Work
 
 
 @pytest.fixture
@@ -218,3 +219,23 @@ def test_an_earlier_attempt_of_the_same_worker_counts_no_more(store: JobStore) -
     assert not store.finish(first, JobState.DONE, result={"of": "first"})
     assert store.report(first, 0.9, "x") is None
     assert store.finish(second, JobState.DONE, result={"of": "second"})
+
+
+def test_several_works_are_stored_at_once_and_each_key_once(store: JobStore) -> None:
+    waiting, _ = store.submit("prelabel", {}, "b")
+    works = [Work("prelabel", {"n": n}, key, 5 * n) for n, key in enumerate("abca")]
+    found = store.submit_many(works)
+    assert [job.key for job, _ in found] == list("abca")
+    assert found[1][0].id == waiting.id
+    assert found[0][0].id == found[3][0].id
+    # New; raised from 0 to 5; new; the first of this call, raised from 0 to 15.
+    assert [to_queue for _, to_queue in found] == [True, True, True, True]
+    assert {job.key: job.priority for job in store.find()} == {"a": 15, "b": 5, "c": 10}
+    assert store.active_keys(["a", "c", "x"]) == {"a", "c"}
+    assert store.submit_many([]) == []
+
+
+def test_works_that_cannot_all_be_stored_are_none(store: JobStore) -> None:
+    with pytest.raises(StatementError):
+        store.submit_many([Work("prelabel", {}, "a"), Work("prelabel", {"n": object()}, "b")])
+    assert store.find() == []
