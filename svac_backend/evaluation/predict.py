@@ -5,6 +5,7 @@ torch is imported by the processes that load the model, not by this module.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -44,9 +45,11 @@ def manifest_of(benchmark: Benchmark, settings: Settings) -> Manifest:
     Raises:
         SvacError: there is no such model.
     """
-    locate_or_download(settings.model)
+    folder = locate_or_download(settings.model)
     version = model_version(settings.model)
-    return Manifest(benchmark.dataset, benchmark.split, settings.model, version, version.rsplit("-", 1)[0])
+    config = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()[:8]
+    preset = version.rsplit("-", 1)[0]
+    return Manifest(benchmark.dataset, benchmark.split, settings.model, version, preset, config)
 
 
 def predict(

@@ -53,6 +53,7 @@ class Manifest:
         model: name or folder of the model.
         model_version: its version, with a hash of its weights.
         preset: its method, e.g. `svac`.
+        config: hash of its config.json: sampling or propagation can differ where weights and preset are the same.
         run: the last run that predicted something; None before its end.
     """
 
@@ -61,12 +62,13 @@ class Manifest:
     model: str
     model_version: str
     preset: str
+    config: str
     run: Run | None = None
 
     @property
-    def maker(self) -> tuple[str, str, str, str]:
+    def maker(self) -> str:
         """What must agree for predictions to stand in one folder; not the model's path, which may move."""
-        return self.dataset, self.split, self.model_version, self.preset
+        return f"{self.model_version} (preset {self.preset}, config {self.config}) on {self.dataset} {self.split}"
 
 
 class Predictions:
@@ -139,9 +141,7 @@ class Predictions:
                 )
             if found is not None and found.maker != manifest.maker:
                 raise SvacError(
-                    f"{self.folder} holds predictions of {found.model_version} ({found.preset}) on {found.dataset} "
-                    f"{found.split}, not of {manifest.model_version} ({manifest.preset}) on {manifest.dataset} "
-                    f"{manifest.split}.",
+                    f"{self.folder} holds predictions of {found.maker}, not of {manifest.maker}.",
                     "Use another folder with --out, or delete this one.",
                 )
             if found is None:

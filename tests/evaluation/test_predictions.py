@@ -26,7 +26,7 @@ from svac_backend.evaluation.predictions import (
 )
 from tests.evaluation import layouts
 
-MANIFEST = Manifest("mevis", "valid_u", "svac-tiny", "svac-00000000", "svac")
+MANIFEST = Manifest("mevis", "valid_u", "svac-tiny", "svac-00000000", "svac", "0a0a0a0a")
 MASKS = np.zeros((4, 2, 48, 64), bool)
 MASKS[1:, 0, 10:20, 30:50] = True
 
@@ -95,7 +95,12 @@ def test_models_do_not_mix(benchmark: Benchmark, tmp_path: Path) -> None:
     out.sign(signed)
     out.claim(replace(MANIFEST, model="/elsewhere/svac-tiny"))
     assert out.manifest() == signed
-    for other in ({"model_version": "svac-11111111"}, {"preset": "sa2va"}, {"split": "train"}):
+    for other in (
+        {"model_version": "svac-11111111"},
+        {"preset": "sa2va"},
+        {"config": "0b0b0b0b"},
+        {"split": "train"},
+    ):
         with pytest.raises(SvacError, match="holds predictions of svac-00000000") as caught:
             out.claim(replace(MANIFEST, **other))
         assert "--out" in caught.value.hint

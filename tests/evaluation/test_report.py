@@ -22,7 +22,9 @@ from svac_backend.evaluation.score import score
 from svac_backend.evaluation.truth import open_truth
 from tests.evaluation import layouts
 
-MANIFEST = Manifest("mevis", "valid_u", "svac-tiny", "svac-1234abcd", "svac", Run(8, 6, 0, 2.0, 1))
+MANIFEST = Manifest(
+    "mevis", "valid_u", "svac-tiny", "svac-1234abcd", "svac", "0a0a0a0a", Run(8, 6, 0, 2.0, 1)
+)
 
 
 class Page(HTMLParser):
