@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 
 from svac_backend.commands import models
 from svac_backend.errors import SvacError
+from svac_backend.jobs.worker import ModelOwner
+from svac_backend.server.app import create_app
 from svac_backend.settings import Settings
 from svac_backend.svac import hub
 from svac_backend.svac.weights import model_version
@@ -110,6 +113,24 @@ def test_only_what_was_downloaded_is_removed(
     models.remove(NAME)
     assert "Nothing was removed" in out(capsys)
     assert hub.snapshot(NAME)
+
+
+def test_the_worker_downloads_at_start_and_the_web_process_says_what_is_missing_until_then(
+    server: FakeHub, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings.model_copy(update={"model": NAME})
+    client = create_app(settings).test_client()
+    call = {"tasks": [{"id": 1, "data": {}}], "project": "1.1", "label_config": "<View/>"}
+    answer = client.post("/predict", json=call)
+    assert answer.status_code == 503
+    assert "not downloaded yet" in answer.get_json()["error"]
+    assert f"models download {NAME}" in answer.get_json()["hint"]
+    assert client.get("/health").get_json()["status"] == "UP"
+    with caplog.at_level(logging.INFO):
+        assert ModelOwner(settings).get().config.preset == "svac"
+    assert any("100 % of" in line for line in caplog.messages)
+    assert client.get("/health").get_json()["model_version"] == model_version(NAME)
+    assert client.post("/predict", json=call).status_code != 503
 
 
 def test_the_console_script_downloads_from_the_endpoint_of_the_environment(

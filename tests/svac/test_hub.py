@@ -40,6 +40,8 @@ def server(published: Path, tmp_path: Path) -> Iterator[FakeHub]:
     model_version.cache_clear()
     with fake_hub(tmp_path / "cache") as found:
         found.add(NAME, published)
+        # Beside the model's own files there may be conversions of it.
+        found.repositories[NAME]["main"]["onnx/extra.safetensors"] = b"of another program"
         yield found
 
 
