@@ -38,7 +38,7 @@ class Result:
 
     Attributes:
         masks: pairs of masks that were scored.
-        processes: of each contender.
+        processes: of each contender; ours starts fewer where there is little to score.
         vos_s, ours_s: the best of the rounds, in seconds.
         j, f: the means that both found, in per cent.
     """
@@ -88,7 +88,7 @@ def run(folder: Path, *, vos_python: Path | None = None, processes: int = 1, rou
 def table(result: Result) -> Table:
     """Return the result as a table."""
     found = Table(
-        title=f"J and F of {result.masks} pairs of masks, {result.processes} process"
+        title=f"J and F of {result.masks} pairs of masks, up to {result.processes} process"
         f"{'es' if result.processes > 1 else ''} each; both find J {result.j:.2f} and F {result.f:.2f}"
     )
     for column in ("", "best s", "masks/s", "share of the time"):
