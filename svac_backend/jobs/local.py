@@ -40,13 +40,23 @@ log = logging.getLogger(__name__)
 
 
 class LocalEngine:
-    """`JobEngine` over the database and a queue file, both in `settings.data_dir`."""
+    """`JobEngine` over the database and a queue file, both in `settings.data_dir`.
+
+    Raises:
+        SvacError: the queue file is damaged.
+    """
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self.store = JobStore(database)
         self.workers = WorkerStore(database)
         self._run: Callable[[str], None] | None = None
-        self.lanes = {lane: self._open(settings, lane) for lane in (MODEL_LANE, LIGHT_LANE)}
+        try:
+            self.lanes = {lane: self._open(settings, lane) for lane in (MODEL_LANE, LIGHT_LANE)}
+        except sqlite3.Error as error:
+            raise SvacError(
+                f"The queue {settings.data_dir / QUEUE_FILE} cannot be used: {error}.",
+                "Stop all svac-backend processes and delete this file: the jobs are in the database, and come back.",
+            ) from error
         self._tasks = {lane: huey.task(name="svac_job")(self._execute) for lane, huey in self.lanes.items()}
 
     def submit(self, kind: str, payload: Mapping[str, Any], key: str, *, priority: int = BATCH) -> Job:

@@ -12,9 +12,9 @@ from gunicorn.app.base import BaseApplication
 
 from svac_backend.errors import SvacError
 from svac_backend.server.app import create_app
+from svac_backend.server.backend import open_backend
 from svac_backend.server.security import Gate
 from svac_backend.settings import Settings
-from svac_backend.store.database import Database
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -64,7 +64,7 @@ def serve(settings: Settings) -> None:
     """
     logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
     Gate(settings)
-    Database(settings.data_dir).close()
+    open_backend(settings).database.close()
     _check_address(settings.host, settings.port)
     Server(settings).run()
 

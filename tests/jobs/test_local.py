@@ -143,3 +143,10 @@ def test_a_queue_that_cannot_be_written_loses_no_job(
     assert drain(engine) == []
     engine.recover(lease_s=30)
     assert drain(engine) == [job.id]
+
+
+def test_a_damaged_queue_file_is_said(settings: Settings, database: Database) -> None:
+    (settings.data_dir / "queue.db").write_bytes(b"this is no database" * 500)
+    with pytest.raises(SvacError, match=r"queue\.db cannot be used") as caught:
+        LocalEngine(settings, database)
+    assert "delete this file" in caught.value.hint
