@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -54,6 +54,28 @@ def choose_control(config: LabelConfig, tracks: Sequence[Track]) -> MaskControl:
     return polygons if all(track.label in polygons.labels for track in tracks) else control
 
 
+def check_frames(task_data: Mapping[str, Any], label_config: str, frame_count: int) -> None:
+    """Check that a task's frames are those of its video.
+
+    Masks for frames that the task does not have are worse than none: the editor can then never submit the task. A task
+    without frames passes: they will be cut from the video.
+
+    Raises:
+        SvacError: there are more or fewer.
+    """
+    tag = cached_config(label_config).frames
+    frames = task_data.get(tag.key) if tag else None
+    if tag is None or not frames:
+        return
+    count = len(frames) if isinstance(frames, list) else 1
+    if count != frame_count:
+        raise SvacError(
+            f"The task has {count} frames under '{tag.key}', its video has {frame_count}.",
+            f"Remove '{tag.key}' from the task's data, and the frames are made from the video; or make the task with "
+            "`svac-backend import`.",
+        )
+
+
 def render(prediction: Prediction, label_config: str, settings: Settings) -> list[dict[str, Any]]:
     """Return a prediction's results, checked against the config.
 
@@ -75,16 +97,18 @@ def render(prediction: Prediction, label_config: str, settings: Settings) -> lis
 
 
 def rendered(
-    store: PredictionStore, key: str, label_config: str, settings: Settings
+    store: PredictionStore, key: str, label_config: str, settings: Settings, task_data: Mapping[str, Any]
 ) -> tuple[bytes, float] | None:
     """Return a cached prediction's results as JSON text and its score; None when there is no such prediction.
 
     Raises:
-        SvacError: the config can't show them.
+        SvacError: the config can't show them, or the task has other frames than the video.
     """
-    score = store.score(key)
-    if score is None:
+    summary = store.summary(key)
+    if summary is None:
         return None
+    score, frame_count = summary
+    check_frames(task_data, label_config, frame_count)
     name = config_key(label_config, settings)
     text = store.rendering(key, name)
     if text is None:

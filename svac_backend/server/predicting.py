@@ -214,7 +214,11 @@ class Predictor:
 
     def _cached(self, payload: PrelabelPayload, version: str) -> Answer | None:
         found = rendered(
-            self.backend.predictions, payload.cache_key(version), payload.label_config, self.backend.settings
+            self.backend.predictions,
+            payload.cache_key(version),
+            payload.label_config,
+            self.backend.settings,
+            payload.task_data,
         )
         return None if found is None else Answer(found[0], found[1], version)
 

@@ -83,10 +83,12 @@ class PredictionStore:
             row = session.get(PredictionRow, key)
             return None if row is None else _prediction(row)
 
-    def score(self, key: str) -> float | None:
-        """Return a prediction's score without reading its tracks; None when there is no such prediction."""
+    def summary(self, key: str) -> tuple[float, int] | None:
+        """Return a prediction's (score, frame count) without reading its tracks; None when there is none."""
+        query = select(PredictionRow.score, PredictionRow.frame_count).where(PredictionRow.key == key)
         with self.database.read() as session:
-            return session.scalar(select(PredictionRow.score).where(PredictionRow.key == key))
+            row = session.execute(query).one_or_none()
+            return None if row is None else (row[0], row[1])
 
     def known(self, keys: Collection[str]) -> set[str]:
         """Return those of some keys that have a prediction."""

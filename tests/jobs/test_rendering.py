@@ -11,6 +11,7 @@ from svac_backend.errors import SvacError
 from svac_backend.jobs.rendering import (
     BRUSH_FRAMES,
     cached_config,
+    check_frames,
     choose_control,
     config_key,
     render,
@@ -64,16 +65,16 @@ def test_a_config_without_the_label_is_an_error(settings: Settings) -> None:
 
 def test_rendered_once_for_each_config(settings: Settings, database: Database) -> None:
     store = PredictionStore(database)
-    assert rendered(store, "k", config(BRUSH), settings) is None
+    assert rendered(store, "k", config(BRUSH), settings, {}) is None
     store.put(prediction(2))
-    first = rendered(store, "k", config(BRUSH), settings)
+    first = rendered(store, "k", config(BRUSH), settings, {})
     assert first is not None
     text, score = first
     assert score == 0.5
     assert len(json.loads(text)) == 2
     assert store.rendering("k", config_key(config(BRUSH), settings)) == text
-    assert rendered(store, "k", config(BRUSH), settings) == first
-    polygons = rendered(store, "k", config(POLYGON), settings)
+    assert rendered(store, "k", config(BRUSH), settings, {}) == first
+    polygons = rendered(store, "k", config(POLYGON), settings, {})
     assert polygons is not None
     assert json.loads(polygons[0])[0]["type"] == "polygonlabels"
 
@@ -86,3 +87,20 @@ def test_the_key_depends_on_what_changes_the_regions(settings: Settings) -> None
         config_key(config(BRUSH), settings.model_copy(update={"min_area_px": 1})),
     }
     assert len(keys) == 4
+
+
+@pytest.mark.parametrize("frames", [["/0.jpg"], ["/0.jpg"] * 4, "/0.jpg"])
+def test_frames_that_are_not_those_of_the_video_are_refused(
+    database: Database, settings: Settings, frames: object
+) -> None:
+    store = PredictionStore(database)
+    store.put(prediction(3))
+    with pytest.raises(SvacError, match="its video has 3") as caught:
+        rendered(store, "k", config(BRUSH), settings, {"frames": frames})
+    assert "Remove 'frames'" in caught.value.hint
+
+
+def test_frames_of_the_video_or_none_at_all_pass() -> None:
+    for data in ({"frames": ["/0.jpg"] * 3}, {"frames": []}, {}, {"other": ["/0.jpg"]}):
+        check_frames(data, config(BRUSH), 3)
+    check_frames({"frames": ["/0.jpg"]}, '<View><Video name="v" value="$video"/></View>', 3)

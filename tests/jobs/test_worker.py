@@ -175,7 +175,7 @@ def test_a_label_studio_that_is_down_fails_the_push_but_keeps_the_work(
     assert job.state is JobState.FAILED
     assert job.error is not None
     assert "127.0.0.1:9" in job.error
-    assert PredictionStore(database).score(PRELABEL.cache_key(model_version(settings.model))) == 0.75
+    assert PredictionStore(database).summary(PRELABEL.cache_key(model_version(settings.model))) == (0.75, 12)
 
 
 def test_cancel_stops_the_model(engine: LocalEngine, model: Any, label_studio: Any) -> None:
@@ -277,3 +277,14 @@ def test_frames_of_a_task_that_is_gone_fail_with_a_reason(do: Do) -> None:
     assert job.state is JobState.FAILED
     assert job.error is not None
     assert "task 8" in job.error
+
+
+def test_a_task_with_other_frames_than_its_video_fails_before_the_work(
+    do: Do, label_studio: Any, model: Any
+) -> None:
+    data = {"video": VIDEO, "frames": ["/0.jpg", "/1.jpg"]}
+    job = do(PrelabelPayload(**{**PRELABEL.__dict__, "task_data": data}))
+    assert job.state is JobState.FAILED
+    assert job.error == "The task has 2 frames under 'frames', its video has 12."
+    assert model.calls == []
+    assert label_studio.predictions == []

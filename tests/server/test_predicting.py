@@ -20,6 +20,7 @@ from svac_backend.labelstudio.results import validate_results
 from svac_backend.masks.tracks import ObjectPrompt
 from svac_backend.server.backend import Backend
 from tests.server.bodies import CONFIG, predict_body, task
+from tests.server.conftest import Worker
 
 
 def predict(client: FlaskClient, body: dict[str, Any]) -> list[Any]:
@@ -294,3 +295,15 @@ def test_many_tasks_are_stored_in_one_transaction(client: FlaskClient, backend: 
     assert answer.get_json()["results"] == [[]] * 40
     assert len(begun) == 1
     assert sorted(int(job.payload["task_id"]) for job in backend.engine.find()) == list(range(1, 41))
+
+
+def test_a_cached_answer_does_not_go_to_a_task_with_other_frames(
+    client: FlaskClient, backend: Backend, worker: Worker
+) -> None:
+    predict(client, predict_body(task(), task(8, video="/data/upload/7.mp4")))
+    for job in prelabel_jobs(backend):
+        worker.complete(job)
+    assert predict(client, predict_body(task()))[0]["result"]
+    assert predict(client, predict_body(task(8, video="/data/upload/7.mp4", frames=["/f/0.jpg"]))) == [[]]
+    (failed,) = prelabel_jobs(backend, JobState.FAILED)
+    assert failed.error == "The task has 1 frames under 'frames', its video has 2."

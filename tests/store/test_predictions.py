@@ -28,10 +28,10 @@ def prediction(key: str = "k") -> Prediction:
 
 def test_round_trip(store: PredictionStore) -> None:
     assert store.get("k") is None
-    assert store.score("k") is None
+    assert store.summary("k") is None
     store.put(prediction())
     assert store.get("k") == prediction()
-    assert store.score("k") == 0.5
+    assert store.summary("k") == (0.5, 289)
 
 
 def test_renderings_are_kept_by_config_and_go_with_their_prediction(store: PredictionStore) -> None:
@@ -43,7 +43,7 @@ def test_renderings_are_kept_by_config_and_go_with_their_prediction(store: Predi
     assert json.loads(store.rendering("k", "brush") or b"") == [{"id": "obj1-f00003"}]
     assert store.rendering("k", "polygon") == b"[]"
     store.put(replace(prediction(), score=0.75))
-    assert store.score("k") == 0.75
+    assert store.summary("k") == (0.75, 289)
     assert store.rendering("k", "brush") is None
 
 

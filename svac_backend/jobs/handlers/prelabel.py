@@ -12,7 +12,7 @@ from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import JobContext
 from svac_backend.jobs.label_studio import LabelStudioAccess
 from svac_backend.jobs.payloads import PrelabelPayload
-from svac_backend.jobs.rendering import rendered
+from svac_backend.jobs.rendering import check_frames, rendered
 from svac_backend.labelstudio.results import to_prediction
 from svac_backend.masks.tracks import frames_with_masks
 from svac_backend.pipeline import prelabel
@@ -59,7 +59,7 @@ class PrelabelHandler:
             self.predictions.put(prediction)
         # Rendered also when nothing is pushed: the web process then only has to pass it on.
         context.progress(SEGMENTED, "Making regions")
-        found = rendered(self.predictions, key, payload.label_config, self.settings)
+        found = rendered(self.predictions, key, payload.label_config, self.settings, payload.task_data)
         if found is None:
             raise SvacError(
                 "The prediction vanished from the database.",
@@ -87,6 +87,7 @@ class PrelabelHandler:
         limits = {"max_side": self.settings.max_video_side, "max_frames": self.settings.max_frames}
         with VideoReader(path, **limits) as video:
             info = video.info
+            check_frames(payload.task_data, payload.label_config, info.frame_count)  # before all the work
             context.progress(FETCHED, "Loading the model")
             model = self.model()
 
