@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SvacError(Exception):
     """Something a user can understand and mend.
@@ -18,6 +20,16 @@ class SvacError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive the way between processes, whatever arguments a subclass takes."""
+        return _rebuild, (type(self), dict(self.__dict__))
+
+
+def _rebuild(kind: type[SvacError], state: dict[str, Any]) -> SvacError:
+    error = kind.__new__(kind, state["message"])
+    error.__dict__.update(state)
+    return error
 
 
 class JobCancelled(SvacError):

@@ -154,8 +154,9 @@ def encode_frames(sam: SAM2Base, pixels: Tensor) -> FrameFeatures:
     """Run Hiera and the FPN on a batch of frames, f32 [n, 3, S, S]."""
     weight = sam.image_encoder.neck.convs[0].conv.weight
     out = sam.forward_image(pixels.to(weight.device, weight.dtype))
-    s0, s1, low = out["backbone_fpn"]
-    return FrameFeatures(low=low, high=(s0, s1), position=out["vision_pos_enc"][-1])
+    # The FPN adds its levels in fp32 and positions are fp32, whatever the weights are.
+    s0, s1, low = (level.to(weight.dtype) for level in out["backbone_fpn"])
+    return FrameFeatures(low=low, high=(s0, s1), position=out["vision_pos_enc"][-1].to(weight.dtype))
 
 
 def without_memory(sam: SAM2Base, features: FrameFeatures) -> Tensor:

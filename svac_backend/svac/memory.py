@@ -117,8 +117,9 @@ class MemoryTracker:
             object_score_logits=existence,
             is_mask_from_pts=False,
         )
-        # The published code keeps mask memories in bf16, on the CPU too.
-        return memory.bfloat16(), position
+        # The published code keeps mask memories in bf16, on the CPU too; beside fp16 weights only fp16 will do.
+        kept = memory.bfloat16()
+        return (kept.half() if memory.dtype == torch.float16 else kept), position
 
 
 def _sequence(maps: Tensor) -> Tensor:

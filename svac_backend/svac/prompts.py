@@ -57,7 +57,12 @@ class PromptBuilder:
     def __init__(self, tokenizer_file: Path, method: MethodConfig, tokens_per_image: int) -> None:
         if not tokenizer_file.is_file():
             raise SvacError(f"{tokenizer_file} is missing.", "Download the model again.")
-        self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_file))
+        try:
+            self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_file))
+        except Exception as error:  # tokenizers raises bare Exceptions for whatever is wrong in the file
+            raise SvacError(
+                f"{tokenizer_file} can't be read ({error}).", "Download the model again."
+            ) from error
         self.method = method
         self.tokens_per_image = tokens_per_image
         self.seg_id = self._id(SEG)

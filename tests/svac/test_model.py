@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from svac_backend.errors import SvacError
 from svac_backend.svac.config import PRESETS
 from svac_backend.svac.model import Svac, pick_device
+from svac_backend.synthetic.scene import SceneConfig, make_scene
 from svac_backend.video.reader import ArrayVideo
 
 
@@ -117,3 +118,18 @@ def test_a_missing_model_and_a_missing_device_say_what_to_do() -> None:
         Svac.from_pretrained("no-such-model")
     with pytest.raises(SvacError, match="SVAC_DEVICE"):
         pick_device("cuda:7" if not torch.cuda.is_available() else "no-such-device")
+
+
+@pytest.mark.parametrize("preset", ["svac", "sa2va", "sa2va-i"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_draws_nearly_the_same_masks(dtype: str, preset: str) -> None:
+    scene = make_scene(5, SceneConfig(frames=12))
+    masks = []
+    for kind in ("float32", dtype):
+        model = Svac.from_pretrained("svac-tiny", device="cpu", dtype=kind).run_as(
+            preset, template="qwen_chat"
+        )
+        frames = model.segment(ArrayVideo(scene.frames), [scene.expressions[0].text])
+        masks.append(np.stack([frame.masks[0] for frame in frames]))
+    assert masks[0].shape == masks[1].shape
+    assert (masks[0] != masks[1]).mean() < 0.01

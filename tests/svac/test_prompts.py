@@ -47,6 +47,9 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     with pytest.raises(SvacError, match="missing"):
         PromptBuilder(path, PRESETS["svac"], 16)
+    path.write_text("{")
+    with pytest.raises(SvacError, match="can't be read"):
+        PromptBuilder(path, PRESETS["svac"], 16)
     Tokenizer(models.BPE()).save(str(path))
     with pytest.raises(SvacError, match=r"no token '\[SEG\]'"):
         PromptBuilder(path, PRESETS["svac"], 16)
