@@ -88,6 +88,25 @@ def model(
         console.print(line, highlight=False)
 
 
+@app.command()
+def evaluate(
+    masks: Annotated[
+        Path, typer.Option(help="Folder of sequences with ground_truth and prediction.")
+    ] = SHARED_MASKS,
+    vos_python: Annotated[
+        Path | None, typer.Option(help="Python of an environment that has vos-benchmark installed.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes of each.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each, in turns; the best one counts.")] = 3,
+) -> None:
+    """J and F of whole sequences: ours and vos-benchmark, side by side."""
+    from benchmarks import evaluate as benchmark
+
+    Console().print(
+        benchmark.table(benchmark.run(masks, vos_python=vos_python, processes=processes, rounds=rounds))
+    )
+
+
 def main() -> None:
     """Run the chosen benchmark; a mistake of the user ends in one line, not in a traceback."""
     try:
