@@ -28,7 +28,8 @@ def load_model(settings: Settings) -> Svac:
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    return Svac.from_pretrained(settings.model, device=settings.device, dtype=settings.dtype)
+    model = Svac.from_pretrained(settings.model, device=settings.device, dtype=settings.dtype)
+    return model.compile_encoders() if settings.compile else model
 
 
 def prelabel(

@@ -29,6 +29,9 @@ class Settings(BaseSettings):
         "auto", description="`auto`: bf16 on GPU."
     )
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 lets torch choose.")
+    compile: bool = Field(
+        False, description="Compile the image encoders with torch.compile, on a GPU; the first video waits for it."
+    )
 
     # Where things live
     data_dir: Path = Field(Path("data"), description="Database, queue, downloaded media, frames.")
