@@ -30,7 +30,8 @@ class Settings(BaseSettings):
     )
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 lets torch choose.")
     compile: bool = Field(
-        False, description="Compile the image encoders with torch.compile, on a GPU; the first video waits for it."
+        False,
+        description="Compile the image encoders with torch.compile, on a GPU; the first video waits for it.",
     )
 
     # Where things live
