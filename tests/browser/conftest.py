@@ -38,7 +38,7 @@ def chromium() -> str | None:
 def browser() -> Iterator[Browser]:
     executable = chromium()
     if executable is None:
-        pytest.skip("no Chromium is installed: apt-get install chromium, or set CHROMIUM to one")
+        pytest.fail("no Chromium is installed: apt-get install chromium, or set CHROMIUM to one")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, headless=True, args=ARGUMENTS)
         yield browser

@@ -13,12 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svac_backend.errors import SvacError
 from svac_backend.labelstudio.tasks import local_files_path
 from svac_backend.masks.rle import from_coco
 from svac_backend.quickstart.check import read_truth
 from svac_backend.quickstart.content import Clip
-from svac_backend.svac.weights import locate
 from svac_backend.synthetic.scene import DEMO_SEEDS
 from svac_backend.synthetic.video import make_demo
 from tests.browser.editor import Editor
@@ -45,10 +43,6 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def imported(label_studio: Any, kind: str, tmp_path_factory: pytest.TempPathFactory) -> Imported:
-    try:
-        locate("svac-tiny")
-    except SvacError as error:
-        pytest.skip(str(error))
     folder = tmp_path_factory.mktemp(f"import-{kind}")
     (entry,) = make_demo(folder, DEMO_SEEDS.start + 50, 1, frames=FRAMES)
     clip = Clip(Path(entry["video"]), tuple(entry["prompts"][:1]), Path(entry["truth"]))

@@ -13,10 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from svac_backend.errors import SvacError
-from svac_backend.labelstudio.local import LabelStudioServer, find_executable
+from svac_backend.labelstudio.local import LabelStudioServer
 from svac_backend.quickstart.processes import choose_port, is_free
-from svac_backend.svac.weights import locate
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "svac_backend.quickstart"]
@@ -26,11 +24,6 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        find_executable()
-        locate("svac-tiny")
-    except SvacError as error:
-        pytest.skip(str(error))
     return tmp_path_factory.mktemp("quickstart")
 
 
