@@ -119,19 +119,7 @@ class Prelabeller:
         from svac_backend.pipeline import prelabel
 
         tracks = prelabel(self.model, video, payload.prompts, progress=lambda done, _: progress(done))
-        info, scores = video.info, [track.score for track in tracks if track.masks]
-        return Prediction(
-            key=key,
-            model_version=self.version,
-            project_id=payload.project_id,
-            task_id=payload.task_id,
-            tracks=tracks,
-            width=info.width,
-            height=info.height,
-            fps=info.fps,
-            frame_count=info.frame_count,
-            score=sum(scores) / len(scores) if scores else 0.0,
-        )
+        return payload.prediction(key, self.version, tracks, video.info)
 
     def _payload(self, data: dict[str, Any], url: str) -> PrelabelPayload:
         """What the web process makes of the task, so that it looks under the same key in the cache."""

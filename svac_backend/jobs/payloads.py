@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.tracks import ObjectPrompt
+from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.settings import Settings
 from svac_backend.store.connections import ProjectConnection
-from svac_backend.store.predictions import prediction_key, video_identity
+from svac_backend.store.predictions import Prediction, prediction_key, video_identity
+from svac_backend.video.source import VideoInfo
 
 PRELABEL, FRAMES = "prelabel", "frames"
 
@@ -43,6 +44,24 @@ class PrelabelPayload:
         """Return the job's idempotent key. A job that pushes is other work than one that only computes."""
         return (
             f"prelabel:{self.project_id}:{self.task_id}:{self.cache_key(model_version)[:32]}:{int(self.push)}"
+        )
+
+    def prediction(
+        self, key: str, model_version: str, tracks: Sequence[Track], info: VideoInfo
+    ) -> Prediction:
+        """Return what is kept of the tracks that a model found; the score is the mean of those with masks."""
+        scores = [track.score for track in tracks if track.masks]
+        return Prediction(
+            key=key,
+            model_version=model_version,
+            project_id=self.project_id,
+            task_id=self.task_id,
+            tracks=list(tracks),
+            width=info.width,
+            height=info.height,
+            fps=info.fps,
+            frame_count=info.frame_count,
+            score=sum(scores) / len(scores) if scores else 0.0,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -95,19 +95,7 @@ class PrelabelHandler:
                 context.progress(FETCHED + (SEGMENTED - FETCHED) * fraction, message)
 
             tracks = prelabel(model, video, payload.prompts, progress=progress)
-        scores = [track.score for track in tracks if track.masks]
-        return Prediction(
-            key=key,
-            model_version=version,
-            project_id=payload.project_id,
-            task_id=payload.task_id,
-            tracks=tracks,
-            width=info.width,
-            height=info.height,
-            fps=info.fps,
-            frame_count=info.frame_count,
-            score=sum(scores) / len(scores) if scores else 0.0,
-        )
+        return payload.prediction(key, version, tracks, info)
 
 
 def _summary(result: dict[str, Any]) -> str:
