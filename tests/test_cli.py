@@ -13,6 +13,8 @@ import pytest
 
 from tests.commands.videos import write_truncated_video, write_video, write_wide_video
 
+pytestmark = pytest.mark.integration
+
 COMMAND = Path(sys.executable).with_name("svac-backend")
 CONFIG = Path(__file__).parents[1] / "labelstudio_config" / "brush_frames.xml"
 

@@ -20,6 +20,8 @@ from svac_backend.svac import hub
 from svac_backend.svac.weights import model_version
 from tests.svac.fake_hub import FakeHub, fake_hub
 
+pytestmark = pytest.mark.integration
+
 NAME = "someone/Svac-small"
 
 

@@ -21,6 +21,8 @@ from svac_backend.svac.model import Svac
 from svac_backend.svac.weights import locate, model_version
 from tests.svac.fake_hub import FakeHub, fake_hub
 
+pytestmark = pytest.mark.integration
+
 NAME = "someone/Svac-small"
 
 
