@@ -68,3 +68,8 @@ def test_a_wrong_codec_is_not_timed(benchmark_module: ModuleType, monkeypatch: p
     monkeypatch.setattr(benchmark_module, "encode_brush", lambda mask: encode(~mask))
     with pytest.raises(Exception, match="disagree"):
         benchmark_module.compare([np.eye(4, dtype=bool)], rounds=1)
+
+
+def test_masks_whose_bits_end_on_a_byte_agree_too(benchmark_module: ModuleType) -> None:
+    full = np.ones((40, 60), dtype=np.bool_)  # the SDK adds an empty byte here, we do not
+    assert [result.task for result in benchmark_module.compare([full], rounds=1)] == ["encode", "decode"]
