@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -64,6 +65,28 @@ class Settings(BaseSettings):
     )
     label_studio_timeout_s: float = Field(30.0, gt=0, description="Timeout of one API call.")
 
+    # How frames reach the editor
+    frames_via: Literal["auto", "local-files", "backend"] = Field(
+        "auto",
+        description="How frames reach the editor: `local-files` of Label Studio, or the `backend`'s own `/media`; "
+        "`auto`: local files where SVAC_LABEL_STUDIO_FILES_ROOT is set, else the backend where SVAC_MEDIA_URL is.",
+    )
+    media_url: str | None = Field(
+        None,
+        description="Address of the web process in the annotators' browsers, e.g. `https://masks.example.com`.",
+    )
+    media_origins: str = Field(
+        "",
+        description="Addresses of Label Studio whose pages may show frames of `/media`, with commas between them; "
+        "`*` for any; empty: SVAC_LABEL_STUDIO_URL, and what Label Studio calls itself.",
+    )
+    media_link_days: float = Field(
+        30.0,
+        gt=0,
+        le=3650,
+        description="Days that a link to `/media` lives; the worker renews it at half of that.",
+    )
+
     # What is accepted
     max_prompt_chars: int = Field(500, ge=1, description="Longest expression.")
     max_video_side: int = Field(8192, ge=1, description="Largest width or height of a video, in pixels.")
@@ -81,6 +104,17 @@ class Settings(BaseSettings):
     frame_quality: int = Field(90, ge=1, le=100, description="JPEG quality of the editor's frames.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
+
+    @field_validator("media_url")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        """Take an address without a slash at its end; docker compose passes a variable that is not set as empty."""
+        if value is None or not value.strip():
+            return None
+        parts = urlsplit(value.strip())
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be an address such as https://masks.example.com")
+        return value.strip().rstrip("/")
 
     @model_validator(mode="after")
     def _pin_model(self) -> Self:
