@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 
 from svac_backend.errors import SvacError
+from svac_backend.masks.prompts import Prompts
 from svac_backend.masks.render import OverlayWriter, contact_sheet, overlay
-from svac_backend.masks.rle import from_coco, to_coco
+from svac_backend.masks.rle import area, from_coco, to_coco
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.settings import Settings
 from svac_backend.svac.model import Svac
@@ -58,6 +60,60 @@ def prelabel(
             if mask.any():
                 track.masks[frame.index] = to_coco(mask)
     return tracks
+
+
+def propagate(
+    model: Svac,
+    video: VideoSource,
+    tracks: Sequence[Track],
+    prompts: Prompts,
+    *,
+    frames: range | None = None,
+    progress: Progress | None = None,
+) -> list[Track]:
+    """Predict corrected objects anew, each frame from the correction nearest to it.
+
+    Args:
+        model: the model.
+        video: the frames.
+        tracks: all objects as they are; they are not changed.
+        prompts: what a person showed, by object id and 0-based frame. Given masks are never changed: their frames
+            get exactly them and the score 1.0, also outside of `frames`; an empty one: no mask there.
+        frames: the frames to predict; all if None. Others keep what they had.
+        progress: called with a fraction 0..1 and a message; it may raise to stop the work.
+
+    Returns:
+        One track per given track, in order; objects without prompts as they were.
+
+    Raises:
+        SvacError: a prompt for an object that is in no track, or as `Svac.propagate`.
+    """
+    shown = {object_id: dict(given) for object_id, given in prompts.items() if given}
+    unknown = sorted(shown.keys() - {t.object_id for t in tracks})
+    if unknown:
+        raise SvacError(
+            f"There is no object {unknown[0]!r} to correct.",
+            f"The objects are {', '.join(t.object_id for t in tracks) or 'none'}.",
+        )
+    result = [replace(track, masks=dict(track.masks), scores=dict(track.scores)) for track in tracks]
+    changed = [track for track in result if track.object_id in shown]
+    if not changed:
+        return result
+    found = model.propagate(video, [shown[t.object_id] for t in changed], frames=frames, progress=progress)
+    for number, index, mask, score in found:
+        changed[number].scores[index] = score
+        changed[number].masks.pop(index, None)
+        if mask.any():
+            changed[number].masks[index] = to_coco(mask)
+    for track in changed:
+        for index, prompt in shown[track.object_id].items():
+            if prompt.mask is None:
+                continue
+            track.scores[index] = 1.0
+            track.masks.pop(index, None)
+            if area(prompt.mask):
+                track.masks[index] = prompt.mask
+    return result
 
 
 def masks_of_frame(tracks: Sequence[Track], index: int, height: int, width: int) -> np.ndarray:

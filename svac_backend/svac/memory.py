@@ -11,30 +11,46 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
+from sam2.modeling.sam2_utils import select_closest_cond_frames
 from torch import Tensor
 
 from svac_backend.svac.grounding import FrameFeatures, decode
 
 
 class MemoryTracker:
-    """Tracks E objects forward through a video, frame by frame.
+    """Tracks E objects through a video, frame by frame.
 
     Args:
         sam: the model.
         num_objects: E, tracked as one batch.
         num_frames: frames of the video (SAM-2 bounds the number of object pointers by it).
         no_object_masking: empty masks where the object score is not positive.
+        nearest: how many conditioning frames a frame attends, the nearest ones, 2 or more; -1: all.
     """
 
-    def __init__(self, sam: SAM2Base, num_objects: int, num_frames: int, *, no_object_masking: bool) -> None:
+    def __init__(
+        self,
+        sam: SAM2Base,
+        num_objects: int,
+        num_frames: int,
+        *,
+        no_object_masking: bool,
+        nearest: int = -1,
+    ) -> None:
         self.sam = sam
         self.num_objects = num_objects
         self.num_frames = num_frames
         self.no_object_masking = no_object_masking
+        self.nearest = nearest
         self.outputs: dict[str, dict[int, dict[str, Any]]] = {
             "cond_frame_outputs": {},
             "non_cond_frame_outputs": {},
         }
+        self._position: list[Tensor] | None = None
+
+    def restart(self) -> None:
+        """Forget the tracked frames, and keep the conditioning frames: tracking begins anew from one of them."""
+        self.outputs["non_cond_frame_outputs"].clear()
 
     def condition(
         self, index: int, features: FrameFeatures, logits: Tensor, existence: Tensor, token: Tensor
@@ -75,23 +91,31 @@ class MemoryTracker:
             "obj_ptr": pointer.to(many.low.dtype),
         }
 
-    def track(self, index: int, features: FrameFeatures) -> tuple[Tensor, Tensor]:
-        """Predict the next frame from memory; returns logits f32 [E, S/4, S/4] and scores f32 [E]."""
+    def track(self, index: int, features: FrameFeatures, *, reverse: bool = False) -> tuple[Tensor, Tensor]:
+        """Predict the next frame from memory; returns logits f32 [E, S/4, S/4] and scores f32 [E].
+
+        Args:
+            index: 0-based frame index.
+            features: of this one frame.
+            reverse: the frame that was tracked before is the one after this one.
+        """
         many = features.take([0] * self.num_objects)
+        near, _ = select_closest_cond_frames(index, self.outputs["cond_frame_outputs"], self.nearest)
         fused = self.sam._prepare_memory_conditioned_features(
             frame_idx=index,
             is_init_cond_frame=False,
             current_vision_feats=[_sequence(many.low)],
             current_vision_pos_embeds=[_sequence(many.position)],
             feat_sizes=[many.low.shape[-2:]],
-            output_dict=self.outputs,
+            output_dict=self.outputs | {"cond_frame_outputs": near},
             num_frames=self.num_frames,
+            track_in_reverse=reverse,
         )
         out = decode(self.sam, fused, many.high, None, no_object_masking=self.no_object_masking)
         recent = self.outputs["non_cond_frame_outputs"]
         recent[index] = self._remember(features, out.logits, out.existence, out.token)
         # Mask memories reach back num_maskmem frames, object pointers max_obj_ptrs_in_encoder frames.
-        for old in [i for i in recent if i <= index - self.sam.max_obj_ptrs_in_encoder]:
+        for old in [i for i in recent if abs(index - i) >= self.sam.max_obj_ptrs_in_encoder]:
             del recent[old]
         return out.logits, out.existence.sigmoid() * out.iou
 
@@ -117,9 +141,11 @@ class MemoryTracker:
             object_score_logits=existence,
             is_mask_from_pts=False,
         )
+        # Positions are the same for every frame: kept once.
+        self._position = self._position or position
         # The published code keeps mask memories in bf16, on the CPU too; beside fp16 weights only fp16 will do.
         kept = memory.bfloat16()
-        return (kept.half() if memory.dtype == torch.float16 else kept), position
+        return (kept.half() if memory.dtype == torch.float16 else kept), self._position
 
 
 def _sequence(maps: Tensor) -> Tensor:

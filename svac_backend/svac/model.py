@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import init_empty_weights
+from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from svac_backend.errors import SvacError
+from svac_backend.masks.prompts import FramePrompt
 from svac_backend.masks.tracks import FrameMasks
 from svac_backend.svac import checkpoints, hub, preprocess
 from svac_backend.svac.clips import ClipPlan, plan
@@ -26,6 +29,7 @@ from svac_backend.svac.original_sam import original_sam
 from svac_backend.svac.prompts import PromptBuilder
 from svac_backend.svac.streaming import FrameFeed
 from svac_backend.svac.tokenizer_files import tokenizer_file
+from svac_backend.svac.tracking import Propagation
 from svac_backend.video.reader import VideoSource
 
 Progress = Callable[[float, str], None]
@@ -234,6 +238,35 @@ class Svac(nn.Module):
                 if progress:
                     done = start + len(pixels)
                     progress(done / len(video), f"frame {done} of {len(video)}")
+
+    @torch.inference_mode()
+    def propagate(
+        self,
+        video: VideoSource,
+        prompts: Sequence[Mapping[int, FramePrompt]],
+        *,
+        frames: range | None = None,
+        window: int = 16,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[int, int, NDArray[np.bool_], float]]:
+        """Predict objects from what a person showed of them on some frames, each frame from the nearest of these.
+
+        Args:
+            video: where the frames come from.
+            prompts: one mapping per object, by 0-based frame: masks, which are kept as they are (an empty one says
+                that the object is not there), clicks with at least one on the object, boxes.
+            frames: the frames to predict; all if None. Others are looked at only on the way there.
+            window: frames that are held and encoded at a time.
+            progress: called with a fraction 0..1 and a message.
+
+        Yields:
+            Object number, frame, mask bool [H, W] and score 0..1, in no particular order, each (object, frame) once.
+
+        Raises:
+            SvacError: an object without prompts, prompts that do not fit the video, or frames that it does not have.
+        """
+        sam = self._original_sam[0] if self._original_sam else self.sam
+        yield from Propagation(sam, video, prompts, frames=frames, window=window, progress=progress).run()
 
 
 def pick_device(name: str) -> torch.device:

@@ -1,0 +1,256 @@
+"""What a person showed on some frames travels to the others: propagation with SAM-2's memory.
+
+Corrected masks, and masks decoded from clicks and boxes, are an object's conditioning frames. Every other frame is
+predicted from the correction nearest to it, in a forward sweep and a backward sweep over the video that all objects
+share: a window's features are computed once. Objects do not see each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.modeling.sam2_utils import select_closest_cond_frames
+from torch import Tensor
+
+from svac_backend.errors import SvacError
+from svac_backend.masks.prompts import FramePrompt
+from svac_backend.masks.rle import area, from_coco
+from svac_backend.svac import preprocess
+from svac_backend.svac.grounding import FrameFeatures, decode, encode_frames, without_memory
+from svac_backend.svac.memory import MemoryTracker
+from svac_backend.svac.tracking_frames import SweepFrames
+from svac_backend.svac.tracking_plan import Leg, plan_legs
+from svac_backend.svac.upsampling import masks_at_size
+from svac_backend.video.reader import VideoSource
+
+# Conditioning frames that a frame attends, the nearest ones. SAM-2 sets no bound; a person may correct many frames.
+NEAREST = 4
+
+Found = tuple[int, int, NDArray[np.bool_], float]
+FrameMapping = Mapping[int, FramePrompt]
+
+
+@dataclass
+class _Object:
+    """One object: what was shown of it, what has to be walked, and its memory."""
+
+    prompts: dict[int, FramePrompt]
+    legs: list[Leg]
+    memory: MemoryTracker
+    # Corrections that have to be looked at.
+    needed: set[int] = field(default_factory=set)
+    # Leg by frame, in each direction.
+    walks: dict[bool, dict[int, Leg]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for reverse in (False, True):
+            legs = [leg for leg in self.legs if leg.reverse is reverse]
+            self.walks[reverse] = {i: leg for leg in legs for i in leg.frames}
+        # What a leg's first and last frame attend covers what those between attend.
+        for index in {i for leg in self.legs for i in (leg.frames[0], leg.frames[-1])}:
+            self.needed.update(select_closest_cond_frames(index, self.prompts, NEAREST)[0])
+
+    @property
+    def absent(self) -> bool:
+        """Whether all that was shown is that it is not there."""
+        return all(prompt.mask is not None and not area(prompt.mask) for prompt in self.prompts.values())
+
+
+class Propagation:
+    """The propagation of one video's corrections.
+
+    Args:
+        sam: the model.
+        video: the frames.
+        prompts: for each object what was shown, by 0-based frame.
+        frames: the frames to predict; all if None. Others are looked at only on the way there.
+        window: frames that are held and encoded at a time.
+        progress: called with a fraction 0..1 and a message; it may raise to stop the work.
+
+    Raises:
+        SvacError: nothing was shown of an object, or what was shown does not fit the video.
+    """
+
+    def __init__(
+        self,
+        sam: SAM2Base,
+        video: VideoSource,
+        prompts: Sequence[FrameMapping],
+        *,
+        frames: range | None = None,
+        window: int = 16,
+        progress: Callable[[float, str], None] | None = None,
+    ) -> None:
+        self.sam, self.video, self.window, self.progress = sam, video, window, progress
+        self.height, self.width = video.info.height, video.info.width
+        self.frames = _checked_range(frames, len(video))
+        if not prompts:
+            raise SvacError("There is nothing to propagate.", "Correct at least one object on one frame.")
+        self.objects = [self._object(shown) for shown in prompts]
+        self.conditioning = sorted({i for one in self.objects for i in one.needed})
+        self.sweeps = {
+            reverse: sorted({i for one in self.objects for i in one.walks[reverse]})
+            for reverse in (False, True)
+        }
+        touched = [*self.conditioning, *self.sweeps[False], *self.sweeps[True]]
+        self.source = SweepFrames(video, sam.image_size, touched)
+        self._done, self._total = 0, len(touched)
+
+    def run(self) -> Iterator[Found]:
+        """Yield (object, frame, mask bool [H, W], score 0..1): each object on each frame of `frames` once."""
+        yield from self._given()
+        yield from self._condition()
+        for reverse in (False, True):
+            yield from self._sweep(reverse)
+
+    def _object(self, shown: FrameMapping) -> _Object:
+        if not shown:
+            raise SvacError("Nothing was shown of an object.", "Give it a mask, clicks or a box on a frame.")
+        prompts = dict(sorted(shown.items()))
+        for index, prompt in prompts.items():
+            self._check(index, prompt)
+        memory = MemoryTracker(self.sam, 1, len(self.video), no_object_masking=True, nearest=NEAREST)
+        # Clicks need their mask even where no other frame is predicted from them.
+        asked = {i for i, prompt in prompts.items() if prompt.mask is None and i in self.frames}
+        one = _Object(prompts, plan_legs(list(prompts), self.frames), memory, asked)
+        return _Object(prompts, [], memory) if one.absent else one
+
+    def _check(self, index: int, prompt: FramePrompt) -> None:
+        """Refuse what does not fit the video. Raises `SvacError`."""
+        if not 0 <= index < len(self.video):
+            raise SvacError(
+                f"There is no frame {index} to correct.",
+                f"The video has the frames 0 to {len(self.video) - 1}.",
+            )
+        size = [self.height, self.width]
+        if prompt.mask is not None:
+            if list(prompt.mask["size"]) != size:
+                raise SvacError(
+                    f"The mask of frame {index} is for {prompt.mask['size'][1]}x{prompt.mask['size'][0]} pixels.",
+                    f"Give masks of the video's size, {self.width}x{self.height}.",
+                )
+            return
+        if prompt.box is None and not any(click.positive for click in prompt.clicks):
+            raise SvacError(
+                f"The clicks on frame {index} only say where the object is not.",
+                "Add a click on the object, or a box around it.",
+            )
+        points = [(click.x, click.y) for click in prompt.clicks]
+        if prompt.box is not None:
+            left, top, right, bottom = prompt.box
+            if right <= 0 or bottom <= 0 or left >= self.width or top >= self.height:
+                raise SvacError(f"The box on frame {index} is beside the picture.", "Draw it on the picture.")
+        for x, y in points:
+            if not (0 <= x <= self.width and 0 <= y <= self.height):
+                raise SvacError(
+                    f"The click ({x:g}, {y:g}) on frame {index} is beside the picture.",
+                    f"Coordinates are pixels of the {self.width}x{self.height} frame.",
+                )
+
+    def _given(self) -> Iterator[Found]:
+        """Yield the masks that were given, and the empty ones of objects that are nowhere."""
+        for number, one in enumerate(self.objects):
+            for index in self.frames:
+                prompt = one.prompts.get(index)
+                if prompt is not None and prompt.mask is not None:
+                    yield number, index, from_coco(prompt.mask), 1.0
+                elif one.absent:
+                    yield number, index, np.zeros((self.height, self.width), np.bool_), 0.0
+
+    def _condition(self) -> Iterator[Found]:
+        """Give memory the corrections; yield the masks that clicks and boxes make."""
+        with closing(self.source.windows(self.conditioning, self.window)) as windows:
+            for indices, pixels in windows:
+                features = encode_frames(self.sam, preprocess.sam_pixels(pixels))
+                for k, index in enumerate(indices):
+                    here = features.take([k])
+                    for number, one in enumerate(self.objects):
+                        prompt = one.prompts.get(index)
+                        if prompt is None or index not in one.needed:
+                            continue
+                        if prompt.mask is not None:
+                            one.memory.condition_masks(index, here, self._shrunk(from_coco(prompt.mask)))
+                            continue
+                        logits, score = self._point_at(one, index, here, prompt)
+                        if index in self.frames:
+                            yield number, index, self._mask(logits), score
+                self._tell(len(indices), "reading the corrections")
+
+    def _sweep(self, reverse: bool) -> Iterator[Found]:
+        with closing(self.source.windows(self.sweeps[reverse], self.window, reverse=reverse)) as windows:
+            for indices, pixels in windows:
+                features = encode_frames(self.sam, preprocess.sam_pixels(pixels))
+                for k, index in enumerate(indices):
+                    here = features.take([k])
+                    for number, one in enumerate(self.objects):
+                        leg = one.walks[reverse].get(index)
+                        if leg is None:
+                            continue
+                        if index == leg.frames[0]:
+                            one.memory.restart()
+                        logits, scores = one.memory.track(index, here, reverse=reverse)
+                        if index in self.frames:
+                            yield number, index, self._mask(logits), float(scores[0])
+                self._tell(len(indices), f"{'backwards' if reverse else 'forwards'} to frame {indices[-1]}")
+
+    def _point_at(
+        self, one: _Object, index: int, features: FrameFeatures, prompt: FramePrompt
+    ) -> tuple[Tensor, float]:
+        """Decode clicks and a box without memory, and remember the result; returns logits and the score."""
+        points, labels = self._points(prompt)
+        low = without_memory(self.sam, features)
+        where = (points.to(low.device), labels.to(low.device))
+        out = decode(self.sam, low, features.high, None, no_object_masking=False, points=where)
+        # Where a person points there is something, whatever the model believes.
+        existence = torch.where((out.logits > 0).any(-1).any(-1), out.existence.abs(), out.existence)
+        one.memory.condition(index, features, out.logits, existence, out.token)
+        return out.logits, float((out.existence.sigmoid() * out.iou)[0])
+
+    def _points(self, prompt: FramePrompt) -> tuple[Tensor, Tensor]:
+        """Return points f32 [1, P, 2] in SAM-2's pixels and its labels i32 [1, P]: a box is two corners, first."""
+        rows = [(click.x, click.y, int(click.positive)) for click in prompt.clicks]
+        if prompt.box is not None:
+            left, top, right, bottom = prompt.box
+            rows = [(left, top, 2), (right, bottom, 3), *rows]
+        scale = torch.tensor([self.sam.image_size / self.width, self.sam.image_size / self.height])
+        points = torch.tensor([[x, y] for x, y, _ in rows], dtype=torch.float32) * scale
+        return points[None], torch.tensor([[label for _, _, label in rows]], dtype=torch.int32)
+
+    def _shrunk(self, mask: NDArray[np.bool_]) -> Tensor:
+        """Return a mask at SAM-2's size, bool [1, S, S]; an object too small for it keeps its strongest pixels."""
+        size, device = (self.sam.image_size, self.sam.image_size), self.sam.no_mem_embed.device
+        full = torch.from_numpy(mask).to(device)[None, None].float()
+        scaled = F.interpolate(full, size=size, mode="bilinear", align_corners=False, antialias=True)[0]
+        most = float(scaled.max())
+        return scaled >= (0.5 if most >= 0.5 or most == 0 else most / 2)
+
+    def _mask(self, logits: Tensor) -> NDArray[np.bool_]:
+        """Return one object's logits [1, S/4, S/4] as a mask at the frame's size."""
+        mask: NDArray[np.bool_] = (
+            masks_at_size(logits, self.sam.image_size, self.height, self.width)[0].cpu().numpy()
+        )
+        return mask
+
+    def _tell(self, steps: int, message: str) -> None:
+        self._done += steps
+        if self.progress:
+            self.progress(self._done / self._total, message)
+
+
+def _checked_range(frames: range | None, count: int) -> range:
+    """Return the frames to predict. Raises `SvacError` where the video has no such frames."""
+    if frames is None:
+        return range(count)
+    if frames.step != 1 or not 0 <= frames.start < frames.stop <= count:
+        raise SvacError(
+            f"The frames {frames.start} up to {frames.stop} are not a part of the video.",
+            f"Give a first frame and an end between 0 and {count}.",
+        )
+    return frames
