@@ -13,6 +13,28 @@ from defusedxml import ElementTree  # type: ignore[import-untyped]
 from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped]
 
 from svac_backend.errors import SvacError
+from svac_backend.labelstudio.controls import (
+    SHOWN_KINDS,
+    BoxTracks,
+    FramesTag,
+    MaskControl,
+    SmartControl,
+    TextControl,
+    VideoTag,
+    task_key,
+)
+
+__all__ = [
+    "SHOWN_KINDS",
+    "BoxTracks",
+    "FramesTag",
+    "LabelConfig",
+    "MaskControl",
+    "SmartControl",
+    "TextControl",
+    "VideoTag",
+    "parse_config",
+]
 
 # Tags that draw masks on an image. With labels of their own, or beside a <Labels> tag.
 LABELLED_MASKS = {
@@ -20,85 +42,27 @@ LABELLED_MASKS = {
     "polygonlabels": "polygon",
     "vectorlabels": "vector",
     "bitmasklabels": "bitmask",
+    "rectanglelabels": "rectangle",
 }
-PLAIN_MASKS = {"brush": "brush", "polygon": "polygon", "vector": "vector", "bitmask": "bitmask"}
+PLAIN_MASKS = {
+    "brush": "brush",
+    "polygon": "polygon",
+    "vector": "vector",
+    "bitmask": "bitmask",
+    "rectangle": "rectangle",
+}
 SMART_TAGS = {
     "keypointlabels": "keypoint",
     "keypoint": "keypoint",
     "rectanglelabels": "rectangle",
     "rectangle": "rectangle",
 }
-# The kinds that results.py writes, the better one first: brush keeps holes, a polygon is one ring.
-SHOWN_KINDS = ("brush", "polygon")
+
+# <VideoRectangle svac="boxes" .../>: the backend fills it with the boxes of the masks, one track for each object, as an
+# overview on the video. Label Studio ignores the attribute. It needs a <Labels> tag on the same video.
+OVERVIEW_ATTRIBUTE, OVERVIEW_VALUE = "svac", "boxes"
 
 SHIPPED_HINT = "Start from labelstudio_config/brush_frames.xml or polygon_frames.xml."
-
-
-@dataclass(frozen=True)
-class FramesTag:
-    """`<Image valueList="$frames">`: its name, and the key of the task's list of frame addresses."""
-
-    name: str
-    key: str
-
-
-@dataclass(frozen=True)
-class VideoTag:
-    """`<Video value="$video" framerate="$fps">`: name, key of the address, `framerate` as written."""
-
-    name: str
-    key: str
-    framerate: str | None = None
-
-    @property
-    def fps_key(self) -> str | None:
-        """The task key that holds the frame rate, or None when `framerate` is a number or absent."""
-        return _task_key(self.framerate)
-
-
-@dataclass(frozen=True)
-class MaskControl:
-    """A control that draws masks.
-
-    Attributes:
-        kind: `brush`, `polygon`, `vector` or `bitmask`.
-        name: the control's name, `from_name` of its results.
-        to_name: the object that it draws on.
-        labels: label -> its `prompt` attribute, or None; in the config's order. A label with an alias is
-            known by the alias, since that is what Label Studio stores.
-        labels_name: of a pair such as `<Brush/>` + `<Labels/>`: the name of the `<Labels>` control.
-    """
-
-    kind: str
-    name: str
-    to_name: str
-    labels: dict[str, str | None] = field(default_factory=dict)
-    labels_name: str | None = None
-
-    def find_label(self, name: str) -> str | None:
-        """Return the control's label of that name, exact first, then in any case; or None."""
-        wanted = name.strip()
-        if wanted in self.labels:
-            return wanted
-        return next((label for label in self.labels if label.casefold() == wanted.casefold()), None)
-
-
-@dataclass(frozen=True)
-class TextControl:
-    """The `<TextArea>` into which the annotator types what to segment."""
-
-    name: str
-    to_name: str
-
-
-@dataclass(frozen=True)
-class SmartControl:
-    """Key points or rectangles that steer the model; `kind` is `keypoint` or `rectangle`."""
-
-    kind: str
-    name: str
-    to_name: str
-    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +75,7 @@ class LabelConfig:
         controls: every control that draws masks, on whatever object, in the config's order.
         text: the prompt's TextArea, or None.
         smart: key point and rectangle controls with `smart="true"` on the frames.
+        box_tracks: every `<VideoRectangle>`.
         names: name of every named tag -> its tag in lower case.
     """
 
@@ -119,12 +84,24 @@ class LabelConfig:
     controls: tuple[MaskControl, ...] = ()
     text: TextControl | None = None
     smart: tuple[SmartControl, ...] = ()
+    box_tracks: tuple[BoxTracks, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
 
     @property
     def video(self) -> VideoTag | None:
         """The first video of the config, or None."""
         return self.videos[0] if self.videos else None
+
+    @property
+    def overview(self) -> BoxTracks | None:
+        """The `<VideoRectangle svac="boxes">` that can show boxes of the masks, or None."""
+        return next((boxes for boxes in self.box_tracks if boxes.overview and boxes.labels), None)
+
+    def drawing_controls(self) -> tuple[MaskControl, ...]:
+        """Return every control whose regions on the frames are masks; none without frames."""
+        if self.frames is None:
+            return ()
+        return tuple(control for control in self.controls if control.to_name == self.frames.name)
 
     def mask_control(self, kind: str | None = None) -> MaskControl:
         """Return the control whose masks the editor can show on the frames, brush before polygon.
@@ -215,6 +192,7 @@ def parse_config(xml: str) -> LabelConfig:
         controls=controls,
         text=_text(tags, frames),
         smart=_smart(tags, frames),
+        box_tracks=_box_tracks(tags),
         names={tag.attrib["name"]: _kind(tag) for tag in tags if tag.attrib.get("name")},
     )
 
@@ -222,12 +200,6 @@ def parse_config(xml: str) -> LabelConfig:
 def _kind(tag: Element) -> str:
     # The editor's tag registry ignores case.
     return str(tag.tag).lower()
-
-
-def _task_key(expression: str | None) -> str | None:
-    """`$frames` -> `frames`; anything else is a literal."""
-    text = (expression or "").strip()
-    return text[1:] if len(text) > 1 and text.startswith("$") else None
 
 
 def _targets(tag: Element) -> list[str]:
@@ -248,20 +220,37 @@ def _mask_controls(tags: list[Element]) -> tuple[MaskControl, ...]:
     for tag in tags:
         name = tag.attrib.get("name", "")
         for target in _targets(tag) if name else []:
-            if _kind(tag) in LABELLED_MASKS:
-                found.append(MaskControl(LABELLED_MASKS[_kind(tag)], name, target, _labels(tag)))
-            elif _kind(tag) in PLAIN_MASKS:
-                pair = next((t for t in tags if _kind(t) == "labels" and target in _targets(t)), None)
-                labels = {} if pair is None else _labels(pair)
-                labels_name = None if pair is None else pair.attrib.get("name")
-                found.append(MaskControl(PLAIN_MASKS[_kind(tag)], name, target, labels, labels_name))
+            kind = _kind(tag)
+            if _true(tag, "smartOnly"):
+                continue  # it steers the model and leaves no region
+            if kind in LABELLED_MASKS:
+                found.append(MaskControl(LABELLED_MASKS[kind], name, target, _labels(tag)))
+            elif kind in PLAIN_MASKS:
+                found.append(MaskControl(PLAIN_MASKS[kind], name, target, *_pair(tags, target)))
+    return tuple(found)
+
+
+def _pair(tags: list[Element], target: str) -> tuple[dict[str, str | None], str | None]:
+    """The labels, and the name, of the `<Labels>` tag that labels what is drawn on `target`."""
+    labels = next((tag for tag in tags if _kind(tag) == "labels" and target in _targets(tag)), None)
+    return ({}, None) if labels is None else (_labels(labels), labels.attrib.get("name"))
+
+
+def _box_tracks(tags: list[Element]) -> tuple[BoxTracks, ...]:
+    found = []
+    for tag in tags:
+        name = tag.attrib.get("name", "")
+        for target in _targets(tag) if name and _kind(tag) == "videorectangle" else []:
+            labels, labels_name = _pair(tags, target)
+            overview = tag.attrib.get(OVERVIEW_ATTRIBUTE, "").strip().lower() == OVERVIEW_VALUE
+            found.append(BoxTracks(name, target, tuple(labels), labels_name, overview))
     return tuple(found)
 
 
 def _frames(tags: list[Element], controls: tuple[MaskControl, ...]) -> FramesTag | None:
     found = []
     for tag in tags:
-        key = _task_key(tag.attrib.get("valueList"))
+        key = task_key(tag.attrib.get("valueList"))
         if _kind(tag) == "image" and key and tag.attrib.get("name"):
             found.append(FramesTag(tag.attrib["name"], key))
     drawn_on = {control.to_name for control in controls if control.kind in SHOWN_KINDS}
@@ -271,7 +260,7 @@ def _frames(tags: list[Element], controls: tuple[MaskControl, ...]) -> FramesTag
 def _videos(tags: list[Element]) -> tuple[VideoTag, ...]:
     found = []
     for tag in tags:
-        key = _task_key(tag.attrib.get("value"))
+        key = task_key(tag.attrib.get("value"))
         if _kind(tag) == "video" and key and tag.attrib.get("name"):
             found.append(
                 VideoTag(tag.attrib["name"], key, tag.attrib.get("framerate") or tag.attrib.get("frameRate"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.config import FramesTag, TextControl, parse_config
+from svac_backend.labelstudio.config import BoxTracks, FramesTag, TextControl, parse_config
 
 CONFIGS = Path(__file__).parents[2] / "labelstudio_config"
 FRAMES = '<Image name="frames" valueList="$frames"/>'
@@ -145,3 +145,29 @@ def test_entities_do_not_expand() -> None:
     bomb = '<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><View>&b;</View>'
     with pytest.raises(SvacError, match="refused"):
         parse_config(bomb)
+
+
+def test_boxes_on_frames_are_masks_unless_they_only_steer() -> None:
+    config = parse_config(
+        f'<View>{FRAMES}<RectangleLabels name="r" toName="frames" smart="true"><Label value="o"/></RectangleLabels>'
+        '<RectangleLabels name="s" toName="frames" smart="true" smartOnly="true"><Label value="b"/></RectangleLabels>'
+        '<Video name="v" value="$video"/><Rectangle name="q" toName="v"/></View>'
+    )
+    assert [(control.kind, control.name) for control in config.drawing_controls()] == [("rectangle", "r")]
+    assert [smart.name for smart in config.smart] == ["r", "s"]
+    with pytest.raises(SvacError, match="only rectangle 'r'"):
+        config.mask_control()
+    assert parse_config('<View><Video name="v" value="$video"/></View>').drawing_controls() == ()
+
+
+def test_video_rectangles_are_an_overview_when_they_say_so() -> None:
+    labels = '<Labels name="bl" toName="v"><Label value="dog"/><Label value="cat"/></Labels>'
+    box = '<VideoRectangle name="box" toName="v" svac="boxes"/>'
+    video = '<Video name="v" value="$video"/>'
+    config = parse_config(f"<View>{video}{box}{labels}</View>")
+    assert config.overview is not None
+    assert config.overview == BoxTracks("box", "v", ("dog", "cat"), "bl", True)
+    plain = parse_config(f"<View>{video}{box.replace(' svac=', ' other=')}{labels}</View>")
+    assert plain.overview is None
+    assert [boxes.name for boxes in plain.box_tracks] == ["box"]
+    assert parse_config(f"<View>{video}{box}</View>").overview is None
