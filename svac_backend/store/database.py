@@ -15,7 +15,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from svac_backend.errors import SvacError
-from svac_backend.store.tables import SCHEMA_VERSION, Base
+from svac_backend.store.tables import OLDEST_SCHEMA, SCHEMA_VERSION, Base
 
 FILE_NAME = "svac.db"
 BUSY_TIMEOUT_S = 15.0
@@ -97,8 +97,8 @@ class Database:
         with Session(self._writer) as session, session.begin():
             connection = session.connection()
             found = connection.execute(text("PRAGMA user_version")).scalar_one()
-            if found == 0:
-                Base.metadata.create_all(connection)
+            if found == 0 or OLDEST_SCHEMA <= found < SCHEMA_VERSION:
+                Base.metadata.create_all(connection)  # only the tables that are not there
                 connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
             elif found != SCHEMA_VERSION:
                 raise SvacError(

@@ -7,8 +7,10 @@ from typing import Any
 from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# Raised with every change of the tables; `Database` refuses a file of another version.
-SCHEMA_VERSION = 1
+# Raised with every change of the tables; `Database` refuses a file of another version, unless only tables are new.
+SCHEMA_VERSION = 2
+# The first version whose tables are all as they are now; the tables that came later are added to its files.
+OLDEST_SCHEMA = 1
 
 
 class Base(DeclarativeBase):
@@ -116,3 +118,53 @@ class EventRow(Base):
     received: Mapped[float]
 
     __table_args__ = (Index("events_action", "action", "id"),)
+
+
+class ObjectRow(Base):
+    """An object of a video: its id, and what it is called. Two windows of one video speak of the same objects."""
+
+    __tablename__ = "objects"
+
+    project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    video: Mapped[str] = mapped_column(String(64), primary_key=True)
+    object_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    label: Mapped[str] = mapped_column(Text)
+    expression: Mapped[str] = mapped_column(Text)
+    created: Mapped[float]
+
+
+class SentRow(Base):
+    """What interactive calls of a task were answered about one object; see `store.sent.SentObject`."""
+
+    __tablename__ = "sent"
+
+    project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    task_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    object_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    regions: Mapped[bytes] = mapped_column(LargeBinary)
+    prompts: Mapped[bytes] = mapped_column(LargeBinary)
+    updated: Mapped[float]
+
+
+class SnapshotRow(Base):
+    """The regions that an annotator had when he asked for more than could be answered at once."""
+
+    __tablename__ = "snapshots"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    project_id: Mapped[str] = mapped_column(String(32))
+    task_id: Mapped[str] = mapped_column(String(32))
+    regions: Mapped[bytes] = mapped_column(LargeBinary)
+    created: Mapped[float]
+
+    __table_args__ = (Index("snapshots_task", "project_id", "task_id", "id"),)
+
+
+class PartRow(Base):
+    """The tracks of a prediction that is still being made, as far as they are."""
+
+    __tablename__ = "parts"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    prediction: Mapped[bytes] = mapped_column(LargeBinary)
+    updated: Mapped[float]

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from svac_backend.errors import SvacError
 from svac_backend.store.database import Database, StoreError, pack, unpack
 from svac_backend.store.events import EventStore
+from svac_backend.store.sent import SentStore
 from svac_backend.store.tables import SCHEMA_VERSION
 
 
@@ -56,6 +57,21 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(SvacError, match="another version"):
         Database(tmp_path)
+
+
+def test_a_file_of_a_version_that_only_lacks_tables_gets_them(tmp_path: Path) -> None:
+    first = Database(tmp_path)
+    EventStore(first).add("TASKS_CREATED", "1", b"{}")
+    first.close()
+    with sqlite3.connect(tmp_path / "svac.db") as connection:
+        for table in ("objects", "sent", "snapshots", "parts"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("PRAGMA user_version = 1")
+    database = Database(tmp_path)
+    assert EventStore(database).counts() == {"TASKS_CREATED": 1}
+    assert SentStore(database).find("1", "2") == {}
+    with database.read() as session:
+        assert session.execute(text("PRAGMA user_version")).scalar() == SCHEMA_VERSION
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""What a task's editor was sent in answer to prompts, so that a correction can be told from what the model drew.
+
+Predictions come back with every interactive call; answers do not: Label Studio's editor merges them into the draft. So
+each answered region is kept, and with it what persons showed of the object (masks, clicks, boxes).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import delete, select
+
+from svac_backend.masks.prompts import FramePrompt
+from svac_backend.store.database import Database, pack, unpack
+from svac_backend.store.tables import SentRow, SnapshotRow
+
+Region = dict[str, Any]
+FramePrompts = Mapping[int, FramePrompt]
+
+# A task's snapshots: the job of each is done, or superseded, long before so many more are asked for.
+SNAPSHOTS = 5
+
+
+@dataclass(frozen=True)
+class SentObject:
+    """One object of a task, as far as interactive calls were answered about it.
+
+    Attributes:
+        regions: the answered regions, of each (id, control) the latest.
+        prompts: what persons showed of it, by 0-based frame of the video.
+    """
+
+    object_id: str
+    regions: list[Region] = field(default_factory=list)
+    prompts: dict[int, FramePrompt] = field(default_factory=dict)
+
+
+class SentStore:
+    """Answers of interactive calls in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def find(self, project_id: str, task_id: str) -> dict[str, SentObject]:
+        """Return what a task's calls were answered, by object id."""
+        query = select(SentRow).where(SentRow.project_id == project_id, SentRow.task_id == task_id)
+        with self.database.read() as session:
+            return {row.object_id: _object(row) for row in session.scalars(query.order_by(SentRow.updated))}
+
+    def record(
+        self,
+        project_id: str,
+        task_id: str,
+        regions: Mapping[str, Sequence[Region]],
+        prompts: Mapping[str, FramePrompts],
+    ) -> None:
+        """Keep an answer: its regions take the place of those of the same id, its prompts that of all earlier ones.
+
+        Args:
+            project_id, task_id: the task.
+            regions: by object id.
+            prompts: what the answer was made from, by object id; none for an object found by its expression.
+        """
+        with self.database.write() as session:
+            for object_id in dict.fromkeys([*regions, *prompts]):
+                old = session.get(SentRow, (project_id, task_id, object_id))
+                known = {} if old is None else {_name(region): region for region in unpack(old.regions)}
+                known |= {_name(region): region for region in regions.get(object_id, ())}
+                shown = {str(frame): prompt.to_json() for frame, prompt in prompts.get(object_id, {}).items()}
+                session.merge(
+                    SentRow(
+                        project_id=project_id,
+                        task_id=task_id,
+                        object_id=object_id,
+                        regions=pack(list(known.values())),
+                        prompts=pack(shown),
+                        updated=time.time(),
+                    )
+                )
+
+    def keep_snapshot(self, project_id: str, task_id: str, regions: Sequence[Region]) -> int:
+        """Keep the regions that a job will have to merge its result into; return the number to find them by."""
+        blob = pack(list(regions))
+        mine = (SnapshotRow.project_id == project_id, SnapshotRow.task_id == task_id)
+        with self.database.write() as session:
+            row = SnapshotRow(project_id=project_id, task_id=task_id, regions=blob, created=time.time())
+            session.add(row)
+            session.flush()
+            kept = select(SnapshotRow.id).where(*mine).order_by(SnapshotRow.id.desc()).limit(SNAPSHOTS)
+            session.execute(delete(SnapshotRow).where(*mine, SnapshotRow.id.not_in(kept.scalar_subquery())))
+            return row.id
+
+    def snapshot(self, number: int) -> list[Region] | None:
+        """Return what `keep_snapshot` kept, or None when newer ones took its place."""
+        with self.database.read() as session:
+            row = session.get(SnapshotRow, number)
+            return None if row is None else list(unpack(row.regions))
+
+
+def _name(region: Region) -> tuple[str, str]:
+    return str(region.get("id")), str(region.get("from_name"))
+
+
+def _object(row: SentRow) -> SentObject:
+    prompts = {int(frame): FramePrompt.from_json(data) for frame, data in unpack(row.prompts).items()}
+    return SentObject(row.object_id, list(unpack(row.regions)), prompts)

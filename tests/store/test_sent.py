@@ -1,0 +1,65 @@
+"""What a task's editor was sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from svac_backend.masks.prompts import Click, FramePrompt
+from svac_backend.masks.tracks import CocoRle
+from svac_backend.store.database import Database
+from svac_backend.store.sent import SNAPSHOTS, SentStore
+
+MASK = FramePrompt(mask=CocoRle(size=[2, 4], counts="0`0"))
+CLICKS = FramePrompt(clicks=(Click(1.5, 0.0), Click(3.0, 1.0, positive=False)))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SentStore:
+    return SentStore(Database(tmp_path))
+
+
+def region(frame: int, value: Any = "first", from_name: str = "mask") -> dict[str, Any]:
+    return {
+        "id": f"obj1-f{frame:05d}",
+        "from_name": from_name,
+        "item_index": frame,
+        "value": {"rle": [1], "v": value},
+    }
+
+
+def test_the_latest_answer_takes_the_place_of_regions_of_the_same_id(store: SentStore) -> None:
+    assert store.find("38", "7") == {}
+    store.record("38", "7", {"obj1": [region(0), region(1), region(1, from_name="labels")]}, {})
+    store.record("38", "7", {"obj1": [region(1, "second"), region(2)]}, {})
+    (found,) = store.find("38", "7").values()
+    assert found.regions == [
+        region(0),
+        region(1, "second"),
+        region(1, "first", from_name="labels"),
+        region(2),
+    ]
+    assert store.find("38", "8") == store.find("39", "7") == {}
+
+
+def test_prompts_are_those_of_the_latest_answer(store: SentStore) -> None:
+    store.record("38", "7", {"obj1": [region(0)]}, {"obj1": {4: MASK}, "obj2": {0: CLICKS}})
+    found = store.find("38", "7")
+    assert found["obj1"].prompts == {4: MASK}
+    assert (found["obj2"].prompts, found["obj2"].regions) == ({0: CLICKS}, [])
+    store.record("38", "7", {"obj1": [region(1)]}, {"obj1": {}})
+    found = store.find("38", "7")
+    assert found["obj1"].prompts == {}
+    assert found["obj2"].prompts == {0: CLICKS}
+
+
+def test_snapshots_are_kept_until_newer_ones_of_the_task_come(store: SentStore) -> None:
+    other = store.keep_snapshot("38", "8", [region(9)])
+    numbers = [store.keep_snapshot("38", "7", [region(n)]) for n in range(SNAPSHOTS + 1)]
+    assert store.snapshot(numbers[0]) is None
+    assert [store.snapshot(number) for number in numbers[1:]] == [
+        [region(n)] for n in range(1, SNAPSHOTS + 1)
+    ]
+    assert store.snapshot(other) == [region(9)]
