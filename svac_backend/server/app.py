@@ -9,7 +9,7 @@ from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from svac_backend.errors import SvacError
-from svac_backend.server import jobs_api, protocol
+from svac_backend.server import jobs_api, media, protocol
 from svac_backend.server.backend import open_backend
 from svac_backend.server.bodies import BadRequest
 from svac_backend.server.jobs_api import NotFound
@@ -17,9 +17,10 @@ from svac_backend.server.metrics import Metrics
 from svac_backend.server.predicting import Predictor
 from svac_backend.server.security import Gate, Unauthorized
 from svac_backend.settings import Settings
+from svac_backend.store.links import LinkRefused
 
-# Called at many moments, by Label Studio and by health checks: not worth a line each.
-QUIET = frozenset({"/", "/health", "/metrics"})
+# Called at many moments, by Label Studio and by health checks, or for each frame: not worth a line each.
+QUIET = frozenset({"/", "/health", "/metrics", "/media/<path:name>"})
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["svac"] = backend
     app.register_blueprint(protocol.create_blueprint(backend, gate, Predictor(backend, metrics), metrics))
     app.register_blueprint(jobs_api.create_blueprint(backend, gate))
+    app.register_blueprint(media.create_blueprint(backend))
     _watch(app, metrics)
     _answer_errors(app, settings)
     return app
@@ -67,7 +69,7 @@ def _answer_errors(app: Flask, settings: Settings) -> None:
 
     @app.errorhandler(SvacError)
     def known(error: SvacError) -> tuple[Response, int]:
-        status = {BadRequest: 400, Unauthorized: 401, NotFound: 404}.get(type(error), 503)
+        status = {BadRequest: 400, Unauthorized: 401, LinkRefused: 403, NotFound: 404}.get(type(error), 503)
         log.log(logging.ERROR if status >= 500 else logging.WARNING, "%s", error)
         response = _error(error.message, error.hint)
         if status == 401:

@@ -1,0 +1,154 @@
+"""GET /media/<file>: the frames that the backend has cut, for browsers that have a signed link.
+
+A link is all that is asked for: browsers send no password for the pictures of a page from elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+from flask import Blueprint, Response, request, send_from_directory
+from werkzeug.exceptions import NotFound as NoFile
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
+
+from svac_backend.server.backend import Backend
+from svac_backend.server.jobs_api import NotFound
+from svac_backend.settings import Settings
+from svac_backend.store.connections import ConnectionStore
+from svac_backend.store.links import PARAMETER, ROUTE, MediaLinks
+
+# Told, not guessed: what a guess finds depends on the machine.
+TYPES = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".mp4": "video/mp4",
+    ".m4v": "video/mp4",
+    ".webm": "video/webm",
+    ".mov": "video/quicktime",
+}
+# A frame that was cut anew, from another video, must be seen within this time.
+CACHE_S = 3600
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# What other origins' scripts may read of an answer, besides the simple headers.
+EXPOSED = "Accept-Ranges, Content-Length, Content-Range, ETag"
+REFRESH_S, MAX_TOLD = 10.0, 100
+
+log = logging.getLogger(__name__)
+
+
+def create_blueprint(backend: Backend) -> Blueprint:
+    """Return the route /media/<file>.
+
+    Raises:
+        SvacError: the key that signs the links cannot be used.
+    """
+    routes = Blueprint("media", __name__)
+    links = MediaLinks.from_settings(backend.settings)
+    origins = Origins(backend.settings, backend.connections)
+
+    @routes.get(f"{ROUTE}<path:name>")
+    def media(name: str) -> Response:
+        lives_s = links.check(name, request.args.get(PARAMETER, ""))
+        kind = TYPES.get(PurePosixPath(name).suffix.lower())
+        if kind is None:
+            raise _gone()
+        try:
+            # It takes ranges and validators from the request, and never leaves the folder.
+            response = send_from_directory(links.root, name, mimetype=kind, conditional=True)
+        except NoFile as error:
+            raise _gone() from error
+        except RequestedRangeNotSatisfiable as error:
+            return Response(status=416, headers={"Content-Range": f"bytes */{error.length}"})
+        response.cache_control.no_cache = None
+        response.cache_control.private = True
+        response.cache_control.max_age = int(min(CACHE_S, lives_s))
+        return response
+
+    @routes.after_request
+    def share(response: Response) -> Response:
+        """Let pages of Label Studio read the answer, also a refusal; the editor reads pixels, not only shows them."""
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+        if origins.any:
+            response.headers["Access-Control-Allow-Origin"] = "*"
+        else:
+            response.vary.add("Origin")
+            origin = request.headers.get("Origin")
+            if origin is None or not origins.allows(origin):
+                return response
+            response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Expose-Headers"] = EXPOSED
+        if request.method == "OPTIONS":
+            response.headers["Access-Control-Allow-Headers"] = "Range"
+            response.headers["Access-Control-Max-Age"] = str(CACHE_S)
+        return response
+
+    return routes
+
+
+class Origins:
+    """The addresses of Label Studio in browsers, as far as they are known.
+
+    Args:
+        settings: `media_origins`; when empty, `label_studio_url`.
+        connections: what Label Studio calls itself in /setup, which counts when `media_origins` is empty.
+
+    Attributes:
+        any: whether every page may have the frames.
+    """
+
+    def __init__(self, settings: Settings, connections: ConnectionStore) -> None:
+        named = [part.strip() for part in settings.media_origins.split(",") if part.strip()]
+        self.any = "*" in named
+        self._fixed = bool(named)
+        self._known = _variants(named or [settings.label_studio_url])
+        self._connections = connections
+        self._refreshed = -REFRESH_S
+        self._told: set[str] = set()
+
+    def allows(self, origin: str) -> bool:
+        """Return whether a page of this origin, as browsers write it, may read the frames."""
+        wanted = _normal(origin)
+        if wanted in self._known:
+            return True
+        now = time.monotonic()
+        if not self._fixed and now - self._refreshed >= REFRESH_S:
+            self._refreshed = now
+            self._known = self._known | _variants([one.hostname for one in self._connections.all()])
+            if wanted in self._known:
+                return True
+        if len(self._told) < MAX_TOLD and origin not in self._told:
+            self._told.add(origin)
+            log.warning(
+                "pages of %.200r may not show frames; if that is your Label Studio, add it to SVAC_MEDIA_ORIGINS",
+                origin,
+            )
+        return False
+
+
+def _normal(address: str) -> tuple[str, str, int | None] | None:
+    """Return scheme, host and port of an address; None when it has none, as `null` and nonsense have not."""
+    try:
+        parts = urlsplit(address.strip())
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return None
+    return (parts.scheme, parts.hostname, port) if parts.scheme and parts.hostname else None
+
+
+def _variants(addresses: list[str]) -> frozenset[tuple[str, str, int | None]]:
+    """Return the origins of addresses. A machine's own names are the same place: people open either."""
+    found = {origin for origin in map(_normal, addresses) if origin is not None}
+    more = {(scheme, name, port) for scheme, host, port in found if host in LOOPBACK for name in LOOPBACK}
+    return frozenset(found | more)
+
+
+def _gone() -> NotFound:
+    return NotFound(
+        "This frame is not there any more.",
+        "Restore 'served' in SVAC_DATA_DIR, or remove the task's frames and prediction: they are made anew.",
+    )

@@ -1,0 +1,174 @@
+"""Signed links that expire, to the files that the backend itself serves to browsers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from itsdangerous import BadSignature, TimestampSigner
+
+from svac_backend.errors import SvacError
+from svac_backend.settings import Settings
+
+# Below the data folder.
+FOLDER, KEY_FILE = "served", "media.key"
+ROUTE = "/media/"
+# The name under which a link carries its signature; `predictions.video_identity` leaves it out of an address.
+PARAMETER = "signature"
+DAY_S = 86_400.0
+
+
+class LinkRefused(SvacError):
+    """A link is not ours, was changed, or has expired."""
+
+
+@dataclass(frozen=True)
+class MediaLinks:
+    """Makes and checks links to files below `root`.
+
+    A link names the file and the time at which it was made, both under an HMAC-SHA256. How long it lives is asked when
+    it is used, so that a new setting holds for the links that are out there, too. The key is made once and kept in the
+    data folder: whoever has the folder can make links, and without the file all links are dead.
+
+    Attributes:
+        root: folder of the files.
+        base_url: address of the web process in browsers, without a slash at its end.
+        lifetime_s: seconds that a link lives.
+        key: what signs, 64 hexadecimal digits.
+        clock: returns seconds since 1970.
+    """
+
+    root: Path
+    base_url: str
+    lifetime_s: float
+    key: bytes = field(repr=False)
+    clock: Callable[[], float] = time.time
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> MediaLinks:
+        """Return the links of a data folder; its key is made if it has none yet.
+
+        Raises:
+            SvacError: the folder cannot be written, or its key is damaged.
+        """
+        key = _key(settings.data_dir / KEY_FILE)
+        lifetime_s = settings.media_link_days * DAY_S
+        # Absolute: Flask would take a relative folder for one beside the package.
+        return cls(settings.data_dir.absolute() / FOLDER, settings.media_url or "", lifetime_s, key)
+
+    @property
+    def identity(self) -> str:
+        """What a link depends on besides its file and time: when it differs, old links are dead or lead elsewhere."""
+        return f"{self.base_url} {hashlib.sha256(self.key).hexdigest()[:8]}"
+
+    def url(self, path: Path) -> str:
+        """Return a link to a file.
+
+        Raises:
+            SvacError: the file is not below `root`.
+        """
+        try:
+            name = path.relative_to(self.root).as_posix()
+        except ValueError as error:
+            raise SvacError(
+                f"{path} is not below {self.root}.", "Serve files of that folder only."
+            ) from error
+        token = self._signer.sign(name).decode()[len(name) + 1 :]
+        return f"{self.base_url}{ROUTE}{quote(name)}?{PARAMETER}={token}"
+
+    def check(self, name: str, token: str) -> float:
+        """Return the seconds that a link still lives.
+
+        Args:
+            name: the file's path below `root`, as the link has it.
+            token: its signature.
+
+        Raises:
+            LinkRefused: it may not be served.
+        """
+        age = self.clock() - self._made(name, token)
+        if age > self.lifetime_s:
+            raise LinkRefused(
+                "This link has expired.",
+                "Load the task again; if that does not help, run `svac-backend media renew`.",
+            )
+        return min(self.lifetime_s, self.lifetime_s - age)
+
+    def path_of(self, url: str) -> Path | None:
+        """Return the file that one of our links names, also of one that has expired; None for any other address."""
+        start = f"{self.base_url}{ROUTE}"
+        if not self.base_url or not url.startswith(start):
+            return None
+        parts = urlsplit(url[len(start) :])
+        name = unquote(parts.path)
+        try:
+            self._made(name, parse_qs(parts.query).get(PARAMETER, [""])[0])
+        except LinkRefused:
+            return None
+        return self.root / PurePosixPath(name)
+
+    def _made(self, name: str, token: str) -> float:
+        """Return when a link was made, in seconds since 1970."""
+        try:
+            # Compared in constant time. Its own limit of age would refuse links of a clock that is a second ahead.
+            signed = self._signer.unsign(f"{name}.{token}", return_timestamp=True)
+        except (BadSignature, UnicodeEncodeError) as error:
+            raise LinkRefused(
+                "This link is not valid.", "Open the frame from its task in Label Studio."
+            ) from error
+        return signed[1].timestamp()
+
+    @property
+    def _signer(self) -> TimestampSigner:
+        return _Signer(self.key, self.clock)
+
+
+class _Signer(TimestampSigner):
+    def __init__(self, key: bytes, clock: Callable[[], float]) -> None:
+        # itsdangerous' defaults are those of its first days: SHA-1.
+        super().__init__(key, b"svac-backend media", key_derivation="hmac", digest_method=hashlib.sha256)
+        self._clock = clock
+
+    def get_timestamp(self) -> int:
+        return int(self._clock())
+
+
+def _key(path: Path) -> bytes:
+    try:
+        if not path.exists():
+            _make_key(path)
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise SvacError(
+            f"The key of media links, {path}, cannot be used ({error.strerror}).",
+            "Let this user read and write SVAC_DATA_DIR, on a local disk.",
+        ) from error
+    if not re.fullmatch(rb"[0-9a-f]{64}", key):
+        raise SvacError(
+            f"{path} is no key of media links.",
+            "Delete it: a new one is made, and the worker renews the links of all tasks when it starts.",
+        )
+    return key
+
+
+def _make_key(path: Path) -> None:
+    """Make the key, whole or not at all: the worker and the web process may both be at it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=".media-key-")  # readable by its owner only
+    try:
+        with os.fdopen(handle, "w") as stream:
+            stream.write(secrets.token_hex(32))
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            return  # the other process was faster; its key counts
+    finally:
+        Path(part).unlink()
