@@ -29,6 +29,7 @@ LAYERS = {
     "evaluation": 2,
     "store": 2,
     "training": 3,
+    "exporting": 3,
     "jobs": 4,
     "server": 5,
     "commands": 6,

@@ -1,0 +1,160 @@
+"""COCO instance segmentation of frames: `annotations/instances_<split>.json` and `images/<split>/<video>/<frame>.jpg`.
+
+Source: COCO's format of object detection (cocodataset.org) and, for `videos`, `tracks` and `track_id`, TAO's extension
+of it. An annotation is an object on one frame; `track_id` says which object. `object_id` and `expression` of a track and
+`fps` of a video are ours; pycocotools ignores them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from svac_backend.exporting.categories import category_numbers, read_categories, write_categories
+from svac_backend.exporting.dataset import (
+    VideoTracks,
+    check_name,
+    damaged,
+    frames_of_names,
+    new_track,
+    rate,
+    read_mapping,
+    write_json,
+)
+from svac_backend.exporting.segmentation import box, read_segmentation
+from svac_backend.masks.rle import area
+from svac_backend.masks.tracks import Track
+
+
+def pictures(root: Path, split: str, video: str) -> Path:
+    """Return the folder of a video's frames."""
+    return root / "images" / split / video
+
+
+def write(root: Path, split: str, videos: Sequence[VideoTracks]) -> list[str]:
+    """Write the split; a label is a category. Frames without any object are images without annotations.
+
+    Returns:
+        What the layout could not keep: nothing.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    categories = category_numbers(videos)
+    listed: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
+    tracks: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for video in videos:
+        listed.append({"id": len(listed) + 1, "name": video.name, "fps": video.fps})
+        listed[-1] |= {"width": video.width, "height": video.height}
+        first = len(images) + 1
+        for index, (frame, name) in enumerate(zip(video.frames, video.picture_names, strict=True)):
+            images.append(
+                {
+                    "id": first + index,
+                    "width": video.width,
+                    "height": video.height,
+                    "file_name": f"{video.name}/{name}.jpg",
+                    "video_id": len(listed),
+                    "frame_index": frame,
+                }
+            )
+        for track in video.tracks:
+            tracks.append(
+                {
+                    "id": len(tracks) + 1,
+                    "video_id": len(listed),
+                    "category_id": categories[track.label],
+                    "object_id": track.object_id,
+                    "expression": track.expression,
+                }
+            )
+            for index, rle in enumerate(video.masks(track)):
+                if rle is not None:
+                    annotations.append(
+                        {
+                            "id": len(annotations) + 1,
+                            "image_id": first + index,
+                            "video_id": len(listed),
+                            "category_id": categories[track.label],
+                            "segmentation": rle,
+                            "area": area(rle),
+                            "bbox": box(rle),
+                            "iscrowd": 0,
+                            "track_id": len(tracks),
+                        }
+                    )
+    content = {
+        "info": {"description": "svac-backend export", "version": "1.0"},
+        "licenses": [],
+        "videos": listed,
+        "images": images,
+        "tracks": tracks,
+        "categories": write_categories(categories),
+        "annotations": annotations,
+    }
+    write_json(root / "annotations" / f"instances_{split}.json", content)
+    return []
+
+
+def read(root: Path, split: str) -> list[VideoTracks]:
+    """Read a split: images of videos, and annotations with a `track_id`.
+
+    Raises:
+        SvacError: it is missing or damaged, or its images belong to no videos.
+    """
+    path = root / "annotations" / f"instances_{split}.json"
+    content = read_mapping(path)
+    labels = read_categories(content, path)
+    if not content.get("videos"):
+        raise damaged(path, "it has no videos; images without videos make no tracks")
+    try:
+        images: dict[Any, list[dict[str, Any]]] = {}
+        for image in content["images"]:
+            images.setdefault(image["video_id"], []).append(image)
+        on_image: dict[Any, list[dict[str, Any]]] = {}
+        for annotation in content["annotations"]:
+            on_image.setdefault(annotation["image_id"], []).append(annotation)
+        tracks = {track["id"]: track for track in content.get("tracks") or []}
+        return [
+            _read_video(root, split, video, images.get(video["id"], []), on_image, tracks, labels, path)
+            for video in content["videos"]
+        ]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise damaged(path, f"an image or an annotation is malformed ({error!r})") from error
+
+
+def _read_video(
+    root: Path,
+    split: str,
+    video: dict[str, Any],
+    images: list[dict[str, Any]],
+    on_image: dict[Any, list[dict[str, Any]]],
+    known: dict[Any, dict[str, Any]],
+    labels: dict[Any, str],
+    path: Path,
+) -> VideoTracks:
+    if not images:
+        raise damaged(path, f"the video {video['id']} has no images")
+    images = sorted(images, key=lambda image: (image.get("frame_index", 0), image["file_name"]))
+    files = [PurePosixPath(image["file_name"]) for image in images]
+    name = check_name(files[0].parent.name, path)
+    names = tuple(check_name(file.stem, path) for file in files)
+    frames = frames_of_names(names)
+    width, height = int(images[0]["width"]), int(images[0]["height"])
+    found: dict[Any, Track] = {}
+    for number, entry in known.items():
+        if entry["video_id"] == video["id"]:
+            found[number] = new_track(len(found) + 1, {**entry, "label": labels[entry["category_id"]]})
+    for frame, image in zip(frames, images, strict=True):
+        for annotation in on_image.get(image["id"], []):
+            number = annotation["track_id"]
+            if number not in found:
+                found[number] = new_track(len(found) + 1, {"label": labels[annotation["category_id"]]})
+            rle = read_segmentation(annotation["segmentation"], height, width, path)
+            if rle is not None:
+                found[number].masks[frame], found[number].scores[frame] = rle, 1.0
+    folder = pictures(root, split, name)
+    return VideoTracks(name, width, height, frames, tuple(found.values()), names, rate(video), folder)

@@ -1,0 +1,214 @@
+"""A video with its tracks, as all layouts are written from it and read into it; and what the layouts share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from svac_backend.errors import SvacError
+from svac_backend.masks.rle import area
+from svac_backend.masks.tracks import CocoRle, Track
+from svac_backend.video.frames import frame_name
+from svac_backend.video.images import ImageFolderVideo
+
+FORMATS = ("davis", "youtube-vis", "mevis", "coco")
+# Beside the files of a layout that has no place for them: ids, labels and expressions of the objects.
+OBJECTS_FILE = "svac_objects.json"
+
+
+@dataclass(frozen=True)
+class VideoTracks:
+    """A video and what is on it.
+
+    Attributes:
+        name: names its folder; unique within a data set.
+        width, height: display size in pixels.
+        frames: ascending 0-based frames of the video that the data set has; masks lie on these only.
+        tracks: objects with ids of their own. A data set of strangers knows no labels: they are empty then.
+        names: names of the frames' pictures, without suffix, one for each of `frames`.
+        fps: frames per second, None where the data set does not say.
+        pictures: folder of the pictures of a data set that was read; it may lack them.
+    """
+
+    name: str
+    width: int
+    height: int
+    frames: tuple[int, ...]
+    tracks: tuple[Track, ...]
+    names: tuple[str, ...] = ()
+    fps: float | None = None
+    pictures: Path | None = None
+
+    @property
+    def picture_names(self) -> tuple[str, ...]:
+        """Names of the frames' pictures without suffix: `00012` for frame 12, unless the data set has others."""
+        return self.names or tuple(Path(frame_name(frame)).stem for frame in self.frames)
+
+    def masks(self, track: Track) -> list[CocoRle | None]:
+        """Return a track's mask for each of `frames`, None for an absent or empty one."""
+        found = (track.masks.get(frame) for frame in self.frames)
+        return [rle if rle is not None and area(rle) else None for rle in found]
+
+
+def frames_of_names(names: Sequence[str]) -> tuple[int, ...]:
+    """Return the video's frames that pictures of some names show: the numbers, or else the places from 0 on."""
+    if all(name.isascii() and name.isdigit() for name in names):
+        numbers = [int(name) for name in names]
+        if all(a < b for a, b in pairwise(numbers)):
+            return tuple(numbers)
+    return tuple(range(len(names)))
+
+
+def picture_size(pictures: Path, names: Sequence[str], known: Mapping[str, Any]) -> tuple[int, int]:
+    """Return (width, height) of a video without any mask: what `svac_objects.json` says, or its first picture.
+
+    Raises:
+        SvacError: neither is there.
+    """
+    width, height = known.get("width"), known.get("height")
+    if isinstance(width, int) and isinstance(height, int):
+        return width, height
+    info = ImageFolderVideo(pictures, names[:1]).info
+    return info.width, info.height
+
+
+def rate(known: Mapping[str, Any]) -> float | None:
+    """Return the frames per second that a data set says under `fps`, None where it says nothing of the kind."""
+    fps = known.get("fps")
+    return (
+        float(fps) if isinstance(fps, int | float) and not isinstance(fps, bool) and 0 < fps < 1e6 else None
+    )
+
+
+def check_videos(videos: Sequence[VideoTracks]) -> None:
+    """Check what all layouts rely on.
+
+    Raises:
+        SvacError: there is no video, two have one name, or a mask has another size than its video.
+    """
+    if not videos:
+        raise SvacError("There is nothing to export.", "Annotate a task first, or take --source predictions.")
+    names = [video.name for video in videos]
+    if len(set(names)) < len(names):
+        raise SvacError("Two videos have the same name.", "Give each its own.")
+    for video in videos:
+        for track in video.tracks:
+            for frame, rle in track.masks.items():
+                if list(rle["size"]) != [video.height, video.width]:
+                    raise SvacError(
+                        f"The mask of {track.object_id} on frame {frame} of {video.name} is "
+                        f"{rle['size'][1]}x{rle['size'][0]} pixels, the video {video.width}x{video.height}.",
+                        "The task's annotations belong to another video: remove them or import the video again.",
+                    )
+
+
+def sentence(track: Track) -> str:
+    """Return what is said of an object where a sentence must stand: its expression, or its label."""
+    return track.expression or track.label or track.object_id
+
+
+def write_objects(folder: Path, videos: Sequence[VideoTracks], numbers: dict[str, dict[str, str]]) -> None:
+    """Write `svac_objects.json`: of each video its frame rate, its size and its objects by number.
+
+    Args:
+        folder: of the data set's split.
+        videos: what is written.
+        numbers: video -> object id -> number, as text.
+    """
+    content = {
+        video.name: {
+            "fps": video.fps,
+            "width": video.width,
+            "height": video.height,
+            "objects": {
+                numbers[video.name][track.object_id]: {
+                    "object_id": track.object_id,
+                    "label": track.label,
+                    "expression": track.expression,
+                }
+                for track in video.tracks
+            },
+        }
+        for video in videos
+    }
+    write_json(folder / OBJECTS_FILE, {"videos": content})
+
+
+def read_objects(folder: Path) -> dict[str, Any]:
+    """Return what `write_objects` wrote, by video; empty for a data set of somebody else.
+
+    Raises:
+        SvacError: it is damaged.
+    """
+    path = folder / OBJECTS_FILE
+    if not path.is_file():
+        return {}
+    content = read_mapping(path)
+    videos = content.get("videos")
+    if not isinstance(videos, dict) or not all(
+        isinstance(video, dict) and isinstance(video.get("objects"), dict) for video in videos.values()
+    ):
+        raise damaged(path, "it has no videos with objects")
+    return videos
+
+
+def new_track(number: int, known: Any, expression: str = "") -> Track:
+    """Return an empty track of the `number`-th object, with the id, label and expression that are known of it."""
+    known = known if isinstance(known, dict) else {}
+    object_id = known.get("object_id")
+    return Track(
+        object_id if isinstance(object_id, str) and object_id else f"obj{number}",
+        str(known.get("label") or ""),
+        str(known.get("expression") if known.get("expression") is not None else expression),
+    )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file; its folder is made when needed. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        SvacError: it is missing, damaged, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise SvacError(
+            f"{path} cannot be read: {error.strerror}.", "Give the folder of the data set, and its --split."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"it is no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise damaged(path, "it is no object")
+    return content
+
+
+def check_name(value: Any, path: Path) -> str:
+    """Return a name that becomes a file's or folder's: no path, since data sets come from strangers.
+
+    Raises:
+        SvacError: it cannot.
+    """
+    if (
+        not isinstance(value, str)
+        or not value
+        or value[0] == "."
+        or set(value) & set("/\\\0:")
+        or len(value) > 200
+    ):
+        raise damaged(path, f"{value!r} cannot name a folder")
+    return value
+
+
+def damaged(path: Path, what: str) -> SvacError:
+    """Return the error of a data set's file."""
+    return SvacError(f"{path} cannot be used: {what}.", "Take the file of the data set's release or export.")
