@@ -20,6 +20,8 @@ from svac_backend.svac.model import Svac
 from svac_backend.video.reader import VideoSource
 
 Progress = Callable[[float, str], None]
+# Called after each frame with all tracks as far as they are; they are still being filled.
+Ready = Callable[[Sequence[Track]], None]
 
 
 def load_model(settings: Settings) -> Svac:
@@ -35,7 +37,12 @@ def load_model(settings: Settings) -> Svac:
 
 
 def prelabel(
-    model: Svac, video: VideoSource, prompts: Sequence[ObjectPrompt], *, progress: Progress | None = None
+    model: Svac,
+    video: VideoSource,
+    prompts: Sequence[ObjectPrompt],
+    *,
+    progress: Progress | None = None,
+    ready: Ready | None = None,
 ) -> list[Track]:
     """Segment every prompt on every frame.
 
@@ -44,6 +51,7 @@ def prelabel(
         video: the frames.
         prompts: what to segment; ids must differ.
         progress: called with a fraction 0..1 and a message; it may raise to stop the work.
+        ready: for those who cannot wait for the end: called after each frame with the tracks so far.
 
     Returns:
         One track per prompt, in order. Frames without the object have a score and no mask.
@@ -59,6 +67,8 @@ def prelabel(
             track.scores[frame.index] = float(score)
             if mask.any():
                 track.masks[frame.index] = to_coco(mask)
+        if ready:
+            ready(tracks)
     return tracks
 
 
@@ -70,6 +80,7 @@ def propagate(
     *,
     frames: range | None = None,
     progress: Progress | None = None,
+    ready: Ready | None = None,
 ) -> list[Track]:
     """Predict corrected objects anew, each frame from the correction nearest to it.
 
@@ -81,6 +92,7 @@ def propagate(
             get exactly them and the score 1.0, also outside of `frames`; an empty one: no mask there.
         frames: the frames to predict; all if None. Others keep what they had.
         progress: called with a fraction 0..1 and a message; it may raise to stop the work.
+        ready: as in `prelabel`, with the corrected objects alone, after each object on each frame.
 
     Returns:
         One track per given track, in order; objects without prompts as they were.
@@ -105,6 +117,8 @@ def propagate(
         changed[number].masks.pop(index, None)
         if mask.any():
             changed[number].masks[index] = to_coco(mask)
+        if ready:
+            ready(changed)
     for track in changed:
         for index, prompt in shown[track.object_id].items():
             if prompt.mask is None:
