@@ -106,8 +106,8 @@ def no_files_root() -> SvacError:
     """Return the error of a task whose frames cannot be stored."""
     return SvacError(
         "The task has no frames to draw masks on, and there is no place to put them.",
-        "Set SVAC_LABEL_STUDIO_FILES_ROOT to the folder that is Label Studio's LOCAL_FILES_DOCUMENT_ROOT, "
-        "or make the tasks with `svac-backend import`.",
+        "Set SVAC_LABEL_STUDIO_FILES_ROOT to the folder that is Label Studio's LOCAL_FILES_DOCUMENT_ROOT, or "
+        "SVAC_MEDIA_URL to the address of `svac-backend serve` in the annotators' browsers.",
     )
 
 
