@@ -28,7 +28,7 @@ from svac_backend.store.workers import WorkerStore
 QUEUE_FILE = "queue.db"
 # One thread of the worker for each lane: cutting frames must not wait for the model, nor the other way round.
 MODEL_LANE, LIGHT_LANE = "model", "light"
-LIGHT_KINDS = frozenset({"frames"})
+LIGHT_KINDS = frozenset({"frames", "renew"})
 
 MAX_ATTEMPTS = 3
 # A worker renews its jobs' leases every few seconds; after this many seconds of silence it counts as dead.

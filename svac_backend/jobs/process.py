@@ -9,12 +9,13 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from huey.consumer import Consumer
 from sqlalchemy.exc import SQLAlchemyError
 
-from svac_backend.jobs.engine import Handler
+from svac_backend.errors import SvacError
+from svac_backend.jobs.engine import Handler, Work
 from svac_backend.jobs.local import LEASE_S, LocalEngine
 from svac_backend.jobs.runner import Runner
 from svac_backend.store.database import StoreError
@@ -22,6 +23,7 @@ from svac_backend.store.database import StoreError
 # Within docker's 10 s between SIGTERM and SIGKILL.
 GRACE_S = 8.0
 QUEUE_POLL_S = 0.2
+CHORES_EVERY_S = 24 * 3600
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class WorkerProcess:
         engine: where the jobs come from.
         handlers: kind -> handler.
         describe: returns (device, model version) for the heartbeat, empty while unknown.
+        chores: returns work that nobody asks for, if there is any; called at the start and then once a day.
         lease_s: seconds of silence after which other workers take this one's jobs.
     """
 
@@ -42,12 +45,14 @@ class WorkerProcess:
         handlers: Mapping[str, Handler],
         *,
         describe: Callable[[], tuple[str, str]] = lambda: ("", ""),
+        chores: Callable[[], Sequence[Work]] = lambda: (),
         lease_s: float = LEASE_S,
     ) -> None:
         self.engine = engine
         self.id = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.runner = Runner(engine.store, handlers, self.id)
         self._describe = describe
+        self._chores = chores
         self._lease_s = lease_s
         self._stop = threading.Event()
         self._consumers: list[Consumer] = []
@@ -58,6 +63,7 @@ class WorkerProcess:
         self._beat()
         self.engine.recover(self._lease_s)
         self.engine.serve(self.runner.run)
+        self._queue_chores()
         self._heart.start()
         for lane in self.engine.lanes.values():
             consumer = Consumer(lane, workers=1, periodic=False, max_delay=QUEUE_POLL_S)
@@ -92,6 +98,13 @@ class WorkerProcess:
             log.error("its jobs go back when their lease has ended: %s", error)
         log.info("worker %s has stopped", self.id)
 
+    def _queue_chores(self) -> None:
+        self._chores_done = time.monotonic()
+        try:
+            self.engine.submit_many(self._chores())
+        except SvacError as error:
+            log.error("the daily work is put off until tomorrow: %s", error)
+
     def _beat(self) -> None:
         device, version = self._describe()
         self.engine.workers.beat(self.id, self.runner.active_ids, device=device, model_version=version)
@@ -105,6 +118,8 @@ class WorkerProcess:
                 self._beat()
                 if beats % 2 == 0:
                     self.engine.recover(self._lease_s)
+                if time.monotonic() - self._chores_done >= CHORES_EVERY_S:
+                    self._queue_chores()
             except StoreError as error:
                 log.error("no heartbeat, trying on: %s", error)
             except SQLAlchemyError:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.engine import Handler
+from svac_backend.jobs.engine import Handler, Work
 from svac_backend.jobs.handlers.frames import FramesHandler
 from svac_backend.jobs.handlers.prelabel import PrelabelHandler
+from svac_backend.jobs.handlers.renew import RENEW, RenewHandler, renewal_if_due
 from svac_backend.jobs.label_studio import LabelStudioAccess
 from svac_backend.jobs.local import LEASE_S, LocalEngine
 from svac_backend.jobs.payloads import FRAMES, PRELABEL
@@ -86,9 +87,14 @@ def create_worker(
     handlers: dict[str, Handler] = {
         PRELABEL: PrelabelHandler(settings, owner.get, PredictionStore(database), access),
         FRAMES: FramesHandler(settings, access),
+        RENEW: RenewHandler(settings, access),
     }
     engine = LocalEngine(settings, database)
-    return WorkerProcess(engine, handlers, describe=owner.describe, lease_s=lease_s), owner
+
+    def chores() -> list[Work]:
+        return renewal_if_due(settings)
+
+    return WorkerProcess(engine, handlers, describe=owner.describe, chores=chores, lease_s=lease_s), owner
 
 
 def run(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -135,13 +136,20 @@ class LabelStudioClient(Connection):
             created = self._sdk.projects.import_tasks(project, request=tasks, return_task_ids=True)
             return [int(task) for task in created.dict()["task_ids"]]
 
-    def list_tasks(self, project: int) -> Iterator[Json]:
-        """Yield a project's tasks without annotations and predictions; storage addresses stay as they are."""
+    def list_tasks(self, project: int, tasks: Sequence[int] | None = None) -> Iterator[Json]:
+        """Yield a project's tasks without annotations and predictions; storage addresses stay as they are.
+
+        Args:
+            project: the project.
+            tasks: ids of those that are wanted, all if None; those that are not in the project are left out. Unlike
+                `get_task` it does not make Label Studio ask for a prediction.
+        """
+        query: Any = {"fields": "task_only", "resolve_uri": False, "page_size": 100}
+        if tasks is not None:
+            query["query"] = json.dumps({"selectedItems": {"all": False, "included": list(tasks)}})
         with self._doing(f"list the tasks of project {project}"):
-            tasks: Any = self._sdk.tasks.list(
-                project=project, fields="task_only", resolve_uri=False, page_size=100, request_options=_READ
-            )
-            for task in tasks:
+            found: Any = self._sdk.tasks.list(project=project, request_options=_READ, **query)
+            for task in found:
                 yield task.dict()
 
     def get_task(self, task: int) -> Json:
@@ -154,9 +162,13 @@ class LabelStudioClient(Connection):
     def update_task_data(self, task: int, changes: Mapping[str, Any]) -> Json:
         """Set some keys of a task's data, keep the others, and return the data."""
         data = {**self.get_task(task)["data"], **changes}
-        with self._doing(f"change the data of task {task}"):
-            self._sdk.tasks.update(str(task), data=data)
+        self.set_task_data(task, data)
         return data
+
+    def set_task_data(self, task: int, data: Mapping[str, Any]) -> None:
+        """Replace a task's data; annotations and predictions stay."""
+        with self._doing(f"change the data of task {task}"):
+            self._sdk.tasks.update(str(task), data=dict(data))
 
     def create_prediction(self, task: int, prediction: Mapping[str, Any]) -> int:
         """Attach a prediction (see `results.to_prediction`) to a task and return its id."""

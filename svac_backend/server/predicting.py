@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import BATCH, INTERACTIVE, JobState, Work
+from svac_backend.jobs.frame_places import frames_way
 from svac_backend.jobs.payloads import (
     FRAMES,
     PRELABEL,
     FramesPayload,
     PrelabelPayload,
     label_studio_name,
-    no_files_root,
 )
 from svac_backend.jobs.rendering import cached_config, rendered
 from svac_backend.labelstudio.config import LabelConfig
@@ -238,8 +238,9 @@ class Predictor:
             hostname=payload.hostname,
             video_url=payload.video_url,
         )
-        if self.backend.settings.label_studio_files_root is None:
-            error = no_files_root()
+        try:
+            frames_way(self.backend.settings)
+        except SvacError as error:
             self.backend.engine.reject(FRAMES, frames.to_json(), frames.job_key(), error.message, error.hint)
             log.warning("task %s: %s", payload.task_id, error)
         else:

@@ -7,17 +7,15 @@ from typing import Any
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import JobContext
+from svac_backend.jobs.frame_places import frame_place
 from svac_backend.jobs.label_studio import LabelStudioAccess, task_number
-from svac_backend.jobs.payloads import FramesPayload, no_files_root
+from svac_backend.jobs.payloads import FramesPayload
 from svac_backend.jobs.rendering import cached_config
 from svac_backend.labelstudio.config import LabelConfig
-from svac_backend.labelstudio.tasks import local_files_url
+from svac_backend.labelstudio.windows import window_of
 from svac_backend.settings import Settings
 from svac_backend.video.frames import write_frames
 from svac_backend.video.reader import VideoReader
-
-# Below the local files root; a folder for each project, which is what Label Studio lets its members read.
-FOLDER = "svac-frames"
 
 
 @dataclass
@@ -25,7 +23,7 @@ class FramesHandler:
     """Does `frames` jobs.
 
     Attributes:
-        settings: where Label Studio serves files from, and the JPEG quality.
+        settings: where the frames go, how the editor gets them, and their JPEG quality.
         label_studio: media and the task.
     """
 
@@ -40,9 +38,7 @@ class FramesHandler:
                 refuses.
         """
         payload = FramesPayload.from_json(context.payload)
-        root = self.settings.label_studio_files_root
-        if root is None:
-            raise no_files_root()
+        place = frame_place(self.settings)
         config = cached_config(payload.label_config)
         if config.frames is None:
             config.mask_control()  # says what the config lacks
@@ -51,24 +47,23 @@ class FramesHandler:
         data = client.get_task(task)["data"]  # as it is now; the payload may be hours old
         if data.get(config.frames.key):
             return {"message": "The task has frames already", "frames": len(data[config.frames.key])}
+        window = window_of(data)
 
         context.progress(0.0, "Fetching the video")
         path = self.label_studio.fetch_video(payload)
-        project = root / FOLDER / f"project-{payload.project_id or 'none'}"
         limits = {"max_side": self.settings.max_video_side, "max_frames": self.settings.max_frames}
         with VideoReader(path, **limits) as video:
             files = write_frames(
                 video,
-                project / f"task-{task}",
+                place.folder(payload.project_id, task),
                 quality=self.settings.frame_quality,
+                indices=None if window is None else [window.frame(item) for item in range(window.count)],
                 progress=lambda fraction, message: context.progress(0.05 + 0.9 * fraction, message),
             )
             fps = video.info.fps
         context.progress(0.95, "Adding the frames to the task")
-        if payload.project_id:
-            client.allow_local_files(int(payload.project_id), str(project))
-        urls = [local_files_url(file, root) for file in files]
-        client.update_task_data(task, {config.frames.key: urls, **_frame_rate(data, config, fps)})
+        further = _frame_rate(data, config, fps)
+        place.add(client, payload.project_id, task, config.frames.key, files, further)
         return {"message": f"{len(files)} frames added to the task", "frames": len(files)}
 
 
