@@ -16,13 +16,17 @@ from svac_backend.settings import Settings
 SHIPPED = Path(__file__).resolve().parents[2] / "labelstudio_config"
 
 
-def shipped_config(labels: Sequence[str] = ()) -> str:
-    """Return the shipped brush config, with further labels for its masks.
+def shipped_config(labels: Sequence[str] = (), *, kind: str = "brush") -> str:
+    """Return the shipped config of a kind of masks, with further labels for them.
+
+    Args:
+        labels: what the masks can be called, beside the config's own labels.
+        kind: `brush` or `polygon`.
 
     Raises:
         SvacError: the installation lacks it.
     """
-    path = SHIPPED / "brush_frames.xml"
+    path = SHIPPED / f"{kind}_frames.xml"
     if not path.is_file():
         raise SvacError(
             f"The shipped labelling configs are not installed ({SHIPPED}).",
@@ -30,9 +34,9 @@ def shipped_config(labels: Sequence[str] = ()) -> str:
         )
     # The file is our own; a comment in it tells people what to change, so it is kept.
     root = fromstring(path.read_text(encoding="utf-8"), XMLParser(target=TreeBuilder(insert_comments=True)))
-    masks = root.find(".//BrushLabels")
+    masks = root.find(f".//{kind.capitalize()}Labels")
     if masks is None:
-        raise SvacError(f"{path} has no <BrushLabels>.", "Install svac-backend again.")
+        raise SvacError(f"{path} has no <{kind.capitalize()}Labels>.", "Install svac-backend again.")
     known = {label.get("value") for label in masks}
     for name in labels:
         if name not in known:

@@ -1,7 +1,7 @@
 """COCO instance segmentation of frames: `annotations/instances_<split>.json` and `images/<split>/<video>/<frame>.jpg`.
 
 Source: COCO's format of object detection (cocodataset.org) and, for `videos`, `tracks` and `track_id`, TAO's extension
-of it. An annotation is an object on one frame; `track_id` says which object. `object_id` and `expression` of a track and
+of it. An annotation is an object on one frame; `track_id` says which object. `object_id`, `expression` of a track and
 `fps` of a video are ours; pycocotools ignores them.
 """
 

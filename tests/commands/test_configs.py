@@ -13,14 +13,16 @@ from svac_backend.labelstudio.config import parse_config
 from svac_backend.settings import Settings
 
 
-def test_shipped_config_takes_further_labels() -> None:
-    xml = shipped_config(["car", 'a "quoted" <dog> & cat', "car", "object"])
+@pytest.mark.parametrize("kind", ["brush", "polygon"])
+def test_shipped_config_takes_further_labels(kind: str) -> None:
+    xml = shipped_config(["car", 'a "quoted" <dog> & cat', "car", "object"], kind=kind)
     config = parse_config(xml)
+    assert config.mask_control().kind == kind
     assert list(config.mask_control().labels) == ["object", "car", 'a "quoted" <dog> & cat']
-    assert config == parse_config(shipped_config(["car", 'a "quoted" <dog> & cat']))
+    assert config == parse_config(shipped_config(["car", 'a "quoted" <dog> & cat'], kind=kind))
     assert "Your labels." in xml, "the comments stay"
-    plain = parse_config(shipped_config())
-    assert plain == parse_config((configs.SHIPPED / "brush_frames.xml").read_text())
+    plain = parse_config(shipped_config(kind=kind))
+    assert plain == parse_config((configs.SHIPPED / f"{kind}_frames.xml").read_text())
 
 
 def test_a_missing_shipped_config_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
