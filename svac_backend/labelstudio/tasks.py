@@ -48,14 +48,54 @@ def task_prompts(
             cannot show masks.
     """
     control = config.mask_control(kind)
-    texts = _context_texts(context, config)
+    texts = context_texts(context, config)
     if texts is not None:
-        wishes = list(_from_list(texts, control, "The submitted text"))
-    elif task_data.get(PROMPT_KEY) is not None:
+        return _number(text_wishes(texts, control, max_chars=max_chars))
+    if task_data.get(PROMPT_KEY) is not None:
         wishes = list(_from_value(task_data[PROMPT_KEY], control))
     else:
         wishes = [(label, prompt or label) for label, prompt in control.labels.items()]
-    return _number(wishes, control, max_chars)
+    return _number(_checked(wishes, control, max_chars))
+
+
+def text_wishes(texts: Sequence[Any], control: MaskControl, *, max_chars: int) -> list[tuple[str, str]]:
+    """Return what a submitted text asks for, as (label, expression), each once; see `task_prompts`.
+
+    Raises:
+        SvacError: it is empty, too long, or no text.
+    """
+    return _checked(list(_from_list(texts, control, "The submitted text")), control, max_chars)
+
+
+def context_texts(context: Mapping[str, Any] | None, config: LabelConfig) -> list[Any] | None:
+    """Return the texts of the prompt's TextArea in an interactive context; None when it has none (clicks, boxes).
+
+    Raises:
+        SvacError: the context is malformed.
+    """
+    if context is None:
+        return None
+    result = context.get("result") if isinstance(context, Mapping) else None
+    if result is None:
+        return None
+    if not isinstance(result, list) or not all(isinstance(item, Mapping) for item in result):
+        raise SvacError(
+            "The interactive context is malformed.", "Send `context.result` as a list of regions."
+        )
+    areas = [
+        item
+        for item in result
+        if item.get("type") == "textarea"
+        and (config.text is None or item.get("from_name") == config.text.name)
+    ]
+    if not areas:
+        return None
+    texts: list[Any] = []
+    for item in areas:
+        value = item.get("value")
+        text = value.get("text") if isinstance(value, Mapping) else None
+        texts.extend(text if isinstance(text, list) else [text])
+    return texts
 
 
 def build_task_data(
@@ -135,33 +175,6 @@ def local_files_path(url: str) -> PurePosixPath | None:
     return relative
 
 
-def _context_texts(context: Mapping[str, Any] | None, config: LabelConfig) -> list[Any] | None:
-    """The texts of the prompt's TextArea in an interactive context; None when it has none (clicks, boxes)."""
-    if context is None:
-        return None
-    result = context.get("result") if isinstance(context, Mapping) else None
-    if result is None:
-        return None
-    if not isinstance(result, list) or not all(isinstance(item, Mapping) for item in result):
-        raise SvacError(
-            "The interactive context is malformed.", "Send `context.result` as a list of regions."
-        )
-    areas = [
-        item
-        for item in result
-        if item.get("type") == "textarea"
-        and (config.text is None or item.get("from_name") == config.text.name)
-    ]
-    if not areas:
-        return None
-    texts: list[Any] = []
-    for item in areas:
-        value = item.get("value")
-        text = value.get("text") if isinstance(value, Mapping) else None
-        texts.extend(text if isinstance(text, list) else [text])
-    return texts
-
-
 def _from_value(prompt: Any, control: MaskControl) -> Iterator[_Wish]:
     if isinstance(prompt, Mapping):
         if not prompt:
@@ -223,7 +236,8 @@ def _split_label(line: str, control: MaskControl) -> _Wish:
     return control.find_label(line), line
 
 
-def _number(wishes: list[_Wish], control: MaskControl, max_chars: int) -> list[ObjectPrompt]:
+def _checked(wishes: list[_Wish], control: MaskControl, max_chars: int) -> list[tuple[str, str]]:
+    """Return each wish once, with the first label where it names none. Raises `SvacError`."""
     first = next(iter(control.labels))
     unique = list(dict.fromkeys((label or first, expression) for label, expression in wishes))
     if len(unique) > MAX_OBJECTS:
@@ -237,7 +251,11 @@ def _number(wishes: list[_Wish], control: MaskControl, max_chars: int) -> list[O
                 f"The prompt '{expression[:40]}...' has {len(expression)} characters, more than {max_chars}.",
                 "Describe the object in one sentence, or raise SVAC_MAX_PROMPT_CHARS.",
             )
-    return [ObjectPrompt(f"obj{number}", *wish) for number, wish in enumerate(unique, start=1)]
+    return unique
+
+
+def _number(wishes: list[tuple[str, str]]) -> list[ObjectPrompt]:
+    return [ObjectPrompt(f"obj{number}", *wish) for number, wish in enumerate(wishes, start=1)]
 
 
 def _empty(what: str) -> SvacError:

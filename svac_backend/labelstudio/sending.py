@@ -1,0 +1,214 @@
+"""What the editor was sent, and how it is sent something else in its place.
+
+Two things of Label Studio 1.23.2 decide the form of an answer to an interactive call (both seen, none is documented):
+
+- A suggestion with the id of a region that was loaded with the task replaces it on the screen, but as long as nobody
+  has looked at its frame, drafts and submissions go on carrying the old mask. So a new region gets an id of its own.
+- A suggestion with `"dynamic": true` is deleted when suggestions are accepted, and with it the region of its id. So
+  each region that is to go is sent once more, marked like this.
+
+Ids are `<object>-f<frame>`, and from the second answer on `<object>-f<frame>-<generation * 1000 + part>`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from svac_backend.masks.rle import encode_brush
+
+Region = dict[str, Any]
+# (object id, frame)
+_Where = tuple[str, int]
+
+# A polygon has fewer parts than this; what is left of the number counts the answers.
+PARTS = 1000
+# Answers whose regions are remembered: an annotator who does not accept one keeps those of the one before.
+GENERATIONS = 3
+
+_ID = re.compile(r"(?P<object>\S+)-f(?P<frame>\d{5,})(?:-(?P<part>\d+))?")
+_KEPT = ("id", "from_name", "to_name", "type", "original_width", "original_height", "image_rotation")
+
+
+@dataclass(frozen=True)
+class RegionName:
+    """What an id says: whose region it is, on which frame of the video, of which answer, which part."""
+
+    object_id: str
+    frame: int
+    generation: int = 0
+    part: int = 1
+
+    def __str__(self) -> str:
+        number = self.generation * PARTS + self.part
+        return f"{self.object_id}-f{self.frame:05d}" + (f"-{number}" if number > 1 else "")
+
+
+def region_name(region: Mapping[str, Any]) -> RegionName | None:
+    """Return what a region's id says, or None for a region that a person drew."""
+    match = _ID.fullmatch(str(region.get("id")))
+    if match is None:
+        return None
+    generation, part = divmod(int(match["part"] or 1), PARTS)
+    return RegionName(match["object"], int(match["frame"]), generation, part)
+
+
+def by_object(regions: Iterable[Region]) -> dict[str, list[Region]]:
+    """Return the regions of each object; those that persons drew are left out."""
+    found: dict[str, list[Region]] = defaultdict(list)
+    for region in regions:
+        name = region_name(region)
+        if name is not None:
+            found[name.object_id].append(region)
+    return dict(found)
+
+
+def next_generation(regions: Iterable[Region]) -> int:
+    """Return the generation of new regions for objects that have these: 0 when there are none."""
+    names = [region_name(region) for region in regions]
+    return max((name.generation + 1 for name in names if name is not None), default=0)
+
+
+def of_generation(regions: Iterable[Region], generation: int) -> list[Region]:
+    """Return regions with the ids of a generation; they are copies."""
+    renamed = []
+    for region in regions:
+        name = region_name(region)
+        if name is not None:
+            fresh = RegionName(name.object_id, name.frame, generation, name.part)
+            region = {**region, "id": str(fresh)}
+        renamed.append(region)
+    return renamed
+
+
+def outdated(regions: Iterable[Region], generation: int) -> set[str]:
+    """Return the ids of regions that no editor shows any more when an answer of that generation goes out."""
+    names = ((str(region["id"]), region_name(region)) for region in regions)
+    return {id_ for id_, name in names if name is not None and name.generation <= generation - GENERATIONS}
+
+
+def removals(regions: Iterable[Region]) -> list[Region]:
+    """Return the suggestions that make the editor delete regions, for a region and its label once each."""
+    found: dict[tuple[str, str], Region] = {}
+    for region in regions:
+        removal = {key: region[key] for key in _KEPT if key in region}
+        if region.get("item_index") is not None:
+            removal["item_index"] = region["item_index"]
+        removal |= {"dynamic": True, "origin": "prediction", "value": _next_to_nothing(region)}
+        found[str(region.get("id")), str(region.get("from_name"))] = removal
+    return list(found.values())
+
+
+def sent_regions(
+    now: Sequence[Region],
+    answered: Sequence[Region],
+    predictions: Sequence[Sequence[Region]],
+    *,
+    parent: Sequence[Region] | None = None,
+) -> list[Region]:
+    """Return the regions that an annotation started from, to tell what a person changed since.
+
+    An object's regions on a frame come from one answer, or from one prediction. Those of which the annotation still has
+    a region are taken; among predictions that use the same ids the one that agrees most. Where nothing is left on a
+    frame a person deleted it, provided that the annotation has most of what was sent together with it: otherwise it
+    never was in the editor, as with a prediction that came after the annotation was begun, or a suggestion that was not
+    accepted. Once an object was answered about, only answers tell.
+
+    Args:
+        now: the regions of the annotation, or of its draft.
+        answered: all that interactive calls were answered, see `store.sent`.
+        predictions: the results of the task's predictions, the oldest first.
+        parent: those of the prediction that the annotation was made from, where that is known.
+    """
+    place: dict[_Where, dict[tuple[str, str], str]] = defaultdict(dict)
+    for region in now:
+        name = region_name(region)
+        if name is not None:
+            place[name.object_id, name.frame][_key(region)] = _print(region)
+    answers: dict[int, list[Region]] = defaultdict(list)
+    for region in answered:
+        name = region_name(region)
+        if name is not None:
+            answers[name.generation].append(region)
+    later = set(by_object(answered))
+    sources = [
+        *(_Source(regions, certain=regions is parent, later=later) for regions in predictions),
+        *(_Source(answers[generation]) for generation in sorted(answers)),
+    ]
+    chosen: list[Region] = []
+    for where in dict.fromkeys(where for source in sources for where in source.groups):
+        here = place.get(where, {})
+        groups = [source.groups[where] for source in sources if where in source.groups]
+        scored = [(_agreement(group, here), position) for position, group in enumerate(groups)]
+        (kept, _), best = max(scored)
+        if kept:
+            chosen += groups[best]
+            continue
+        deleted = [
+            source for source in sources if where in source.groups and source.was_taken(where[0], place)
+        ]
+        if deleted:
+            chosen += deleted[-1].groups[where]
+    return chosen
+
+
+class _Source:
+    """A prediction, or the answers of one generation: its regions by object and frame.
+
+    Args:
+        regions: all of them.
+        certain: the annotation was made from it.
+        later: objects that were answered about.
+    """
+
+    def __init__(
+        self, regions: Iterable[Region], *, certain: bool = False, later: Collection[str] = ()
+    ) -> None:
+        self.certain, self.later = certain, later
+        self.groups: dict[_Where, list[Region]] = defaultdict(list)
+        for region in regions:
+            name = region_name(region)
+            if name is not None:
+                self.groups[name.object_id, name.frame].append(region)
+
+    def was_taken(self, object_id: str, place: Mapping[_Where, Mapping[tuple[str, str], str]]) -> bool:
+        """Whether the annotation has, or had, an object as this source has it."""
+        frames = [where for where in self.groups if where[0] == object_id]
+        left = sum(1 for where in frames if _agreement(self.groups[where], place.get(where, {}))[0])
+        if self.certain:
+            return left > 0
+        return object_id not in self.later and left > 0 and 2 * left >= len(frames)
+
+
+def _agreement(group: Sequence[Region], here: Mapping[tuple[str, str], str]) -> tuple[int, int]:
+    """How many regions of a group are there: by id, and unchanged."""
+    kept = [region for region in group if _key(region) in here]
+    return len(kept), sum(1 for region in kept if here[_key(region)] == _print(region))
+
+
+def _key(region: Mapping[str, Any]) -> tuple[str, str]:
+    return str(region.get("id")), str(region.get("from_name"))
+
+
+def _print(region: Mapping[str, Any]) -> str:
+    """A region's geometry, so that equal ones are equal: the editor gives untouched floats back a last bit off."""
+    value = region.get("value")
+    if isinstance(value, Mapping) and isinstance(value.get("points"), list):
+        return str([[round(float(c), 3) for c in point] for point in value["points"]])
+    return json.dumps(value, sort_keys=True)
+
+
+def _next_to_nothing(region: Mapping[str, Any]) -> dict[str, Any]:
+    """A value as small as the editor takes, with the region's label."""
+    value, kind = region.get("value") or {}, str(region.get("type"))
+    labels = {key: value[key] for key in (kind, "labels") if isinstance(value, Mapping) and key in value}
+    if "points" in value:
+        return {"points": [[0, 0], [0.1, 0], [0, 0.1]], "closed": True, **labels}
+    width, height = int(region.get("original_width") or 1), int(region.get("original_height") or 1)
+    return {"format": "rle", "rle": encode_brush(np.zeros((height, width), np.bool_)), **labels}
