@@ -100,19 +100,20 @@ class MemoryTracker:
             reverse: the frame that was tracked before is the one after this one.
         """
         many = features.take([0] * self.num_objects)
-        near, _ = select_closest_cond_frames(index, self.outputs["cond_frame_outputs"], self.nearest)
+        recent = self.outputs["non_cond_frame_outputs"]
+        near, far = select_closest_cond_frames(index, self.outputs["cond_frame_outputs"], self.nearest)
         fused = self.sam._prepare_memory_conditioned_features(
             frame_idx=index,
             is_init_cond_frame=False,
             current_vision_feats=[_sequence(many.low)],
             current_vision_pos_embeds=[_sequence(many.position)],
             feat_sizes=[many.low.shape[-2:]],
-            output_dict=self.outputs | {"cond_frame_outputs": near},
+            # As in SAM-2, a conditioning frame that is not among the nearest may still be a recent one.
+            output_dict={"cond_frame_outputs": near, "non_cond_frame_outputs": recent | far},
             num_frames=self.num_frames,
             track_in_reverse=reverse,
         )
         out = decode(self.sam, fused, many.high, None, no_object_masking=self.no_object_masking)
-        recent = self.outputs["non_cond_frame_outputs"]
         recent[index] = self._remember(features, out.logits, out.existence, out.token)
         # Mask memories reach back num_maskmem frames, object pointers max_obj_ptrs_in_encoder frames.
         for old in [i for i in recent if abs(index - i) >= self.sam.max_obj_ptrs_in_encoder]:

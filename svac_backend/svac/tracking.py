@@ -53,9 +53,14 @@ class _Object:
         for reverse in (False, True):
             legs = [leg for leg in self.legs if leg.reverse is reverse]
             self.walks[reverse] = {i: leg for leg in legs for i in leg.frames}
-        # What a leg's first and last frame attend covers what those between attend.
-        for index in {i for leg in self.legs for i in (leg.frames[0], leg.frames[-1])}:
-            self.needed.update(select_closest_cond_frames(index, self.prompts, NEAREST)[0])
+        reach = self.memory.sam.max_obj_ptrs_in_encoder
+        for leg in self.legs:
+            # What a leg's first and last frame attend covers what those between attend: the nearest corrections,
+            # and those that the walk has behind it as recent frames.
+            for index in (leg.frames[0], leg.frames[-1]):
+                self.needed.update(select_closest_cond_frames(index, self.prompts, NEAREST)[0])
+            first, step = leg.frames[0], leg.frames.step
+            self.needed.update(i for i in self.prompts if 0 < (first - i) * step < reach)
 
     @property
     def absent(self) -> bool:

@@ -1,0 +1,105 @@
+"""`propagate`: tracks in, tracks out; what a person drew is never changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from svac_backend.errors import SvacError
+from svac_backend.masks.prompts import Click, FramePrompt
+from svac_backend.masks.rle import from_coco, to_coco
+from svac_backend.masks.tracks import Track
+from svac_backend.pipeline import propagate
+from svac_backend.svac.model import Svac
+from svac_backend.training.embedded.recipe import CONFIG
+from svac_backend.video.reader import ArrayVideo
+
+COUNT, HEIGHT, WIDTH = 8, 48, 64
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer_file: Path) -> Svac:
+    torch.manual_seed(4)
+    return Svac(CONFIG, tokenizer_file).eval()
+
+
+@pytest.fixture(scope="module")
+def video() -> ArrayVideo:
+    return ArrayVideo(np.random.default_rng(0).integers(0, 255, (COUNT, HEIGHT, WIDTH, 3), np.uint8))
+
+
+def square(left: int) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), np.bool_)
+    mask[10:30, left : left + 12] = True
+    return mask
+
+
+def track(object_id: str, left: int) -> Track:
+    return Track(
+        object_id,
+        "object",
+        f"the {object_id}",
+        {i: to_coco(square(left)) for i in range(COUNT)},
+        dict.fromkeys(range(COUNT), 0.5),
+    )
+
+
+NOWHERE = to_coco(np.zeros((HEIGHT, WIDTH), np.bool_))
+
+
+def test_corrected_objects_are_predicted_anew_and_others_left(model: Svac, video: ArrayVideo) -> None:
+    tracks = [track("obj1", 0), track("obj2", 20), track("obj3", 40)]
+    before = [t.to_json() for t in tracks]
+    drawn = to_coco(square(5))
+    prompts = {"obj2": {2: FramePrompt(mask=drawn), 5: FramePrompt(mask=NOWHERE)}, "obj3": {}}
+    result = propagate(model, video, tracks, prompts)
+    assert [t.to_json() for t in tracks] == before
+    assert [result[0].to_json(), result[2].to_json()] == [before[0], before[2]]
+    new = result[1]
+    assert (new.object_id, new.label, new.expression) == ("obj2", "object", "the obj2")
+    assert new.masks[2] == drawn
+    assert 5 not in new.masks
+    assert (new.scores[2], new.scores[5]) == (1.0, 1.0)
+    assert sorted(new.scores) == list(range(COUNT))
+    assert all(new.masks.get(i) != tracks[1].masks[i] for i in range(COUNT))
+    assert all(from_coco(rle).any() for rle in new.masks.values())
+
+
+def test_frames_outside_the_range_keep_what_they_had_but_for_given_masks(
+    model: Svac, video: ArrayVideo
+) -> None:
+    old, drawn = track("obj1", 0), to_coco(square(30))
+    prompts = {
+        "obj1": {
+            0: FramePrompt(mask=drawn),
+            7: FramePrompt(mask=NOWHERE),
+            6: FramePrompt(clicks=(Click(3, 12),)),
+        }
+    }
+    (new,) = propagate(model, video, [old], prompts, frames=range(3, 5))
+    assert new.masks[0] == drawn
+    assert 7 not in new.masks
+    assert [new.masks[i] == old.masks[i] for i in range(1, 7)] == [True, True, False, False, True, True]
+    assert [new.scores[i] == 0.5 for i in range(1, 7)] == [True, True, False, False, True, True]
+
+
+def test_clicks_make_the_mask_of_their_frame(model: Svac, video: ArrayVideo) -> None:
+    (new,) = propagate(
+        model, video, [Track("obj1", "o", "it")], {"obj1": {4: FramePrompt(clicks=(Click(3, 12),))}}
+    )
+    assert sorted(new.scores) == list(range(COUNT))
+    assert new.masks
+
+
+def test_nothing_shown_changes_nothing(model: Svac, video: ArrayVideo) -> None:
+    tracks = [track("obj1", 0)]
+    assert propagate(model, video, tracks, {}) == tracks
+
+
+def test_an_object_that_is_not_there_is_an_error(model: Svac, video: ArrayVideo) -> None:
+    with pytest.raises(SvacError, match="no object 'obj9'") as caught:
+        propagate(model, video, [track("obj1", 0)], {"obj9": {0: FramePrompt(mask=NOWHERE)}})
+    assert "obj1" in caught.value.hint
