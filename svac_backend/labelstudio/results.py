@@ -7,7 +7,7 @@ region is checked against the labelling config before it is sent.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import SHOWN_KINDS, LabelConfig, MaskControl
-from svac_backend.masks.polygons import mask_to_polygons
+from svac_backend.labelstudio.rectangles import boxes_problem
+from svac_backend.labelstudio.windows import Window
+from svac_backend.masks.polygons import mask_to_polygons, polygons_to_mask
 from svac_backend.masks.rle import area, encode_brush, from_coco
 from svac_backend.masks.tracks import Track
 
@@ -37,6 +39,8 @@ def tracks_to_results(
     iou_floor: float = 0.98,
     min_area_px: int = 16,
     frame_stride: int = 1,
+    window: Window | None = None,
+    frames: Collection[int] | None = None,
 ) -> list[Region]:
     """Return one region for each mask (for a polygon control: for each part of it), by frame, then by track.
 
@@ -46,10 +50,13 @@ def tracks_to_results(
         width, height: display size of the video in pixels.
         tolerance_px, iou_floor: of polygons, see `masks.polygons.mask_to_polygons`.
         min_area_px: masks of fewer pixels are left out; empty ones always are.
-        frame_stride: only the frames 0, k, 2k, ... get regions.
+        frame_stride: only the frames 0, k, 2k, ... that the task shows get regions.
+        window: which of the video's frames the task shows; None for all.
+        frames: only these frames of the video get regions; None for all.
 
     Returns:
-        Label Studio results; `item_index` is the 0-based frame, `score` that of the frame.
+        Label Studio results; the id has the video's 0-based frame, `item_index` is its place in the task, `score`
+        that of the frame.
 
     Raises:
         SvacError: a track's label is not in the control, or a mask has another size.
@@ -68,7 +75,10 @@ def tracks_to_results(
                 f"Use one of {', '.join(control.labels)}.",
             )
     results: list[Region] = []
-    for frame in sorted({frame for track in tracks for frame in track.masks if frame % frame_stride == 0}):
+    for frame in sorted({frame for track in tracks for frame in track.masks}):
+        item = frame if window is None else window.item(frame)
+        if item is None or item % frame_stride or (frames is not None and frame not in frames):
+            continue
         for track in tracks:
             rle = track.masks.get(frame)
             if rle is None:
@@ -88,7 +98,7 @@ def tracks_to_results(
                 "original_width": width,
                 "original_height": height,
                 "image_rotation": 0,
-                "item_index": frame,
+                "item_index": item,
                 "score": round(float(track.scores.get(frame, 0.0)), 4),
             }
             values = _values(from_coco(rle), control.kind, tolerance_px, iou_floor)
@@ -99,20 +109,34 @@ def tracks_to_results(
     return results
 
 
-def to_prediction(results: Sequence[Region], model_version: str) -> dict[str, Any]:
-    """Return a prediction: its regions, their mean score (0.0 without any), the model version."""
-    scores = [float(region["score"]) for region in results if region.get("score") is not None]
-    mean = math.fsum(scores) / len(scores) if scores else 0.0
-    return {"result": list(results), "score": round(mean, 4), "model_version": model_version}
+def to_prediction(
+    results: Sequence[Region], model_version: str, score: float | None = None
+) -> dict[str, Any]:
+    """Return a prediction: its regions, its score, the model version.
+
+    Args:
+        score: of the task, 0..1, by which the Data Manager orders; by default the regions' mean (0.0 without any).
+    """
+    if score is None:
+        scores = [float(region["score"]) for region in results if region.get("score") is not None]
+        score = math.fsum(scores) / len(scores) if scores else 0.0
+    return {"result": list(results), "score": round(score, 4), "model_version": model_version}
 
 
-def validate_results(results: Any, config: LabelConfig, *, frame_count: int | None = None) -> None:
+def validate_results(
+    results: Any,
+    config: LabelConfig,
+    *,
+    frame_count: int | None = None,
+    video_frames: int | None = None,
+) -> None:
     """Check that the editor of a project with this config shows every region.
 
     Args:
         results: a prediction's `result`.
         config: the project's labelling config.
         frame_count: number of frames of the task, to check `item_index` against.
+        video_frames: number of frames of the video, to check `VideoRectangle` regions against.
 
     Raises:
         SvacError: names the first region that would not be shown, and why.
@@ -121,11 +145,15 @@ def validate_results(results: Any, config: LabelConfig, *, frame_count: int | No
         raise SvacError("A prediction's result is not a list.", "Send a list of regions.")
     controls = {control.name: control for control in config.controls}
     controls |= {control.labels_name: control for control in config.controls if control.labels_name}
+    boxes = {control.name: control for control in config.box_tracks}
     seen: set[tuple[str, str]] = set()
     for position, region in enumerate(results):
         if not isinstance(region, Mapping):
             raise SvacError(f"Region {position} is not an object.", "Send a list of regions.")
-        problem = _problem(region, controls, config, frame_count)
+        if region.get("from_name") in boxes and region.get("from_name") not in controls:
+            problem = boxes_problem(region, boxes[str(region["from_name"])], video_frames)
+        else:
+            problem = _problem(region, controls, config, frame_count)
         key = (str(region.get("id")), str(region.get("from_name")))
         if problem is None and key in seen:
             problem = "another region has the same id"
@@ -142,8 +170,17 @@ def _values(mask: NDArray[np.bool_], kind: str, tolerance_px: float, iou_floor: 
     if kind == "brush":
         return [{"format": "rle", "rle": encode_brush(mask)}]
     height, width = mask.shape
-    rings = mask_to_polygons(mask, tolerance_px=tolerance_px, iou_floor=iou_floor)
-    return [{"points": _percent(ring, width, height), "closed": True} for ring in rings]
+    values: list[Region] = []
+    for tolerance in (tolerance_px, 0.0):
+        rings = mask_to_polygons(mask, tolerance_px=tolerance, iou_floor=iou_floor)
+        values = [{"points": _percent(ring, width, height), "closed": True} for ring in rings]
+        # The digits that are sent may move an edge across a pixel's centre. Edges along pixels are far from all.
+        drawn = polygons_to_mask(
+            [np.array(value["points"]) / 100 * (width, height) for value in values], height, width
+        )
+        if np.count_nonzero(drawn & mask) >= iou_floor * np.count_nonzero(drawn | mask):
+            break
+    return values
 
 
 def _percent(ring: NDArray[np.float64], width: int, height: int) -> list[list[float]]:

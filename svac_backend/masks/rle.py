@@ -5,15 +5,28 @@ A mask is bool [H, W]. COCO RLE is written and read by pycocotools; the brush co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.brush import check_mask, decode_brush, encode_brush
+from svac_backend.masks.brush import check_mask, check_size, decode_brush, encode_brush
 from svac_backend.masks.tracks import CocoRle
 
-__all__ = ["area", "decode_brush", "encode_brush", "from_coco", "iou", "to_coco"]
+__all__ = [
+    "area",
+    "bounding_box",
+    "box_mask",
+    "decode_brush",
+    "encode_brush",
+    "from_coco",
+    "iou",
+    "overlap",
+    "to_coco",
+    "union",
+]
 
 _ADVICE = 'Give {"size": [height, width], "counts": "..."} as pycocotools writes it, in the compressed form.'
 
@@ -59,15 +72,81 @@ def iou(a: CocoRle, b: CocoRle) -> float:
     Raises:
         SvacError: as `from_coco`, or the sizes differ.
     """
-    first, second = _checked(a), _checked(b)
-    if first["size"] != second["size"]:
-        raise SvacError(
-            f"The masks have different sizes: {first['size']} and {second['size']}.",
-            "Compare masks of one video.",
-        )
+    first, second = _of_one_size([a, b])
     if not coco.area(first) and not coco.area(second):
         return 1.0
     return float(coco.iou([first], [second], [0])[0, 0])
+
+
+def overlap(a: CocoRle, b: CocoRle) -> int:
+    """Return the number of pixels that two masks of one size share. Raises `SvacError` as `iou`."""
+    first, second = _of_one_size([a, b])
+    return int(coco.area(coco.merge([first, second], intersect=True)))
+
+
+def bounding_box(rle: CocoRle) -> tuple[int, int, int, int]:
+    """Return left, top, width and height in pixels of what a mask covers; all 0 if it is empty.
+
+    Raises:
+        SvacError: as `from_coco`.
+    """
+    left, top, width, height = (int(number) for number in coco.toBbox(_checked(rle)))
+    return left, top, width, height
+
+
+def box_mask(left: int, top: int, right: int, bottom: int, height: int, width: int) -> CocoRle:
+    """Return the mask of a box without drawing it; what lies outside of the image is cut off.
+
+    Args:
+        left, top, right, bottom: edges in pixels, right and bottom exclusive.
+        height, width: size of the mask in pixels.
+
+    Raises:
+        SvacError: the size is not positive.
+    """
+    check_size(height, width)
+    left, right = (min(max(side, 0), width) for side in (left, right))
+    top, bottom = (min(max(side, 0), height) for side in (top, bottom))
+    columns, rows = right - left, bottom - top
+    runs = [height * width]
+    if columns > 0 and rows == height:  # the runs go down the columns
+        runs = [left * height, columns * height, (width - right) * height]
+    elif columns > 0 and rows > 0:
+        runs = [left * height + top, *[rows, height - rows] * columns]
+        runs[-1] += (width - right) * height - top
+    if not runs[-1]:
+        runs.pop()
+    packed = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    return CocoRle(size=[height, width], counts=packed["counts"].decode("ascii"))
+
+
+def union(masks: Sequence[CocoRle]) -> CocoRle:
+    """Return what at least one of some masks of one size covers; of one mask, the mask itself.
+
+    Raises:
+        SvacError: there is no mask; else as `iou`.
+    """
+    if not masks:
+        raise SvacError("There are no masks to unite.", "Give at least one.")
+    if len(masks) == 1:
+        return masks[0]
+    merged = coco.merge(_of_one_size(masks))
+    counts = merged["counts"]
+    return CocoRle(
+        size=[int(side) for side in merged["size"]],
+        counts=counts.decode("ascii") if isinstance(counts, bytes) else counts,
+    )
+
+
+def _of_one_size(masks: Sequence[CocoRle]) -> list[CocoRle]:
+    checked = [_checked(mask) for mask in masks]
+    other = next((mask for mask in checked if mask["size"] != checked[0]["size"]), None)
+    if other is not None:
+        raise SvacError(
+            f"The masks have different sizes: {checked[0]['size']} and {other['size']}.",
+            "Compare masks of one video.",
+        )
+    return checked
 
 
 def _checked(rle: CocoRle) -> CocoRle:
