@@ -154,7 +154,7 @@ def _key(path: Path) -> bytes:
     if not re.fullmatch(rb"[0-9a-f]{64}", key):
         raise SvacError(
             f"{path} is no key of media links.",
-            "Delete it: a new one is made, and the worker renews the links of all tasks when it starts.",
+            "Delete it, and start the web process and the worker again: a new one is made, and all links renewed.",
         )
     return key
 
