@@ -101,6 +101,15 @@ class Settings(BaseSettings):
         0.98, gt=0, le=1, description="The tolerance shrinks until this IoU is reached."
     )
     min_area_px: int = Field(16, ge=0, description="Masks smaller than this are not sent.")
+    send_every: int = Field(
+        1, ge=1, description="Only every k-th frame of a task gets regions, and the first of each object."
+    )
+    send_below_score: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Only frames that score below get regions, and the first of each object; adds to SVAC_SEND_EVERY.",
+    )
     frame_quality: int = Field(90, ge=1, le=100, description="JPEG quality of the editor's frames.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")

@@ -5,16 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, MaskControl, parse_config
+from svac_backend.labelstudio.controls import SHOWN_KINDS
+from svac_backend.labelstudio.corrections import merge_results
+from svac_backend.labelstudio.rectangles import tracks_to_boxes
 from svac_backend.labelstudio.results import tracks_to_results, validate_results
+from svac_backend.labelstudio.windows import WINDOW_KEY, Window, window_of
+from svac_backend.masks.certainty import frame_certainty, worst_stretch
+from svac_backend.masks.prompts import Prompts
 from svac_backend.masks.tracks import Track, frames_with_masks
 from svac_backend.settings import Settings
 from svac_backend.store.predictions import Prediction, PredictionStore
+
+Region = dict[str, Any]
+
+# The editor's frame rate where the config does not say one.
+EDITOR_FPS = 24.0
 
 # Submitting a brush mask costs the editor 0.11 s, a polygon 0.007 s: beyond this it would hang for long.
 BRUSH_FRAMES = 100
@@ -28,78 +40,193 @@ def cached_config(label_config: str) -> LabelConfig:
     return parse_config(label_config)
 
 
-def config_key(label_config: str, settings: Settings) -> str:
+def config_key(label_config: str, settings: Settings, window: Window | None = None) -> str:
     """Return what names a way to show predictions, 64 hex digits."""
-    options = [settings.polygon_tolerance_px, settings.polygon_iou_floor, settings.min_area_px, BRUSH_FRAMES]
+    options = [
+        settings.polygon_tolerance_px,
+        settings.polygon_iou_floor,
+        settings.min_area_px,
+        settings.send_every,
+        settings.send_below_score,
+        BRUSH_FRAMES,
+        window and window.to_json(),
+    ]
     return hashlib.sha256(json.dumps([label_config, options]).encode()).hexdigest()
 
 
-def choose_control(config: LabelConfig, tracks: Sequence[Track]) -> MaskControl:
-    """Return the control to show tracks with: brush, but polygons for a long video where the config has both.
+def task_score(tracks: Sequence[Track], frame_count: int, window: Window | None = None) -> float:
+    """Return a task's score 0..1 for the Data Manager: low when any stretch of its frames needs a look.
+
+    It is the lowest mean of 10 neighbouring frames that the task shows; a frame counts as its least certain object, see
+    `masks.certainty`. 0.0 when nothing was looked at.
+    """
+    shown = range(frame_count) if window is None else [window.frame(item) for item in range(window.count)]
+    return worst_stretch(list(frame_certainty(tracks, shown).values()))
+
+
+def frames_to_send(
+    tracks: Sequence[Track], frame_count: int, settings: Settings, window: Window | None = None
+) -> set[int] | None:
+    """Return the video's frames of which the settings want regions sent; None for all.
+
+    Key frames (`send_every`) and frames below the score (`send_below_score`) add up. With either, the first frame on
+    which the task shows an object is sent, too, so that every object is there to work with.
+    """
+    if settings.send_every == 1 and settings.send_below_score is None:
+        return None
+    shown = (
+        list(range(frame_count)) if window is None else [window.frame(item) for item in range(window.count)]
+    )
+    frames = {next((frame for frame in shown if frame in track.masks), -1) for track in tracks} - {-1}
+    if settings.send_every > 1:
+        frames.update(shown[:: settings.send_every])
+    if settings.send_below_score is not None:
+        certainty = frame_certainty(tracks, shown)
+        frames.update(frame for frame, value in certainty.items() if value < settings.send_below_score)
+    return frames
+
+
+def choose_control(
+    config: LabelConfig, tracks: Sequence[Track], window: Window | None = None, frames: set[int] | None = None
+) -> MaskControl:
+    """Return the control to show tracks with: brush, but polygons for a long task where the config has both.
+
+    Args:
+        config: the project's labelling config.
+        tracks: what is shown.
+        window: which of the video's frames the task shows; None for all.
+        frames: of these, those that are sent; None for all.
 
     Raises:
         SvacError: the config can show no masks.
     """
     control = config.mask_control()
-    if control.kind != "brush" or len(frames_with_masks(tracks)) <= BRUSH_FRAMES:
+    count = sum(
+        (window is None or window.item(frame) is not None) and (frames is None or frame in frames)
+        for frame in frames_with_masks(tracks)
+    )
+    if control.kind != "brush" or count <= BRUSH_FRAMES:
         return control
     try:
         polygons = config.mask_control("polygon")
     except SvacError:
         log.warning(
-            "%d frames of brush masks: the editor will be slow; add <PolygonLabels> to the config",
-            len(frames_with_masks(tracks)),
+            "%d frames of brush masks: the editor will be slow; add <PolygonLabels> to the config", count
         )
         return control
     return polygons if all(track.label in polygons.labels for track in tracks) else control
 
 
 def check_frames(task_data: Mapping[str, Any], label_config: str, frame_count: int) -> None:
-    """Check that a task's frames are those of its video.
+    """Check that a task's frames are those of its video, or of its window of the video.
 
     Masks for frames that the task does not have are worse than none: the editor can then never submit the task. A task
     without frames passes: they will be cut from the video.
 
     Raises:
-        SvacError: there are more or fewer.
+        SvacError: there are more or fewer, or the window reaches beyond the video.
     """
+    window = window_of(task_data)
+    if window is not None and window.frame(window.count - 1) >= frame_count:
+        raise SvacError(
+            f"The task shows frames up to {window.frame(window.count - 1)}, its video has {frame_count}.",
+            f"Correct '{WINDOW_KEY}' in the task's data, or import the video again.",
+        )
     tag = cached_config(label_config).frames
     frames = task_data.get(tag.key) if tag else None
     if tag is None or not frames:
         return
     count = len(frames) if isinstance(frames, list) else 1
-    if count != frame_count:
+    expected = frame_count if window is None else window.count
+    if count != expected:
+        its = "its video has" if window is None else f"its '{WINDOW_KEY}' says"
         raise SvacError(
-            f"The task has {count} frames under '{tag.key}', its video has {frame_count}.",
+            f"The task has {count} frames under '{tag.key}', {its} {expected}.",
             f"Remove '{tag.key}' from the task's data, and the frames are made from the video; or make the task with "
             "`svac-backend import`.",
         )
 
 
-def render(prediction: Prediction, label_config: str, settings: Settings) -> list[dict[str, Any]]:
+def render(
+    prediction: Prediction, label_config: str, settings: Settings, *, window: Window | None = None
+) -> list[Region]:
     """Return a prediction's results, checked against the config.
+
+    Args:
+        prediction: of the whole video.
+        label_config: the project's labelling config; with an overview (`LabelConfig.overview`) it gets boxes, too.
+        settings: how polygons are made, and which frames are sent.
+        window: which frames the task shows; None for all.
 
     Raises:
         SvacError: the config can't show them.
     """
     config = cached_config(label_config)
+    frames = frames_to_send(prediction.tracks, prediction.frame_count, settings, window)
     results = tracks_to_results(
         prediction.tracks,
-        choose_control(config, prediction.tracks),
+        choose_control(config, prediction.tracks, window, frames),
         width=prediction.width,
         height=prediction.height,
         tolerance_px=settings.polygon_tolerance_px,
         iou_floor=settings.polygon_iou_floor,
         min_area_px=settings.min_area_px,
+        window=window,
+        frames=frames,
     )
-    validate_results(results, config, frame_count=prediction.frame_count)
+    results += _overview(prediction, config, settings)
+    shown = prediction.frame_count if window is None else window.count
+    validate_results(results, config, frame_count=shown, video_frames=prediction.frame_count)
     return results
+
+
+def merge(
+    prediction: Prediction,
+    label_config: str,
+    settings: Settings,
+    now: Sequence[Mapping[str, Any]],
+    corrected: Prompts,
+    *,
+    sent: Sequence[Mapping[str, Any]] = (),
+    window: Window | None = None,
+) -> list[Region]:
+    """Return an annotation's results with everything predicted anew but what a person made.
+
+    Args:
+        prediction: made with the corrections.
+        label_config, settings, window: as in `render`. Masks are shown as those that were sent.
+        now: what the annotation holds.
+        corrected: see `corrections.corrected_prompts`.
+        sent: what the editor was given last.
+
+    Raises:
+        SvacError: the config can't show a track, or a region is malformed.
+    """
+    config = cached_config(label_config)
+    frames = frames_to_send(prediction.tracks, prediction.frame_count, settings, window)
+    control = _control_of(sent or now, config) or choose_control(config, prediction.tracks, window, frames)
+    return merge_results(
+        now,
+        prediction.tracks,
+        corrected,
+        config,
+        width=prediction.width,
+        height=prediction.height,
+        control=control,
+        window=window,
+        frames=frames,
+        sent=sent,
+        boxes=_overview(prediction, config, settings),
+        tolerance_px=settings.polygon_tolerance_px,
+        iou_floor=settings.polygon_iou_floor,
+        min_area_px=settings.min_area_px,
+    )
 
 
 def rendered(
     store: PredictionStore, key: str, label_config: str, settings: Settings, task_data: Mapping[str, Any]
 ) -> tuple[bytes, float] | None:
-    """Return a cached prediction's results as JSON text and its score; None when there is no such prediction.
+    """Return a cached prediction's results for a task as JSON text and the task's score; None without prediction.
 
     Raises:
         SvacError: the config can't show them, or the task has other frames than the video.
@@ -107,15 +234,65 @@ def rendered(
     summary = store.summary(key)
     if summary is None:
         return None
-    score, frame_count = summary
-    check_frames(task_data, label_config, frame_count)
-    name = config_key(label_config, settings)
-    text = store.rendering(key, name)
+    check_frames(task_data, label_config, summary[1])
+    window = window_of(task_data)
+    name, score_name = config_key(label_config, settings, window), _score_key(window)
+    text, score = store.rendering(key, name), store.rendering(key, score_name)
+    if text is not None and score is not None:
+        return text, float(json.loads(score)[0]["score"])
+    prediction = store.get(key)
+    if prediction is None:
+        return None
     if text is None:
-        prediction = store.get(key)
-        if prediction is None:
-            return None
-        results = render(prediction, label_config, settings)
+        results = render(prediction, label_config, settings, window=window)
         store.put_rendering(key, name, results)
         text = json.dumps(results, separators=(",", ":")).encode()
-    return text, score
+    value = task_score(prediction.tracks, prediction.frame_count, window)
+    store.put_rendering(key, score_name, [{"score": value}])
+    return text, value
+
+
+def _score_key(window: Window | None) -> str:
+    """The name under which a task's score is kept beside its results: reading the tracks for it takes too long."""
+    return hashlib.sha256(json.dumps(["score", window and window.to_json()]).encode()).hexdigest()
+
+
+def _overview(prediction: Prediction, config: LabelConfig, settings: Settings) -> list[Region]:
+    """The boxes of the masks, on the whole video, where the config asks for them."""
+    control = config.overview
+    if control is None:
+        return []
+    video = next((video for video in config.videos if video.name == control.to_name), None)
+    fps = prediction.fps
+    if video is not None and video.fps_key is None:
+        fps = _number(video.framerate)
+    if abs(fps - prediction.fps) > 0.01 * prediction.fps:
+        log.warning(
+            'no boxes on the video: the config plays it with %g frames a second, it has %g; write framerate="$fps"',
+            fps,
+            prediction.fps,
+        )
+        return []
+    return tracks_to_boxes(
+        prediction.tracks,
+        control,
+        width=prediction.width,
+        height=prediction.height,
+        fps=prediction.fps,
+        frame_count=prediction.frame_count,
+        min_area_px=settings.min_area_px,
+    )
+
+
+def _number(framerate: str | None) -> float:
+    try:
+        return float(framerate) if framerate else EDITOR_FPS
+    except ValueError:
+        return EDITOR_FPS
+
+
+def _control_of(results: Sequence[Mapping[str, Any]], config: LabelConfig) -> MaskControl | None:
+    """The control that drew most of the regions, of those that this backend writes."""
+    controls = {control.name: control for control in config.drawing_controls() if control.kind in SHOWN_KINDS}
+    used = Counter(name for region in results if (name := region.get("from_name")) in controls)
+    return controls[used.most_common(1)[0][0]] if used else None
