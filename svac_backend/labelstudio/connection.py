@@ -125,14 +125,24 @@ class Connection:
 
     def _post(self, what: str, path: str, *, timeout: float | None = None, **body: Any) -> dict[str, Any]:
         """Post to a route that the SDK does not serve well; return the answer."""
+        answer: dict[str, Any] = self._request("POST", what, path, timeout=timeout, **body)
+        return answer
+
+    def _get_list(self, what: str, path: str, **query: Any) -> list[dict[str, Any]]:
+        """Get a list from a route that the SDK does not serve well."""
+        answer: list[dict[str, Any]] = self._request("GET", what, path, params=query)
+        return answer
+
+    def _request(
+        self, method: str, what: str, path: str, *, timeout: float | None = None, **options: Any
+    ) -> Any:
         headers = self.authorization()
         with self._doing(what, timeout):
-            response = self._http.post(
-                f"{self.url}/{path}", headers=headers, timeout=timeout or self.timeout, **body
+            response = self._http.request(
+                method, f"{self.url}/{path}", headers=headers, timeout=timeout or self.timeout, **options
             )
             if not response.is_success:
                 is_json = "json" in response.headers.get("content-type", "")
                 content = response.json() if is_json else response.text
                 raise refusal(response.status_code, content, self.url, what, self.kind, response.headers)
-            answer: dict[str, Any] = response.json()
-            return answer
+            return response.json()
