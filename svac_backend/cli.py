@@ -1,4 +1,4 @@
-"""The command line: `svac-backend prelabel | import | serve | worker | doctor | evaluate | models`."""
+"""The command line: `svac-backend prelabel | propagate | import | serve | worker | doctor | evaluate | models`."""
 
 from __future__ import annotations
 
@@ -57,6 +57,42 @@ def prelabel(
     from svac_backend.commands.prelabel import run
 
     run(get_settings(), video, prompt or [], out, config)
+
+
+@main.command()
+def propagate(
+    video: Annotated[Path, typer.Argument(help="A video file.")],
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Masks as PNG: DIR/<object>/<frame>.png, or DIR/<frame>.png as DAVIS has them."),
+    ] = None,
+    point: Annotated[
+        list[str] | None, typer.Option(help="A point on an object: obj1:12:340,200 (frame 12, x, y).")
+    ] = None,
+    negative: Annotated[list[str] | None, typer.Option(help="A point beside it, in the same form.")] = None,
+    box: Annotated[list[str] | None, typer.Option(help="A box around it: obj1:12:300,180,420,260.")] = None,
+    tracks: Annotated[
+        Path | None, typer.Option(help="A tracks.json of this video, whose objects are corrected.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
+    config: Annotated[
+        Path | None, typer.Option(help="Labelling config; default: the shipped brush config.")
+    ] = None,
+) -> None:
+    """Carry masks, points and boxes from some frames to all others; writes what prelabel writes."""
+    from svac_backend.commands.propagate import run
+
+    run(
+        get_settings(),
+        video,
+        out,
+        masks=masks,
+        points=point or [],
+        negatives=negative or [],
+        boxes=box or [],
+        tracks_file=tracks,
+        config_file=config,
+    )
 
 
 @main.command("import")
