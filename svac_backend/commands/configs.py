@@ -14,19 +14,26 @@ from svac_backend.settings import Settings
 
 # Beside the package, in a checkout as well as in an installation.
 SHIPPED = Path(__file__).resolve().parents[2] / "labelstudio_config"
+# Kind -> (file, the tag that draws its masks).
+CONFIGS = {
+    "brush": ("brush_frames.xml", "BrushLabels"),
+    "polygon": ("polygon_frames.xml", "PolygonLabels"),
+    "boxes": ("boxes_overview.xml", "PolygonLabels"),
+}
 
 
 def shipped_config(labels: Sequence[str] = (), *, kind: str = "brush") -> str:
-    """Return the shipped config of a kind of masks, with further labels for them.
+    """Return the shipped config of a kind of masks, with further labels for them, and for the boxes on the video.
 
     Args:
         labels: what the masks can be called, beside the config's own labels.
-        kind: `brush` or `polygon`.
+        kind: `brush`, `polygon`, or `boxes`: polygons, with an overview of boxes.
 
     Raises:
         SvacError: the installation lacks it.
     """
-    path = SHIPPED / f"{kind}_frames.xml"
+    file, tag = CONFIGS[kind]
+    path = SHIPPED / file
     if not path.is_file():
         raise SvacError(
             f"The shipped labelling configs are not installed ({SHIPPED}).",
@@ -34,35 +41,44 @@ def shipped_config(labels: Sequence[str] = (), *, kind: str = "brush") -> str:
         )
     # The file is our own; a comment in it tells people what to change, so it is kept.
     root = fromstring(path.read_text(encoding="utf-8"), XMLParser(target=TreeBuilder(insert_comments=True)))
-    masks = root.find(f".//{kind.capitalize()}Labels")
-    if masks is None:
-        raise SvacError(f"{path} has no <{kind.capitalize()}Labels>.", "Install svac-backend again.")
-    known = {label.get("value") for label in masks}
-    for name in labels:
-        if name not in known:
-            _add_label(masks, name)
-            known.add(name)
+    masks = root.findall(f".//{tag}")
+    if not masks:
+        raise SvacError(f"{path} has no <{tag}>.", "Install svac-backend again.")
+    for control in [*masks, *root.iterfind(".//Labels")]:
+        known = {label.get("value") for label in control}
+        for name in dict.fromkeys(labels):
+            if name not in known:
+                _add_label(control, name)
     return tostring(root, encoding="unicode")
 
 
 def read_config(path: Path) -> str:
     """Return the text of a labelling config's file.
 
+    Args:
+        path: the file, or the name of a shipped one: `polygon_frames` or `polygon_frames.xml`.
+
     Raises:
         SvacError: there is no such file, or it is no text.
     """
+    if len(path.parts) == 1 and not path.exists():
+        path = next((file for file in _shipped() if path.name in (file.name, file.stem)), path)
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise SvacError(
             f"The labelling config {path} cannot be read: {error.strerror}.",
-            "Give the path of an XML file, e.g. labelstudio_config/brush_frames.xml.",
+            f"Give the path of an XML file, or one of {', '.join(file.name for file in _shipped())}.",
         ) from error
     except UnicodeDecodeError as error:
         raise SvacError(
             f"The labelling config {path} is not text in UTF-8.",
-            "Give the path of an XML file, e.g. labelstudio_config/brush_frames.xml.",
+            f"Give the path of an XML file, or one of {', '.join(file.name for file in _shipped())}.",
         ) from error
+
+
+def _shipped() -> list[Path]:
+    return sorted(SHIPPED.glob("*.xml"))
 
 
 def prompt_labels(prompts: Sequence[str]) -> list[str]:
@@ -100,7 +116,7 @@ def _lines(prompts: Sequence[str]) -> Iterator[str]:
         yield from prompt.splitlines()
 
 
-def _add_label(masks: Element, name: str) -> None:
-    last = masks[-1]
-    label = SubElement(masks, "Label", value=name)
-    label.tail, last.tail = last.tail, masks.text
+def _add_label(control: Element, name: str) -> None:
+    last = control[-1]
+    label = SubElement(control, "Label", value=name)
+    label.tail, last.tail = last.tail, control.text

@@ -13,16 +13,26 @@ from svac_backend.labelstudio.config import parse_config
 from svac_backend.settings import Settings
 
 
-@pytest.mark.parametrize("kind", ["brush", "polygon"])
-def test_shipped_config_takes_further_labels(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "masks", "file"),
+    [
+        ("brush", "brush", "brush_frames.xml"),
+        ("polygon", "polygon", "polygon_frames.xml"),
+        ("boxes", "polygon", "boxes_overview.xml"),
+    ],
+)
+def test_shipped_config_takes_further_labels(kind: str, masks: str, file: str) -> None:
     xml = shipped_config(["car", 'a "quoted" <dog> & cat', "car", "object"], kind=kind)
     config = parse_config(xml)
-    assert config.mask_control().kind == kind
-    assert list(config.mask_control().labels) == ["object", "car", 'a "quoted" <dog> & cat']
+    assert config.mask_control().kind == masks
+    labels = ["object", "car", 'a "quoted" <dog> & cat']
+    assert list(config.mask_control().labels) == labels
+    assert [list(boxes.labels) for boxes in config.box_tracks] == [labels]
+    assert (config.overview is not None) == (kind == "boxes")
     assert config == parse_config(shipped_config(["car", 'a "quoted" <dog> & cat'], kind=kind))
     assert "Your labels." in xml, "the comments stay"
     plain = parse_config(shipped_config(kind=kind))
-    assert plain == parse_config((configs.SHIPPED / f"{kind}_frames.xml").read_text())
+    assert plain == parse_config((configs.SHIPPED / file).read_text())
 
 
 def test_a_missing_shipped_config_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -82,3 +92,14 @@ def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
     with_mark = tmp_path / "mark.xml"
     with_mark.write_bytes("\ufeff<View/>".encode())
     assert read_config(with_mark) == "<View/>"
+
+
+def test_shipped_configs_are_known_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("polygon_frames", "polygon_frames.xml"):
+        assert parse_config(read_config(Path(name))).mask_control().kind == "polygon"
+    (tmp_path / "polygon_frames.xml").write_text("<View/>")
+    assert read_config(Path("polygon_frames.xml")) == "<View/>", "a file of one's own goes first"
+    with pytest.raises(SvacError, match="cannot be read") as caught:
+        read_config(tmp_path / "boxes_overview.xml")
+    assert "boxes_overview.xml, brush_frames.xml" in caught.value.hint

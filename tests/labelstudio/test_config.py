@@ -13,9 +13,16 @@ CONFIGS = Path(__file__).parents[2] / "labelstudio_config"
 FRAMES = '<Image name="frames" valueList="$frames"/>'
 
 
-@pytest.mark.parametrize("kind", ["brush", "polygon"])
-def test_shipped_configs_show_masks_on_frames(kind: str) -> None:
-    config = parse_config((CONFIGS / f"{kind}_frames.xml").read_text())
+@pytest.mark.parametrize(
+    ("file", "kind", "overview"),
+    [
+        ("brush_frames.xml", "brush", False),
+        ("polygon_frames.xml", "polygon", False),
+        ("boxes_overview.xml", "polygon", True),
+    ],
+)
+def test_shipped_configs_show_masks_on_frames(file: str, kind: str, overview: bool) -> None:
+    config = parse_config((CONFIGS / file).read_text())
     assert config.frames == FramesTag("frames", "frames")
     assert config.video is not None
     assert (config.video.key, config.video.fps_key) == ("video", "fps")
@@ -24,13 +31,19 @@ def test_shipped_configs_show_masks_on_frames(kind: str) -> None:
     assert (control.kind, control.name, control.to_name) == (kind, "mask", "frames")
     assert control.labels == {"object": None}
     assert [(smart.kind, smart.labels) for smart in config.smart] == [
-        ("keypoint", ("positive", "negative")),
+        ("keypoint", ("positive", "negative", "propagate")),
         ("rectangle", ("object_box",)),
     ]
+    assert config.box_tracks == (BoxTracks("box", "video", ("object",), "boxlabel", overview),)
+    assert (config.overview is not None) == overview
 
 
 def test_every_shipped_config_is_tested() -> None:
-    assert {path.name for path in CONFIGS.iterdir()} == {"brush_frames.xml", "polygon_frames.xml"}
+    assert {path.name for path in CONFIGS.iterdir()} == {
+        "boxes_overview.xml",
+        "brush_frames.xml",
+        "polygon_frames.xml",
+    }
 
 
 def test_value_expressions_labels_prompts_and_aliases() -> None:
