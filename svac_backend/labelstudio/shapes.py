@@ -37,9 +37,9 @@ def kind_of(value: Mapping[str, Any]) -> str | None:
     if "rle" in value:
         return "brush"
     if "points" in value:
-        return "polygon" if value.get("closed", True) and len(value["points"]) >= 3 else None
+        return "polygon" if value.get("closed", True) and _ring(value["points"]) else None
     if "vertices" in value:
-        return "vector" if value.get("closed", False) and len(value["vertices"]) >= 3 else None
+        return "vector" if value.get("closed", False) and _ring(value["vertices"]) else None
     if "imageDataURL" in value:
         return "bitmask"
     return "rectangle" if all(key in value for key in _BOX) else None
@@ -69,6 +69,8 @@ def shape_to_mask(region: Mapping[str, Any], width: int, height: int) -> NDArray
     try:
         if kind == "brush":
             size = int(region.get("original_height", height)), int(region.get("original_width", width))
+            if size[0] * size[1] > _LARGEST_PICTURE_PX:
+                raise ValueError("too large")
             return _scaled(decode_brush(value["rle"], *size), width, height)
         if kind == "bitmask":
             return _scaled(_picture(value["imageDataURL"]), width, height)
@@ -122,6 +124,10 @@ def box_corners(box: Mapping[str, Any], width: int, height: int) -> NDArray[np.f
     return offsets @ np.array([[cos, sin], [-sin, cos]]) + (x * width, y * height)
 
 
+def _ring(points: Any) -> bool:
+    return isinstance(points, list) and len(points) >= 3
+
+
 def _scaled(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool_]:
     if mask.shape == (height, width):
         return mask
@@ -131,7 +137,7 @@ def _scaled(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool
 def _picture(url: str) -> NDArray[np.bool_]:
     """Decode the data URL of a bitmask: a PNG whose alpha is the mask, or its grey where it has no alpha."""
     try:
-        data = base64.b64decode(url.partition("base64,")[2], validate=True)
+        data = base64.b64decode(str(url).partition("base64,")[2], validate=True)
     except binascii.Error as error:
         raise ValueError("no base64") from error
     # The size stands at a fixed place: a small file must not unfold into gigabytes.

@@ -99,3 +99,40 @@ def test_random_text_is_read_as_pycocotools_reads_it_or_refused(counts: str) -> 
 def test_what_is_no_mask_is_refused() -> None:
     with pytest.raises(SvacError, match="bool array"):
         rle.to_coco(np.zeros((4, 4), np.uint8))  # type: ignore[arg-type]
+
+
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.lists(st.integers(-3, 12), min_size=4, max_size=4),
+)
+def test_a_box_is_the_mask_that_would_be_drawn(height: int, width: int, sides: list[int]) -> None:
+    left, top, right, bottom = sides
+    mask = np.zeros((height, width), bool)
+    mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
+    assert rle.box_mask(left, top, right, bottom, height, width) == rle.to_coco(mask)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    found = rle.bounding_box(rle.to_coco(mask))
+    if mask.any():
+        assert found == (columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1)
+    else:
+        assert found[2:] == (0, 0)
+
+
+@given(
+    arrays(np.bool_, (3, 5, 6)).map(lambda stack: [np.ascontiguousarray(mask) for mask in stack]),
+)
+def test_union_and_overlap_are_those_of_the_pixels(masks: list[np.ndarray]) -> None:
+    coded = [rle.to_coco(mask) for mask in masks]
+    np.testing.assert_array_equal(rle.from_coco(rle.union(coded)), masks[0] | masks[1] | masks[2])
+    assert rle.union(coded[:1]) == coded[0]
+    assert rle.overlap(coded[0], coded[1]) == (masks[0] & masks[1]).sum()
+
+
+def test_masks_of_two_sizes_or_none_at_all_cannot_be_united() -> None:
+    one, other = rle.to_coco(np.ones((2, 3), bool)), rle.to_coco(np.ones((3, 2), bool))
+    for combine in (rle.overlap, lambda a, b: rle.union([a, b])):
+        with pytest.raises(SvacError, match="different sizes"):
+            combine(one, other)
+    with pytest.raises(SvacError, match="no masks"):
+        rle.union([])
