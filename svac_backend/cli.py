@@ -1,4 +1,4 @@
-"""The command line: `svac-backend prelabel | propagate | import | serve | worker | doctor | evaluate | models`."""
+"""The command line, `svac-backend`: a function for each command, which says what it takes and what it is for."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ Prompts = Annotated[
         "--prompt", "-p", help='What to segment; repeat it for more objects. "car: the red car" sets a label.'
     ),
 ]
+
+LayoutName = Annotated[
+    str | None, typer.Option("--format", help="Layout of the data set: davis, youtube-vis, mevis or coco.")
+]
+SplitName = Annotated[str, typer.Option(help="Split of the data set.")]
 
 
 @main.command()
@@ -97,24 +102,80 @@ def propagate(
 
 @main.command("import")
 def import_(
-    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    videos: Annotated[list[Path] | None, typer.Argument(help="Video files.")] = None,
     prompt: Prompts = None,
     project: Annotated[int | None, typer.Option(help="Id of an existing project.")] = None,
     create: Annotated[str | None, typer.Option(help="Title of a project to create.")] = None,
     config: Annotated[Path | None, typer.Option(help="Labelling config of the new project.")] = None,
     predictions: Annotated[bool, typer.Option(help="Pre-label the videos now.")] = True,
+    window: Annotated[int, typer.Option(min=0, help="Most frames of a task; 0 is --whole.")] = 100,
+    overlap: Annotated[
+        int | None, typer.Option(min=0, help="Frames that neighbouring tasks share; 4 by default.")
+    ] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Show every so many frames.")] = 1,
+    whole: Annotated[bool, typer.Option("--whole", help="One task for each video, however long.")] = False,
+    masks: Annotated[
+        Path | None, typer.Option(help="A data set whose masks are brought in; videos are optional then.")
+    ] = None,
+    format_: LayoutName = None,
+    split: SplitName = "train",
+    as_: Annotated[
+        str, typer.Option("--as", help="What masks become: predictions or annotations.")
+    ] = "predictions",
 ) -> None:
-    """Bring videos and prompts into a Label Studio project, with frames and predictions."""
-    from svac_backend.commands.import_videos import run
+    """Bring videos and prompts, or a data set's masks, into a Label Studio project."""
+    from svac_backend.commands.import_command import run
 
     run(
         get_settings(),
-        videos,
+        videos or [],
         prompt or [],
         project=project,
         create=create,
         config=config,
         predict=predictions,
+        window=0 if whole else window,
+        overlap=overlap,
+        stride=stride,
+        masks=masks,
+        layout=format_,
+        split=split,
+        drawn=as_,
+    )
+
+
+@main.command()
+def export(
+    format_: LayoutName = None,
+    out: Annotated[Path | None, typer.Option(help="A folder that is new or empty.")] = None,
+    project: Annotated[int | None, typer.Option(help="Id of a project.")] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Or a file that Label Studio exported as JSON.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Labelling config of the project that --from came from.")
+    ] = None,
+    source: Annotated[str, typer.Option(help="annotations or predictions.")] = "annotations",
+    only_submitted: Annotated[
+        bool, typer.Option("--only-submitted", help="Leave out what was saved and not submitted.")
+    ] = False,
+    split: SplitName = "train",
+    frames: Annotated[bool, typer.Option(help="Write the frames as JPEG, too.")] = True,
+) -> None:
+    """Write annotations or predictions as a data set; the windows of a video are joined."""
+    from svac_backend.commands.export import run
+
+    run(
+        get_settings(),
+        format_,
+        out,
+        project=project,
+        file=from_,
+        config=config,
+        source=source,
+        only_submitted=only_submitted,
+        split=split,
+        frames=frames,
     )
 
 

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from svac_backend.commands.projects import Project
+from svac_backend.commands.sources import SourceVideo
 from svac_backend.jobs.payloads import PrelabelPayload, label_studio_name
-from svac_backend.jobs.rendering import config_key, render
+from svac_backend.jobs.rendering import config_key, render, task_score
 from svac_backend.labelstudio.client import LabelStudioClient
 from svac_backend.labelstudio.results import to_prediction
 from svac_backend.labelstudio.tasks import task_prompts
+from svac_backend.labelstudio.windows import Window
 from svac_backend.settings import Settings
 from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
 from svac_backend.store.predictions import Prediction, PredictionStore
-from svac_backend.video.reader import VideoReader
+from svac_backend.video.source import VideoSource
 
 if TYPE_CHECKING:
     from svac_backend.svac.model import Svac
 
 
-@dataclass(frozen=True)
-class Made:
-    """A prediction, and the regions that show it in the project."""
-
-    prediction: Prediction
-    results: list[dict[str, Any]]
-
-
 class Prelabeller:
-    """Segments videos for one project.
+    """Segments videos for one project; the `Filler` of an import.
 
     Args:
         settings: the model, limits, what is sent to the editor.
@@ -66,23 +59,29 @@ class Prelabeller:
 
         return load_model(self.settings)
 
-    def has_predicted(self, task: int) -> bool:
+    def has_filled(self, task: int) -> bool:
         """Tell whether a task has a prediction of this model."""
         return any(p.get("model_version") == self.version for p in self.client.list_predictions(task))
 
     def predict(
-        self, video: VideoReader, data: dict[str, Any], url: str, progress: Callable[[float], None]
-    ) -> Made:
-        """Segment what a task asks for, or take it from the cache, and check that the project can show it.
+        self,
+        source: SourceVideo,
+        video: VideoSource,
+        data: dict[str, Any],
+        url: str,
+        progress: Callable[[float], None],
+    ) -> Prediction:
+        """Segment what a task asks for on its whole video, or take it from the cache.
 
         Args:
-            video: the task's video.
+            source: the user's file.
+            video: its copy.
             data: the task's data.
             url: the video's address in it.
             progress: called with 0..1.
 
         Raises:
-            SvacError: the model, the video or the config is not as it should be.
+            SvacError: the model, the video or the prompt is not as it should be.
         """
         payload = self._payload(data, url)
         key = payload.cache_key(self.version)
@@ -91,15 +90,24 @@ class Prelabeller:
             prediction = self._segment(video, payload, key, progress)
             # At once: if Label Studio fails now, the next run need not segment again.
             self._predictions.put(prediction)
-        return Made(prediction, render(prediction, self.project.xml, self.settings))
+        return prediction
 
-    def attach(self, task: int, made: Made) -> None:
+    def results(self, prediction: Prediction, window: Window | None) -> list[dict[str, Any]]:
+        """Return the regions that show a prediction in a task of the project.
+
+        Raises:
+            SvacError: the project's config can't show them.
+        """
+        return render(prediction, self.project.xml, self.settings, window=window)
+
+    def attach(
+        self, task: int, prediction: Prediction, results: list[dict[str, Any]], window: Window | None
+    ) -> None:
         """Send a prediction to its task, have the editor show it, and have `/predict` answer with it at once."""
-        self.client.create_prediction(task, to_prediction(made.results, self.version))
-        if made.prediction.task_id != str(task):
-            self._predictions.put(replace(made.prediction, task_id=str(task)))
-        shown_as = config_key(self.project.xml, self.settings)
-        self._predictions.put_rendering(made.prediction.key, shown_as, made.results)
+        score = task_score(prediction.tracks, prediction.frame_count, window)
+        self.client.create_prediction(task, to_prediction(results, self.version, score))
+        shown_as = config_key(self.project.xml, self.settings, window)
+        self._predictions.put_rendering(prediction.key, shown_as, results)
         if not self._shown:
             # Without a version the editor shows no prediction. Label Studio takes only one that it has seen.
             self.client.set_model_version(self.project.id, self.version)
@@ -114,7 +122,7 @@ class Prelabeller:
         return None if self._shown in live else self._shown
 
     def _segment(
-        self, video: VideoReader, payload: PrelabelPayload, key: str, progress: Callable[[float], None]
+        self, video: VideoSource, payload: PrelabelPayload, key: str, progress: Callable[[float], None]
     ) -> Prediction:
         from svac_backend.pipeline import prelabel
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
 from svac_backend.video.reader import VideoInfo, VideoReader
+from svac_backend.video.source import VideoSource
 
 _CHUNK = 1 << 20
 _HASH_DIGITS = 8
@@ -29,25 +30,28 @@ class SourceVideo:
         path: the file.
         digest: SHA-256 of its content, hexadecimal.
         info: its size, frames and frame rate.
+        pictures: its frames, where it was made of pictures: they are better than what is left of them in the video.
     """
 
     path: Path
     digest: str
     info: VideoInfo
+    pictures: VideoSource | None = None
 
     @property
     def folder_name(self) -> str:
         """Name of the folder of its frames: `<stem>-<hash>`, the same for the same content."""
-        return f"{self._stem}-{self.digest[:_HASH_DIGITS]}"
+        return f"{self.stem}-{self.digest[:_HASH_DIGITS]}"
 
     @property
     def file_name(self) -> str:
         """Name of its copy, harmless in addresses."""
         suffix = self.path.suffix.lower()
-        return self._stem + (suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else "")
+        return self.stem + (suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else "")
 
     @property
-    def _stem(self) -> str:
+    def stem(self) -> str:
+        """The file's name without suffix, harmless in addresses."""
         return re.sub(r"[^\w.-]+", "_", self.path.stem).strip("._-")[:_LONGEST_STEM] or "video"
 
 

@@ -9,10 +9,17 @@ import numpy as np
 
 from svac_backend.exporting.dataset import VideoTracks
 from svac_backend.masks.rle import to_coco
-from svac_backend.masks.tracks import Track
+from svac_backend.masks.tracks import CocoRle, Track
 from svac_backend.video.array import ArrayVideo
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 6
+
+
+def rectangle(top: int, left: int, height: int, width: int) -> CocoRle:
+    """A mask of a rectangle, as far as it lies on the frame."""
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[top : top + height, left : left + width] = True
+    return to_coco(mask)
 
 
 def tracks(*, overlapping: bool = False, frames: Sequence[int] = range(FRAMES)) -> tuple[Track, ...]:
