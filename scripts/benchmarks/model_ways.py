@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import DynamicCache
 
-from svac_backend.svac import decoding, preprocess
+from svac_backend.svac import decoding, encoding, preprocess
 from svac_backend.svac.astc import clip_images
 from svac_backend.svac.clips import plan
 from svac_backend.svac.grounding import decode, encode_frames, without_memory
@@ -35,11 +36,12 @@ STAGES = ("read and resize", "vision tower", "language model", "image encoder", 
 
 
 class Clock:
-    """Adds up the milliseconds of each stage."""
+    """Adds up the milliseconds of each stage; what several threads do at once counts for each of them."""
 
     def __init__(self, device: torch.device) -> None:
         self.ms = dict.fromkeys(STAGES, 0.0)
         self._cuda = device.type == "cuda"
+        self._lock = Lock()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -50,7 +52,8 @@ class Clock:
         finally:
             if self._cuda:
                 torch.cuda.synchronize()
-            self.ms[name] += (time.perf_counter() - start) * 1000
+            with self._lock:
+                self.ms[name] += (time.perf_counter() - start) * 1000
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function, timed."""
@@ -144,24 +147,24 @@ def ours(model: Svac, path: Path, expressions: Sequence[str], clock: Clock) -> I
 
 @contextmanager
 def _instrumented(clock: Clock) -> Iterator[None]:
-    """Time the stages within `Svac.segment`. What other threads do is seen as the time the model waits for it."""
+    """Time the stages within `Svac.segment`; reading is seen as the time that the model waits for it."""
     windows = FrameFeed.windows
 
     def waited(self: FrameFeed, size: int) -> Iterator[Any]:
-        stream = windows(self, size)
-        while True:
-            with clock.stage("read and resize"):
-                window = next(stream, None)
-            if window is None:
-                return
-            yield window
+        with closing(windows(self, size)) as stream:
+            while True:
+                with clock.stage("read and resize"):
+                    window = next(stream, None)
+                if window is None:
+                    return
+                yield window
 
     places: list[tuple[Any, str, Callable[..., Any]]] = [
         (FrameFeed, "windows", waited),
         (FrameFeed, "clip_pixels", clock.timed("read and resize", FrameFeed.clip_pixels)),
         (Mllm, "visual_tokens", clock.timed("vision tower", Mllm.visual_tokens)),
         (Mllm, "seg_states", clock.timed("language model", Mllm.seg_states)),
-        (decoding, "encode_frames", clock.timed("image encoder", decoding.encode_frames)),
+        (encoding, "encode_frames", clock.timed("image encoder", encoding.encode_frames)),
         (decoding, "decode", clock.timed("mask decoder", decoding.decode)),
         (decoding, "masks_at_size", clock.timed("masks", decoding.masks_at_size)),
     ]

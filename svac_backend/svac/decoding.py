@@ -23,6 +23,7 @@ from svac_backend.svac.grounding import (
     without_memory,
 )
 from svac_backend.svac.memory import MemoryTracker
+from svac_backend.svac.parallel import Workers
 from svac_backend.svac.upsampling import masks_at_size
 
 # (frame, object) pairs that the mask decoder takes at a time: bounds memory, and more is not faster.
@@ -41,6 +42,7 @@ class WindowDecoder:
         owners: for each object the row of the result that it belongs to; objects of one row are united.
         rows: rows of the result. A row without an object has empty masks and the score 0.
         propagation: SAM-2 with the original mask decoder, for propagation `anchor`.
+        workers: who decodes; the caller's thread if None.
     """
 
     def __init__(
@@ -53,9 +55,11 @@ class WindowDecoder:
         owners: Sequence[int],
         rows: int,
         propagation: SAM2Base | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self.sam, self.config, self.clips, self.size = sam, config, clips, size
         self.embeddings, self.owners, self.rows = embeddings, owners, rows
+        self.workers = workers or Workers(1)
         self.clips_of: dict[int, list[int]] = {}
         for frame, clip in clips.decode:
             self.clips_of.setdefault(frame, []).append(clip)
@@ -84,24 +88,28 @@ class WindowDecoder:
             masks = masks_at_size(self.anchors[index][0], self.config.sam.image_size, *self.size)
             self.memory.condition_masks(index, features, masks)
 
-    def window(self, start: int, pixels: NDArray[np.uint8]) -> Iterator[FrameMasks]:
-        """Yield the masks of a window's frames, u8 [n, S, S, 3] at SAM-2's size."""
-        count = len(pixels)
+    def window(self, start: int, features: FrameFeatures) -> Iterator[FrameMasks]:
+        """Yield the masks of a window's frames, the first of which is frame `start`."""
+        yield from self.workers.ahead(lambda found: self._result(*found), self._logits(start, features))
+
+    def _logits(
+        self, start: int, features: FrameFeatures
+    ) -> Iterator[tuple[int, tuple[Tensor, Tensor] | None]]:
+        """Yield (frame, (logits f32 [O, S/4, S/4], scores f32 [O])) of a window's frames; None without objects."""
+        stop = start + len(features.low)
         if not len(self.embeddings):
-            for i in range(start, start + count):
-                yield self._result(i, None)
+            yield from ((i, None) for i in range(start, stop))
             return
-        features = encode_frames(self.sam, preprocess.sam_pixels(pixels))
         found = self.anchors if self.anchors else self._decode_pairs(start, features, remember=True)
-        for i in range(start, start + count):
+        for i in range(start, stop):
             if i in found:
-                yield self._result(i, found.pop(i))
+                yield i, found.pop(i)
                 continue
             if self.memory is None:
                 raise SvacError(
                     f"Frame {i} is in no clip.", "Use sampling 'uniform' or propagation 'memory'."
                 )
-            yield self._result(i, self.memory.track(i, features.take([i - start])))
+            yield i, self.memory.track(i, features.take([i - start]))
 
     def _decode_pairs(
         self, start: int, features: FrameFeatures, *, remember: bool
@@ -110,15 +118,15 @@ class WindowDecoder:
         objects, count = len(self.embeddings), len(features.low)
         frames = [i for i in range(start, start + count) if i in self.clips_of]
         pairs = [(i, o, clip) for i in frames for o in range(objects) for clip in self.clips_of[i]]
-        parts: list[Decoded] = []
-        for first in range(0, len(pairs), _PAIRS):
-            part = pairs[first : first + _PAIRS]
+
+        def decoded(part: list[tuple[int, int, int]]) -> Decoded:
             chosen = features.take([i - start for i, _, _ in part])
             language = torch.stack([self.embeddings[o, clip] for _, o, clip in part])
             low, no_object = without_memory(self.sam, chosen), self.config.method.no_object_masking
-            parts.append(
-                decode(self.sam, low, chosen.high, language.to(low.dtype), no_object_masking=no_object)
-            )
+            return decode(self.sam, low, chosen.high, language.to(low.dtype), no_object_masking=no_object)
+
+        size = max(1, min(_PAIRS, -(-len(pairs) // self.workers.count)))
+        parts = self.workers.map(decoded, [pairs[k : k + size] for k in range(0, len(pairs), size)])
         results = {}
         row = 0
         if parts:

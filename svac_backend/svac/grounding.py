@@ -129,6 +129,17 @@ class FrameFeatures:
             self.low[index], (self.high[0][index], self.high[1][index]), self.position[index]
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[FrameFeatures]) -> FrameFeatures:
+        """Return the features of all frames of several parts, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            torch.cat([part.low for part in parts]),
+            (torch.cat([part.high[0] for part in parts]), torch.cat([part.high[1] for part in parts])),
+            torch.cat([part.position for part in parts]),
+        )
+
 
 @dataclass
 class Decoded:

@@ -22,10 +22,12 @@ from svac_backend.svac import checkpoints, hub, preprocess
 from svac_backend.svac.clips import ClipPlan, plan
 from svac_backend.svac.config import MethodConfig, SvacConfig
 from svac_backend.svac.decoding import WindowDecoder
+from svac_backend.svac.encoding import FrameEncoder
 from svac_backend.svac.generate import GreedyWriter, objects_of
 from svac_backend.svac.grounding import build_sam
 from svac_backend.svac.mllm import Mllm
 from svac_backend.svac.original_sam import original_sam
+from svac_backend.svac.parallel import Workers, all_threads, frame_workers
 from svac_backend.svac.prompts import PromptBuilder
 from svac_backend.svac.streaming import FrameFeed
 from svac_backend.svac.tokenizer_files import tokenizer_file
@@ -156,15 +158,31 @@ class Svac(nn.Module):
         answers: Sequence[str | None] | None = None,
     ) -> Tensor:
         """Return one embedding per object and clip, f32 [O, N, d_model]; CSA. See `segment` for objects."""
-        return self._objects(FrameFeed(video, clips, self.config), expressions, answers)[0]
+        feed = FrameFeed(video, clips, self.config)
+        return self._objects(feed, expressions, answers, Workers(1))[0]
 
     def _objects(
-        self, feed: FrameFeed, expressions: Sequence[str], answers: Sequence[str | None] | None
+        self,
+        feed: FrameFeed,
+        expressions: Sequence[str],
+        answers: Sequence[str | None] | None,
+        workers: Workers,
     ) -> tuple[Tensor, list[int]]:
         """Return the objects' embeddings f32 [O, N, d_model] and the number of each object's expression."""
         images = feed.clip_pixels()
+        with all_threads(workers):
+            return self._seen(images, feed.clips.num_clips, expressions, answers)
+
+    def _seen(
+        self,
+        images: NDArray[np.uint8],
+        num_clips: int,
+        expressions: Sequence[str],
+        answers: Sequence[str | None] | None,
+    ) -> tuple[Tensor, list[int]]:
+        """Let the MLLM see the images u8 [n, S, S, 3] of all clips; returns what `_objects` does."""
         visual = self.mllm.visual_tokens(preprocess.mllm_pixels(images))
-        method, num_clips = self.config.method, feed.clips.num_clips
+        method = self.config.method
         prompts = [
             self.prompts.build(text, len(images), num_clips, answer)
             for text, answer in zip(expressions, answers or [None] * len(expressions), strict=True)
@@ -216,28 +234,31 @@ class Svac(nn.Module):
             )
         clips = plan(len(video), self.config.method)
         anchors = clips.selected if self.config.method.propagation == "anchor" and clips.propagated else ()
-        feed = FrameFeed(video, clips, self.config, frozenset(anchors))
         if progress:
             progress(0.0, "reading the clips")
-        embeddings, owners = self._objects(feed, expressions, answers)
-        decoder = WindowDecoder(
-            self.sam,
-            self.config,
-            clips,
-            (video.info.height, video.info.width),
-            embeddings,
-            owners if unite else range(len(owners)),
-            len(expressions) if unite else len(owners),
-            *self._original_sam,
-        )
-        if anchors:
-            decoder.condition(anchors, feed.kept(anchors))
-        with closing(feed.windows(window)) as windows:
-            for start, pixels in windows:
-                yield from decoder.window(start, pixels)
-                if progress:
-                    done = start + len(pixels)
-                    progress(done / len(video), f"frame {done} of {len(video)}")
+        with frame_workers(self.device, independent=clips.propagated is None) as workers:
+            encoder = FrameEncoder(self.sam, workers)
+            feed = FrameFeed(video, clips, self.config, frozenset(anchors), window, encoder)
+            embeddings, owners = self._objects(feed, expressions, answers, workers)
+            decoder = WindowDecoder(
+                self.sam,
+                self.config,
+                clips,
+                (video.info.height, video.info.width),
+                embeddings,
+                owners if unite else range(len(owners)),
+                len(expressions) if unite else len(owners),
+                propagation=next(iter(self._original_sam), None),
+                workers=workers,
+            )
+            if anchors:
+                decoder.condition(anchors, feed.kept(anchors))
+            with closing(feed.features()) as windows:
+                for start, features in windows:
+                    yield from decoder.window(start, features)
+                    if progress:
+                        done = start + len(features.low)
+                        progress(done / len(video), f"frame {done} of {len(video)}")
 
     @torch.inference_mode()
     def propagate(

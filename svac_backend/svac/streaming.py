@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import TypeVar
@@ -17,6 +19,8 @@ from svac_backend.svac import preprocess
 from svac_backend.svac.astc import clip_images
 from svac_backend.svac.clips import ClipPlan
 from svac_backend.svac.config import SvacConfig
+from svac_backend.svac.encoding import HELD_FEATURES, FrameEncoder, feature_bytes
+from svac_backend.svac.grounding import FrameFeatures
 from svac_backend.video.reader import VideoSource
 
 T = TypeVar("T")
@@ -93,12 +97,17 @@ class FrameFeed:
         clips: which frames the MLLM sees.
         config: sizes, and how clips become images.
         keep: frames whose SAM-2 pixels `kept` gives after `clip_pixels`, even of a large video.
+        window: frames that are encoded at a time.
+        encoder: makes their features; without one there are pixels only.
     """
 
     video: VideoSource
     clips: ClipPlan
     config: SvacConfig
     keep: frozenset[int] = frozenset()
+    window: int = 16
+    encoder: FrameEncoder | None = None
+    _encoded: dict[int, Callable[[], FrameFeatures]] = field(default_factory=dict)
     _small: dict[int, Image] = field(default_factory=dict)
 
     @property
@@ -115,6 +124,7 @@ class FrameFeed:
         numbers = range(self.clips.num_clips)
         # A clip's images are made as soon as its last frame is there, and its frames dropped.
         ends = {number: self.clips.clip(number)[-1] for number in numbers}
+        encodes = self._encodes_early
         next_clip = 0
         around: dict[int, Image] = {}
         images: list[Future[list[Image]]] = []
@@ -126,6 +136,8 @@ class FrameFeed:
                 if index in keep:
                     small[index] = preprocess.POOL.submit(preprocess.resize, frame, sam_size)
                     pending.append(small[index])
+                    if encodes and (index % self.window == self.window - 1 or index == len(self.video) - 1):
+                        self._start_window(small, range(index - index % self.window, index + 1))
                 if index in selected:
                     around[index] = frame
                 while next_clip in ends and ends[next_clip] == index:
@@ -151,6 +163,31 @@ class FrameFeed:
     def kept(self, indices: Sequence[int]) -> Image:
         """Return the SAM-2 pixels of frames of `keep`, u8 [k, S, S, 3]."""
         return np.stack([self._small[i] for i in indices])
+
+    def features(self) -> Generator[tuple[int, FrameFeatures]]:
+        """Yield (index of its first frame, features) of windows over the whole video, encoded one window ahead."""
+        if self.encoder is None:
+            raise ValueError("A feed without an encoder has no features.")
+        begun: deque[tuple[int, Callable[[], FrameFeatures]]] = deque()
+        with closing(self.windows(self.window)) as windows:
+            for start, pixels in windows:
+                wait = self._encoded.pop(start, None)
+                begun.append((start, wait or self.encoder.start([partial(_same, one) for one in pixels])))
+                if len(begun) > self.encoder.ahead:
+                    start, wait = begun.popleft()
+                    yield start, wait()
+            for start, wait in begun:
+                yield start, wait()
+
+    @property
+    def _encodes_early(self) -> bool:
+        if self.encoder is None or not self.encoder.ahead or not self.held:
+            return False
+        return len(self.video) * feature_bytes(self.config.sam) <= HELD_FEATURES
+
+    def _start_window(self, small: Mapping[int, Future[Image]], window: range) -> None:
+        assert self.encoder is not None
+        self._encoded[window.start] = self.encoder.start([small[i].result for i in window])
 
     def windows(self, size: int) -> Generator[tuple[int, Image]]:
         """Yield (index of its first frame, u8 [n, S, S, 3] for SAM-2) over the whole video, n <= `size`."""
@@ -179,3 +216,7 @@ class FrameFeed:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+
+
+def _same(image: Image) -> Image:
+    return image

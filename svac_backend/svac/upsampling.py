@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-# How far two ways to sum the same four products can be apart, relative to the largest logit.
-_ROUNDING = 5e-7
+# How far two ways to sum the same four products can be apart, relative to the largest of the four logits, and where the
+# sigmoid of a positive logit is rounded to one half.
+_ROUNDING, _HALF = 5e-7, 2e-7
+# Pixels near 0 that are looked at one by one.
+_FEW = 64
 
 
 def masks_at_size(logits: Tensor, sam_size: int, height: int, width: int) -> Tensor:
@@ -24,10 +29,10 @@ def masks_at_size(logits: Tensor, sam_size: int, height: int, width: int) -> Ten
     )
     if logits.device.type != "cpu":
         return _whole(large, height, width)
-    masks = torch.zeros(len(logits), height, width, dtype=torch.bool)
+    masks = np.zeros((len(logits), height, width), dtype=np.bool_)
     for mask, one in zip(masks, large, strict=True):
         _fill(mask, one[0])
-    return masks
+    return torch.from_numpy(masks)
 
 
 def _whole(large: Tensor, height: int, width: int) -> Tensor:
@@ -35,7 +40,7 @@ def _whole(large: Tensor, height: int, width: int) -> Tensor:
     return full[:, 0].sigmoid_() > 0.5
 
 
-def _fill(mask: Tensor, large: Tensor) -> None:
+def _fill(mask: NDArray[np.bool_], large: Tensor) -> None:
     """Set the pixels of a mask, bool [H, W], that logits [S, S] make positive."""
     positive = large > 0
     rows, columns = positive.any(1), positive.any(0)
@@ -45,11 +50,24 @@ def _fill(mask: Tensor, large: Tensor) -> None:
     across, left, right, columns_from, columns_to = _box(columns, mask.shape[1])
     if top >= bottom or left >= right:  # a shrunk frame may take none of these pixels
         return
-    part = down @ large[rows_from:rows_to, columns_from:columns_to] @ across.T
-    if float(part.abs().min()) < max(_ROUNDING * float(large.abs().max()), 1e-6):
-        mask.copy_(_whole(large[None, None], *mask.shape)[0])
+    source = large[rows_from:rows_to, columns_from:columns_to]
+    part = (down @ source @ across.T).numpy()
+    doubt = max(_ROUNDING * float(source.abs().max()), _HALF)
+    if float(np.abs(part).min()) < doubt and _undecided(part, doubt, source, down, across):
+        mask[:] = _whole(large[None, None], *mask.shape)[0].numpy()
     else:
-        torch.gt(part, 0, out=mask[top:bottom, left:right])
+        np.greater(part, 0, out=mask[top:bottom, left:right])
+
+
+def _undecided(part: NDArray[np.float32], doubt: float, source: Tensor, down: Tensor, across: Tensor) -> bool:
+    """Whether rounding decides a pixel nearer to 0 than `doubt`: the logits around it say how much it rounds."""
+    rows, columns = (torch.from_numpy(where) for where in (np.abs(part) < doubt).nonzero())
+    if len(rows) > _FEW:  # the whole is cheaper then
+        return True
+    reached = (down[rows] > 0)[:, :, None] & (across[columns] > 0)[:, None, :]
+    largest = (source.abs() * reached).amax((1, 2))
+    values = torch.from_numpy(part)[rows, columns].abs()
+    return bool((values < torch.clamp(_ROUNDING * largest, min=_HALF)).any())
 
 
 def _box(positive: Tensor, target: int) -> tuple[Tensor, int, int, int, int]:
