@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.payloads import FramesPayload, PrelabelPayload
+from svac_backend.jobs.payloads import TaskPayload
 from svac_backend.labelstudio.client import LabelStudioClient
 from svac_backend.labelstudio.media import MediaFetcher
 from svac_backend.settings import Settings
@@ -58,7 +58,7 @@ class LabelStudioAccess:
             url = connection.hostname
         return _client(url, connection.access_token, settings.label_studio_timeout_s)
 
-    def fetch_video(self, payload: PrelabelPayload | FramesPayload) -> Path:
+    def fetch_video(self, payload: TaskPayload) -> Path:
         """Return a task's video as a local file.
 
         Raises:
@@ -70,7 +70,7 @@ class LabelStudioAccess:
         fetcher = MediaFetcher.from_settings(self.settings, client, sorted(hosts))
         return fetcher.fetch(payload.video_url, task=task_number(payload.task_id))
 
-    def push(self, payload: PrelabelPayload, prediction: Mapping[str, Any]) -> tuple[int, bool]:
+    def push(self, payload: TaskPayload, prediction: Mapping[str, Any]) -> tuple[int, bool]:
         """Attach a prediction to its task unless it is there; return its id, and whether it is new.
 
         A task may get several predictions of one model version, when its prompt changed: only one that shows the

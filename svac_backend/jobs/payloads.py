@@ -3,48 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from svac_backend.errors import SvacError
+from svac_backend.masks.prompts import FramePrompt, Prompts
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.settings import Settings
 from svac_backend.store.connections import ProjectConnection
-from svac_backend.store.predictions import Prediction, prediction_key, video_identity
+from svac_backend.store.predictions import Prediction, correction_key, prediction_key, video_identity
 from svac_backend.video.source import VideoInfo
 
-PRELABEL, FRAMES = "prelabel", "frames"
+PRELABEL, FRAMES, PROPAGATE = "prelabel", "frames", "propagate"
 
 
 @dataclass(frozen=True)
-class PrelabelPayload:
-    """Segment a task's video.
+class TaskPayload:
+    """What jobs know of the task that they are for.
 
     Attributes:
         task_data: the task's `data`; never its annotations, which can be megabytes.
+        label_config: the project's labelling config.
         hostname: the Label Studio of the task, see `label_studio_name`.
         video_url: the address in `task_data` that is segmented.
-        push: send the result to the task through the API.
     """
 
     project_id: str
     task_id: str
     task_data: dict[str, Any]
-    prompts: tuple[ObjectPrompt, ...]
     label_config: str
     hostname: str
     video_url: str
-    push: bool
 
-    def cache_key(self, model_version: str) -> str:
-        """Return the key of the prediction that this makes with that model."""
-        return prediction_key(video_identity(self.hostname, self.video_url), self.prompts, model_version)
-
-    def job_key(self, model_version: str) -> str:
-        """Return the job's idempotent key. A job that pushes is other work than one that only computes."""
-        return (
-            f"prelabel:{self.project_id}:{self.task_id}:{self.cache_key(model_version)[:32]}:{int(self.push)}"
-        )
+    @property
+    def video(self) -> str:
+        """What names the video, see `store.predictions.video_identity`."""
+        return video_identity(self.hostname, self.video_url)
 
     def prediction(
         self, key: str, model_version: str, tracks: Sequence[Track], info: VideoInfo
@@ -64,29 +58,108 @@ class PrelabelPayload:
             score=sum(scores) / len(scores) if scores else 0.0,
         )
 
+
+@dataclass(frozen=True)
+class PrelabelPayload(TaskPayload):
+    """Segment a task's video.
+
+    Attributes:
+        prompts: what to segment.
+        push: send the result to the task through the API.
+        snapshot: where the annotator's regions are kept that the result is sent together with, see `store.sent`.
+        corrected: masks of the objects that persons made; their frames stay as they are in the snapshot.
+    """
+
+    prompts: tuple[ObjectPrompt, ...]
+    push: bool
+    snapshot: int | None = None
+    corrected: Prompts = field(default_factory=dict)
+
+    def cache_key(self, model_version: str) -> str:
+        """Return the key of the prediction that this makes with that model."""
+        return prediction_key(self.video, self.prompts, model_version)
+
+    def job_key(self, model_version: str) -> str:
+        """Return the job's idempotent key. A job that pushes is other work than one that only computes."""
+        return (
+            f"prelabel:{self.project_id}:{self.task_id}:{self.cache_key(model_version)[:32]}:{int(self.push)}"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able dict; it shares the task's data, which `asdict` would copy value by value."""
-        return {**vars(self), "prompts": [vars(prompt) for prompt in self.prompts]}
+        prompts = [vars(prompt) for prompt in self.prompts]
+        return {**vars(self), "prompts": prompts, "corrected": _to_json(self.corrected)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PrelabelPayload:
         """Read what `to_json` wrote."""
-        return cls(**{**data, "prompts": tuple(ObjectPrompt(**prompt) for prompt in data["prompts"])})
+        prompts = tuple(ObjectPrompt(**prompt) for prompt in data["prompts"])
+        corrected = _from_json(data.get("corrected") or {})  # a job of an earlier version has none
+        return cls(**{**data, "prompts": prompts, "corrected": corrected})
 
 
 @dataclass(frozen=True)
-class FramesPayload:
-    """Cut a task's video into the frames that the editor shows, and add them to the task.
+class PropagatePayload(TaskPayload):
+    """Predict objects anew from what a person showed of them on some frames.
 
-    Attributes: as in `PrelabelPayload`.
+    Attributes:
+        objects: the objects that are predicted.
+        prompts: what was shown, by object id and 0-based frame of the video, in pixels of `size`.
+        size: (width, height) of the frames that it was shown on.
+        frames: (first, end) of the video's frames to predict; all if None.
+        push: send what came out to the task as a prediction, together with all that the annotator had.
+        snapshot: where these regions are kept, see `store.sent`.
+        event: instead of all this: the webhook whose annotation is looked at for corrections.
     """
 
-    project_id: str
-    task_id: str
-    task_data: dict[str, Any]
-    label_config: str
-    hostname: str
-    video_url: str
+    objects: tuple[ObjectPrompt, ...] = ()
+    prompts: Prompts = field(default_factory=dict)
+    size: tuple[int, int] = (0, 0)
+    frames: tuple[int, int] | None = None
+    push: bool = False
+    snapshot: int | None = None
+    event: int | None = None
+
+    def cache_key(self, model_version: str) -> str:
+        """Return the key of the prediction that this makes with that model."""
+        shown = [
+            [vars(one), sorted((frame, prompt.to_json()) for frame, prompt in prompts.items())]
+            for one in self.objects
+            if (prompts := self.prompts.get(one.object_id))
+        ]
+        return correction_key(self.video, [shown, self.size, self.frames], model_version)
+
+    def job_key(self, model_version: str) -> str:
+        """Return the job's idempotent key."""
+        start = f"{PROPAGATE}:{self.project_id}:{self.task_id}"
+        if self.event is not None:
+            return f"{start}:event-{self.event}"
+        return f"{start}:{self.cache_key(model_version)[:32]}:{int(self.push)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-able dict; it shares the task's data."""
+        objects = [vars(one) for one in self.objects]
+        return {**vars(self), "objects": objects, "prompts": _to_json(self.prompts)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PropagatePayload:
+        """Read what `to_json` wrote."""
+        objects = tuple(ObjectPrompt(**one) for one in data["objects"])
+        size, frames = data["size"], data["frames"]
+        return cls(
+            **{
+                **data,
+                "objects": objects,
+                "prompts": _from_json(data["prompts"]),
+                "size": (size[0], size[1]),
+                "frames": None if frames is None else (frames[0], frames[1]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class FramesPayload(TaskPayload):
+    """Cut a task's video into the frames that the editor shows, and add them to the task."""
 
     def job_key(self) -> str:
         """Return the job's idempotent key."""
@@ -100,6 +173,20 @@ class FramesPayload:
     def from_json(cls, data: Mapping[str, Any]) -> FramesPayload:
         """Read what `to_json` wrote."""
         return cls(**data)
+
+
+def _to_json(prompts: Prompts) -> dict[str, Any]:
+    return {
+        object_id: {str(frame): prompt.to_json() for frame, prompt in shown.items()}
+        for object_id, shown in prompts.items()
+    }
+
+
+def _from_json(data: Mapping[str, Any]) -> dict[str, dict[int, FramePrompt]]:
+    return {
+        object_id: {int(frame): FramePrompt.from_json(prompt) for frame, prompt in shown.items()}
+        for object_id, shown in data.items()
+    }
 
 
 def no_files_root() -> SvacError:
@@ -124,7 +211,8 @@ def label_studio_name(settings: Settings, connection: ProjectConnection | None) 
 
 def describe(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a payload that people may see: not the task data, which may hold signed links."""
-    prompts: Sequence[Mapping[str, str]] = payload.get("prompts") or ()
+    # A prelabel job has a list of prompts, a propagate job its objects.
+    prompts: Sequence[Mapping[str, str]] = payload.get("objects") or payload.get("prompts") or ()
     return {
         "project_id": payload.get("project_id"),
         "task_id": payload.get("task_id"),

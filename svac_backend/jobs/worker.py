@@ -11,17 +11,24 @@ from collections.abc import Callable
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import Handler, Work
 from svac_backend.jobs.handlers.frames import FramesHandler
+from svac_backend.jobs.handlers.making import PredictionMaker
 from svac_backend.jobs.handlers.prelabel import PrelabelHandler
+from svac_backend.jobs.handlers.propagate import PropagateHandler
 from svac_backend.jobs.handlers.renew import RENEW, RenewHandler, renewal_if_due
 from svac_backend.jobs.label_studio import LabelStudioAccess
 from svac_backend.jobs.local import LEASE_S, LocalEngine
-from svac_backend.jobs.payloads import FRAMES, PRELABEL
+from svac_backend.jobs.payloads import FRAMES, PRELABEL, PROPAGATE
 from svac_backend.jobs.process import WorkerProcess
 from svac_backend.pipeline import load_model
 from svac_backend.settings import Settings
 from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
+from svac_backend.store.events import EventStore
+from svac_backend.store.jobs import JobStore
+from svac_backend.store.objects import ObjectStore
+from svac_backend.store.parts import PartStore
 from svac_backend.store.predictions import PredictionStore
+from svac_backend.store.sent import SentStore
 from svac_backend.svac.model import Svac
 from svac_backend.svac.weights import model_version
 
@@ -84,8 +91,17 @@ def create_worker(
     """Return a worker for all kinds of jobs, and the owner of its model; nothing is started or loaded yet."""
     access = LabelStudioAccess(settings, ConnectionStore(database))
     owner = ModelOwner(settings, load)
+    maker = PredictionMaker(
+        settings,
+        owner.get,
+        PredictionStore(database),
+        PartStore(database),
+        JobStore(database),
+        access,
+    )
     handlers: dict[str, Handler] = {
-        PRELABEL: PrelabelHandler(settings, owner.get, PredictionStore(database), access),
+        PRELABEL: PrelabelHandler(maker, SentStore(database)),
+        PROPAGATE: PropagateHandler(maker, SentStore(database), ObjectStore(database), EventStore(database)),
         FRAMES: FramesHandler(settings, access),
         RENEW: RenewHandler(settings, access),
     }

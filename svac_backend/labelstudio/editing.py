@@ -29,6 +29,7 @@ class Request:
         pointed: clicks and a box by `item_index`, in pixels of `size`.
         label: the label of the points or boxes, as chosen in the editor.
         size: width and height in pixels of the frames that were pointed at.
+        typed: all that the prompt's field holds, where the request was typed.
         ids: of the regions that make the request; they are in the annotation, and so in its draft.
     """
 
@@ -38,6 +39,7 @@ class Request:
     pointed: Mapping[int, FramePrompt] = field(default_factory=dict)
     label: str | None = None
     size: tuple[int, int] = (0, 0)
+    typed: list[Any] | None = None
     ids: frozenset[str] = frozenset()
 
 
@@ -53,8 +55,8 @@ def read_request(context: Mapping[str, Any], config: LabelConfig) -> Request:
     if texts is not None:
         if texts and _is_command(texts[-1]):
             left = tuple(text for text in texts if isinstance(text, str) and not _is_command(text))
-            return Request(propagate=True, left=left, ids=ids)
-        return Request(texts=tuple(texts[-1:]), ids=ids) if texts else Request()
+            return Request(propagate=True, left=left, typed=texts, ids=ids)
+        return Request(texts=tuple(texts[-1:]), typed=texts, ids=ids) if texts else Request()
     # Beside a region there may be others of its id without a place: its labels, and what else it was given.
     placed = [region for region in regions if "x" in (region.get("value") or ())]
     pointing = [region for region in placed if region.get("type") in (*POINTS, *BOXES)]
@@ -86,6 +88,31 @@ def shown_regions(task: Mapping[str, Any], model_version: str) -> list[Region]:
     own = [item for item in predictions if item.get("model_version") == model_version]
     latest = max(own or predictions, key=lambda item: int(item.get("id") or 0), default=None)
     return [] if latest is None else _result(latest)
+
+
+def draft_with(drafts: Sequence[Mapping[str, Any]], request: Request, seen: Any = ()) -> list[Region] | None:
+    """Return the regions of the draft that holds a request, or None.
+
+    Args:
+        drafts: of the task, as they are now.
+        request: an annotator's.
+        seen: drafts as they were when he asked; a draft that is unchanged since does not count.
+    """
+    before = {
+        (item.get("id"), str(item.get("updated_at"))) for item in seen or () if isinstance(item, Mapping)
+    }
+    for draft in sorted(drafts, key=lambda item: str(item.get("updated_at") or ""), reverse=True):
+        if (draft.get("id"), str(draft.get("updated_at"))) in before:
+            continue
+        regions = _result(draft)
+        for region in regions:
+            if region.get("id") not in request.ids:
+                continue
+            value = region.get("value")
+            # A text keeps its id when it changes.
+            if request.typed is None or (isinstance(value, Mapping) and value.get("text") == request.typed):
+                return regions
+    return None
 
 
 def predicted_regions(task: Mapping[str, Any]) -> list[list[Region]]:

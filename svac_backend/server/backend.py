@@ -11,7 +11,10 @@ from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
 from svac_backend.store.events import EventStore
 from svac_backend.store.jobs import JobStore
+from svac_backend.store.objects import ObjectStore
+from svac_backend.store.parts import PartStore
 from svac_backend.store.predictions import PredictionStore
+from svac_backend.store.sent import SentStore
 from svac_backend.store.workers import WorkerStore
 from svac_backend.svac.weights import model_version
 
@@ -28,6 +31,9 @@ class Backend:
     predictions: PredictionStore
     connections: ConnectionStore
     events: EventStore
+    sent: SentStore
+    objects: ObjectStore
+    parts: PartStore
 
     @property
     def model_version(self) -> str:
@@ -55,4 +61,7 @@ def open_backend(settings: Settings) -> Backend:
         predictions=PredictionStore(database),
         connections=ConnectionStore(database),
         events=EventStore(database),
+        sent=SentStore(database),
+        objects=ObjectStore(database),
+        parts=PartStore(database),
     )

@@ -1,50 +1,36 @@
-"""What /predict answers: the cache, a result waited for, or nothing yet and a job that pushes it later."""
+"""What /predict answers: the cache, what an annotator asked for, or nothing yet and a job that pushes it later."""
 
 from __future__ import annotations
 
-import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.engine import BATCH, INTERACTIVE, JobState, Work
+from svac_backend.jobs.engine import BATCH, Work
 from svac_backend.jobs.frame_places import frames_way
 from svac_backend.jobs.payloads import (
     FRAMES,
     PRELABEL,
     FramesPayload,
     PrelabelPayload,
+    TaskPayload,
     label_studio_name,
 )
 from svac_backend.jobs.rendering import cached_config, rendered
-from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.tasks import task_prompts
+from svac_backend.server.answers import Answer
 from svac_backend.server.backend import Backend
+from svac_backend.server.calls import Call, task_payload
+from svac_backend.server.interactive import Interactive
 from svac_backend.server.metrics import Metrics
 from svac_backend.store.database import StoreError
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A task's prediction: `results` is Label Studio's `result` as JSON text."""
-
-    results: bytes
-    score: float
-    model_version: str
-
-    def to_json_text(self) -> bytes:
-        """Return the item of the reply. Results may be megabytes: they are not parsed to be written again."""
-        rest = json.dumps({"score": round(self.score, 4), "model_version": self.model_version}).encode()
-        return b'{"result":' + self.results + b"," + rest[1:]
 
 
 class Predictor:
@@ -62,8 +48,7 @@ class Predictor:
     def __init__(self, backend: Backend, metrics: Metrics) -> None:
         self.backend = backend
         self.metrics = metrics
-        # An interactive call holds a thread while it waits: the others must stay free for webhooks.
-        self._waiters = threading.BoundedSemaphore(max(1, backend.settings.server_threads // 2))
+        self.interactive = Interactive(backend, metrics)
 
     def predict(
         self,
@@ -75,10 +60,11 @@ class Predictor:
         """Return one answer for each task, in order; None where there is nothing yet, or never will be.
 
         Args:
-            tasks: Label Studio's tasks, `id` and `data` of each are used.
+            tasks: Label Studio's tasks, `id` and `data` of each are used; of an annotator's request the annotations,
+                drafts and predictions, too.
             label_config: the project's labelling config.
             project_id: the project's id.
-            context: `params.context`; with a `result` the call is interactive, and may wait.
+            context: `params.context`; with a `result` the call is an annotator's request, and may wait.
 
         Raises:
             SvacError: there is no model.
@@ -86,21 +72,30 @@ class Predictor:
         version = self.backend.model_version
         connection = self.backend.connections.get(project_id)
         hostname = label_studio_name(self.backend.settings, connection)
-        if context is not None and not context.get("result"):
+        if context is not None and context.get("result") is None:
             context = None
-        deadline = time.monotonic() + self.backend.settings.predict_wait_s
+        begun = time.monotonic()
+        deadline = begun + self.backend.settings.predict_wait_s
         calls = [
-            _Call(
+            Call(
                 project_id,
                 "" if task.get("id") is None else str(task["id"])[:32],
                 hostname,
                 version,
                 context,
+                begun,
                 deadline,
             )
             for task in tasks
         ]
         works: list[Work] = []
+        if context is not None:
+            asked_for = [
+                self._or_reject(call, partial(self._interactive, task, label_config, call, works))
+                for task, call in zip(tasks, calls, strict=True)
+            ]
+            self.backend.engine.submit_many(works)
+            return asked_for
         wishes = [
             self._or_reject(call, partial(self._wish, task, label_config, call, works))
             for task, call in zip(tasks, calls, strict=True)
@@ -118,7 +113,7 @@ class Predictor:
         self.backend.engine.submit_many(works)
         return answers
 
-    def _or_reject(self, call: _Call, work: Callable[[], T | None]) -> T | None:
+    def _or_reject(self, call: Call, work: Callable[[], T | None]) -> T | None:
         """Do a part of one task's work; when it fails, the reason is recorded and the other tasks go on."""
         try:
             return work()
@@ -135,81 +130,40 @@ class Predictor:
             )
         return None
 
+    def _interactive(
+        self, task: Mapping[str, Any], label_config: str, call: Call, works: list[Work]
+    ) -> Answer | None:
+        base = task_payload(task, label_config, call)
+        self._order_frames(base, works)
+        return self.interactive.answer(base, task, call)
+
     def _wish(
-        self, task: Mapping[str, Any], label_config: str, call: _Call, works: list[Work]
+        self, task: Mapping[str, Any], label_config: str, call: Call, works: list[Work]
     ) -> PrelabelPayload:
         """Return what a task asks for; `works` gets the job that cuts its frames, if it has none."""
-        settings = self.backend.settings
-        if not call.task_id:
-            raise SvacError("The task has no id.", "Send tasks as Label Studio does.")
-        data = task.get("data")
-        if not isinstance(data, dict):
-            raise SvacError("The task has no data.", "Send tasks as Label Studio does.")
-        config = cached_config(label_config)
-        if call.context is not None:
-            _check_context(call.context)
-        prompts = task_prompts(data, config, call.context, max_chars=settings.max_prompt_chars)
-        payload = PrelabelPayload(
-            project_id=call.project_id,
-            task_id=call.task_id,
-            task_data=data,
-            prompts=tuple(prompts),
-            label_config=label_config,
-            hostname=call.hostname,
-            video_url=_video_url(data, config),
-            push=call.context is None,
-        )
-        self._order_frames(payload, config, works)
-        return payload
+        base = task_payload(task, label_config, call)
+        config, limit = cached_config(label_config), self.backend.settings.max_prompt_chars
+        prompts = task_prompts(base.task_data, config, max_chars=limit)
+        self._order_frames(base, works)
+        return PrelabelPayload(**vars(base), prompts=tuple(prompts), push=True)
 
     def _answer(
-        self, payload: PrelabelPayload, call: _Call, active: set[str], known: set[str], works: list[Work]
+        self, payload: PrelabelPayload, call: Call, active: set[str], known: set[str], works: list[Work]
     ) -> Answer | None:
-        """Return what is there, or wait for it, or add a job to `works`.
+        """Return what is there, or add a job to `works`.
 
         A prediction that a job is about to push is not answered although it may be in the cache already: Label
         Studio would store our answer, and then have it twice.
         """
         key = payload.job_key(call.version)
-        if payload.push and key in active:
-            self.metrics.predictions.labels("queued").inc()
-            return None
-        answer = self._cached(payload, call.version) if payload.cache_key(call.version) in known else None
-        if answer is not None:
-            self.metrics.predictions.labels("cached").inc()
-            return answer
-        if call.context is None:
-            works.append(Work(PRELABEL, payload.to_json(), key, BATCH))
-            self.metrics.predictions.labels("queued").inc()
-            return None
-        return self._wait(payload, call)
-
-    def _wait(self, payload: PrelabelPayload, call: _Call) -> Answer | None:
-        """Give an interactive job its time; when that is not enough, a second job pushes what it makes."""
-        job_id = self._submit(payload, call.version, INTERACTIVE)
-        if self._waiters.acquire(blocking=False):
-            try:
-                job = self.backend.engine.wait(job_id, max(0.0, call.deadline - time.monotonic()))
-            finally:
-                self._waiters.release()
-        else:
-            log.warning(
-                "too many interactive calls wait already; task %s gets its result pushed", call.task_id
-            )
-            job = self.backend.engine.get(job_id)
-        if job.state is JobState.DONE:
+        if key not in active and payload.cache_key(call.version) in known:
             answer = self._cached(payload, call.version)
             if answer is not None:
-                self.metrics.predictions.labels("waited").inc()
+                self.metrics.predictions.labels("cached").inc()
                 return answer
-        if job.active:
-            # It runs after the first one, finds its result in the cache, and sends it.
-            later = PrelabelPayload(**{**payload.__dict__, "push": True})
-            self._submit(later, call.version, BATCH)
-            self.metrics.predictions.labels("queued").inc()
-        else:
-            log.warning("task %s: job %s ended as %s: %s", call.task_id, job.id, job.state.value, job.error)
-            self.metrics.predictions.labels("failed").inc()
+        if key not in active:
+            works.append(Work(PRELABEL, payload.to_json(), key, BATCH))
+        self.metrics.predictions.labels("queued").inc()
         return None
 
     def _cached(self, payload: PrelabelPayload, version: str) -> Answer | None:
@@ -222,22 +176,12 @@ class Predictor:
         )
         return None if found is None else Answer(found[0], found[1], version)
 
-    def _submit(self, payload: PrelabelPayload, version: str, priority: int) -> str:
-        key = payload.job_key(version)
-        return self.backend.engine.submit(PRELABEL, payload.to_json(), key, priority=priority).id
-
-    def _order_frames(self, payload: PrelabelPayload, config: LabelConfig, works: list[Work]) -> None:
+    def _order_frames(self, payload: TaskPayload, works: list[Work]) -> None:
         """Have the frames cut that the masks will be drawn on, when the task has only the video."""
+        config = cached_config(payload.label_config)
         if config.frames is None or payload.task_data.get(config.frames.key):
             return
-        frames = FramesPayload(
-            project_id=payload.project_id,
-            task_id=payload.task_id,
-            task_data=payload.task_data,
-            label_config=payload.label_config,
-            hostname=payload.hostname,
-            video_url=payload.video_url,
-        )
+        frames = FramesPayload(**vars(payload))
         try:
             frames_way(self.backend.settings)
         except SvacError as error:
@@ -246,7 +190,7 @@ class Predictor:
         else:
             works.append(Work(FRAMES, frames.to_json(), frames.job_key()))
 
-    def _reject(self, call: _Call, error: str, hint: str) -> None:
+    def _reject(self, call: Call, error: str, hint: str) -> None:
         log.warning(
             "task %s of project %s is not predicted: %s %s", call.task_id, call.project_id, error, hint
         )
@@ -258,38 +202,3 @@ class Predictor:
             error,
             hint,
         )
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What the tasks of one /predict share, and the task's id."""
-
-    project_id: str
-    task_id: str
-    hostname: str
-    version: str
-    context: Mapping[str, Any] | None
-    deadline: float
-
-
-def _check_context(context: Mapping[str, Any]) -> None:
-    """Refuse clicks and boxes: the whole object's masks as an answer would cover what is being corrected."""
-    result = context["result"]
-    if isinstance(result, list) and not any(
-        isinstance(item, Mapping) and item.get("type") == "textarea" for item in result
-    ):
-        raise SvacError(
-            "Clicks and boxes are no prompts in this version.",
-            "Type what to segment into the prompt's text field.",
-        )
-
-
-def _video_url(data: Mapping[str, Any], config: LabelConfig) -> str:
-    key = config.video.key if config.video else "video"
-    url = data.get(key)
-    if not isinstance(url, str) or not url.strip():
-        raise SvacError(
-            f"The task has no video under the key '{key}'.",
-            f"Put the video's address into the task's '{key}'.",
-        )
-    return url.strip()

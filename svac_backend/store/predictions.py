@@ -71,6 +71,18 @@ def prediction_key(identity: str, prompts: Sequence[ObjectPrompt], model_version
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def correction_key(identity: str, shown: Any, model_version: str) -> str:
+    """Return the cache key of (video, what a person showed on it, model version), 64 hex digits.
+
+    Args:
+        identity: of the video, see `video_identity`.
+        shown: JSON-able, equal for what leads to equal masks.
+        model_version: of the model.
+    """
+    text = json.dumps(["correction", identity, shown, model_version], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 class PredictionStore:
     """Predictions and their renderings in the database."""
 

@@ -7,7 +7,7 @@ each answered region is kept, and with it what persons showed of the object (mas
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,11 +31,13 @@ class SentObject:
     Attributes:
         regions: the answered regions, of each (id, control) the latest.
         prompts: what persons showed of it, by 0-based frame of the video.
+        complete: whether the latest answer had all frames, or its time was up before.
     """
 
     object_id: str
     regions: list[Region] = field(default_factory=list)
     prompts: dict[int, FramePrompt] = field(default_factory=dict)
+    complete: bool = True
 
 
 class SentStore:
@@ -56,6 +58,9 @@ class SentStore:
         task_id: str,
         regions: Mapping[str, Sequence[Region]],
         prompts: Mapping[str, FramePrompts],
+        *,
+        complete: bool = True,
+        forget: Collection[str] = (),
     ) -> None:
         """Keep an answer: its regions take the place of those of the same id, its prompts that of all earlier ones.
 
@@ -63,11 +68,14 @@ class SentStore:
             project_id, task_id: the task.
             regions: by object id.
             prompts: what the answer was made from, by object id; none for an object found by its expression.
+            complete: whether the answer has all frames.
+            forget: ids of regions that need not be kept any more.
         """
         with self.database.write() as session:
             for object_id in dict.fromkeys([*regions, *prompts]):
                 old = session.get(SentRow, (project_id, task_id, object_id))
                 known = {} if old is None else {_name(region): region for region in unpack(old.regions)}
+                known = {name: region for name, region in known.items() if name[0] not in forget}
                 known |= {_name(region): region for region in regions.get(object_id, ())}
                 shown = {str(frame): prompt.to_json() for frame, prompt in prompts.get(object_id, {}).items()}
                 session.merge(
@@ -77,6 +85,7 @@ class SentStore:
                         object_id=object_id,
                         regions=pack(list(known.values())),
                         prompts=pack(shown),
+                        complete=complete,
                         updated=time.time(),
                     )
                 )
@@ -106,4 +115,4 @@ def _name(region: Region) -> tuple[str, str]:
 
 def _object(row: SentRow) -> SentObject:
     prompts = {int(frame): FramePrompt.from_json(data) for frame, data in unpack(row.prompts).items()}
-    return SentObject(row.object_id, list(unpack(row.regions)), prompts)
+    return SentObject(row.object_id, list(unpack(row.regions)), prompts, row.complete)

@@ -143,6 +143,7 @@ class SentRow(Base):
     object_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     regions: Mapped[bytes] = mapped_column(LargeBinary)
     prompts: Mapped[bytes] = mapped_column(LargeBinary)
+    complete: Mapped[bool] = mapped_column(default=True)
     updated: Mapped[float]
 
 

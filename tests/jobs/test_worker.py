@@ -95,7 +95,7 @@ def test_prelabel_segments_keeps_and_pushes(
 
     version = model_version(connected.model)
     (sent,) = label_studio.predictions
-    assert (sent["task"], sent["model_version"], sent["score"]) == (7, version, 0.75)
+    assert (sent["task"], sent["model_version"], sent["score"]) == (7, version, 0.875)  # see task_score
     validate_results(sent["result"], parse_config(CONFIG), frame_count=12)
     assert {region["id"] for region in sent["result"]} == {
         f"obj{n}-f{frame:05d}" for n in (1, 2) for frame in (1, 3, 5, 7, 9, 11)

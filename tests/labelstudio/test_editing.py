@@ -11,6 +11,7 @@ from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.editing import (
     Request,
+    draft_with,
     frame_size,
     predicted_regions,
     read_request,
@@ -59,7 +60,7 @@ def box(x: float, y: float, width: float, height: float, rotation: float = 0.0) 
 
 def test_a_text_is_an_expression() -> None:
     assert read_request(text("the red car"), CONFIG) == Request(
-        texts=("the red car",), ids=frozenset({"iQe_2W1Rpp"})
+        texts=("the red car",), typed=["the red car"], ids=frozenset({"iQe_2W1Rpp"})
     )
 
 
@@ -165,6 +166,27 @@ def test_the_editor_shows_what_was_changed_last() -> None:
     assert shown_regions({**TASK, "drafts": [17], "annotations": []}, "v") == result("obj1-f00001-1001")
     assert shown_regions({**TASK, "drafts": [], "annotations": []}, "x") == result("obj2-f00001")
     assert shown_regions({"id": 7}, "v") == []
+
+
+def draft(number: int, updated: str, *regions: dict[str, Any]) -> dict[str, Any]:
+    return {"id": number, "updated_at": updated, "result": list(regions)}
+
+
+def test_the_draft_that_holds_a_click() -> None:
+    request = read_request({"result": [point(label="propagate")]}, CONFIG)
+    stroke, click = {"id": "stroke"}, {"id": "rwhTmhnW9C"}
+    old, new, other = draft(1, "T1", stroke), draft(1, "T2", stroke, click), draft(2, "T3", stroke)
+    assert draft_with([old, other], request) is None
+    assert draft_with([new, other], request, [old]) == [stroke, click]
+    assert draft_with([new, other], request, [new]) is None
+    assert draft_with([{"id": 3, "result": None}], request, None) is None
+
+
+def test_the_draft_that_holds_a_text_has_this_text() -> None:
+    (before,), (after,) = text("the ring")["result"], text("the ring", "propagate")["result"]
+    request = read_request(text("the ring", "propagate"), CONFIG)
+    assert draft_with([draft(1, "T1", before)], request) is None
+    assert draft_with([draft(1, "T2", after)], request, [draft(1, "T1", before)]) == [after]
 
 
 def test_all_that_was_ever_there_is_in_use() -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from svac_backend.jobs.payloads import PrelabelPayload
+from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload
 from svac_backend.masks.rle import to_coco
-from svac_backend.masks.tracks import Track
+from svac_backend.masks.tracks import CocoRle, Track
 from svac_backend.store.predictions import Prediction
+from svac_backend.video.source import VideoInfo
 
 CONFIG = """<View>
   <TextArea name="prompt" toName="frames" smart="true"/>
@@ -17,6 +18,18 @@ CONFIG = """<View>
   <BrushLabels name="mask" toName="frames"><Label value="dog"/><Label value="cat"/></BrushLabels>
   <Video name="video" value="$video" framerate="$fps"/>
 </View>"""
+
+
+INFO = VideoInfo(
+    width=32,
+    height=24,
+    frame_count=2,
+    fps=25.0,
+    duration=0.08,
+    rotation=0,
+    variable_frame_rate=False,
+    codec="h264",
+)
 
 
 def task(number: int = 7, **data: Any) -> dict[str, Any]:
@@ -44,13 +57,34 @@ def predict_body(*tasks: dict[str, Any], text: str | None = None) -> dict[str, A
     }
 
 
+def square(left: int, top: int, right: int, bottom: int) -> CocoRle:
+    """A mask of 32x24 pixels."""
+    mask = np.zeros((24, 32), np.bool_)
+    mask[top:bottom, left:right] = True
+    return to_coco(mask)
+
+
+SQUARE, MOVED = square(6, 4, 20, 16), square(8, 6, 22, 18)
+
+
+def propagated(payload: PropagatePayload, version: str) -> Prediction:
+    """A prediction of two frames: the mask that was given, elsewhere a square that is not where the first one is."""
+    tracks = []
+    for one in payload.objects:
+        masks = {
+            frame: prompt.mask
+            for frame, prompt in payload.prompts[one.object_id].items()
+            if prompt.mask is not None
+        }
+        track = Track(**vars(one), masks={0: MOVED, 1: MOVED, **masks}, scores={0: 0.5, 1: 0.5})
+        tracks.append(track)
+    return payload.prediction(payload.cache_key(version), version, tracks, INFO)
+
+
 def prediction(payload: PrelabelPayload, version: str) -> Prediction:
     """A prediction of two frames, a square for each prompt."""
-    mask = np.zeros((24, 32), np.bool_)
-    mask[4:16, 6:20] = True
-    rle = to_coco(mask)
     tracks = [
-        Track(p.object_id, p.label, p.expression, {0: rle, 1: rle}, {0: 0.5, 1: 0.75})
+        Track(p.object_id, p.label, p.expression, {0: SQUARE, 1: SQUARE}, {0: 0.5, 1: 0.75})
         for p in payload.prompts
     ]
     return Prediction(

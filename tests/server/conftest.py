@@ -14,15 +14,15 @@ from flask.testing import FlaskClient
 
 from svac_backend.jobs.engine import Job, JobState
 from svac_backend.jobs.local import MODEL_LANE, LocalEngine
-from svac_backend.jobs.payloads import PrelabelPayload
+from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload
 from svac_backend.server.app import create_app
 from svac_backend.server.backend import Backend
 from svac_backend.settings import Settings
-from tests.server.bodies import prediction
+from tests.server.bodies import prediction, propagated
 
 
 class Worker:
-    """Does what the worker does with `prelabel` jobs, with a square for a mask: also one job at a time, on a thread.
+    """Does what the worker does with jobs, with a square for a mask: also one job at a time, on a thread.
 
     Attributes:
         hold: while set, no job ends.
@@ -32,7 +32,7 @@ class Worker:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.hold = threading.Event()
-        self.done: list[PrelabelPayload] = []
+        self.done: list[PrelabelPayload | PropagatePayload] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
@@ -47,8 +47,13 @@ class Worker:
             self._thread.join()
 
     def do(self, job: Job) -> None:
-        payload = PrelabelPayload.from_json(job.payload)
-        self.backend.predictions.put(prediction(payload, self.backend.model_version))
+        payload: PrelabelPayload | PropagatePayload
+        if job.kind == "prelabel":
+            payload = PrelabelPayload.from_json(job.payload)
+            self.backend.predictions.put(prediction(payload, self.backend.model_version))
+        else:
+            payload = PropagatePayload.from_json(job.payload)
+            self.backend.predictions.put(propagated(payload, self.backend.model_version))
         self.done.append(payload)
 
     def complete(self, job: Job) -> None:

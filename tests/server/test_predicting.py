@@ -190,24 +190,29 @@ def test_an_interactive_call_whose_job_fails_does_not_wait_on(
 def test_an_interactive_hit_needs_no_job(client: FlaskClient, backend: Backend, worker: Any) -> None:
     predict(client, predict_body(task()))
     worker.complete(prelabel_jobs(backend)[0])
-    (item,) = predict(client, predict_body(task(prompt="something else"), text="the dog"))
-    assert len(item["result"]) == 2
+    (item,) = predict(client, predict_body(task(), text="dog: the dog"))
+    assert [region["id"] for region in item["result"]] == ["obj1-f00000", "obj1-f00001"]
     assert len(prelabel_jobs(backend)) == 1
 
 
-def test_clicks_are_not_answered_with_whole_objects(client: FlaskClient, backend: Backend) -> None:
+def test_an_empty_context_is_answered_with_nothing_at_once(
+    client: FlaskClient, backend: Backend, worker: Worker
+) -> None:
+    """The editor sends one for each suggestion that it deletes; a whole prediction would come back as suggestions."""
+    predict(client, predict_body(task()))
+    worker.complete(prelabel_jobs(backend)[0])
     body = predict_body(task(), text="")
-    body["params"]["context"]["result"] = [
-        {
-            "item_index": 3,
-            "value": {"x": 16, "y": 63, "keypointlabels": ["positive"]},
-            "type": "keypointlabels",
-        }
-    ]
+    body["params"]["context"]["result"] = []
     assert predict(client, body) == [[]]
-    (failed,) = prelabel_jobs(backend)
-    assert failed.error is not None
-    assert "Clicks and boxes" in failed.error
+    assert len(prelabel_jobs(backend)) == 1
+
+
+def test_a_region_that_is_no_prompt_is_a_failed_job(client: FlaskClient, backend: Backend) -> None:
+    body = predict_body(task(), text="")
+    body["params"]["context"]["result"] = [{"item_index": 3, "value": {"rle": [1]}, "type": "brushlabels"}]
+    assert predict(client, body) == [[]]
+    (failed,) = prelabel_jobs(backend, JobState.FAILED)
+    assert failed.error == "A region of type 'brushlabels' is no prompt."
 
 
 def test_a_context_without_result_is_no_interactive_call(client: FlaskClient, backend: Backend) -> None:

@@ -55,6 +55,15 @@ def test_prompts_are_those_of_the_latest_answer(store: SentStore) -> None:
     assert found["obj2"].prompts == {0: CLICKS}
 
 
+def test_what_is_forgotten_and_what_is_not_complete(store: SentStore) -> None:
+    store.record("38", "7", {"obj1": [region(0), region(1)]}, {}, complete=False)
+    assert not store.find("38", "7")["obj1"].complete
+    store.record("38", "7", {"obj1": [region(2)]}, {}, forget={"obj1-f00001", "obj1-f00009"})
+    (found,) = store.find("38", "7").values()
+    assert found.complete
+    assert found.regions == [region(0), region(2)]
+
+
 def test_snapshots_are_kept_until_newer_ones_of_the_task_come(store: SentStore) -> None:
     other = store.keep_snapshot("38", "8", [region(9)])
     numbers = [store.keep_snapshot("38", "7", [region(n)]) for n in range(SNAPSHOTS + 1)]

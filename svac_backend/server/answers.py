@@ -1,0 +1,160 @@
+"""What goes back to Label Studio: a task's prediction, or the regions that an annotator's request changes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from svac_backend.jobs.rendering import choose_control, frames_to_send
+from svac_backend.labelstudio.config import SHOWN_KINDS, LabelConfig, MaskControl
+from svac_backend.labelstudio.results import tracks_to_results, validate_results
+from svac_backend.labelstudio.sending import (
+    Region,
+    by_object,
+    next_generation,
+    of_generation,
+    outdated,
+    region_name,
+    removals,
+)
+from svac_backend.labelstudio.windows import Window
+from svac_backend.masks.prompts import Prompts
+from svac_backend.masks.tracks import Track
+from svac_backend.settings import Settings
+from svac_backend.store.predictions import Prediction
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A task's prediction: `results` is Label Studio's `result` as JSON text."""
+
+    results: bytes
+    score: float
+    model_version: str
+
+    def to_json_text(self) -> bytes:
+        """Return the item of the reply. Results may be megabytes: they are not parsed to be written again."""
+        rest = json.dumps({"score": round(self.score, 4), "model_version": self.model_version}).encode()
+        return b'{"result":' + self.results + b"," + rest[1:]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What the editor is sent: `removed` makes it delete regions, `made` has the new ones, by object.
+
+    Attributes:
+        outdated: ids of regions that need not be remembered any more.
+    """
+
+    made: dict[str, list[Region]] = field(default_factory=dict)
+    removed: list[Region] = field(default_factory=list)
+    outdated: frozenset[str] = frozenset()
+
+    @property
+    def regions(self) -> list[Region]:
+        """All of it, as one result."""
+        return [*self.removed, *(region for regions in self.made.values() for region in regions)]
+
+
+def change(
+    prediction: Prediction,
+    config: LabelConfig,
+    settings: Settings,
+    *,
+    objects: Sequence[str],
+    there: Sequence[Region],
+    kept: Prompts,
+    window: Window | None = None,
+    frames: range | None = None,
+    complete: bool = True,
+) -> Change:
+    """Return what has to be sent so that the editor shows some objects as they were predicted.
+
+    Frames with a mask that a person made are left alone, and so are, while the prediction is still being made, frames
+    that are not ready.
+
+    Args:
+        prediction: with the tracks of these objects.
+        config: the project's labelling config.
+        settings: how polygons are made, and which frames are sent.
+        objects: ids.
+        there: all regions that the editor may have.
+        kept: what persons made, by object and frame.
+        window: which frames the task shows; None for all.
+        frames: the video's frames that were predicted; None for all.
+        complete: whether the prediction has all frames.
+
+    Raises:
+        SvacError: the config can't show it.
+    """
+    mine = {object_id: regions for object_id, regions in by_object(there).items() if object_id in objects}
+    tracks: list[Track] = []
+    made: dict[str, list[Region]] = {}
+    removed: list[Region] = []
+    forgotten: set[str] = set()
+    ready: dict[str, set[int]] = {}
+    for track in prediction.tracks:
+        if track.object_id not in objects:
+            continue
+        protected = {
+            frame for frame, prompt in kept.get(track.object_id, {}).items() if prompt.mask is not None
+        }
+        done = set(range(prediction.frame_count) if frames is None else frames)
+        if not complete:
+            done &= track.scores.keys()
+        ready[track.object_id] = done - protected
+        masks = {frame: mask for frame, mask in track.masks.items() if frame in ready[track.object_id]}
+        tracks.append(replace(track, masks=masks))
+    sent = frames_to_send(prediction.tracks, prediction.frame_count, settings, window)
+    if sent is not None:  # where the editor shows an object, it is shown as it is now
+        sent |= {
+            name.frame for regions in mine.values() for region in regions if (name := region_name(region))
+        }
+    old = [region for regions in mine.values() for region in regions]
+    control = _control_of(old, config, {t.label for t in tracks}) or choose_control(
+        config, tracks, window, sent
+    )
+    results = tracks_to_results(
+        tracks,
+        control,
+        width=prediction.width,
+        height=prediction.height,
+        tolerance_px=settings.polygon_tolerance_px,
+        iou_floor=settings.polygon_iou_floor,
+        min_area_px=settings.min_area_px,
+        window=window,
+        frames=sent,
+    )
+    for object_id, regions in by_object(results).items():
+        generation = next_generation(mine.get(object_id, ()))
+        made[object_id] = of_generation(regions, generation)
+    for object_id, regions in mine.items():
+        gone = [r for r in regions if (name := region_name(r)) and name.frame in ready.get(object_id, ())]
+        removed += removals(gone)
+        forgotten |= outdated(regions, next_generation(regions))
+    shown = prediction.frame_count if window is None else window.count
+    every = [region for regions in made.values() for region in regions]
+    validate_results(every, config, frame_count=shown, video_frames=prediction.frame_count)
+    return Change(
+        {object_id: made.get(object_id, []) for object_id in objects}, removed, frozenset(forgotten)
+    )
+
+
+def as_answer(regions: Sequence[Mapping[str, object]], score: float, model_version: str) -> Answer:
+    """Return regions as the reply's item."""
+    return Answer(json.dumps(list(regions), separators=(",", ":")).encode(), score, model_version)
+
+
+def _control_of(
+    regions: Sequence[Region], config: LabelConfig, labels: Collection[str]
+) -> MaskControl | None:
+    """The control that most of an object's regions were drawn with: a mask does not change its kind under the pen."""
+    controls = {
+        control.name: control
+        for control in config.drawing_controls()
+        if control.kind in SHOWN_KINDS and control.labels.keys() >= set(labels)
+    }
+    used = Counter(name for region in regions if (name := region.get("from_name")) in controls)
+    return controls[used.most_common(1)[0][0]] if used else None

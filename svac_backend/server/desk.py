@@ -1,0 +1,249 @@
+"""What lies before an annotator, and which work his request is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from svac_backend.jobs.corrected import Corrections, find_corrections, known_objects
+from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload, TaskPayload
+from svac_backend.jobs.rendering import cached_config
+from svac_backend.labelstudio.config import LabelConfig
+from svac_backend.labelstudio.editing import (
+    Request,
+    frame_size,
+    predicted_regions,
+    shown_regions,
+    used_ids,
+)
+from svac_backend.labelstudio.pointing import pointed_object, refined
+from svac_backend.labelstudio.regions import results_to_tracks
+from svac_backend.labelstudio.sending import Region, region_name
+from svac_backend.labelstudio.tasks import text_wishes
+from svac_backend.labelstudio.windows import Window, window_of
+from svac_backend.masks.prompts import FramePrompt
+from svac_backend.masks.rle import from_coco
+from svac_backend.masks.tracks import ObjectPrompt, Track
+from svac_backend.server.backend import Backend
+from svac_backend.store.objects import video_name
+from svac_backend.store.sent import SentObject
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The work that a request is.
+
+    Attributes:
+        payload: of the job that does it.
+        objects: ids of the objects that it predicts.
+        prompts: what the objects are predicted from, to be remembered with the answer.
+        kept: masks that persons made of them, by object and frame: these stay as they are.
+        replaces: whether the editor may show regions of these objects already.
+    """
+
+    payload: PrelabelPayload | PropagatePayload
+    objects: tuple[str, ...]
+    prompts: dict[str, dict[int, FramePrompt]] = field(default_factory=dict)
+    kept: dict[str, dict[int, FramePrompt]] = field(default_factory=dict)
+    replaces: bool = False
+
+
+@dataclass(frozen=True)
+class Desk:
+    """An annotator's task as the body of his call tells, and what was answered about it before.
+
+    Attributes:
+        backend: the stores.
+        base: what jobs know of the task.
+        task: as Label Studio sent it.
+        shown: the regions that the editor shows, as far as is known.
+        predictions: the results of the task's predictions, the oldest first.
+        answered: what interactive calls were answered, by object.
+    """
+
+    backend: Backend
+    base: TaskPayload
+    task: Mapping[str, Any]
+    shown: list[Region]
+    predictions: list[list[Region]]
+    answered: dict[str, SentObject]
+
+    @classmethod
+    def of(cls, backend: Backend, base: TaskPayload, task: Mapping[str, Any], model_version: str) -> Desk:
+        """Read a task."""
+        return cls(
+            backend=backend,
+            base=base,
+            task=task,
+            shown=shown_regions(task, model_version),
+            predictions=predicted_regions(task),
+            answered=backend.sent.find(base.project_id, base.task_id),
+        )
+
+    @property
+    def config(self) -> LabelConfig:
+        """The project's labelling config."""
+        return cached_config(self.base.label_config)
+
+    @property
+    def window(self) -> Window | None:
+        """Which frames the task shows."""
+        return window_of(self.base.task_data)
+
+    @cached_property
+    def there(self) -> list[Region]:
+        """All regions that the editor may have: a draft is up to five seconds old."""
+        sent = [region for one in self.answered.values() for region in one.regions]
+        return [*self.shown, *sent]
+
+    @cached_property
+    def known(self) -> list[ObjectPrompt]:
+        """The objects that have names."""
+        claimed = self.backend.objects.find(self.base.project_id, video_name(self.base.video))
+        return known_objects(self.base.task_data, self.config, claimed)
+
+    @cached_property
+    def corrections(self) -> Corrections:
+        """What persons showed in this task so far."""
+        size = frame_size(self.shown, self.there, *self.predictions)
+        if size is None:
+            return Corrections()
+        return find_corrections(
+            self.shown,
+            self.predictions,
+            self.answered,
+            self.config,
+            size,
+            window=self.window,
+            known=self.known,
+        )
+
+    def with_draft(self, regions: list[Region]) -> Desk:
+        """Return the desk as the annotator's latest draft has it."""
+        return replace(self, shown=regions)
+
+    def plan(self, request: Request) -> Plan | None:
+        """Return the work that a request is; None when there is nothing to do.
+
+        Raises:
+            SvacError: the request makes no sense on this task.
+        """
+        if request.propagate:
+            return self._propagate()
+        if request.pointed:
+            return self._point(request)
+        return self._find(request.texts) if request.texts else None
+
+    def _find(self, texts: Sequence[Any]) -> Plan:
+        """Look for objects by their expressions."""
+        settings = self.backend.settings
+        wishes = text_wishes(texts, self.config.mask_control(), max_chars=settings.max_prompt_chars)
+        objects = self._claim(wishes)
+        ids = tuple(one.object_id for one in objects)
+        payload = PrelabelPayload(**vars(self.base), prompts=tuple(objects), push=False)
+        replaces = self._has_regions(ids)
+        kept = self._masks(ids) if replaces else {}
+        return Plan(payload, ids, kept, kept=kept, replaces=replaces)
+
+    def _point(self, request: Request) -> Plan:
+        """Segment what was clicked on, or boxed."""
+        window = self.window
+        pointed = {
+            item if window is None else window.frame(item): prompt for item, prompt in request.pointed.items()
+        }
+        masks = self._masks_on(set(pointed), request.size)
+        meant = (pointed_object(prompt, masks.get(frame, {})) for frame, prompt in pointed.items())
+        object_id = next((one for one in meant if one is not None), None)
+        if object_id is None:
+            self.config.mask_control()
+            (one,) = self._claim([(self._label(request.label), "")])
+            prompts = {one.object_id: pointed}
+            return Plan(self._correction((one,), prompts, request.size), (one.object_id,), prompts)
+        shown = self.corrections.prompts(object_id)
+        for frame, prompt in pointed.items():
+            mask = masks.get(frame, {}).get(object_id)
+            shown[frame] = refined(prompt, mask, shown.get(frame))
+        name = next((one for one in self._objects() if one.object_id == object_id), None)
+        if name is None:
+            name = ObjectPrompt(object_id, self._label(request.label), "")
+        kept = {frame: prompt for frame, prompt in shown.items() if prompt.mask is not None}
+        prompts = {object_id: shown}
+        payload = self._correction((name,), prompts, request.size)
+        return Plan(payload, (object_id,), prompts, kept={object_id: kept}, replaces=True)
+
+    def _propagate(self) -> Plan | None:
+        """Carry what persons corrected to the other frames."""
+        prompts = self.corrections.to_propagate()
+        size = frame_size(self.shown, self.there, *self.predictions)
+        if not prompts or size is None:
+            return None
+        objects = tuple(one for one in self._objects() if one.object_id in prompts)
+        payload = self._correction(objects, prompts, size)
+        ids = tuple(one.object_id for one in objects)
+        return Plan(payload, ids, prompts, kept=self._masks(ids), replaces=True)
+
+    def _correction(
+        self,
+        objects: tuple[ObjectPrompt, ...],
+        prompts: dict[str, dict[int, FramePrompt]],
+        size: tuple[int, int],
+    ) -> PropagatePayload:
+        window = self.window
+        frames = None if window is None else (window.start, window.frame(window.count - 1) + 1)
+        return PropagatePayload(**vars(self.base), objects=objects, prompts=prompts, size=size, frames=frames)
+
+    def _claim(self, wishes: Sequence[tuple[str, str]]) -> list[ObjectPrompt]:
+        return self.backend.objects.claim(
+            self.base.project_id,
+            video_name(self.base.video),
+            wishes,
+            known=self.known,
+            taken=used_ids(self.task) | self.answered.keys(),
+        )
+
+    def _objects(self) -> list[ObjectPrompt]:
+        """Every object of the task: those that are drawn, and those that have a name."""
+        found = {one.object_id: one for one in (*self.known, *self.corrections.objects)}
+        return list(found.values())
+
+    def _has_regions(self, objects: Sequence[str]) -> bool:
+        names = (region_name(region) for region in self.there)
+        return any(name is not None and name.object_id in objects for name in names)
+
+    def _masks(self, objects: Sequence[str]) -> dict[str, dict[int, FramePrompt]]:
+        """What persons made of some objects."""
+        masks = self.corrections.masks
+        return {object_id: masks[object_id] for object_id in objects if masks.get(object_id)}
+
+    def _masks_on(self, frames: set[int], size: tuple[int, int]) -> dict[int, dict[str, Any]]:
+        """The masks of all objects on some frames, bool [H, W], by frame and object."""
+        window = self.window
+        here = [
+            region
+            for region in self.shown
+            if isinstance(item := region.get("item_index"), int)
+            and (item if window is None else window.frame(item)) in frames
+        ]
+        tracks = results_to_tracks(
+            here,
+            self.config,
+            width=size[0],
+            height=size[1],
+            window=window,
+            tracks=[Track(**vars(one)) for one in self.known],
+            certain=self.corrections.masks,
+        )
+        return {
+            frame: {one.object_id: from_coco(one.masks[frame]) for one in tracks if frame in one.masks}
+            for frame in frames
+        }
+
+    def _label(self, chosen: str | None) -> str:
+        """The label of a new object: the one that was chosen, else the first that no object has, else the first."""
+        labels = self.config.mask_control().labels
+        if chosen in labels:
+            return str(chosen)
+        used = {one.label for one in self.corrections.objects}
+        return next((label for label in labels if label not in used), next(iter(labels)))
