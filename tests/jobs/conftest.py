@@ -88,11 +88,21 @@ class _Routes(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         query = parse_qs(url.query)
+        first_page = query.get("page", ["1"]) == ["1"]  # the SDK asks on until a page is empty
         if url.path == "/api/predictions/":
             task = int(query["task"][0])
             self._answer([p for p in self.server.predictions if p["task"] == task])
         elif url.path == "/api/storages/localfiles/":
             self._answer(self.server.storages)
+        elif url.path.rstrip("/") == "/api/tasks":
+            wanted = json.loads(query["query"][0])["selectedItems"]["included"]
+            found = self.server.tasks.items() if first_page else ()
+            tasks = [{"id": task, "data": data} for task, data in found if task in wanted]
+            page = {"tasks": tasks, "total": len(tasks), "total_annotations": 0, "total_predictions": 0}
+            status = 200 if query["project"] == ["38"] else 404
+            self._answer(page if status == 200 else {"detail": "No Project matches the given query."}, status)
+        elif url.path.rstrip("/") == "/api/projects":
+            self._answer({"count": 1, "results": [{"id": 38}] if first_page else []})
         elif url.path.startswith("/api/tasks/"):
             task = int(url.path.split("/")[3])
             if task in self.server.tasks:
