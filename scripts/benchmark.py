@@ -107,6 +107,25 @@ def evaluate(
     )
 
 
+@app.command()
+def correct(
+    clips: Annotated[int, typer.Option(min=1, max=500, help="How many synthetic clips.")] = 20,
+    frames: Annotated[int, typer.Option(min=5, help="Frames of each.")] = 48,
+    width: Annotated[int, typer.Option(min=32, help="Their width in pixels.")] = 320,
+    height: Annotated[int, typer.Option(min=32, help="Their height in pixels.")] = 180,
+    name: Annotated[str, typer.Option("--model", help="Embedded model, folder or repository.")] = "svac-tiny",
+    markdown: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None,
+) -> None:
+    """Corrections: J&F of the other frames after 0, 1, 2 and 4 corrected ones, against copying the nearest."""
+    from benchmarks import correct as benchmark
+
+    results, wrong, version = benchmark.run(name, clips=clips, frames=frames, width=width, height=height)
+    title = benchmark.describe(results, wrong, f"{frames} frames of {width}x{height}", version)
+    Console().print(benchmark.table(results, title))
+    if markdown:
+        benchmark.write_markdown(markdown, results, title)
+
+
 def main() -> None:
     """Run the chosen benchmark; a mistake of the user ends in one line, not in a traceback."""
     try:
