@@ -30,6 +30,10 @@ main = typer.Typer(
 )
 models = typer.Typer(help="List, download, verify and remove models.", no_args_is_help=True)
 main.add_typer(models, name="models")
+media = typer.Typer(
+    help="Frames that the backend serves itself, and their links in tasks.", no_args_is_help=True
+)
+main.add_typer(media, name="media")
 console = Console(stderr=True, highlight=False)
 
 ModelName = Annotated[
@@ -275,6 +279,26 @@ def models_remove(
     from svac_backend.commands.models import remove
 
     remove(name, yes=yes)
+
+
+@media.command("renew")
+def media_renew(
+    every: Annotated[
+        bool, typer.Option("--all", help="All tasks, not only those whose links are old.")
+    ] = False,
+) -> None:
+    """Give tasks new links to their frames; the worker does it by itself, once a day."""
+    from svac_backend.commands.media import run_renew
+
+    run_renew(get_settings(), every=every)
+
+
+@media.command("clean")
+def media_clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+    """Delete the frames of tasks that were deleted in Label Studio."""
+    from svac_backend.commands.media import run_clean
+
+    run_clean(get_settings(), yes=yes)
 
 
 def get_settings() -> Settings:
