@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -28,9 +28,6 @@ from svac_backend.store.predictions import Prediction
 # The editor saves a draft at most 5 s after a change, and asking is a change.
 DRAFT_WAIT_S, DRAFT_POLL_S = 8.0, 0.4
 
-# Returns a task's drafts as they are now.
-Drafts = Callable[[TaskPayload], list[dict[str, Any]]]
-
 log = logging.getLogger(__name__)
 
 
@@ -44,13 +41,11 @@ class Interactive:
     Args:
         backend: state and engine.
         metrics: where the outcomes are counted.
-        drafts: how drafts are read; tests pass their own.
     """
 
-    def __init__(self, backend: Backend, metrics: Metrics, drafts: Drafts | None = None) -> None:
+    def __init__(self, backend: Backend, metrics: Metrics) -> None:
         self.backend = backend
         self.metrics = metrics
-        self._drafts = drafts or self._ask_label_studio
         # A call holds a thread while it waits: the others must stay free for webhooks.
         self._waiters = threading.BoundedSemaphore(max(1, backend.settings.server_threads // 2))
         self._access = LabelStudioAccess(backend.settings, backend.connections)
@@ -106,8 +101,9 @@ class Interactive:
     def _draft(self, desk: Desk, request: Request, call: Call, may_wait: bool) -> list[Region]:
         """Wait for the draft that holds the request; return its regions."""
         end = min(call.deadline, call.begun + DRAFT_WAIT_S)
+        client, number = self._access.client(call.project_id), task_number(call.task_id)
         while True:
-            drafts = self._drafts(desk.base)
+            drafts = list_drafts(client, number)
             last = not may_wait or time.monotonic() + DRAFT_POLL_S >= end
             # One that was there before may be older than the last stroke, unless no other comes.
             found = draft_with(drafts, request, [] if last else desk.task.get("drafts"))
@@ -119,9 +115,6 @@ class Interactive:
                     "Wait until the editor says that the draft is saved, and ask again.",
                 )
             time.sleep(DRAFT_POLL_S)
-
-    def _ask_label_studio(self, base: TaskPayload) -> list[dict[str, Any]]:
-        return list_drafts(self._access.client(base.project_id), task_number(base.task_id))
 
     @contextmanager
     def _turn(self, call: Call) -> Iterator[bool]:

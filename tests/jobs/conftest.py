@@ -70,6 +70,7 @@ class SmallLabelStudio(ThreadingHTTPServer):
 
     Attributes:
         tasks: id -> data; predictions, storages: as they were posted.
+        drafts: of all tasks, as they are listed.
         tokens: the Authorization header of each call.
     """
 
@@ -79,6 +80,7 @@ class SmallLabelStudio(ThreadingHTTPServer):
         self.tasks: dict[int, dict[str, Any]] = {}
         self.predictions: list[dict[str, Any]] = []
         self.storages: list[dict[str, Any]] = []
+        self.drafts: list[dict[str, Any]] = []
         self.tokens: list[str | None] = []
 
 
@@ -103,6 +105,8 @@ class _Routes(BaseHTTPRequestHandler):
             self._answer(page if status == 200 else {"detail": "No Project matches the given query."}, status)
         elif url.path.rstrip("/") == "/api/projects":
             self._answer({"count": 1, "results": [{"id": 38}] if first_page else []})
+        elif url.path.endswith("/drafts"):
+            self._answer(self.server.drafts)
         elif url.path.startswith("/api/tasks/"):
             task = int(url.path.split("/")[3])
             if task in self.server.tasks:
@@ -138,8 +142,8 @@ class _Routes(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def label_studio() -> Iterator[SmallLabelStudio]:
+def serve() -> Iterator[SmallLabelStudio]:
+    """Yield a server that listens, and end it."""
     server = SmallLabelStudio()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -147,6 +151,11 @@ def label_studio() -> Iterator[SmallLabelStudio]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def label_studio() -> Iterator[SmallLabelStudio]:
+    yield from serve()
 
 
 @pytest.fixture

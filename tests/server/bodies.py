@@ -43,9 +43,33 @@ def task(number: int = 7, **data: Any) -> dict[str, Any]:
     return {"id": number, "data": own, "annotations": [], "predictions": []}
 
 
-def predict_body(*tasks: dict[str, Any], text: str | None = None) -> dict[str, Any]:
-    """A /predict body as Label Studio 1.23.2 sends it; with `text` that of a submitted prompt."""
-    context: dict[str, Any] | None = None
+def click(x: float, y: float, *, item: int = 0, label: str = "positive") -> dict[str, Any]:
+    """A key point, in percent of a frame of 32x24 pixels."""
+    return {
+        "original_width": 32,
+        "original_height": 24,
+        "image_rotation": 0,
+        "item_index": item,
+        "value": {"x": x, "y": y, "width": 0.26, "labels": [label], "keypointlabels": [label]},
+        "is_positive": True,
+        "id": "rwhTmhnW9C",
+        "from_name": "kp",
+        "to_name": "frames",
+        "type": "keypointlabels",
+        "origin": "manual",
+    }
+
+
+def command() -> dict[str, Any]:
+    """The key point that asks for propagation."""
+    return click(5, 5, label="propagate")
+
+
+def predict_body(
+    *tasks: dict[str, Any], text: str | None = None, region: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A /predict body as Label Studio 1.23.2 sends it; with `text` a submitted prompt, with `region` a click or box."""
+    context: dict[str, Any] | None = None if region is None else {"result": [region]}
     if text is not None:
         region = {"value": {"text": [text]}, "from_name": "prompt", "to_name": "frames", "type": "textarea"}
         context = {"result": [{"id": "abc", **region}], "login": None, "password": None}
