@@ -27,6 +27,7 @@ from svac_backend.commands.checks.machine import (
     check_settings,
     check_worker,
 )
+from svac_backend.commands.checks.media import check_media
 from svac_backend.commands.checks.project import check_project
 from svac_backend.commands.checks.webhooks import check_arrival
 from svac_backend.errors import SvacError
@@ -100,8 +101,10 @@ def check_all(settings: Settings, backend_url: str | None, project: int | None) 
     here = check_from_here(settings, url)
     if client is None:
         yield here
+        yield from check_media(settings, database)
         return
     yield from _check_both_ways(settings, client, url, here, database)
+    yield from check_media(settings, database)
     if project is not None:
         yield from check_project(settings, client, project, url)
 

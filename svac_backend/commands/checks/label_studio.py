@@ -65,10 +65,12 @@ def check_files(settings: Settings, client: DoctorClient, project: int) -> Findi
     """That Label Studio serves what is written below the files root: a file is written, asked for, and deleted."""
     check = "local files"
     if settings.label_studio_files_root is None:
+        if settings.media_url is not None:
+            return ok(check, "none: frames come from SVAC_MEDIA_URL, and `import` does not work")
         return warning(
             check,
             "SVAC_LABEL_STUDIO_FILES_ROOT is not set: frames cannot be made, and `import` does not work.",
-            "Set it to the folder that is Label Studio's LOCAL_FILES_DOCUMENT_ROOT.",
+            "Set it to the folder that is Label Studio's LOCAL_FILES_DOCUMENT_ROOT, or set SVAC_MEDIA_URL.",
         )
     name = f"doctor-{secrets.token_hex(4)}"
     root: Path | None = None

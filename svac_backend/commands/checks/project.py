@@ -10,6 +10,7 @@ from svac_backend.commands.checks.api import DoctorClient
 from svac_backend.commands.checks.finding import Finding, failed, failure, ok, warning
 from svac_backend.commands.checks.webhooks import webhook_of
 from svac_backend.errors import SvacError
+from svac_backend.jobs.frame_places import frames_way
 from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.tasks import task_prompts
 from svac_backend.settings import Settings
@@ -77,12 +78,12 @@ def _check_prompts(settings: Settings, client: DoctorClient, number: int, config
         )
     frames = config.frames.key if config.frames else "frames"
     bare = [task["id"] for task in tasks if not task["data"].get(frames)]
-    if bare and settings.label_studio_files_root is None:
-        return warning(
-            check,
-            f"{len(bare)} of {len(tasks)} tasks have no frames to draw masks on, e.g. {bare[0]}.",
-            "Set SVAC_LABEL_STUDIO_FILES_ROOT, so that the backend can make them.",
-        )
+    try:
+        if bare:
+            frames_way(settings)
+    except SvacError as error:
+        told = f"{len(bare)} of {len(tasks)} tasks have no frames to draw masks on, e.g. {bare[0]}."
+        return warning(check, told, error.hint)
     return ok(check, f"those of {len(tasks)} task{'s' if len(tasks) > 1 else ''} apply")
 
 
