@@ -14,6 +14,8 @@ import pytest
 from pydantic import SecretStr
 from werkzeug.serving import make_server
 
+from svac_backend.commands.checks.finding import Status
+from svac_backend.commands.checks.media import check_media
 from svac_backend.jobs.engine import JobState
 from svac_backend.jobs.label_studio import LabelStudioAccess
 from svac_backend.jobs.renewal import due_tasks, gone_tasks, linked_tasks, renew
@@ -113,6 +115,8 @@ def test_an_uploaded_video_gets_frames_that_load(connected: Connected) -> None:
         "access-control-allow-origin"
         not in httpx.get(data["frames"][0], headers={"Origin": "http://x"}).headers
     )
+    (found,) = check_media(connected.backend.settings, connected.backend.database)
+    assert (found.status, client.url in found.detail) == (Status.OK, True), found
     (prediction,) = client.list_predictions(task)
     assert {region["item_index"] for region in prediction["result"]} == {1, 3, 5, 7, 9, 11}
 
