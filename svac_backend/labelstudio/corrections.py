@@ -94,9 +94,10 @@ def merge_results(
 ) -> list[Region]:
     """Return an annotation's results with everything predicted anew but what a person made.
 
-    Verbatim stay: the regions of an object on every frame whose prompt is a mask, those of objects without a track, and
-    the results of all other tags, but for relations one of whose ends is gone. Every other region is rendered from
-    `tracks`, with the ids of `results.result_id`, and what else a region of the same id had (a note, a parent) stays.
+    Verbatim stay: the regions of an object on every frame whose prompt is a mask, those of objects without a track,
+    and the results of all other tags, but for relations one of whose ends is gone and labels of nothing. Every other
+    region is rendered from `tracks`, with the ids of `results.result_id`, and what else a region of the same id had (a
+    note, a parent) stays.
 
     Args:
         now: the annotation's results.
@@ -148,7 +149,11 @@ def merge_results(
         frames=frames,
     )
     mine = {id(region) for drawing in (*kept, *gone) for region in drawing.results}
-    others = [dict(region) for region in now if id(region) not in mine and not is_overview(region)]
+    others = [
+        dict(region)
+        for region in now
+        if id(region) not in mine and not is_overview(region) and not _is_stray(region, config)
+    ]
     rendered = _with_extras(_unique(rendered, {drawing.id for drawing in kept}), gone)
     regions = [dict(region) for drawing in kept for region in drawing.results] + rendered
     owner = {region["id"]: region["id"].rpartition("-f")[0] for region in rendered}
@@ -253,3 +258,15 @@ def _overview(now: Results, sent: Results, boxes: Results) -> list[Region]:
 def _holds(region: Mapping[str, Any], ids: set[Any]) -> bool:
     """A relation needs both its ends; everything else stands for itself."""
     return region.get("type") != "relation" or {region.get("from_id"), region.get("to_id")} <= ids
+
+
+def _is_stray(region: Mapping[str, Any], config: LabelConfig) -> bool:
+    """A label of nothing: the editor leaves one beside a text that was typed while a label was chosen."""
+    value = region.get("value")
+    names = {name for control in config.drawing_controls() for name in (control.name, control.labels_name)}
+    return (
+        region.get("from_name") in names
+        and isinstance(value, Mapping)
+        and bool(value)
+        and all(key.endswith("labels") for key in value)
+    )

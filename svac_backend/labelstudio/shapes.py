@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
@@ -34,7 +35,7 @@ def kind_of(value: Mapping[str, Any]) -> str | None:
 
     Unfinished polygons, open lines, key points, ellipses and text have none.
     """
-    if "rle" in value:
+    if value.get("rle") or value.get("touches"):
         return "brush"
     if "points" in value:
         return "polygon" if value.get("closed", True) and _ring(value["points"]) else None
@@ -54,7 +55,9 @@ def shape_to_mask(region: Mapping[str, Any], width: int, height: int) -> NDArray
             a picture of another size is scaled.
 
     Returns:
-        bool [height, width]. Brush and bitmask: alpha >= 128, since the editor draws soft edges.
+        bool [height, width]. Brush and bitmask: alpha >= 128, since the editor draws soft edges. Strokes that the
+        editor has not yet merged into the mask (`touches`: drafts have them, and annotations that were sent off from a
+        draft without looking at the frame again) are drawn onto it.
 
     Raises:
         SvacError: the shape is malformed, or the frame was turned in the editor.
@@ -71,7 +74,7 @@ def shape_to_mask(region: Mapping[str, Any], width: int, height: int) -> NDArray
             size = int(region.get("original_height", height)), int(region.get("original_width", width))
             if size[0] * size[1] > _LARGEST_PICTURE_PX:
                 raise ValueError("too large")
-            return _scaled(decode_brush(value["rle"], *size), width, height)
+            return _scaled(_brush(value, *size), width, height)
         if kind == "bitmask":
             return _scaled(_picture(value["imageDataURL"]), width, height)
         if kind == "vector":
@@ -106,7 +109,7 @@ def same_shape(one: Mapping[str, Any], other: Mapping[str, Any], width: int, hei
     if kind != kind_of(second):
         return False
     if kind == "brush":
-        same_text = first["rle"] == second["rle"]
+        same_text = all((first.get(key) or []) == (second.get(key) or []) for key in ("rle", "touches"))
     elif kind == "bitmask":
         same_text = first["imageDataURL"] == second["imageDataURL"]
     else:
@@ -132,6 +135,32 @@ def _scaled(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool
     if mask.shape == (height, width):
         return mask
     return cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT) > 0
+
+
+def _brush(value: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool_]:
+    """Decode a brush mask and draw the strokes that are not in it yet, as the editor does on Submit.
+
+    A stroke runs through `relativePoints` (x, y, x, y, ... in percent), `relativeStrokeWidth` percent of the width
+    thick, with round ends and joins. What the editor covers by half or more is where the pixel's centre is covered.
+    """
+    rle = value.get("rle")
+    mask = decode_brush(rle, height, width) if rle else np.zeros((height, width), dtype=np.bool_)
+    for touch in value.get("touches") or []:
+        points = np.array(touch["relativePoints"], dtype=np.float64).reshape(-1, 2) / 100 * (width, height)
+        if not len(points) or not np.isfinite(points).all():
+            continue
+        dot = len(np.unique(points, axis=0)) == 1
+        line = shapely.Point(points[0]) if dot else shapely.LineString(points)
+        shape = line.buffer(float(touch["relativeStrokeWidth"]) / 200 * width)
+        for part in shapely.get_parts(shape):
+            if part.is_empty:
+                continue
+            stroke = polygons_to_mask([shapely.get_coordinates(part.exterior)], height, width)
+            # A line that closes around something leaves that out.
+            holes = [shapely.get_coordinates(hole) for hole in part.interiors]
+            stroke &= ~polygons_to_mask(holes, height, width)
+            mask = mask & ~stroke if touch.get("type") == "eraser" else mask | stroke
+    return mask
 
 
 def _picture(url: str) -> NDArray[np.bool_]:

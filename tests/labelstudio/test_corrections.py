@@ -177,6 +177,16 @@ def test_earlier_corrections_hold_until_they_are_changed() -> None:
     assert_found(second, {"obj1": {0: TWO, 1: EMPTY, 2: EMPTY}})
 
 
+def test_a_region_never_changes_hands() -> None:
+    """A person's region belongs to the second object; edited, it looks like the first one."""
+    one, two = track_of({0: ONE, 2: ONE}), track_of({0: OTHER, 2: OTHER}, "obj2")
+    drawn_first = [*sent_of(BRUSH, one, two), brushed(1, OTHER)]
+    earlier = corrected_prompts(sent_of(BRUSH, one, two), drawn_first, BRUSH, **SIZE, tracks=[one, two])
+    assert earlier.keys() == {"obj2"}
+    edited = [*sent_of(BRUSH, one, two), brushed(1, ONE)]
+    assert_found(found(drawn_first, edited, tracks=[one, two], earlier=earlier), {"obj2": {1: ONE}})
+
+
 def test_the_caller_may_keep_what_he_passed() -> None:
     earlier = {"obj1": {7: FramePrompt(mask=to_coco(ONE))}}
     corrected_prompts([], [brushed(0, ONE)], BRUSH, **SIZE, earlier=earlier)["obj1"][9] = earlier["obj1"][7]
@@ -295,7 +305,12 @@ def test_notes_and_results_of_other_tags_stay_and_relations_need_both_ends() -> 
     holds = {"type": "relation", "from_id": "obj1-f00000", "to_id": "obj1-f00001", "direction": "right"}
     broken = {**holds, "to_id": "gone"}
     predicted = track_of({0: MOVED, 1: MOVED}, score=0.9)
-    merged = merge_results([*now, choice, comment, holds, broken], [predicted], {}, BRUSH, **SIZE, sent=sent)
+    stray = {"id": "t", "from_name": "mask", "to_name": "frames", "type": "brushlabels"}
+    stray["value"] = {"brushlabels": ["dog"]}
+    assert found(sent, [*sent, stray]) == {}
+    merged = merge_results(
+        [*now, choice, comment, holds, broken, stray], [predicted], {}, BRUSH, **SIZE, sent=sent
+    )
     assert merged[:2] == [
         {**sent_of(BRUSH, predicted)[0], "meta": {"text": ["look here"]}, "locked": True},
         sent_of(BRUSH, predicted)[1],

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.results import to_prediction, tracks_to_results, validate_results
+from svac_backend.masks.metrics import iou
 from svac_backend.masks.polygons import polygons_to_mask
 from svac_backend.masks.rle import decode_brush, to_coco
 from svac_backend.masks.tracks import Track
@@ -108,6 +110,26 @@ def test_pair_of_brush_and_labels_makes_two_results_with_one_id() -> None:
     ]
     assert results[1]["value"]["labels"] == ["object"]
     validate_results(results, config)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "corners"),
+    [
+        (86, 63, [[22, 62], [38, 59], [1, 28]]),
+        (83, 70, [[1, 39], [8, 4], [57, 58]]),
+        (56, 80, [[1, 53], [40, 36], [20, 20]]),
+    ],
+)
+def test_digits_that_are_sent_do_not_lower_the_floor(
+    width: int, height: int, corners: list[list[int]]
+) -> None:
+    """Slanting edges run exactly through pixel centres; rounded to four digits of percent they may miss some."""
+    mask = cv2.fillPoly(np.zeros((height, width), np.uint8), [np.array(corners, np.int32)], 1) > 0
+    config = parse_config(shipped("polygon"))
+    one = Track("obj1", "object", "the triangle", {0: to_coco(mask)}, {0: 0.5})
+    results = tracks_to_results([one], config.mask_control(), width=width, height=height)
+    rings = [np.array(region["value"]["points"]) / 100 * [width, height] for region in results]
+    assert iou(polygons_to_mask(rings, height, width), mask) >= 0.98
 
 
 def test_order_is_by_frame_then_track() -> None:

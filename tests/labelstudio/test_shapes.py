@@ -45,9 +45,56 @@ def test_soft_edges_count_from_half_on() -> None:
     assert mask.sum() == 2
 
 
+def touch(kind: str, *points: float, wide: float = 12.5) -> dict[str, Any]:
+    """A stroke as a draft has it; `wide` 12.5 % of the width is 8 px."""
+    return {
+        "id": "t",
+        "type": kind,
+        "points": [0, 0],
+        "relativePoints": list(points),
+        "relativeStrokeWidth": wide,
+    }
+
+
+def test_strokes_of_a_draft_are_drawn_onto_the_mask_in_their_order() -> None:
+    region = brushed(0, ONE)
+    # From (16, 36) to (48, 36) px, then half of that is taken away again.
+    region["value"]["touches"] = [touch("add", 25, 75, 75, 75), touch("eraser", 50, 75, 100, 75, wide=25)]
+    mask = shape_to_mask(region, *SIZE)
+    rows, columns = np.indices((HEIGHT, WIDTH)) + 0.5
+    capsule = np.hypot(columns - np.clip(columns, 16, 48), rows - 36) < 4
+    rubber = np.hypot(columns - np.clip(columns, 32, 64), rows - 36) < 8
+    expected = (ONE | capsule) & ~rubber
+    assert np.count_nonzero(mask != expected) <= 2
+    del region["value"]["touches"][1]
+    assert np.count_nonzero(shape_to_mask(region, *SIZE) != (ONE | capsule)) <= 2
+
+
+def test_a_new_stroke_needs_no_mask_and_a_ring_stays_a_ring() -> None:
+    dot = drawn(0, {"format": "rle", "touches": [touch("add", 50, 50)]}, "p", "brush")
+    assert kind_of(dot["value"]) == "brush"
+    assert shape_to_mask(dot, *SIZE).sum() == pytest.approx(np.pi * 16, rel=0.1)
+    around = [25, 25, 75, 25, 75, 75, 25, 75, 25, 25]
+    ring = drawn(0, {"format": "rle", "rle": [], "touches": [touch("add", *around)]}, "p", "brush")
+    mask = shape_to_mask(ring, *SIZE)
+    assert mask[12, 32]
+    assert not mask[24, 32]
+
+
+def test_a_stroke_is_a_change_although_the_bytes_are_the_same() -> None:
+    one, other = brushed(0, ONE), brushed(0, ONE)
+    other["value"]["touches"] = []
+    assert same_shape(one, other, *SIZE)
+    other["value"]["touches"] = [touch("eraser", 20, 20)]
+    assert not same_shape(one, other, *SIZE)
+    other["value"]["touches"] = [touch("eraser", 90, 90)]  # nothing was there
+    assert same_shape(one, other, *SIZE)
+
+
 def test_bitmasks_are_their_alpha_or_their_grey() -> None:
     rgba = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
-    rgba[ONE] = 10, 20, 30, 255
+    rgba[ONE] = 10, 20, 30, 128
+    rgba[~ONE] = 10, 20, 30, 127
     np.testing.assert_array_equal(shape_to_mask(bitmask(rgba), *SIZE), ONE)
     np.testing.assert_array_equal(shape_to_mask(bitmask(ONE * np.uint8(255)), *SIZE), ONE)
 
@@ -121,6 +168,8 @@ def test_brush_masks_are_compared_as_they_are_drawn() -> None:
         (BOX, "rectangle"),
         ({"x": 1, "y": 1, "width": 1}, None),
         ({"text": ["a"]}, None),
+        ({"format": "rle", "rle": []}, None),
+        ({"points": None}, None),
     ],
 )
 def test_what_encloses_an_area(value: dict[str, Any], kind: str | None) -> None:
@@ -137,6 +186,9 @@ def test_what_encloses_an_area(value: dict[str, Any], kind: str | None) -> None:
         drawn(0, {**BOX, "width": None}, "p", "rectangle"),
         drawn(0, {"imageDataURL": "data:image/png;base64,!!"}, "p", "bitmask"),
         drawn(0, {"imageDataURL": "data:image/png;base64,AAAA"}, "p", "bitmask"),
+        drawn(0, {"touches": [{"relativePoints": [1, 2, 3], "relativeStrokeWidth": 1}]}, "p", "brush"),
+        drawn(0, {"touches": [{"relativePoints": [1, 2]}]}, "p", "brush"),
+        drawn(0, {"touches": ["x"]}, "p", "brush"),
         drawn(0, {"imageDataURL": None}, "p", "bitmask"),
         {**drawn(0, TRIANGLE, "p", "polygon"), "image_rotation": 90},
         {**brushed(0, ONE), "original_width": 1 << 20, "original_height": 1 << 10},
