@@ -114,6 +114,12 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
 
+    @field_validator("label_studio_files_root", mode="before")
+    @classmethod
+    def _is_named(cls, value: object) -> object:
+        """Take an empty variable as none: as a path it would be the current folder."""
+        return None if isinstance(value, str) and not value.strip() else value
+
     @field_validator("media_url")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
