@@ -35,10 +35,12 @@ def settings(data_dir: Path, **changes: Any) -> Settings:
         ("backend", ROOT, URL, "backend", None),
         ("backend", ROOT, None, None, "SVAC_MEDIA_URL is not set"),
         ("backend", ROOT, " ", None, "SVAC_MEDIA_URL is not set"),
+        ("auto", "", "", None, "no place to put them"),
+        ("auto", " ", URL, "backend", None),
     ],
 )
 def test_which_way(
-    tmp_path: Path, via: str, root: Path | None, url: str | None, way: str | None, missing: str | None
+    tmp_path: Path, via: str, root: Path | str | None, url: str | None, way: str | None, missing: str | None
 ) -> None:
     given = settings(tmp_path, frames_via=via, label_studio_files_root=root, media_url=url)
     if missing is not None:
