@@ -15,6 +15,7 @@ from svac_backend.errors import SvacError
 from svac_backend.exporting.choice import Choice, Chosen
 from svac_backend.exporting.dataset import VideoTracks
 from svac_backend.exporting.join import Part, join
+from svac_backend.exporting.linking import link
 from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.corrections import corrected_prompts
 from svac_backend.labelstudio.regions import results_to_tracks
@@ -173,7 +174,7 @@ def _read_video(
             corrected = corrected_prompts(chosen.sent, chosen.results, config, **where)
             changed = {object_id: frozenset(frames) for object_id, frames in corrected.items()}
         parts.append(Part(one.window, tracks, changed, chosen.saved))
-    tracks = join(parts)
+    tracks = join(link(parts, {track.object_id for track in known}))
     if data.get(PROMPT_KEY) is None:
         # Nobody asked for them: the labels of the config only might have been meant.
         tracks = [track for track in tracks if track.masks]
