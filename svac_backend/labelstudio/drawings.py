@@ -67,6 +67,8 @@ def read_drawings(
                 "A result of the annotation is not an object.", "Send results as Label Studio does."
             )
         value = region.get("value")
+        if region.get("dynamic"):
+            continue  # it steers the model, or deletes another one
         if frames is None or region.get("to_name") != frames.name or region.get("from_name") not in names:
             continue
         kind = kind_of(value) if isinstance(value, Mapping) else None

@@ -158,6 +158,7 @@ def test_other_tags_open_lines_and_other_objects_are_no_masks() -> None:
         drawn(0, {"x": 1, "y": 1, "width": 0.5, "keypointlabels": ["dog"]}, "k", "keypoint", "kp"),
         drawn(0, {"x": 1, "y": 1, "radiusX": 5, "radiusY": 5}, "e", "rectangle", "rect"),
         {**brushed(0, ONE), "to_name": "elsewhere"},
+        {**brushed(0, ONE), "dynamic": True},
     ]
     assert results_to_tracks(results, ALL, **SIZE) == []
 
