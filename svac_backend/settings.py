@@ -53,6 +53,10 @@ class Settings(BaseSettings):
     predict_wait_s: float = Field(
         20.0, ge=0, le=90, description="How long an interactive /predict waits for its job."
     )
+    propagate_on_submit: str = Field(
+        "",
+        description="Projects whose submitted corrections make a new prediction: ids with commas, or `all`.",
+    )
 
     # Label Studio
     label_studio_url: str = Field(

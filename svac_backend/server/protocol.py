@@ -9,6 +9,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.local import LEASE_S
+from svac_backend.server import submitting
 from svac_backend.server.backend import Backend
 from svac_backend.server.bodies import BadRequest, project_id, read_json, text
 from svac_backend.server.metrics import Metrics
@@ -67,8 +68,10 @@ def create_blueprint(backend: Backend, gate: Gate, predictor: Predictor, metrics
         body = read_json()
         action = text(body, "action")
         gate.check_webhook(request, action)
-        event = backend.events.add(action[:100], project_id(body), request.get_data())
+        project = project_id(body)
+        event = backend.events.add(action[:100], project, request.get_data())
         log.info("webhook %.100r recorded as event %d", action, event)
+        submitting.on_webhook(backend, action, project, body, event)
         if action == "START_TRAINING":
             # An answer of 2xx would have Label Studio show "training" for ever.
             error = SvacError(

@@ -99,9 +99,7 @@ class PropagateHandler:
                 # They come back as they are sent now: only this tells that a person made them.
                 self.sent.record(payload.project_id, payload.task_id, {}, payload.prompts)
         result["seconds"] = round(time.monotonic() - begun, 3)
-        result["message"] = (
-            f"{len(payload.prompts)} objects from what was shown on {result['corrected']} frames"
-        )
+        result["message"] = _summary(len(payload.prompts), result["corrected"])
         return result
 
     def _from_event(self, payload: PropagatePayload) -> tuple[PropagatePayload, list[Region], list[Region]]:
@@ -139,6 +137,11 @@ class PropagateHandler:
         prompts = corrections.to_propagate()
         objects = tuple(one for one in corrections.objects if one.object_id in prompts)
         return replace(payload, objects=objects, prompts=prompts, size=size), now, corrections.sent
+
+
+def _summary(objects: int, frames: int) -> str:
+    plural = "" if objects == 1 else "s", "" if frames == 1 else "s"
+    return f"{objects} object{plural[0]} from what was shown on {frames} frame{plural[1]}"
 
 
 def scaled(prompts: Prompts, size: tuple[int, int], info: VideoInfo) -> Prompts:
