@@ -112,6 +112,29 @@ def test_import(place: Path) -> None:
     assert "--project" in refused(place, "import", "good.mp4", "-p", "the dog")[1]
 
 
+def test_export_and_masks(place: Path) -> None:
+    assert "--project ID or --from FILE" in refused(place, "export", "--format", "coco", "--out", "x")[1]
+    wrong, todo = refused(place, "export", "--format", "coco", "--out", "x", "--from", "good.mp4")
+    assert "good.mp4 is no JSON" in wrong
+    assert "JSON" in todo
+    wrong, _ = refused(
+        place,
+        "import",
+        "--masks",
+        "model",
+        "--format",
+        "davis",
+        "--create",
+        "Title",
+        "--window",
+        "9",
+        "--stride",
+        "2",
+    )
+    assert "model/Annotations/480p" in wrong
+    assert not (place / "x").exists()
+
+
 def test_settings_that_cannot_be_used(place: Path) -> None:
     for command in (["serve"], ["worker"], ["doctor"], ["prelabel", "good.mp4", "-p", "x"]):
         wrong, todo = refused(place, *command, SVAC_PORT="many", SVAC_DTYPE="hunter2")
