@@ -64,7 +64,8 @@ def change(
     settings: Settings,
     *,
     objects: Sequence[str],
-    there: Sequence[Region],
+    shown: Sequence[Region],
+    before: Sequence[Region],
     kept: Prompts,
     window: Window | None = None,
     frames: range | None = None,
@@ -80,7 +81,8 @@ def change(
         config: the project's labelling config.
         settings: how polygons are made, and which frames are sent.
         objects: ids.
-        there: all regions that the editor may have.
+        shown: the regions that the editor has; those of these objects go.
+        before: all that it was ever sent, so that no id comes twice.
         kept: what persons made, by object and frame.
         window: which frames the task shows; None for all.
         frames: the video's frames that were predicted; None for all.
@@ -89,7 +91,8 @@ def change(
     Raises:
         SvacError: the config can't show it.
     """
-    mine = {object_id: regions for object_id, regions in by_object(there).items() if object_id in objects}
+    mine = {object_id: regions for object_id, regions in by_object(shown).items() if object_id in objects}
+    ever = by_object([*shown, *before])
     tracks: list[Track] = []
     made: dict[str, list[Region]] = {}
     removed: list[Region] = []
@@ -128,15 +131,16 @@ def change(
         frames=sent,
     )
     for object_id, regions in by_object(results).items():
-        generation = next_generation(mine.get(object_id, ()))
-        made[object_id] = of_generation(regions, generation)
+        made[object_id] = of_generation(regions, next_generation(ever.get(object_id, ())))
     for object_id, regions in mine.items():
         gone = [r for r in regions if (name := region_name(r)) and name.frame in ready.get(object_id, ())]
         removed += removals(gone)
+    for object_id in objects:
+        regions = ever.get(object_id, [])
         forgotten |= outdated(regions, next_generation(regions))
-    shown = prediction.frame_count if window is None else window.count
+    count = prediction.frame_count if window is None else window.count
     every = [region for regions in made.values() for region in regions]
-    validate_results(every, config, frame_count=shown, video_frames=prediction.frame_count)
+    validate_results(every, config, frame_count=count, video_frames=prediction.frame_count)
     return Change(
         {object_id: made.get(object_id, []) for object_id in objects}, removed, frozenset(forgotten)
     )

@@ -94,7 +94,7 @@ class Desk:
 
     @cached_property
     def there(self) -> list[Region]:
-        """All regions that the editor may have: a draft is up to five seconds old."""
+        """All regions that the editor has, or had: what the body tells is up to five seconds old."""
         sent = [region for one in self.answered.values() for region in one.regions]
         return [*self.shown, *sent]
 

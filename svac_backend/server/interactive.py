@@ -16,7 +16,7 @@ from svac_backend.jobs.label_studio import LabelStudioAccess, task_number
 from svac_backend.jobs.payloads import PRELABEL, PROPAGATE, PrelabelPayload, PropagatePayload, TaskPayload
 from svac_backend.jobs.rendering import check_frames
 from svac_backend.labelstudio.drafts import list_drafts
-from svac_backend.labelstudio.editing import Request, draft_with, read_request
+from svac_backend.labelstudio.editing import BOXES, POINTS, Request, draft_with, read_request
 from svac_backend.labelstudio.sending import Region
 from svac_backend.server.answers import Answer, Change, as_answer, change
 from svac_backend.server.backend import Backend
@@ -73,7 +73,7 @@ class Interactive:
                 return as_answer(_left(request, desk, []), 0.0, call.version)
             found = self._obtain(desk, plan, call, may_wait)
         if found is None:
-            return as_answer([], 0.0, call.version) if request.pointed or request.propagate else None
+            return None
         prediction, complete = found
         sent = self._change(desk, plan, prediction, complete)
         self.backend.sent.record(
@@ -182,12 +182,21 @@ class Interactive:
             desk.config,
             self.backend.settings,
             objects=plan.objects,
-            there=desk.there,
+            shown=desk.shown,
+            before=desk.there,
             kept=plan.kept,
             window=desk.window,
             frames=None if frames is None else range(*frames),
             complete=complete,
         )
+
+
+def without_points(call: Call) -> Answer | None:
+    """Return the answer that says nothing: with it the editor takes back the clicks and boxes that asked."""
+    result = (call.context or {}).get("result")
+    regions = [region for region in result if isinstance(region, Mapping)] if isinstance(result, list) else []
+    pointed = any(region.get("type") in (*POINTS, *BOXES) for region in regions)
+    return as_answer([], 0.0, call.version) if pointed else None
 
 
 def _left(request: Request, desk: Desk, regions: list[Region]) -> list[Region]:

@@ -24,7 +24,7 @@ from svac_backend.labelstudio.tasks import task_prompts
 from svac_backend.server.answers import Answer
 from svac_backend.server.backend import Backend
 from svac_backend.server.calls import Call, task_payload
-from svac_backend.server.interactive import Interactive
+from svac_backend.server.interactive import Interactive, without_points
 from svac_backend.server.metrics import Metrics
 from svac_backend.store.database import StoreError
 
@@ -92,6 +92,7 @@ class Predictor:
         if context is not None:
             asked_for = [
                 self._or_reject(call, partial(self._interactive, task, label_config, call, works))
+                or without_points(call)
                 for task, call in zip(tasks, calls, strict=True)
             ]
             self.backend.engine.submit_many(works)

@@ -347,11 +347,34 @@ def test_frames_that_are_not_ready_keep_their_regions(
     assert [(region["id"], region.get("dynamic")) for region in answers[0]] == [("obj1-f00001", True)]
 
 
-def test_a_point_is_taken_away_also_when_nothing_is_ready(make: Callable[..., Flask]) -> None:
+@pytest.mark.parametrize(
+    "region",
+    [
+        click(75, 75),
+        click(75, 75, label="negative"),  # on a frame without an object: an error
+    ],
+)
+def test_a_point_is_taken_away_also_when_nothing_comes_of_it(
+    make: Callable[..., Flask], region: Region
+) -> None:
     client = make(predict_wait_s=0.1).test_client()
-    body = predict_body(PREDICTED, region=click(75, 75))
+    body = predict_body(task(), region=region)
     answer = client.post("/predict", data=json.dumps(body), content_type="application/json")
     assert json.loads(answer.data)["results"][0]["result"] == []
+
+
+def test_regions_that_the_editor_lost_long_ago_are_not_removed_again(
+    client: FlaskClient, worker: Worker, drafts: list[dict[str, Any]]
+) -> None:
+    """Each removal is a region that the editor makes first."""
+    worker.start()
+    edited, shown = regions("obj1", {0: square(0, 0, 9, 9)}), [FIRST[1]]
+    for generation in range(1, 6):
+        body = with_draft(drafts, predict_body(PREDICTED, region=command()), *edited, *shown)
+        gone, made = ask(client, body)
+        assert (gone["id"], gone["dynamic"]) == (shown[0]["id"], True)
+        assert made["id"] == f"obj1-f00001-{generation}001"
+        shown = [made]
 
 
 def test_refined_masks_are_those_of_the_frame(client: FlaskClient, backend: Backend) -> None:

@@ -1,0 +1,161 @@
+"""Predictions are made once, and can be looked at meanwhile; only the model is a stand-in."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from svac_backend.jobs.engine import JobState
+from svac_backend.jobs.handlers import making
+from svac_backend.jobs.local import LocalEngine
+from svac_backend.jobs.payloads import PrelabelPayload
+from svac_backend.jobs.worker import create_worker
+from svac_backend.masks.tracks import ObjectPrompt
+from svac_backend.settings import Settings
+from svac_backend.store.database import Database
+from svac_backend.store.parts import PartStore
+from svac_backend.svac.weights import model_version
+from tests.jobs.conftest import CONFIG
+
+VIDEO = "/data/local-files/?d=clip.mp4"
+
+
+def payload(task: str, **data: Any) -> PrelabelPayload:
+    return PrelabelPayload(
+        project_id="38",
+        task_id=task,
+        task_data={"video": VIDEO, **data},
+        prompts=(ObjectPrompt("obj1", "dog", "the dog"),),
+        label_config=CONFIG,
+        hostname="",
+        video_url=VIDEO,
+        push=True,
+    )
+
+
+@pytest.fixture
+def connected(settings: Settings, label_studio: Any) -> Settings:
+    return settings.model_copy(
+        update={"label_studio_url": label_studio.url, "label_studio_api_key": SecretStr("ab" * 20)}
+    )
+
+
+@pytest.fixture
+def two_workers(connected: Settings, database: Database, model: Any) -> Iterator[LocalEngine]:
+    workers = [create_worker(connected, database, load=lambda _: model)[0] for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    yield LocalEngine(connected, database)
+    for worker in workers:
+        worker.stop()
+
+
+def submit(engine: LocalEngine, settings: Settings, wanted: PrelabelPayload) -> str:
+    return engine.submit("prelabel", wanted.to_json(), wanted.job_key(model_version(settings.model))).id
+
+
+def test_windows_of_one_video_are_computed_once_and_each_is_pushed(
+    two_workers: LocalEngine, connected: Settings, label_studio: Any, model: Any
+) -> None:
+    at_work = threading.Event()
+
+    def slowly(index: int) -> None:
+        at_work.set()
+        time.sleep(0.1)
+
+    model.on_frame = slowly
+    windows = [
+        payload("7", svac_window={"start": 0, "count": 6}),
+        payload("8", svac_window={"start": 6, "count": 6}),
+    ]
+    ids = [submit(two_workers, connected, window) for window in windows]
+    assert at_work.wait(20)
+    for id_ in ids:
+        job = two_workers.wait(id_, timeout=60)
+        assert job.state is JobState.DONE, job.error
+    assert len(model.calls) == 1
+    pushed = {
+        one["task"]: [region["item_index"] for region in one["result"]] for one in label_studio.predictions
+    }
+    assert pushed == {7: [1, 3, 5], 8: [1, 3, 5]}
+    assert {region["id"] for one in label_studio.predictions for region in one["result"]} == {
+        f"obj1-f{frame:05d}" for frame in (1, 3, 5, 7, 9, 11)
+    }
+
+
+def test_a_job_that_waits_for_one_that_fails_does_the_work_itself(
+    two_workers: LocalEngine, connected: Settings, model: Any
+) -> None:
+    at_work = threading.Event()
+
+    def fail_once(index: int) -> None:
+        at_work.set()
+        time.sleep(0.5)
+        if len(model.calls) == 1:
+            raise RuntimeError("the first one fails")
+        model.on_frame = lambda _: None
+
+    model.on_frame = fail_once
+    first = submit(two_workers, connected, payload("7"))
+    assert at_work.wait(20)
+    second = submit(two_workers, connected, payload("8"))
+    assert two_workers.wait(first, timeout=60).state is JobState.FAILED
+    assert two_workers.wait(second, timeout=60).state is JobState.DONE
+    assert len(model.calls) == 2
+
+
+def test_tracks_can_be_looked_at_while_they_are_made(
+    two_workers: LocalEngine,
+    connected: Settings,
+    database: Database,
+    model: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(making, "PART_INTERVAL_S", 0.0)
+    parts, wanted = PartStore(database), payload("7")
+    key = wanted.cache_key(model_version(connected.model))
+    seen: list[list[int]] = []
+
+    def look(index: int) -> None:
+        part = parts.get(key)
+        seen.append([] if part is None else sorted(part.tracks[0].scores))
+        time.sleep(0.05)  # longer than storing takes: a part is stored in a share of the time only
+
+    model.on_frame = look
+    job = two_workers.wait(submit(two_workers, connected, wanted), timeout=60)
+    assert job.state is JobState.DONE, job.error
+    assert seen[0] == []
+    assert seen[-1][:3] == [0, 1, 2]
+    assert max(map(len, seen)) < 12
+    assert parts.get(key) is None
+
+
+def test_a_part_is_gone_when_the_job_fails(
+    two_workers: LocalEngine,
+    connected: Settings,
+    database: Database,
+    files_root: Path,
+    model: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(making, "PART_INTERVAL_S", 0.0)
+    parts, wanted = PartStore(database), payload("7")
+    key = wanted.cache_key(model_version(connected.model))
+    there: list[bool] = []
+
+    def break_off(index: int) -> None:
+        there.append(parts.get(key) is not None)
+        if index == 6:
+            raise RuntimeError("breaks off")
+
+    model.on_frame = break_off
+    job = two_workers.wait(submit(two_workers, connected, wanted), timeout=60)
+    assert job.state is JobState.FAILED
+    assert any(there)
+    assert parts.get(key) is None
