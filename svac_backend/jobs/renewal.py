@@ -21,7 +21,7 @@ from svac_backend.store.links import PARAMETER, ROUTE, MediaLinks
 RECORD, FORMAT = "links.json", "svac-links-1"
 # Renewed at this share of its life, a link survives a worker that is off for the rest.
 RENEW_AT = 0.5
-# Tasks that are read from Label Studio in one call: a hundred frames are 15 KB of links.
+# Tasks that are read from Label Studio in one call, only to see whether they are there.
 PORTION = 50
 
 log = logging.getLogger(__name__)
@@ -143,39 +143,30 @@ def renew(
         SvacError: Label Studio cannot be reached, or accepts no token of ours.
     """
     done = Renewal()
-    for project_id, group in groupby(tasks, key=lambda task: task.project_id):
-        of_project = list(group)
-        for start in range(0, len(of_project), PORTION):
-            handled = done.renewed + len(done.gone) + done.others + len(done.refused)
-            progress(handled / len(tasks), f"Renewed the links of {done.renewed} of {len(tasks)} tasks")
-            _renew_some(of_project[start : start + PORTION], links, client(project_id), done)
+    for position, task in enumerate(tasks):
+        progress(position / len(tasks), f"Renewed the links of {done.renewed} of {len(tasks)} tasks")
+        try:
+            # One by one: whoever else changes a task's data must not do it between our reading and our writing.
+            _renew_one(task, links, client(task.project_id), done)
+        except ApiRefusal as error:
+            if error.status in (401, 429) or error.status >= 500:
+                raise
+            done.refused.append(str(error))
     return done
 
 
-def _renew_some(
-    tasks: Sequence[LinkedTask], links: MediaLinks, client: LabelStudioClient, done: Renewal
-) -> None:
-    try:
-        found = _data_of(tasks, client)
-    except ApiRefusal as error:
-        _only_if_about_tasks(error)
-        done.refused += [str(error)] * len(tasks)
-        return
-    for task in tasks:
-        data, made = found.get(task.task), links.clock()
-        fresh = None if data is None else _fresh(data.get(task.key), task, links)
-        try:
-            if data is None:
-                done.gone.append(task)
-            elif fresh is None:
-                done.others += 1
-            else:
-                client.set_task_data(task.task, {**data, task.key: fresh})
-                done.renewed += 1
-            remember(task, made, links.identity)
-        except ApiRefusal as error:
-            _only_if_about_tasks(error)
-            done.refused.append(str(error))
+def _renew_one(task: LinkedTask, links: MediaLinks, client: LabelStudioClient, done: Renewal) -> None:
+    made = links.clock()
+    data = _data_of([task], client).get(task.task)
+    fresh = None if data is None else _fresh(data.get(task.key), task, links)
+    if data is None:
+        done.gone.append(task)
+    elif fresh is None:
+        done.others += 1
+    else:
+        client.set_task_data(task.task, {**data, task.key: fresh})
+        done.renewed += 1
+    remember(task, made, links.identity)
 
 
 def gone_tasks(root: Path, client: Callable[[str], LabelStudioClient]) -> list[LinkedTask]:
@@ -205,11 +196,6 @@ def _data_of(tasks: Sequence[LinkedTask], client: LabelStudioClient) -> dict[int
             return {}
         raise
     return {int(task["id"]): task["data"] for task in found}
-
-
-def _only_if_about_tasks(error: ApiRefusal) -> None:
-    if error.status in (401, 429) or error.status >= 500:
-        raise error
 
 
 def _fresh(urls: Any, task: LinkedTask, links: MediaLinks) -> list[Any] | None:
