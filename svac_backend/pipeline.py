@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.prompts import Prompts
+from svac_backend.masks.prompts import FramePrompt, Prompts
 from svac_backend.masks.render import OverlayWriter, contact_sheet, overlay
 from svac_backend.masks.rle import area, from_coco, to_coco
-from svac_backend.masks.tracks import ObjectPrompt, Track
+from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
 from svac_backend.settings import Settings
 from svac_backend.svac.model import Svac
 from svac_backend.video.reader import VideoSource
@@ -89,7 +89,9 @@ def propagate(
         video: the frames.
         tracks: all objects as they are; they are not changed.
         prompts: what a person showed, by object id and 0-based frame. Given masks are never changed: their frames
-            get exactly them and the score 1.0, also outside of `frames`; an empty one: no mask there.
+            get exactly them and the score 1.0, also outside of `frames`; an empty one: no mask there. An object of
+            which only empty masks were shown keeps its other frames: there is nothing to predict it from. Clicks
+            that only say what does not belong to the object cut it out of the mask that the track has there.
         frames: the frames to predict; all if None. Others keep what they had.
         progress: called with a fraction 0..1 and a message; it may raise to stop the work.
         ready: as in `prelabel`, with the corrected objects alone, after each object on each frame.
@@ -109,16 +111,23 @@ def propagate(
         )
     result = [replace(track, masks=dict(track.masks), scores=dict(track.scores)) for track in tracks]
     changed = [track for track in result if track.object_id in shown]
-    if not changed:
-        return result
-    found = model.propagate(video, [shown[t.object_id] for t in changed], frames=frames, progress=progress)
-    for number, index, mask, score in found:
-        changed[number].scores[index] = score
-        changed[number].masks.pop(index, None)
-        if mask.any():
-            changed[number].masks[index] = to_coco(mask)
-        if ready:
-            ready(changed)
+    known = [
+        track
+        for track in changed
+        if any(prompt.mask is None or area(prompt.mask) for prompt in shown[track.object_id].values())
+    ]
+    if known:
+        prompted = [
+            {i: _placed(prompt, track.masks.get(i)) for i, prompt in shown[track.object_id].items()}
+            for track in known
+        ]
+        for number, index, mask, score in model.propagate(video, prompted, frames=frames, progress=progress):
+            known[number].scores[index] = score
+            known[number].masks.pop(index, None)
+            if mask.any():
+                known[number].masks[index] = to_coco(mask)
+            if ready:
+                ready(changed)
     for track in changed:
         for index, prompt in shown[track.object_id].items():
             if prompt.mask is None:
@@ -128,6 +137,17 @@ def propagate(
             if area(prompt.mask):
                 track.masks[index] = prompt.mask
     return result
+
+
+def _placed(prompt: FramePrompt, mask: CocoRle | None) -> FramePrompt:
+    """Give clicks beside an object, without any on it, the box of the mask that it had there."""
+    if prompt.mask is not None or prompt.box is not None or any(click.positive for click in prompt.clicks):
+        return prompt
+    if mask is None or not area(mask):
+        return prompt
+    rows, columns = (np.flatnonzero(from_coco(mask).any(axis)) for axis in (1, 0))
+    box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+    return replace(prompt, box=box)
 
 
 def masks_of_frame(tracks: Sequence[Track], index: int, height: int, width: int) -> np.ndarray:

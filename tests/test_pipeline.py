@@ -94,6 +94,25 @@ def test_clicks_make_the_mask_of_their_frame(model: Svac, video: ArrayVideo) -> 
     assert new.masks
 
 
+def test_an_object_that_was_only_shown_as_absent_keeps_its_other_frames(
+    model: Svac, video: ArrayVideo
+) -> None:
+    old = track("obj1", 0)
+    (new,) = propagate(model, video, [old], {"obj1": {3: FramePrompt(mask=NOWHERE)}})
+    assert new.masks == {i: rle for i, rle in old.masks.items() if i != 3}
+    assert new.scores == old.scores | {3: 1.0}
+
+
+def test_clicks_beside_an_object_alone_need_the_mask_that_it_had(model: Svac, video: ArrayVideo) -> None:
+    beside = Click(3, 12, positive=False)
+    prompts = {"obj1": {4: FramePrompt(clicks=(beside,))}}
+    (new,) = propagate(model, video, [track("obj1", 0)], prompts)
+    boxed = {"obj1": {4: FramePrompt(clicks=(beside,), box=(0, 10, 12, 30))}}
+    assert new == propagate(model, video, [track("obj1", 0)], boxed)[0]
+    with pytest.raises(SvacError, match="only say where the object is not"):
+        propagate(model, video, [Track("obj1", "o", "it")], prompts)
+
+
 def test_nothing_shown_changes_nothing(model: Svac, video: ArrayVideo) -> None:
     tracks = [track("obj1", 0)]
     assert propagate(model, video, tracks, {}) == tracks

@@ -67,29 +67,20 @@ class MemoryTracker:
         self.outputs["cond_frame_outputs"][index] = self._remember(features, logits, existence, token)
 
     def condition_masks(self, index: int, features: FrameFeatures, masks: Tensor) -> None:
-        """Remember a frame by masks that are taken as they are, as SAM-2 does with a user's masks.
+        """Remember a conditioning frame by masks that are taken as they are, as SAM-2 does with a user's masks.
 
         Args:
             index: 0-based frame index.
             features: of this one frame.
             masks: bool [E, H, W], at any size.
         """
-        size = (self.sam.image_size, self.sam.image_size)
-        many = features.take([0] * self.num_objects)
-        scaled = F.interpolate(
-            masks[:, None].float(), size=size, mode="bilinear", align_corners=False, antialias=True
-        )
-        # SAM-2 computes in fp32 here, whatever the weights are.
-        with torch.autocast(many.low.device.type, many.low.dtype, enabled=many.low.dtype != torch.float32):
-            out = self.sam._use_mask_as_output(many.low, list(many.high), (scaled >= 0.5).float())
-        low, pointer, existence = out[3], out[5], out[6]
-        high = F.interpolate(low.float(), size=size, mode="bilinear", align_corners=False)
-        memory, position = self._encode(features, high, existence)
-        self.outputs["cond_frame_outputs"][index] = {
-            "maskmem_features": memory,
-            "maskmem_pos_enc": position,
-            "obj_ptr": pointer.to(many.low.dtype),
-        }
+        self.outputs["cond_frame_outputs"][index] = self._take(features, masks)
+
+    def absent(self, index: int, features: FrameFeatures) -> None:
+        """Remember that the objects are not on a frame, as if that had been tracked; arguments as above."""
+        size = self.sam.image_size
+        masks = torch.zeros(self.num_objects, size, size, dtype=torch.bool, device=features.low.device)
+        self.outputs["non_cond_frame_outputs"][index] = self._take(features, masks)
 
     def track(self, index: int, features: FrameFeatures, *, reverse: bool = False) -> tuple[Tensor, Tensor]:
         """Predict the next frame from memory; returns logits f32 [E, S/4, S/4] and scores f32 [E].
@@ -130,6 +121,25 @@ class MemoryTracker:
         present = (existence > 0).to(token.dtype)[:, None]
         pointer = present * self.sam.obj_ptr_proj(token) + (1 - present) * self.sam.no_obj_ptr
         return {"maskmem_features": memory, "maskmem_pos_enc": position, "obj_ptr": pointer}
+
+    def _take(self, features: FrameFeatures, masks: Tensor) -> dict[str, Any]:
+        """Encode masks, bool [E, H, W], that come from outside; without any pixel there is no object."""
+        size = (self.sam.image_size, self.sam.image_size)
+        many = features.take([0] * self.num_objects)
+        scaled = F.interpolate(
+            masks[:, None].float(), size=size, mode="bilinear", align_corners=False, antialias=True
+        )
+        # SAM-2 computes in fp32 here, whatever the weights are.
+        with torch.autocast(many.low.device.type, many.low.dtype, enabled=many.low.dtype != torch.float32):
+            out = self.sam._use_mask_as_output(many.low, list(many.high), (scaled >= 0.5).float())
+        low, pointer, existence = out[3], out[5], out[6]
+        high = F.interpolate(low.float(), size=size, mode="bilinear", align_corners=False)
+        memory, position = self._encode(features, high, existence)
+        return {
+            "maskmem_features": memory,
+            "maskmem_pos_enc": position,
+            "obj_ptr": pointer.to(many.low.dtype),
+        }
 
     def _encode(
         self, features: FrameFeatures, high: Tensor, existence: Tensor

@@ -3,13 +3,16 @@
 Corrected masks, and masks decoded from clicks and boxes, are an object's conditioning frames. Every other frame is
 predicted from the correction nearest to it, in a forward sweep and a backward sweep over the video that all objects
 share: a window's features are computed once. Objects do not see each other.
+
+Nothing can be predicted from a frame that an object is not on. Such a frame is passed as SAM-2 passes a frame on which
+it finds no object; between two of them, with nothing else shown, the object is not looked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -26,7 +29,7 @@ from svac_backend.svac import preprocess
 from svac_backend.svac.grounding import FrameFeatures, decode, encode_frames, without_memory
 from svac_backend.svac.memory import MemoryTracker
 from svac_backend.svac.tracking_frames import SweepFrames
-from svac_backend.svac.tracking_plan import Leg, plan_legs
+from svac_backend.svac.tracking_plan import plan_legs
 from svac_backend.svac.upsampling import masks_at_size
 from svac_backend.video.reader import VideoSource
 
@@ -37,35 +40,35 @@ Found = tuple[int, int, NDArray[np.bool_], float]
 FrameMapping = Mapping[int, FramePrompt]
 
 
-@dataclass
 class _Object:
     """One object: what was shown of it, what has to be walked, and its memory."""
 
-    prompts: dict[int, FramePrompt]
-    legs: list[Leg]
-    memory: MemoryTracker
-    # Corrections that have to be looked at.
-    needed: set[int] = field(default_factory=set)
-    # Leg by frame, in each direction.
-    walks: dict[bool, dict[int, Leg]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for reverse in (False, True):
-            legs = [leg for leg in self.legs if leg.reverse is reverse]
-            self.walks[reverse] = {i: leg for leg in legs for i in leg.frames}
-        reach = self.memory.sam.max_obj_ptrs_in_encoder
-        for leg in self.legs:
+    def __init__(self, prompts: dict[int, FramePrompt], frames: range, memory: MemoryTracker) -> None:
+        self.prompts, self.memory = prompts, memory
+        empty = {i: prompt.mask is not None and not area(prompt.mask) for i, prompt in prompts.items()}
+        self.absent = {i for i, is_empty in empty.items() if is_empty}
+        sources = [i for i in prompts if i not in self.absent]
+        legs = plan_legs(sources, frames) if sources else []
+        # Between two frames that it is not on, with nothing else shown between, it is not looked for.
+        self.gone = {i for a, b in pairwise(prompts) if empty[a] and empty[b] for i in range(a + 1, b)}
+        if not sources:
+            self.gone = set(frames) - self.absent
+        self.walks = {
+            reverse: {
+                i: leg for leg in legs if leg.reverse is reverse for i in leg.frames if i not in self.gone
+            }
+            for reverse in (False, True)
+        }
+        # Corrections that have to be looked at. Clicks need their mask even where nothing is predicted from them.
+        self.needed = {i for i in sources if prompts[i].mask is None and i in frames}
+        for leg in legs:
             # What a leg's first and last frame attend covers what those between attend: the nearest corrections,
             # and those that the walk has behind it as recent frames.
-            for index in (leg.frames[0], leg.frames[-1]):
-                self.needed.update(select_closest_cond_frames(index, self.prompts, NEAREST)[0])
-            first, step = leg.frames[0], leg.frames.step
-            self.needed.update(i for i in self.prompts if 0 < (first - i) * step < reach)
-
-    @property
-    def absent(self) -> bool:
-        """Whether all that was shown is that it is not there."""
-        return all(prompt.mask is not None and not area(prompt.mask) for prompt in self.prompts.values())
+            first, last, step = leg.frames[0], leg.frames[-1], leg.frames.step
+            for index in (first, last):
+                self.needed.update(select_closest_cond_frames(index, dict.fromkeys(sources), NEAREST)[0])
+            reach = memory.sam.max_obj_ptrs_in_encoder
+            self.needed.update(i for i in sources if 0 < (first - i) * step < reach)
 
 
 class Propagation:
@@ -122,10 +125,7 @@ class Propagation:
         for index, prompt in prompts.items():
             self._check(index, prompt)
         memory = MemoryTracker(self.sam, 1, len(self.video), no_object_masking=True, nearest=NEAREST)
-        # Clicks need their mask even where no other frame is predicted from them.
-        asked = {i for i, prompt in prompts.items() if prompt.mask is None and i in self.frames}
-        one = _Object(prompts, plan_legs(list(prompts), self.frames), memory, asked)
-        return _Object(prompts, [], memory) if one.absent else one
+        return _Object(prompts, self.frames, memory)
 
     def _check(self, index: int, prompt: FramePrompt) -> None:
         """Refuse what does not fit the video. Raises `SvacError`."""
@@ -160,13 +160,13 @@ class Propagation:
                 )
 
     def _given(self) -> Iterator[Found]:
-        """Yield the masks that were given, and the empty ones of objects that are nowhere."""
+        """Yield the masks that were given, and empty ones where an object is not looked for."""
         for number, one in enumerate(self.objects):
             for index in self.frames:
                 prompt = one.prompts.get(index)
                 if prompt is not None and prompt.mask is not None:
                     yield number, index, from_coco(prompt.mask), 1.0
-                elif one.absent:
+                elif index in one.gone:
                     yield number, index, np.zeros((self.height, self.width), np.bool_), 0.0
 
     def _condition(self) -> Iterator[Found]:
@@ -200,6 +200,9 @@ class Propagation:
                             continue
                         if index == leg.frames[0]:
                             one.memory.restart()
+                        if index in one.absent:
+                            one.memory.absent(index, here)
+                            continue
                         logits, scores = one.memory.track(index, here, reverse=reverse)
                         if index in self.frames:
                             yield number, index, self._mask(logits), float(scores[0])

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
 
 from svac_backend.masks.prompts import FramePrompt
-from svac_backend.masks.rle import from_coco
+from svac_backend.masks.rle import area, from_coco
 from svac_backend.svac import preprocess
 from svac_backend.svac.tracking import NEAREST
 from svac_backend.video.reader import VideoSource
@@ -30,21 +30,27 @@ def plain_propagation(
     # SAM-2 takes the one-mask output for several points; the weights of this project know three masks only.
     sam.max_cond_frames_in_attn, sam.multimask_max_pt_num = NEAREST, 99
     shape = (video.info.height, video.info.width)
-    conditioned, masks = {}, {}
+    conditioned: dict[int, Any] = {}
+    absent: dict[int, Any] = {}
+    masks = {}
     for frame, prompt in prompts.items():
         out = _step(sam, video, frame, {}, prompt)
-        conditioned[frame] = out
+        empty = prompt.mask is not None and not area(prompt.mask)
+        (absent if empty else conditioned)[frame] = out
         given = prompt.mask
         masks[frame] = _full(sam, out["pred_masks"], shape) if given is None else from_coco(given)
     walks: dict[tuple[int, int], dict[int, Any]] = {}
     for frame in range(len(video)):
         if frame in prompts:
             continue
-        source = min(prompts, key=lambda c: (abs(c - frame), c))
+        source = min(conditioned, key=lambda c: (abs(c - frame), c))
         step = 1 if frame > source else -1
         walked = walks.setdefault((source, step), {})
         for i in range(source + step, frame + step, step):
             if i in walked:
+                continue
+            if i in absent:
+                walked[i] = absent[i]
                 continue
             memory = {"cond_frame_outputs": conditioned, "non_cond_frame_outputs": walked}
             walked[i] = _step(sam, video, i, memory, None, reverse=step < 0)
