@@ -183,4 +183,6 @@ def check_live(
         report.problems.append(f"the live prediction of '{expression}' came back without a mask")
     elif clip.truth is not None:
         tracks, frames = read_truth(clip.truth)
-        report.live_iou = float(np.mean(track_ious(tracks[0], frames, brush_masks(results), "obj1")))
+        # What is typed is a new object beside those of the task.
+        object_id = region_key(results[0])[0]
+        report.live_iou = float(np.mean(track_ious(tracks[0], frames, brush_masks(results), object_id)))

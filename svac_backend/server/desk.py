@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,6 +30,9 @@ from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.server.backend import Backend
 from svac_backend.store.objects import video_name
 from svac_backend.store.sent import SentObject
+
+# Regions that the editor got are in a draft some seconds later.
+UNSAVED_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -209,8 +213,13 @@ class Desk:
         return list(found.values())
 
     def _has_regions(self, objects: Sequence[str]) -> bool:
-        names = (region_name(region) for region in self.there)
-        return any(name is not None and name.object_id in objects for name in names)
+        """Whether the editor shows some objects: as far as was saved, and what it got so lately that it is not yet."""
+        names = (region_name(region) for region in self.shown)
+        if any(name is not None and name.object_id in objects for name in names):
+            return True
+        lately = time.time() - UNSAVED_S
+        answers = (self.answered.get(object_id) for object_id in objects)
+        return any(one is not None and one.regions and one.updated > lately for one in answers)
 
     def _masks(self, objects: Sequence[str]) -> dict[str, dict[int, FramePrompt]]:
         """What persons made of some objects."""

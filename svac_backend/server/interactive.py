@@ -108,7 +108,8 @@ class Interactive:
             # One that was there before may be older than the last stroke, unless no other comes.
             found = draft_with(drafts, request, [] if last else desk.task.get("drafts"))
             if found is not None:
-                return found
+                # The request itself is no part of what was drawn, though a box may look like it.
+                return [region for region in found if region.get("id") not in request.ids]
             if last:
                 raise SvacError(
                     "Label Studio has no draft with this request, so what was corrected last is not known.",

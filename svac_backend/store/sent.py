@@ -32,12 +32,14 @@ class SentObject:
         regions: the answered regions, of each (id, control) the latest.
         prompts: what persons showed of it, by 0-based frame of the video.
         complete: whether the latest answer had all frames, or its time was up before.
+        updated: when that was, in seconds since the epoch.
     """
 
     object_id: str
     regions: list[Region] = field(default_factory=list)
     prompts: dict[int, FramePrompt] = field(default_factory=dict)
     complete: bool = True
+    updated: float = 0.0
 
 
 class SentStore:
@@ -115,4 +117,4 @@ def _name(region: Region) -> tuple[str, str]:
 
 def _object(row: SentRow) -> SentObject:
     prompts = {int(frame): FramePrompt.from_json(data) for frame, data in unpack(row.prompts).items()}
-    return SentObject(row.object_id, list(unpack(row.regions)), prompts, row.complete)
+    return SentObject(row.object_id, list(unpack(row.regions)), prompts, row.complete, row.updated)

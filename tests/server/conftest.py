@@ -18,6 +18,7 @@ from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload
 from svac_backend.server.app import create_app
 from svac_backend.server.backend import Backend
 from svac_backend.settings import Settings
+from tests.jobs.conftest import SmallLabelStudio, serve
 from tests.server.bodies import prediction, propagated
 
 
@@ -87,6 +88,17 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(
         _env_file=None, model=str(weights), data_dir=tmp_path / "data", predict_wait_s=10, max_body_mb=1
     )
+
+
+@pytest.fixture
+def label_studio() -> Iterator[SmallLabelStudio]:
+    yield from serve()
+
+
+@pytest.fixture
+def drafts(label_studio: SmallLabelStudio) -> list[dict[str, Any]]:
+    """The task's drafts in Label Studio."""
+    return label_studio.drafts
 
 
 @pytest.fixture

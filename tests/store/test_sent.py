@@ -62,6 +62,7 @@ def test_what_is_forgotten_and_what_is_not_complete(store: SentStore) -> None:
     (found,) = store.find("38", "7").values()
     assert found.complete
     assert found.regions == [region(0), region(2)]
+    assert found.updated > 0
 
 
 def test_snapshots_are_kept_until_newer_ones_of_the_task_come(store: SentStore) -> None:
