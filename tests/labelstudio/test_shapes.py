@@ -71,9 +71,14 @@ def test_strokes_of_a_draft_are_drawn_onto_the_mask_in_their_order() -> None:
 
 
 def test_a_new_stroke_needs_no_mask_and_a_ring_stays_a_ring() -> None:
-    dot = drawn(0, {"format": "rle", "touches": [touch("add", 50, 50)]}, "p", "brush")
+    dot = drawn(0, {"format": "rle", "touches": [touch("add", 50, 50, 50, 50.1)]}, "p", "brush")
     assert kind_of(dot["value"]) == "brush"
     assert shape_to_mask(dot, *SIZE).sum() == pytest.approx(np.pi * 16, rel=0.1)
+    dot["value"]["touches"] = [
+        touch("add", 50, 50),
+        touch("add", 20, 20, 20, 20),
+    ]  # as Chromium's canvas does
+    assert not shape_to_mask(dot, *SIZE).any()
     around = [25, 25, 75, 25, 75, 75, 25, 75, 25, 25]
     ring = drawn(0, {"format": "rle", "rle": [], "touches": [touch("add", *around)]}, "p", "brush")
     mask = shape_to_mask(ring, *SIZE)
@@ -85,9 +90,9 @@ def test_a_stroke_is_a_change_although_the_bytes_are_the_same() -> None:
     one, other = brushed(0, ONE), brushed(0, ONE)
     other["value"]["touches"] = []
     assert same_shape(one, other, *SIZE)
-    other["value"]["touches"] = [touch("eraser", 20, 20)]
+    other["value"]["touches"] = [touch("eraser", 20, 20, 21, 20)]
     assert not same_shape(one, other, *SIZE)
-    other["value"]["touches"] = [touch("eraser", 90, 90)]  # nothing was there
+    other["value"]["touches"] = [touch("eraser", 90, 90, 91, 90)]  # nothing was there
     assert same_shape(one, other, *SIZE)
 
 
@@ -187,7 +192,7 @@ def test_what_encloses_an_area(value: dict[str, Any], kind: str | None) -> None:
         drawn(0, {"imageDataURL": "data:image/png;base64,!!"}, "p", "bitmask"),
         drawn(0, {"imageDataURL": "data:image/png;base64,AAAA"}, "p", "bitmask"),
         drawn(0, {"touches": [{"relativePoints": [1, 2, 3], "relativeStrokeWidth": 1}]}, "p", "brush"),
-        drawn(0, {"touches": [{"relativePoints": [1, 2]}]}, "p", "brush"),
+        drawn(0, {"touches": [{"relativePoints": [1, 2, 3, 4]}]}, "p", "brush"),
         drawn(0, {"touches": ["x"]}, "p", "brush"),
         drawn(0, {"imageDataURL": None}, "p", "bitmask"),
         {**drawn(0, TRIANGLE, "p", "polygon"), "image_rotation": 90},
