@@ -137,10 +137,10 @@ def test_training_runs_through_all_stages_and_continues(
     )
     assert isinstance(small.language, LanguageConfig)
     monkeypatch.setattr(recipe, "CONFIG", small)
-    recipe.train(tmp_path, steps=recipe.Steps(2, 1, 1, 1), device="cpu")
+    recipe.train(tmp_path, steps=recipe.Steps(2, 1, 1, 1, 1, 1), device="cpu")
     lines = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["masks", "looking", "language", "joint"]
+    assert [line["stage"] for line in lines] == ["masks", "looking", "language", "joint", "points", "memory"]
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
-    recipe.train(tmp_path, steps=recipe.Steps(2, 1, 1, 1), device="cpu")
+    recipe.train(tmp_path, steps=recipe.Steps(2, 1, 1, 1, 1, 1), device="cpu")
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
-    assert len((tmp_path / "curves.jsonl").read_text().splitlines()) == 4
+    assert len((tmp_path / "curves.jsonl").read_text().splitlines()) == 6

@@ -18,6 +18,7 @@ from svac_backend.training.embedded.language_stage import (
     train_looking,
 )
 from svac_backend.training.embedded.mask_stage import train_masks
+from svac_backend.training.embedded.memory_stage import train_memory, train_points
 from svac_backend.training.embedded.oracle import Oracle
 from svac_backend.training.embedded.schedule import Schedule
 from svac_backend.training.embedded.sentences import train_tokenizer
@@ -68,16 +69,23 @@ class Steps:
     looking: int = 400
     language: int = 900
     joint: int = 600
+    points: int = 700
+    memory: int = 1200
 
     def scaled(self, factor: float) -> Steps:
         """Return the same stages, shorter or longer."""
-        return Steps(
-            *(max(1, round(n * factor)) for n in (self.masks, self.looking, self.language, self.joint))
-        )
+        return Steps(**{name: max(1, round(count * factor)) for name, count in vars(self).items()})
 
 
-def train(folder: Path, *, steps: Steps, device: str, seed: int = 0) -> Svac:
+def train(folder: Path, *, steps: Steps, device: str, seed: int = 0, onto: str | Path | None = None) -> Svac:
     """Train all stages; each stage's weights are kept in `folder`, and a stage that is there is not run again.
+
+    Args:
+        folder: of checkpoints, curves and the model.
+        steps: of each stage.
+        device: torch's name of it.
+        seed: seeds data and weights.
+        onto: a model of this architecture to start from; only the stages that its language path does not notice run.
 
     Returns:
         The model; it is also saved in `folder / "model"`.
@@ -86,16 +94,19 @@ def train(folder: Path, *, steps: Steps, device: str, seed: int = 0) -> Svac:
     torch.manual_seed(seed)
     cv2.setNumThreads(1)
     tokenizer = folder / "tokenizer.json"
-    if not tokenizer.is_file():
+    if onto is None and not tokenizer.is_file():
         train_tokenizer(CONFIG.method.question, vocabulary=VOCABULARY).save(str(tokenizer))
-    model = Svac(CONFIG, tokenizer).to(device)
+    if onto is None:
+        model = Svac(CONFIG, tokenizer).to(device)
+    else:
+        model = Svac.from_pretrained(onto, device=device, dtype="float32")
     oracle, heads = Oracle(CONFIG.sam.d_model).to(device), LookingHeads(CONFIG).to(device)
     parts = torch.nn.ModuleDict({"model": model, "oracle": oracle, "heads": heads})
 
     def schedule(name: str, count: int, lr: float, number: int) -> Schedule:
         return Schedule(name=name, steps=count, lr=lr, seed=seed * 10 + number, log=folder / "curves.jsonl")
 
-    stages = {
+    from_nothing = {
         "masks": lambda: train_masks(model.sam, oracle, SCENES, schedule("masks", steps.masks, 1e-3, 1)),
         "looking": lambda: train_looking(model, heads, SCENES, schedule("looking", steps.looking, 1e-3, 2)),
         "language": lambda: train_language(
@@ -103,6 +114,11 @@ def train(folder: Path, *, steps: Steps, device: str, seed: int = 0) -> Svac:
         ),
         "joint": lambda: train_joint(model, oracle, heads, SCENES, schedule("joint", steps.joint, 3e-4, 4)),
     }
+    beside = {
+        "points": lambda: train_points(model.sam, SCENES, schedule("points", steps.points, 2e-2, 5)),
+        "memory": lambda: train_memory(model.sam, SCENES, schedule("memory", steps.memory, 1e-3, 6)),
+    }
+    stages = beside if onto is not None else from_nothing | beside
     for name, run in stages.items():
         kept = folder / f"{name}.pt"
         if kept.is_file():
