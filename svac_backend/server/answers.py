@@ -70,6 +70,7 @@ def change(
     window: Window | None = None,
     frames: range | None = None,
     complete: bool = True,
+    rendered: Sequence[Region] | None = None,
 ) -> Change:
     """Return what has to be sent so that the editor shows some objects as they were predicted.
 
@@ -87,6 +88,7 @@ def change(
         window: which frames the task shows; None for all.
         frames: the video's frames that were predicted; None for all.
         complete: whether the prediction has all frames.
+        rendered: its regions, where they were made already: polygons take a while.
 
     Raises:
         SvacError: the config can't show it.
@@ -119,17 +121,19 @@ def change(
     control = _control_of(old, config, {t.label for t in tracks}) or choose_control(
         config, tracks, window, sent
     )
-    results = tracks_to_results(
-        tracks,
-        control,
-        width=prediction.width,
-        height=prediction.height,
-        tolerance_px=settings.polygon_tolerance_px,
-        iou_floor=settings.polygon_iou_floor,
-        min_area_px=settings.min_area_px,
-        window=window,
-        frames=sent,
-    )
+    results = None if rendered is None or sent is not None else _of(rendered, ready, control)
+    if results is None:
+        results = tracks_to_results(
+            tracks,
+            control,
+            width=prediction.width,
+            height=prediction.height,
+            tolerance_px=settings.polygon_tolerance_px,
+            iou_floor=settings.polygon_iou_floor,
+            min_area_px=settings.min_area_px,
+            window=window,
+            frames=sent,
+        )
     for object_id, regions in by_object(results).items():
         made[object_id] = of_generation(regions, next_generation(ever.get(object_id, ())))
     for object_id, regions in mine.items():
@@ -144,6 +148,16 @@ def change(
     return Change(
         {object_id: made.get(object_id, []) for object_id in objects}, removed, frozenset(forgotten)
     )
+
+
+def _of(
+    rendered: Sequence[Region], frames: Mapping[str, set[int]], control: MaskControl
+) -> list[Region] | None:
+    """Return the regions of some objects on some frames; None when they were made for another control."""
+    masks = [(region, name) for region in rendered if (name := region_name(region)) is not None]
+    if any(region.get("from_name") not in (control.name, control.labels_name) for region, _ in masks):
+        return None
+    return [region for region, name in masks if name.frame in frames.get(name.object_id, ())]
 
 
 def as_answer(regions: Sequence[Mapping[str, object]], score: float, model_version: str) -> Answer:

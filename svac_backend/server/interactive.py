@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -14,7 +15,7 @@ from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import BATCH, INTERACTIVE, JobState
 from svac_backend.jobs.label_studio import LabelStudioAccess, task_number
 from svac_backend.jobs.payloads import PRELABEL, PROPAGATE, PrelabelPayload, PropagatePayload, TaskPayload
-from svac_backend.jobs.rendering import check_frames
+from svac_backend.jobs.rendering import check_frames, config_key
 from svac_backend.labelstudio.drafts import list_drafts
 from svac_backend.labelstudio.editing import BOXES, POINTS, Request, draft_with, read_request
 from svac_backend.labelstudio.sending import Region
@@ -177,7 +178,9 @@ class Interactive:
 
     def _change(self, desk: Desk, plan: Plan, prediction: Prediction, complete: bool) -> Change:
         check_frames(desk.base.task_data, desk.base.label_config, prediction.frame_count)
-        frames = getattr(plan.payload, "frames", None)
+        frames = plan.payload.frames if isinstance(plan.payload, PropagatePayload) else None
+        shown_as = config_key(desk.base.label_config, self.backend.settings, desk.window)
+        rendered = self.backend.predictions.rendering(prediction.key, shown_as) if complete else None
         return change(
             prediction,
             desk.config,
@@ -189,6 +192,7 @@ class Interactive:
             window=desk.window,
             frames=None if frames is None else range(*frames),
             complete=complete,
+            rendered=None if rendered is None else json.loads(rendered),
         )
 
 

@@ -15,7 +15,7 @@ from svac_backend.jobs.handlers.making import SEGMENTED, PredictionMaker
 from svac_backend.jobs.handlers.merging import push_merged, snapshot_of
 from svac_backend.jobs.label_studio import task_number
 from svac_backend.jobs.payloads import PropagatePayload
-from svac_backend.jobs.rendering import cached_config
+from svac_backend.jobs.rendering import cached_config, rendered
 from svac_backend.labelstudio.editing import frame_size
 from svac_backend.labelstudio.sending import Region
 from svac_backend.labelstudio.windows import window_of
@@ -74,6 +74,9 @@ class PropagateHandler:
 
         key = payload.cache_key(version)
         prediction, cached = self.maker.make(context, payload, key, version, work)
+        # The web process only has to pass them on.
+        context.progress(SEGMENTED, "Making regions")
+        rendered(self.maker.predictions, key, payload.label_config, self.maker.settings, payload.task_data)
         result: dict[str, Any] = {
             "prediction": key,
             "model_version": version,
