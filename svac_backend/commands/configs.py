@@ -68,12 +68,12 @@ def read_config(path: Path) -> str:
     except OSError as error:
         raise SvacError(
             f"The labelling config {path} cannot be read: {error.strerror}.",
-            f"Give the path of an XML file, or one of {', '.join(file.name for file in _shipped())}.",
+            f"Give the path of an XML file, or one of labelstudio_config: {', '.join(file.name for file in _shipped())}.",
         ) from error
     except UnicodeDecodeError as error:
         raise SvacError(
             f"The labelling config {path} is not text in UTF-8.",
-            f"Give the path of an XML file, or one of {', '.join(file.name for file in _shipped())}.",
+            f"Give the path of an XML file, or one of labelstudio_config: {', '.join(file.name for file in _shipped())}.",
         ) from error
 
 
