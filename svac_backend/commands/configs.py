@@ -68,13 +68,18 @@ def read_config(path: Path) -> str:
     except OSError as error:
         raise SvacError(
             f"The labelling config {path} cannot be read: {error.strerror}.",
-            f"Give the path of an XML file, or one of labelstudio_config: {', '.join(file.name for file in _shipped())}.",
+            _which_file(),
         ) from error
     except UnicodeDecodeError as error:
         raise SvacError(
             f"The labelling config {path} is not text in UTF-8.",
-            f"Give the path of an XML file, or one of labelstudio_config: {', '.join(file.name for file in _shipped())}.",
+            _which_file(),
         ) from error
+
+
+def _which_file() -> str:
+    names = ", ".join(file.name for file in _shipped())
+    return f"Give the path of an XML file, or one of labelstudio_config: {names}."
 
 
 def _shipped() -> list[Path]:
