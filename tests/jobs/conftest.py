@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 import av
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from svac_backend.masks.prompts import FramePrompt
+from svac_backend.masks.rle import from_coco
 from svac_backend.masks.tracks import FrameMasks
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
@@ -63,6 +66,22 @@ class SquareModel:
                     for n, mask in enumerate(masks):
                         mask[8:20, 8 + 16 * n : 20 + 16 * n] = True
                 yield FrameMasks(i, masks, np.full(len(expressions), 0.75 if i % 2 else 0.0, np.float32))
+
+    def propagate(
+        self,
+        video: VideoSource,
+        prompts: Sequence[Mapping[int, FramePrompt]],
+        *,
+        frames: range | None = None,
+        window: int = 16,
+        progress: Callable[[float, str], None] | None = None,
+    ) -> Iterator[tuple[int, int, NDArray[np.bool_], float]]:
+        """What was shown on the first frame of each object is on all of them; the rest as it was shown."""
+        for number, shown in enumerate(prompts):
+            masks = [from_coco(shown[i].mask) for i in sorted(shown) if shown[i].mask is not None]  # type: ignore[arg-type]
+            for i in frames or range(len(video)):
+                self.on_frame(i)
+                yield number, i, masks[0], 0.875
 
 
 class SmallLabelStudio(ThreadingHTTPServer):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from pydantic import SecretStr
 from werkzeug.serving import make_server
@@ -21,6 +22,7 @@ from svac_backend.labelstudio.client import LabelStudioClient
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.local import LabelStudioServer
 from svac_backend.labelstudio.results import validate_results
+from svac_backend.masks.rle import encode_brush
 from svac_backend.server.app import create_app
 from svac_backend.server.backend import Backend
 from svac_backend.settings import Settings
@@ -57,6 +59,12 @@ class Connected:
             time.sleep(0.1)
         return found
 
+    def painted(self, region: dict[str, Any]) -> dict[str, Any]:
+        """Return a region as a person would have painted it, on half the frame."""
+        mask = np.zeros((48, 64), np.bool_)
+        mask[:, 30:] = True
+        return {**region, "value": {**region["value"], "rle": encode_brush(mask)}}
+
     def idle(self) -> bool:
         """Whether no job waits or runs."""
         return not self.backend.engine.find(states=(JobState.QUEUED, JobState.RUNNING))
@@ -76,6 +84,7 @@ def connected(label_studio: LabelStudioServer, settings: Settings, tmp_path: Pat
             "basic_auth_user": BASIC[0],
             "basic_auth_password": SecretStr(BASIC[1]),
             "max_body_mb": 50,
+            "propagate_on_submit": "all",
         }
     )
     app = create_app(ours)
@@ -170,6 +179,63 @@ def test_a_typed_prompt_is_answered_in_the_editor(connected: Connected) -> None:
     assert connected.model.calls == [["the typed square"]]
     assert connected.idle()
     assert connected.client.list_predictions(task) == []
+
+
+def test_a_correction_is_carried_on_from_the_draft(connected: Connected) -> None:
+    """The draft with the last stroke and the request comes while Label Studio waits for our answer."""
+    client = connected.client
+    client.retrieve_predictions(connected.project)
+    connected.until(connected.idle)
+    (prediction,) = client.list_predictions(connected.task)
+    loaded = prediction["result"]
+    edited = connected.painted(loaded[0])
+    trigger = {
+        "id": "rwhTmhnW9C",
+        "from_name": "kp",
+        "to_name": "frames",
+        "type": "keypointlabels",
+        "item_index": 3,
+        "original_width": 64,
+        "original_height": 48,
+        "is_positive": True,
+        "value": {"x": 6.3, "y": 11.2, "width": 0.26, "keypointlabels": ["propagate"]},
+    }
+    answers: list[httpx.Response] = []
+    path = f"/api/ml/{connected.ml_backend}/interactive-annotating"
+    body = {"task": connected.task, "context": {"result": [trigger]}}
+    asking = threading.Thread(target=lambda: answers.append(post(connected, path, body)))
+    asking.start()
+    time.sleep(1.0)
+    draft = {"result": [edited, *loaded[1:], trigger], "lead_time": 1}
+    post(connected, f"/api/tasks/{connected.task}/drafts", draft).raise_for_status()
+    asking.join()
+    result = answers[0].json()["data"]["result"]
+    gone = {region["id"] for region in result if region.get("dynamic")}
+    made = [region for region in result if not region.get("dynamic")]
+    assert gone == {region["id"] for region in loaded[1:]}
+    assert {region["item_index"] for region in made} == set(range(12)) - {loaded[0]["item_index"]}
+    assert all(region["value"]["rle"] == edited["value"]["rle"] for region in made)
+    validate_results(made, parse_config(BRUSH), frame_count=12)
+
+
+def test_a_submitted_correction_makes_a_prediction(connected: Connected) -> None:
+    client, backend = connected.client, connected.backend
+    client.retrieve_predictions(connected.project)
+    connected.until(connected.idle)
+    (prediction,) = client.list_predictions(connected.task)
+    loaded = prediction["result"]
+    edited = connected.painted(loaded[0])
+    annotation = {"result": [edited, *loaded[1:]], "parent_prediction": prediction["id"]}
+    post(connected, f"/api/tasks/{connected.task}/annotations/", annotation).raise_for_status()
+    (job,) = connected.until(lambda: backend.engine.find(kind="propagate"))
+    connected.until(connected.idle)
+    assert backend.engine.get(job.id).error is None
+    newest = max(client.list_predictions(connected.task), key=lambda item: int(item["id"]))
+    assert newest["id"] != prediction["id"]
+    assert len(newest["result"]) == 12
+    assert {str(region["value"]["rle"]) for region in newest["result"]} == {str(edited["value"]["rle"])}
+    (kept,) = client.list_annotations(connected.task)
+    assert kept["result"] == annotation["result"]
 
 
 def test_annotations_and_training_arrive(connected: Connected) -> None:
