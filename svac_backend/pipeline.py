@@ -25,14 +25,18 @@ Ready = Callable[[Sequence[Track]], None]
 
 
 def load_model(settings: Settings) -> Svac:
-    """Load the model that the settings name.
+    """Load the model that the settings name, run as they say.
 
     Raises:
-        SvacError: it is missing, damaged, or the device is not there.
+        SvacError: it or the original SAM-2 is missing or damaged, or the device is not there.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
     model = Svac.from_pretrained(settings.model, device=settings.device, dtype=settings.dtype)
+    if settings.preset or settings.generate:
+        model.run_as(settings.preset, **({"generate": True} if settings.generate else {}))
+    if settings.original_sam is not None:
+        model.use_original_sam(settings.original_sam)
     return model.compile_encoders() if settings.compile else model
 
 

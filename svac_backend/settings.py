@@ -25,6 +25,19 @@ class Settings(BaseSettings):
         None,
         description="Branch, tag or commit of the hub repository; pin a commit so that masks never change.",
     )
+    preset: Literal["svac", "sasasa2va", "sa2va", "sa2va-i"] | None = Field(
+        None,
+        description="Run the weights the way of `svac`, `sasasa2va`, `sa2va` or `sa2va-i`; empty: the model's own way.",
+    )
+    generate: bool = Field(
+        False,
+        description="Let the language model write its answer, as published, instead of forcing the known one; slower.",
+    )
+    original_sam: Path | None = Field(
+        None,
+        description="Weights of the original SAM-2.0 (safetensors, or a Sa2VA-i checkpoint), whose mask decoder "
+        "propagates; for `sa2va-i`.",
+    )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="`auto`: bf16 on GPU."
@@ -118,7 +131,7 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
 
-    @field_validator("label_studio_files_root", mode="before")
+    @field_validator("label_studio_files_root", "preset", "original_sam", mode="before")
     @classmethod
     def _is_named(cls, value: object) -> object:
         """Take an empty variable as none: as a path it would be the current folder."""

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from svac_backend.errors import SvacError
 from svac_backend.masks.prompts import Click, FramePrompt
 from svac_backend.masks.rle import from_coco, to_coco
 from svac_backend.masks.tracks import Track
-from svac_backend.pipeline import propagate
+from svac_backend.pipeline import load_model, propagate
+from svac_backend.settings import Settings
 from svac_backend.svac.model import Svac
 from svac_backend.training.embedded.recipe import CONFIG
 from svac_backend.video.reader import ArrayVideo
@@ -122,3 +124,24 @@ def test_an_object_that_is_not_there_is_an_error(model: Svac, video: ArrayVideo)
     with pytest.raises(SvacError, match="no object 'obj9'") as caught:
         propagate(model, video, [track("obj1", 0)], {"obj9": {0: FramePrompt(mask=NOWHERE)}})
     assert "obj1" in caught.value.hint
+
+
+def test_the_settings_say_how_the_weights_are_run(tmp_path: Path) -> None:
+    """`load_model` runs them another way, and propagates with the original SAM-2's mask decoder."""
+    settings = Settings(
+        _env_file=None, model="svac-tiny", device="cpu", threads=1, preset="sa2va-i", generate=True
+    )
+    model = load_model(settings)
+    assert (model.config.preset, model.config.method.propagation) == ("sa2va-i", "anchor")
+    assert model.config.method.generate
+    assert model._original_sam == []
+
+    path = tmp_path / "original.safetensors"
+    state = {
+        f"sam_mask_decoder.{k}": v.clone() + 1 for k, v in model.sam.sam_mask_decoder.state_dict().items()
+    }
+    save_file(state, str(path))
+    with_sam = load_model(settings.model_copy(update={"original_sam": path}))
+    (sam,) = with_sam._original_sam
+    for name, value in sam.sam_mask_decoder.state_dict().items():
+        assert torch.equal(value, state[f"sam_mask_decoder.{name}"])

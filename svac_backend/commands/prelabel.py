@@ -14,7 +14,7 @@ from svac_backend.commands.sources import open_video
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.settings import Settings
-from svac_backend.svac.weights import model_version
+from svac_backend.svac.weights import version_of
 
 
 def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_file: Path | None) -> None:
@@ -34,7 +34,7 @@ def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_fi
         raise SvacError("There is no prompt.", 'Say what to segment, for example --prompt "the white dog".')
     config = parse_config(read_config(config_file) if config_file else shipped_config(prompt_labels(prompts)))
     wishes = check_prompts(prompts, config, settings)
-    version = model_version(settings.model)
+    version = version_of(settings)
     with open_video(path, settings) as video:
         info = video.info
         prepare(out)

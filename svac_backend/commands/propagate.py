@@ -19,7 +19,7 @@ from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.masks.prompts import Click, FramePrompt
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
-from svac_backend.svac.weights import model_version
+from svac_backend.svac.weights import version_of
 
 Shown = dict[str, dict[int, FramePrompt]]
 
@@ -58,7 +58,7 @@ def run(
             "Nothing is shown of any object.",
             "Give --masks DIR, --point obj1:0:340,200 or --box obj1:0:10,20,90,80.",
         )
-    version = model_version(settings.model)
+    version = version_of(settings)
     with open_video(path, settings) as video:
         info = video.info
         shown = merged(read_masks(masks, info) if masks else {}, clicked)

@@ -20,7 +20,7 @@ from svac_backend.evaluation.benchmark import Benchmark, BenchmarkVideo, Express
 from svac_backend.evaluation.predictions import Manifest, Predictions, Run, VideoWriter
 from svac_backend.settings import Settings
 from svac_backend.svac.hub import locate_or_download
-from svac_backend.svac.weights import model_version
+from svac_backend.svac.weights import version_of
 from svac_backend.video.images import ImageFolderVideo, find_frames
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def manifest_of(benchmark: Benchmark, settings: Settings) -> Manifest:
         SvacError: there is no such model.
     """
     folder = locate_or_download(settings.model)
-    version = model_version(settings.model)
+    version = version_of(settings)
     config = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()[:8]
     preset = version.rsplit("-", 1)[0]
     return Manifest(benchmark.dataset, benchmark.split, settings.model, version, preset, config)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from svac_backend.errors import SvacError
+from svac_backend.settings import Settings
 
 EMBEDDED = {"svac-tiny": Path(__file__).parent.parent / "weights" / "svac-tiny"}
 INDEX = "model.safetensors.index.json"
@@ -121,23 +123,56 @@ def preset_of(folder: Path) -> str:
 
 
 @lru_cache(maxsize=8)
-def model_version(name_or_folder: str) -> str:
-    """Return `<preset>-<first 8 hex digits of the weights' hash>`, e.g. `svac-3fa9c1d2`.
-
-    The hash is SHA-256 over each safetensors file's name and size and its first and last megabyte, so that a
-    checkpoint of 50 GB is named in milliseconds.
+def model_version(
+    name_or_folder: str,
+    preset: str | None = None,
+    generate: bool = False,
+    original_sam: Path | None = None,
+) -> str:
+    """Return `<preset>-<first 8 hex digits of the weights' hash>`, e.g. `svac-3fa9c1d2`; see `version_of` for the rest.
 
     Raises:
         SvacError: the model is not here.
     """
     folder = locate(name_or_folder)
+    parts = [preset or preset_of(folder)]
+    if generate:
+        parts.append("gen")
+    if original_sam is not None:
+        files = weight_files(original_sam) if original_sam.is_dir() else [original_sam]
+        parts.append(f"sam{_fingerprint(files)}")
+    return "-".join([*parts, _fingerprint(weight_files(folder))])
+
+
+def version_of(settings: Settings) -> str:
+    """Return the version of the model that the settings name, run as they say; without an adapter.
+
+    It is `<preset>[-gen][-sam<8 hex digits>]-<8 hex digits>`: with `-gen` the model writes its answers, `-sam` names
+    the original SAM-2 that propagates.
+
+    Raises:
+        SvacError: the model, or the original SAM-2, is not here.
+    """
+    return model_version(settings.model, settings.preset, settings.generate, settings.original_sam)
+
+
+def _fingerprint(files: Sequence[Path]) -> str:
+    """Return 8 hex digits of the SHA-256 over each file's name and size and its first and last megabyte.
+
+    So a checkpoint of 50 GB is named in milliseconds.
+    """
     digest = hashlib.sha256()
     chunk = 1 << 20
-    for path in weight_files(folder):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size}".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(chunk))
-            file.seek(max(0, size - chunk))
-            digest.update(file.read(chunk))
-    return f"{preset_of(folder)}-{digest.hexdigest()[:8]}"
+    for path in files:
+        try:
+            size = path.stat().st_size
+            digest.update(f"{path.name}:{size}".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(chunk))
+                file.seek(max(0, size - chunk))
+                digest.update(file.read(chunk))
+        except OSError as error:
+            raise SvacError(
+                f"{path} can't be read ({error.strerror}).", "Check the path in the settings."
+            ) from error
+    return digest.hexdigest()[:8]

@@ -155,3 +155,37 @@ def test_a_model_that_comes_later_gets_its_version_then(folder: Path) -> None:
         weights.model_version(str(folder))
     (folder / "later.json").rename(folder / "config.json")
     assert weights.model_version(str(folder)).startswith("svac-")
+
+
+def test_the_version_says_how_the_weights_are_run(folder: Path, tmp_path: Path) -> None:
+    own = Settings(_env_file=None, model=str(folder))
+    base = weights.model_version(str(folder))
+    assert weights.version_of(own) == base
+    assert weights.version_of(own.model_copy(update={"preset": "svac"})) == base  # its own way
+
+    sam = tmp_path / "sam.safetensors"
+    sam.write_bytes(b"the original")
+    changed = own.model_copy(update={"preset": "sa2va-i", "generate": True, "original_sam": sam})
+    preset, gen, sam_hash, weights_hash = weights.version_of(changed).rsplit("-", 3)
+    assert (preset, gen, weights_hash) == ("sa2va-i", "gen", base[-8:])
+    assert sam_hash.startswith("sam")
+    assert len(sam_hash) == 11
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"another one")
+    assert weights.version_of(changed.model_copy(update={"original_sam": other})) != weights.version_of(
+        changed
+    )
+
+
+def test_an_original_sam_that_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, model=str(folder), original_sam=tmp_path / "none.safetensors")
+    with pytest.raises(SvacError, match=r"none\.safetensors can't be read"):
+        weights.version_of(settings)
+
+
+def test_empty_variables_leave_the_model_its_own_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docker compose passes a variable that is not set as empty."""
+    for name in ("PRESET", "ORIGINAL_SAM"):
+        monkeypatch.setenv(f"SVAC_{name}", "")
+    settings = Settings(_env_file=None, model=str(folder))
+    assert (settings.preset, settings.original_sam) == (None, None)

@@ -16,7 +16,7 @@ from svac_backend.server.security import Gate
 from svac_backend.settings import Settings
 from svac_backend.store.database import FILE_NAME, Database
 from svac_backend.store.workers import WorkerStore
-from svac_backend.svac.weights import EMBEDDED, locate, model_version, weight_files
+from svac_backend.svac.weights import EMBEDDED, locate, version_of, weight_files
 
 GIB = 1 << 30
 # A minute of video at 1280x720 needs 0.4 GB of frames.
@@ -47,7 +47,7 @@ def check_model(settings: Settings) -> Finding:
     check = "model"
     try:
         folder = locate(settings.model)
-        name = model_version(settings.model)
+        name = version_of(settings)
         size = sum(path.stat().st_size for path in weight_files(folder))
     except SvacError as error:
         return failed(check, error)
@@ -125,7 +125,7 @@ def check_worker(settings: Settings, database: Database) -> Finding:
             "Wait until it is; if it stays so, the worker's log says why.",
         )
     try:
-        wanted = model_version(settings.model)
+        wanted = version_of(settings)
     except SvacError:
         return ok(check, described)
     if any(worker.model_version != wanted for worker in workers):
