@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from svac_backend.jobs.engine import Job, JobState
+from svac_backend.jobs.handlers.propagate import scaled
 from svac_backend.jobs.local import LocalEngine
 from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload
 from svac_backend.jobs.rendering import cached_config
@@ -32,6 +33,7 @@ from svac_backend.store.predictions import PredictionStore
 from svac_backend.store.sent import SentStore
 from svac_backend.svac.model import Svac
 from svac_backend.svac.weights import model_version
+from svac_backend.video.source import VideoInfo
 from tests.jobs.conftest import CONFIG
 
 WIDTH, HEIGHT, FRAMES = 128, 96, 10
@@ -180,11 +182,15 @@ def test_only_the_frames_of_a_window_are_predicted(engine: LocalEngine, database
     assert sorted(found(database, payload).scores) == [3, 4, 5, 6]
 
 
-def test_clicks_on_smaller_frames_than_the_video_are_scaled(engine: LocalEngine, database: Database) -> None:
-    half = FramePrompt(clicks=(Click(middle(4).x / 2, middle(4).y / 2),))
-    payload = correction({4: half}, size=(WIDTH // 2, HEIGHT // 2))
-    do(engine, payload)
-    assert overlap(found(database, payload).masks.get(4), 4) > 0.5
+def test_clicks_on_smaller_frames_than_the_video_are_scaled() -> None:
+    info = VideoInfo(128, 96, FRAMES, 10.0, 1.0, 0, False, "mpeg4")
+    prompt = FramePrompt(clicks=(Click(4.0, 5.0, positive=False),), box=(1.0, 2.0, 3.0, 4.0))
+    assert scaled({"obj1": {4: prompt}}, (64, 32), info) == {
+        "obj1": {
+            4: FramePrompt(clicks=(Click(8.0, 15.0, positive=False),), box=(2.0, 6.0, 6.0, 12.0)),
+        }
+    }
+    assert scaled({"obj1": {4: prompt}}, (128, 96), info) == {"obj1": {4: prompt}}
 
 
 def test_masks_on_smaller_frames_are_refused(engine: LocalEngine) -> None:
