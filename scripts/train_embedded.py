@@ -25,7 +25,7 @@ from svac_backend.svac.model import Svac
 from svac_backend.svac.weights import EMBEDDED
 from svac_backend.training.embedded.card import write_card
 from svac_backend.training.embedded.measure import measure
-from svac_backend.training.embedded.memory_measure import measure_memory
+from svac_backend.training.embedded.memory_measure import measure_hidden, measure_memory
 from svac_backend.training.embedded.recipe import SCENES, Steps, train
 
 
@@ -52,6 +52,7 @@ def main(
     model = Svac.from_pretrained(work / "model", device=device, dtype="float32")
     figures = measure(model, SCENES, seeds=range(scenes))
     travelled = measure_memory(model.sam, SCENES, seeds=range(scenes // 2))
+    travelled |= measure_hidden(model.sam, SCENES, batches=max(1, scenes // 4))
     for kind, row in figures.items():
         print(f"{kind:12} n={row.count:4} J={row.j:5.1f} F={row.f:5.1f} chance={row.chance:5.1f}")
     for name, values in travelled.items():

@@ -108,4 +108,8 @@ Clicks and boxes, J on the frame that they are on:
 
 | what was given | J |
 |---|---|
-{shown}"""
+{shown}
+
+Objects that are covered or leave the picture: {travelled["hidden"][0]:.0f} % of the frames without them stay empty,
+and {travelled["seen"][0]:.0f} % of the frames with them say so. J of objects that came back:
+{travelled["came back"][0]:.0f}; of those that never left: {travelled["never left"][0]:.0f}."""

@@ -16,6 +16,7 @@ from svac_backend.synthetic.scene import FIRST_TRAIN_SEED, SceneConfig, make_sce
 from svac_backend.synthetic.vocabulary import COLORS, sample_rgb
 from svac_backend.training.embedded.mask_stage import TARGET, center, random_pixel
 
+TRAIN_SEEDS = range(FIRST_TRAIN_SEED, FIRST_TRAIN_SEED + 2**31)
 MAX_STRIDE = 6
 CLIP_LENGTHS = (12, 61)
 # Fewer pixels than this are no object: nobody could say what it is.
@@ -45,7 +46,13 @@ class Sequences:
 
 
 def make_sequences(
-    rng: np.random.Generator, config: SceneConfig, *, scenes: int, length: int, given: tuple[int, ...]
+    rng: np.random.Generator,
+    config: SceneConfig,
+    *,
+    scenes: int,
+    length: int,
+    given: tuple[int, ...],
+    seeds: range = TRAIN_SEEDS,
 ) -> Sequences:
     """Make a batch.
 
@@ -53,12 +60,15 @@ def make_sequences(
         scenes: B.
         length: T.
         given: positions of the frames that will be prompted; each object is visible on one of them.
+        seeds: of the scenes to draw from.
     """
-    images, rows, masks = [], [], []
+    images: list[NDArray[np.uint8]] = []
+    rows: list[int] = []
+    masks: list[NDArray[np.bool_]] = []
     while len(images) < scenes:
         clip = replace(config, frames=int(rng.integers(*CLIP_LENGTHS)))
         indices = _indices(rng, clip.frames, length)
-        scene = make_scene(int(FIRST_TRAIN_SEED + rng.integers(2**31)), clip, indices=indices)
+        scene = make_scene(int(rng.integers(seeds.start, seeds.stop)), clip, indices=indices)
         frames, visible = scene.frames, scene.masks
         if rng.random() < 0.4:
             frames, visible = _move_camera(rng, frames, visible)
@@ -93,8 +103,11 @@ def _move_camera(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Look at a part of the picture that moves, so that objects leave, come and grow."""
     count, height, width = frames.shape[:3]
-    zoom = np.linspace(*rng.uniform(1.0, 1.8, 2), count)
-    x, y = (np.linspace(*rng.uniform(0, 1, 2), count) for _ in range(2))
+    way = np.linspace(0, 1, count)
+    zoom, x, y = (
+        start + (stop - start) * way
+        for start, stop in (rng.uniform(1.0, 1.8, 2), rng.uniform(0, 1, 2), rng.uniform(0, 1, 2))
+    )
     seen, shown = np.empty_like(frames), np.empty_like(masks)
     for t in range(count):
         left, top = x[t] * width * (1 - 1 / zoom[t]), y[t] * height * (1 - 1 / zoom[t])

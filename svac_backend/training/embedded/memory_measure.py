@@ -14,9 +14,9 @@ from torch import Tensor
 from svac_backend.masks.metrics import jaccard
 from svac_backend.svac import preprocess
 from svac_backend.svac.grounding import Decoded, decode, encode_frames, without_memory
-from svac_backend.synthetic.scene import SceneConfig, make_scene
+from svac_backend.synthetic.scene import VALIDATION_SEEDS, SceneConfig, make_scene
 from svac_backend.training.embedded.mask_stage import TARGET, center
-from svac_backend.training.embedded.memory_batch import SMALLEST, Sequences, make_boxes
+from svac_backend.training.embedded.memory_batch import SMALLEST, Sequences, make_boxes, make_sequences
 from svac_backend.training.embedded.memory_rollout import Given, masked, rollout
 from svac_backend.training.embedded.memory_stage import others_of
 
@@ -59,6 +59,34 @@ def measure_memory(sam: SAM2Base, scenes: SceneConfig, *, seeds: range) -> Memor
         name: [round(100 * float(v), 1) for v in torch.cat(found).double().mean(0)]
         for name, found in rows.items()
     }
+
+
+def measure_hidden(sam: SAM2Base, scenes: SceneConfig, *, batches: int) -> MemoryFigures:
+    """Measure objects that are covered or leave: 7 frames after one mask, on sequences as in training, of other scenes.
+
+    Returns:
+        Per cent, one number each. `hidden`: frames without the object whose mask is empty. `seen`: frames with the
+        object that say so. `came back`, `never left`: J of frames after and without such an absence.
+    """
+    rows: dict[str, list[float]] = defaultdict(list)
+    sam.eval()
+    for number in range(batches):
+        rng = np.random.default_rng([991, number])
+        batch = make_sequences(rng, scenes, scenes=5, length=8, given=(0,), seeds=VALIDATION_SEEDS)
+        with torch.no_grad():
+            features = encode_frames(sam, batch.pixels)
+            found = rollout(sam, features, batch.frame, {0: Given(masks=batch.masks[:, 0])})
+        left = torch.zeros(len(batch.masks), dtype=torch.bool)
+        for t, out in sorted(found.items()):
+            exists, there = out.existence > 0, batch.present[:, t] > 0
+            gone = ~batch.masks[:, t].flatten(1).any(1)
+            score = _j(out, batch.masks[:, t])
+            rows["hidden"] += (~exists[gone]).float().tolist()
+            rows["seen"] += exists[there].float().tolist()
+            rows["came back"] += score[there & left].tolist()
+            rows["never left"] += score[there & ~left].tolist()
+            left |= gone
+    return {name: [round(100 * float(np.mean(values)), 1)] for name, values in rows.items()}
 
 
 def held_out(seed: int, scenes: SceneConfig, length: int) -> Sequences:
