@@ -11,7 +11,9 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from svac_backend.labelstudio.local import LabelStudioServer
-from tests.browser.editor import Editor
+from svac_backend.synthetic.scene import DEMO_SEEDS, SceneConfig
+from tests.browser.annotating import Annotator
+from tests.browser.backend import FPS, Clip, make_clip, running_backend
 from tests.integration.label_studio import label_studio
 
 __all__ = ["label_studio"]
@@ -45,15 +47,29 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def backend(label_studio: LabelStudioServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a running backend with a worker, one for the whole session."""
+    with running_backend(label_studio, tmp_path_factory.mktemp("backend"), OUTPUT) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def clip(label_studio: LabelStudioServer) -> Clip:
+    """60 frames with three objects of different colours."""
+    config = SceneConfig(480, 270, 60, min_objects=3, max_objects=3, fps=FPS, noise=3.0, blur=0.0)
+    return make_clip(label_studio, "correcting", DEMO_SEEDS.start + 102, config)
+
+
 @pytest.fixture
 def editor(
     browser: Browser,
     label_studio: LabelStudioServer,
-) -> Iterator[Editor]:
+) -> Iterator[Annotator]:
     """An editor that is logged in; the test fails at its end if the page threw or wrote an error."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
     context = browser.new_context(viewport={"width": 1400, "height": 1100})
-    editor = Editor(context.new_page(), label_studio.url, OUTPUT)
+    editor = Annotator(context.new_page(), label_studio.url, OUTPUT)
     editor.log_in(label_studio.username, label_studio.password)
     yield editor
     context.close()

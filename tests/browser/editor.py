@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,8 @@ SUBMIT_MS = 120_000
 # What is already known not to be ours: Label Studio's own pages ask for these in vain.
 HARMLESS_CONSOLE = ("favicon", "Failed to load resource", "net::ERR_", "Download the React DevTools")
 
-IMAGE = "window.Htx.annotationStore.selected.objects.find(o => o.type === 'image')"
+ANNOTATION = "window.Htx.annotationStore.selected"
+IMAGE = f"{ANNOTATION}.objects.find(o => o.type === 'image')"
 SHOWS = f"i => {{ const image = {IMAGE}; return image && image.currentImage === i && image.imageIsLoaded; }}"
 # The picture below the canvases, with what its ancestors clip. They are made anew while a task loads, so all is
 # looked up and measured in one go.
@@ -145,6 +147,48 @@ class Editor:
         clip = {name: stage[name] for name in ("x", "y", "width", "height")}
         shot = Image.open(io.BytesIO(self.page.screenshot(clip=cast(Any, clip)))).convert("RGB")
         return np.asarray(shot.resize((width, height), Image.Resampling.BILINEAR))
+
+    # What an annotator does to regions
+
+    def to_page(self, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        """Return where pixels of the frame lie on the page."""
+        stage, size = self.stage(), self.page.evaluate(f"() => [{IMAGE}.naturalWidth, {IMAGE}.naturalHeight]")
+        scale = stage["width"] / size[0], stage["height"] / size[1]
+        return [(stage["x"] + (x + 0.5) * scale[0], stage["y"] + (y + 0.5) * scale[1]) for x, y in points]
+
+    def press(self, *keys: str) -> None:
+        """Press hotkeys one by one; the editor ignores them while a text field or a switch has the focus."""
+        self.page.evaluate("() => document.activeElement && document.activeElement.blur()")
+        for key in keys:
+            self.page.keyboard.press(key)
+            self.page.wait_for_timeout(150)
+
+    def drag(self, points: Sequence[tuple[float, float]]) -> None:
+        """Press the mouse on the first of these pixels of the frame, move over the others, and let go."""
+        first, *others = self.to_page(points)
+        mouse = self.page.mouse
+        mouse.move(*first)
+        mouse.down()
+        for point in others:
+            mouse.move(*point, steps=4)
+        mouse.up()
+        self.page.wait_for_timeout(100)
+
+    def click_frame(self, x: float, y: float) -> None:
+        """Click on a pixel of the frame."""
+        ((page_x, page_y),) = self.to_page([(x, y)])
+        self.page.mouse.click(page_x, page_y)
+
+    def select(self, x: float, y: float, *, keys: Sequence[str] = ("Escape", "v")) -> str:
+        """Select the region at a pixel of the frame, and return its id."""
+        self.press(*keys)
+        self.click_frame(x, y)
+        self.page.wait_for_function(f"() => {ANNOTATION}.selectedRegions.length === 1", timeout=READY_MS)
+        return cast(str, self.page.evaluate(f"() => {ANNOTATION}.selectedRegions[0].cleanId"))
+
+    def results(self) -> list[dict[str, Any]]:
+        """Return the annotation as it would be submitted now."""
+        return cast(list[dict[str, Any]], self.page.evaluate(f"() => {ANNOTATION}.serializeAnnotation()"))
 
     def submit(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Press Submit.

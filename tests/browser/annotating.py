@@ -1,0 +1,105 @@
+"""An editor whose annotator asks the model: by a sentence, a click, a box, and to carry corrections on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.browser.editor import ANNOTATION, READY_MS, SUBMIT_MS, Editor
+
+ACCEPTED = f"() => !window.Htx.awaitingSuggestions && {ANNOTATION}.suggestions.size === 0"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question to the model.
+
+    Attributes:
+        context: what the editor sent.
+        answer: the regions that came back.
+        answered_s: seconds until then.
+        accepted_s: seconds from then on until the editor shows them.
+    """
+
+    context: list[dict[str, Any]]
+    answer: list[dict[str, Any]]
+    answered_s: float
+    accepted_s: float
+
+
+class Annotator(Editor):
+    """An editor in which Auto-Annotation is used."""
+
+    def auto_annotate(self) -> None:
+        """Turn on Auto-Annotation and Auto-Accept Suggestions; the browser remembers both."""
+        for name, state in (
+            ("Auto-Annotation", "autoAnnotation"),
+            ("Auto-Accept Suggestions", "autoAcceptSuggestions"),
+        ):
+            if not self.page.evaluate(f"() => window.Htx.{state}"):
+                self.page.get_by_text(name, exact=True).first.click()
+                self.page.wait_for_function(f"() => window.Htx.{state}", timeout=READY_MS)
+
+    def ask(self, action: Callable[[], None]) -> Asked:
+        """Do what makes the editor ask the model, and wait until its answer is accepted."""
+        start = time.monotonic()
+        with self.page.expect_response(
+            lambda r: "interactive-annotating" in r.url, timeout=SUBMIT_MS
+        ) as waiting:
+            action()
+        response = waiting.value
+        answered = time.monotonic()
+        assert response.ok, (
+            f"the interactive call was answered with {response.status}: {response.text()[:500]}"
+        )
+        self.page.wait_for_function(ACCEPTED, timeout=SUBMIT_MS)
+        data = response.json().get("data") or {}
+        regions = data.get("result", []) if isinstance(data, dict) else []
+        return Asked(
+            json.loads(response.request.post_data or "{}")["context"]["result"],
+            regions,
+            answered - start,
+            time.monotonic() - answered,
+        )
+
+    def type_prompt(self, text: str) -> Asked:
+        """Type a sentence into the prompt's field."""
+        self.press("Escape")  # an accepted mask takes the label of a selected region
+        field = self.page.locator('[data-testid="textarea-input"]').first
+        field.fill(text)
+        return self.ask(lambda: field.press("Enter"))
+
+    def propagate(self, x: float, y: float) -> Asked:
+        """Ask for propagation by the hotkeys m and p and a click on the frame."""
+        self.press("Escape", "m", "p")
+        return self.ask(lambda: self.click_frame(x, y))
+
+    def point(self, x: float, y: float, *, positive: bool = True) -> Asked:
+        """Click on the object, or with Alt on what it is not."""
+        self.press("Escape", "m")
+        self.choose_label("positive")
+        modifiers: list[Any] = [] if positive else ["Alt"]
+        for key in modifiers:
+            self.page.keyboard.down(key)
+        try:
+            return self.ask(lambda: self.click_frame(x, y))
+        finally:
+            for key in modifiers:
+                self.page.keyboard.up(key)
+
+    def draw_box(self, left: float, top: float, right: float, bottom: float) -> Asked:
+        """Draw a box around an object with the rectangle of the Auto-Detect tools."""
+        self.press("Escape")
+        self.page.locator(".lsf-toolbar__group").last.hover()
+        # The key points come first, then the rectangle, then the rectangle of three points.
+        self.page.locator(".lsf-toolbar__smart > div").nth(1).click()
+        self.choose_label("object_box")
+        return self.ask(lambda: self.drag([(left, top), (right, bottom)]))
+
+    def choose_label(self, name: str) -> None:
+        """Click on a label below the frame."""
+        self.page.locator(f'.lsf-label:has-text("{name}")').first.click()
+        self.page.wait_for_timeout(150)
