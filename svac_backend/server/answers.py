@@ -67,6 +67,7 @@ def change(
     shown: Sequence[Region],
     before: Sequence[Region],
     kept: Prompts,
+    drawn: Sequence[Region] = (),
     window: Window | None = None,
     frames: range | None = None,
     complete: bool = True,
@@ -85,6 +86,7 @@ def change(
         shown: the regions that the editor has; those of these objects go.
         before: all that it was ever sent, so that no id comes twice.
         kept: what persons made, by object and frame.
+        drawn: further regions that go, when the prediction is complete.
         window: which frames the task shows; None for all.
         frames: the video's frames that were predicted; None for all.
         complete: whether the prediction has all frames.
@@ -139,6 +141,7 @@ def change(
     for object_id, regions in mine.items():
         gone = [r for r in regions if (name := region_name(r)) and name.frame in ready.get(object_id, ())]
         removed += removals(gone)
+    removed += removals(drawn if complete else ())
     for object_id in objects:
         regions = ever.get(object_id, [])
         forgotten |= outdated(regions, next_generation(regions))

@@ -20,7 +20,7 @@ from svac_backend.labelstudio.editing import (
     used_ids,
 )
 from svac_backend.labelstudio.pointing import pointed_object, refined
-from svac_backend.labelstudio.regions import results_to_tracks
+from svac_backend.labelstudio.regions import read_drawn, results_to_tracks
 from svac_backend.labelstudio.sending import Region, region_name
 from svac_backend.labelstudio.tasks import text_wishes
 from svac_backend.labelstudio.windows import Window, window_of
@@ -45,6 +45,7 @@ class Plan:
         prompts: what the objects are predicted from, to be remembered with the answer.
         kept: masks that persons made of them, by object and frame: these stay as they are.
         replaces: whether the editor may show regions of these objects already.
+        drawn: regions that a person drew, under ids of the editor's own, and that go, too.
     """
 
     payload: PrelabelPayload | PropagatePayload
@@ -52,6 +53,7 @@ class Plan:
     prompts: dict[str, dict[int, FramePrompt]] = field(default_factory=dict)
     kept: dict[str, dict[int, FramePrompt]] = field(default_factory=dict)
     replaces: bool = False
+    drawn: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ class Desk:
         kept = {frame: prompt for frame, prompt in shown.items() if prompt.mask is not None}
         prompts = {object_id: shown}
         payload = self._correction((name,), prompts, request.size)
-        return Plan(payload, (object_id,), prompts, kept={object_id: kept}, replaces=True)
+        drawn = self._drawn_on(set(pointed), object_id, request.size)
+        return Plan(payload, (object_id,), prompts, kept={object_id: kept}, replaces=True, drawn=drawn)
 
     def _propagate(self) -> Plan | None:
         """Carry what persons corrected to the other frames."""
@@ -228,19 +231,12 @@ class Desk:
 
     def _masks_on(self, frames: set[int], size: tuple[int, int]) -> dict[int, dict[str, Any]]:
         """The masks of all objects on some frames, bool [H, W], by frame and object."""
-        window = self.window
-        here = [
-            region
-            for region in self.shown
-            if isinstance(item := region.get("item_index"), int)
-            and (item if window is None else window.frame(item)) in frames
-        ]
         tracks = results_to_tracks(
-            here,
+            self._on(frames),
             self.config,
             width=size[0],
             height=size[1],
-            window=window,
+            window=self.window,
             tracks=[Track(**vars(one)) for one in self.known],
             certain=self.corrections.masks,
         )
@@ -249,10 +245,37 @@ class Desk:
             for frame in frames
         }
 
+    def _drawn_on(self, frames: set[int], object_id: str, size: tuple[int, int]) -> tuple[Region, ...]:
+        """What a person drew of an object on some frames, that does not say so by its id."""
+        drawn = read_drawn(
+            self._on(frames),
+            self.config,
+            width=size[0],
+            height=size[1],
+            window=self.window,
+            tracks=[Track(**vars(one)) for one in self.known],
+            certain=self.corrections.masks,
+        )
+        mine = [drawing for drawing in drawn.drawings if drawing.object_id == object_id]
+        regions = [dict(region) for drawing in mine for region in drawing.results]
+        return tuple(region for region in regions if region_name(region) is None)
+
+    def _on(self, frames: set[int]) -> list[Region]:
+        """The regions that the editor shows on some frames of the video."""
+        window = self.window
+        return [
+            region
+            for region in self.shown
+            if isinstance(item := region.get("item_index"), int)
+            and (item if window is None else window.frame(item)) in frames
+        ]
+
     def _label(self, chosen: str | None) -> str:
         """The label of a new object: the one that was chosen, else the first that no object has, else the first."""
         labels = self.config.mask_control().labels
         if chosen in labels:
             return str(chosen)
-        used = {one.label for one in self.corrections.objects}
+        values = ((region.get("value"), str(region.get("type"))) for region in self.shown)
+        lists = (value.get(kind) for value, kind in values if isinstance(value, Mapping))
+        used = {label for names in lists if isinstance(names, list) for label in names}
         return next((label for label in labels if label not in used), next(iter(labels)))

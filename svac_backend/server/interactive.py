@@ -187,6 +187,7 @@ class Interactive:
             self.backend.settings,
             objects=plan.objects,
             shown=desk.shown,
+            drawn=plan.drawn,
             before=desk.there,
             kept=plan.kept,
             window=desk.window,

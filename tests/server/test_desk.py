@@ -21,8 +21,8 @@ from svac_backend.server.backend import Backend
 from svac_backend.settings import Settings
 from svac_backend.store.predictions import Prediction
 from tests.jobs.conftest import SmallLabelStudio
-from tests.server.asking import FIRST, PREDICTED, Region, ask, jobs, with_draft
-from tests.server.bodies import SQUARE, click, predict_body, task
+from tests.server.asking import FIRST, PREDICTED, Region, ask, jobs, regions, with_draft
+from tests.server.bodies import SQUARE, click, predict_body, square, task
 from tests.server.conftest import Worker
 
 
@@ -57,6 +57,31 @@ def test_a_click_on_an_object_refines_it_and_remembers_earlier_clicks(
     assert set(latest.prompts["obj2"]) == {0, 1}
     assert [one.positive for one in latest.prompts["obj2"][1].clicks] == [True, False]
     assert len([region for region in found if region.get("dynamic")]) == 2
+
+
+def test_a_click_on_what_a_person_drew_takes_its_place(
+    client: FlaskClient, backend: Backend, worker: Worker, drafts: list[dict[str, Any]]
+) -> None:
+    worker.start()
+    (drawn,) = regions("x", {0: square(22, 1, 30, 8)}, label="cat")
+    drawn["id"] = "iQe_2W1Rpp"
+    before = {"id": 5, "updated_at": "T1", "result": [*FIRST, drawn]}
+    body = predict_body({**PREDICTED, "drafts": [before]}, region=click(80, 15))
+    found = ask(client, with_draft(drafts, body, *FIRST, drawn))
+    assert [(region["id"], region.get("dynamic")) for region in found] == [
+        ("iQe_2W1Rpp", True),
+        ("obj2-f00000", None),
+        ("obj2-f00001", None),
+    ]
+
+
+def test_without_a_free_label_the_first_one_is_taken(client: FlaskClient, worker: Worker) -> None:
+    worker.start()
+    shown = [*FIRST, *regions("obj2", {0: square(22, 1, 30, 8)}, label="cat")]
+    body = {**task(prompt=None), "annotations": [{"id": 1, "result": shown}]}
+    assert ask(client, predict_body(body, region=click(75, 75)))[0]["value"]["brushlabels"] == ["dog"]
+    body = {**task(prompt=None), "annotations": [{"id": 1, "result": FIRST}]}
+    assert ask(client, predict_body(body, region=click(75, 75)))[0]["value"]["brushlabels"] == ["cat"]
 
 
 def test_a_box_is_a_new_object(client: FlaskClient, backend: Backend, worker: Worker) -> None:
