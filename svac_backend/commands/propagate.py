@@ -78,10 +78,11 @@ def run(
         seconds = time.monotonic() - started
         texts = [track.expression for track in tracks]
         write_results(out, video, path.name, version, tracks, texts, config, settings)
+    count = len({i for given in shown.values() for i in given})
     tell(tracks, info.frame_count, "It was found on no frame; show it on one more.")
     console.print(
         f"{info.frame_count} frames of {info.width}x{info.height} in {seconds:.1f} s from "
-        f"{len({i for given in shown.values() for i in given})} corrected frames. "
+        f"{count} corrected frame{'s' if count > 1 else ''}. "
         f"Model {version}. Results in {escape(str(out))}"
     )
 

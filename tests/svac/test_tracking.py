@@ -252,10 +252,11 @@ def test_what_is_remembered_does_not_grow(random_weights: Svac) -> None:
     assert most == random_weights.sam.max_obj_ptrs_in_encoder
 
 
-def test_half_precision_finds_nearly_the_same(random_weights: Svac, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_finds_nearly_the_same(random_weights: Svac, dtype: str, tmp_path: Path) -> None:
     random_weights.save_pretrained(tmp_path)
-    half = Svac.from_pretrained(tmp_path, device="cpu", dtype="bfloat16")
-    prompts = [given(0, 3), {6: click_on(1, 6)}, {4: FramePrompt(box=(20, 10, 60, 50))}]
+    half = Svac.from_pretrained(tmp_path, device="cpu", dtype=dtype)
+    prompts = [given(0, 3), {6: click_on(1, 6), 9: absent()}, {4: FramePrompt(box=(20, 10, 60, 50))}]
     full, reduced = run(random_weights, prompts), run(half, prompts)
     assert full.keys() == reduced.keys()
     assert np.mean([full[key] ^ reduced[key] for key in full]) < 0.05
