@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import SecretStr
 
@@ -15,11 +17,16 @@ from svac_backend.jobs.engine import JobState
 from svac_backend.jobs.handlers import making
 from svac_backend.jobs.local import LocalEngine
 from svac_backend.jobs.payloads import PrelabelPayload
+from svac_backend.jobs.rendering import cached_config
 from svac_backend.jobs.worker import create_worker
-from svac_backend.masks.tracks import ObjectPrompt
+from svac_backend.labelstudio.results import tracks_to_results
+from svac_backend.masks.prompts import FramePrompt
+from svac_backend.masks.rle import to_coco
+from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.parts import PartStore
+from svac_backend.store.sent import SentStore
 from svac_backend.svac.weights import model_version
 from tests.jobs.conftest import CONFIG
 
@@ -159,3 +166,39 @@ def test_a_part_is_gone_when_the_job_fails(
     assert job.state is JobState.FAILED
     assert any(there)
     assert parts.get(key) is None
+
+
+def test_a_late_answer_is_pushed_with_what_the_annotator_had(
+    two_workers: LocalEngine, connected: Settings, database: Database, label_studio: Any
+) -> None:
+    mask = np.zeros((48, 64), np.bool_)
+    mask[2:20, 2:20] = True
+    tracks = [
+        Track("obj2", "cat", "", {3: to_coco(mask)}, {}),
+        Track("obj1", "dog", "the dog", {5: to_coco(mask), 7: to_coco(mask)}, {}),
+    ]
+    control = cached_config(CONFIG).mask_control()
+    had = tracks_to_results(tracks, control, width=64, height=48)
+    snapshot = SentStore(database).keep_snapshot("38", "7", had)
+    corrected = {"obj1": {5: FramePrompt(mask=to_coco(mask))}}
+    wanted = replace(payload("7"), snapshot=snapshot, corrected=corrected)
+    job = two_workers.wait(submit(two_workers, connected, wanted), timeout=60)
+    assert job.state is JobState.DONE, job.error
+    (sent,) = label_studio.predictions
+    by_id = {region["id"]: region for region in sent["result"]}
+    assert sorted(by_id) == sorted(["obj2-f00003", *(f"obj1-f{frame:05d}" for frame in (1, 3, 5, 7, 9, 11))])
+    kept = {region["id"]: region for region in had}
+    assert by_id["obj2-f00003"] == kept["obj2-f00003"]
+    assert by_id["obj1-f00005"] == kept["obj1-f00005"]
+    assert by_id["obj1-f00007"]["value"] != kept["obj1-f00007"]["value"]
+
+
+def test_a_late_answer_whose_snapshot_is_gone_says_so(
+    two_workers: LocalEngine, connected: Settings, label_studio: Any
+) -> None:
+    wanted = replace(payload("7"), snapshot=99)
+    job = two_workers.wait(submit(two_workers, connected, wanted), timeout=60)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert "out of date" in job.error
+    assert label_studio.predictions == []
