@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,12 @@ class EventStore:
                 Event(row.id, row.action, row.project_id, row.received, unpack(row.body))
                 for row in session.scalars(query)
             ]
+
+    def latest(self, actions: Collection[str]) -> int:
+        """Return the id of the last event of some actions, 0 when there is none."""
+        query = select(func.max(EventRow.id)).where(EventRow.action.in_(actions))
+        with self.database.read() as session:
+            return session.scalar(query) or 0
 
     def counts(self) -> dict[str, int]:
         """Return how many events there are of each action."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, text
+from sqlalchemy import JSON, ForeignKey, ForeignKeyConstraint, Index, LargeBinary, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # Raised with every change of the tables; `Database` refuses a file of another version, unless only tables are new.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # The first version whose tables are all as they are now; the tables that came later are added to its files.
 OLDEST_SCHEMA = 1
 
@@ -169,3 +169,118 @@ class PartRow(Base):
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
     prediction: Mapped[bytes] = mapped_column(LargeBinary)
     updated: Mapped[float]
+
+
+class AnnotationRow(Base):
+    """A human-made annotation, as its latest webhook told; see `store.corrections`."""
+
+    __tablename__ = "annotations"
+
+    project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    annotation_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    event: Mapped[int]
+    task_id: Mapped[str] = mapped_column(String(32), default="")
+    state: Mapped[str] = mapped_column(String(16))
+    ground_truth: Mapped[bool] = mapped_column(default=False)
+    hostname: Mapped[str] = mapped_column(Text, default="")
+    video_url: Mapped[str] = mapped_column(Text, default="")
+    video: Mapped[str] = mapped_column(String(64), default="")
+    width: Mapped[int] = mapped_column(default=0)
+    height: Mapped[int] = mapped_column(default=0)
+    who: Mapped[str] = mapped_column(Text, default="")
+    saved: Mapped[float] = mapped_column(default=0.0)
+    model_version: Mapped[str] = mapped_column(String(200), default="")
+
+    __table_args__ = (
+        Index("annotations_video", "video"),
+        Index("annotations_task", "project_id", "task_id"),
+        Index("annotations_event", "event"),
+    )
+
+
+class CorrectionRow(Base):
+    """What a human-made annotation says of one object."""
+
+    __tablename__ = "corrections"
+
+    project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    annotation_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    object_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    expression: Mapped[str] = mapped_column(Text)
+    track: Mapped[bytes] = mapped_column(LargeBinary)
+    frames: Mapped[bytes] = mapped_column(LargeBinary)
+    drawn: Mapped[int]
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["project_id", "annotation_id"],
+            ["annotations.project_id", "annotations.annotation_id"],
+            ondelete="CASCADE",
+        ),
+    )
+
+
+class UncollectedRow(Base):
+    """A webhook that could not be made use of yet, and when it is tried again."""
+
+    __tablename__ = "uncollected"
+
+    event: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    error: Mapped[str] = mapped_column(Text)
+    hint: Mapped[str] = mapped_column(Text)
+    tries: Mapped[int]
+    due: Mapped[float]
+
+
+class CursorRow(Base):
+    """How far something has been read, e.g. the last webhook that was made use of."""
+
+    __tablename__ = "cursors"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    value: Mapped[int]
+
+
+class VersionRow(Base):
+    """An adapter that fine-tuning made; see `store.versions.Version`."""
+
+    __tablename__ = "versions"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    base: Mapped[str] = mapped_column(String(100))
+    parent: Mapped[str] = mapped_column(String(32), default="")
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    figures: Mapped[dict[str, Any]] = mapped_column(JSON)
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    job_id: Mapped[str] = mapped_column(String(32), default="")
+    created: Mapped[float]
+
+
+class PromotionRow(Base):
+    """Which version of a base serves from when on; an empty version is the base itself."""
+
+    __tablename__ = "promotions"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    base: Mapped[str] = mapped_column(String(100))
+    version: Mapped[str] = mapped_column(String(32))
+    back: Mapped[bool]
+    at: Mapped[float]
+
+    __table_args__ = (Index("promotions_base", "base", "id"),)
+
+
+class TrainingRow(Base):
+    """A fine-tuning run: what was known when it began."""
+
+    __tablename__ = "trainings"
+
+    job_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    base: Mapped[str] = mapped_column(String(100))
+    parent: Mapped[str] = mapped_column(String(32), default="")
+    event: Mapped[int]
+    corrections: Mapped[int]
+    created: Mapped[float]

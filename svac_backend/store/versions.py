@@ -1,0 +1,228 @@
+"""Versions of the model: the adapters that fine-tuning made, and which of them serves.
+
+A base is a model as the settings name and run it, `svac-3fa9c1d2`; a version of it is called
+`<base>-<adapter id>`. Which one serves follows from the promotions, in order: promoting puts a version on top, rolling
+back takes it off again. What is damaged or deleted is passed over, so that the last good one serves.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from svac_backend.errors import SvacError
+from svac_backend.store.database import Database
+from svac_backend.store.tables import PromotionRow, VersionRow
+
+# In place of an adapter's id: the model as it came.
+BASE = "base"
+
+
+class VersionState(str, Enum):
+    """What was decided about a version: `candidate` is not decided yet, `kept` was not good enough."""
+
+    CANDIDATE = "candidate"
+    PROMOTED = "promoted"
+    KEPT = "kept"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True)
+class Version:
+    """An adapter.
+
+    Attributes:
+        id: the first 8 hex digits of its hash.
+        base: version of the model that it belongs to.
+        parent: id of the adapter that it was trained on from; empty: the base.
+        sha256: of its weights' file, which has `size` bytes.
+        state: see `VersionState`; `promoted` also after it was rolled back.
+        reason: why it was promoted, kept, or is damaged.
+        figures: what was measured; data: what it was trained on; both JSON-able.
+        job_id: of the run.
+        created: seconds since the epoch.
+    """
+
+    id: str
+    base: str
+    sha256: str
+    size: int
+    parent: str = ""
+    state: VersionState = VersionState.CANDIDATE
+    reason: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    job_id: str = ""
+    created: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The model version that Label Studio sees."""
+        return f"{self.base}-{self.id}"
+
+
+class VersionStore:
+    """Versions in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def register(self, version: Version) -> Version:
+        """Store a version; one that is there already stays as it is. Returns what is stored."""
+        with self.database.write() as session:
+            row = session.get(VersionRow, version.id)
+            if row is None:
+                values = {**vars(version), "state": version.state.value}
+                row = VersionRow(**{**values, "created": version.created or time.time()})
+                session.add(row)
+                session.flush()
+            return _version(row)
+
+    def get(self, version_id: str) -> Version | None:
+        """Return a version, or None."""
+        with self.database.read() as session:
+            row = session.get(VersionRow, version_id)
+            return None if row is None else _version(row)
+
+    def find(self, name: str) -> Version:
+        """Return the version of an id, the beginning of one, or a whole model version.
+
+        Raises:
+            SvacError: there is none, or more than one.
+        """
+        found = [one for one in self.all() if one.id.startswith(name) or one.name == name] if name else []
+        exact = [one for one in found if name in (one.id, one.name)]
+        if len(exact or found) != 1:
+            many = "There are several versions" if found else "There is no version"
+            raise SvacError(f"{many} {name[:60]!r}.", "See `svac-backend versions list`.")
+        return (exact or found)[0]
+
+    def all(self, base: str = "") -> list[Version]:
+        """Return the versions, the newest first; those of one base where it is named."""
+        query = select(VersionRow).order_by(VersionRow.created.desc(), VersionRow.id)
+        if base:
+            query = query.where(VersionRow.base == base)
+        with self.database.read() as session:
+            return [_version(row) for row in session.scalars(query)]
+
+    def decide(self, version_id: str, state: VersionState, reason: str) -> None:
+        """Say what became of a version."""
+        with self.database.write() as session:
+            row = _row(session, version_id)
+            row.state, row.reason = state.value, reason
+
+    def promote(self, version_id: str, reason: str = "") -> Version:
+        """Have a version serve from now on.
+
+        Raises:
+            SvacError: there is none of that id, or it is damaged.
+        """
+        with self.database.write() as session:
+            row = _row(session, version_id)
+            if row.state == VersionState.DAMAGED.value:
+                raise SvacError(
+                    f"Version {version_id} is damaged: {row.reason}", "Promote another one, or train again."
+                )
+            row.state, row.reason = VersionState.PROMOTED.value, reason or row.reason
+            if _stack(session, row.base)[-1:] != [version_id]:
+                session.add(PromotionRow(base=row.base, version=version_id, back=False, at=time.time()))
+            return _version(row)
+
+    def roll_back(self, base: str, to: str | None = None) -> Version | None:
+        """Have the version serve that served before; returns it, None for the base itself.
+
+        Args:
+            base: of which model.
+            to: the id of a version that served before, or `BASE`; the one before if None.
+
+        Raises:
+            SvacError: none served before, or not that one.
+        """
+        with self.database.write() as session:
+            stack = _good(session, base)
+            if not stack:
+                raise SvacError("The model serves as it came, so there is nothing to roll back.", "Leave it.")
+            target = (stack[-2] if len(stack) > 1 else "") if to is None else ("" if to == BASE else to)
+            if target and target not in stack[:-1]:
+                raise SvacError(
+                    f"Version {target} did not serve before the present one.",
+                    "See `svac-backend versions list`; `promote` takes any version.",
+                )
+            session.add(PromotionRow(base=base, version=target, back=True, at=time.time()))
+            return _version(_row(session, target)) if target else None
+
+    def serving(self, base: str) -> Version | None:
+        """Return the version of a base that serves, None for the base itself."""
+        with self.database.read() as session:
+            stack = _good(session, base)
+            return _version(_row(session, stack[-1])) if stack else None
+
+    def passed_over(self, base: str) -> list[Version]:
+        """Return the damaged versions that would serve, the one that was promoted last first."""
+        with self.database.read() as session:
+            good = set(_good(session, base)[-1:])
+            found = []
+            for version_id in reversed(_stack(session, base)):
+                if version_id in good:
+                    break
+                row = session.get(VersionRow, version_id)
+                if row is not None:
+                    found.append(_version(row))
+            return found
+
+    def delete(self, version_id: str) -> None:
+        """Forget a version.
+
+        Raises:
+            SvacError: there is none of that id, or it serves.
+        """
+        with self.database.write() as session:
+            row = _row(session, version_id)
+            if _good(session, row.base)[-1:] == [version_id]:
+                raise SvacError(
+                    f"Version {version_id} serves.", "Roll back or promote another one before you delete it."
+                )
+            session.execute(delete(VersionRow).where(VersionRow.id == version_id))
+
+
+def _row(session: Session, version_id: str) -> VersionRow:
+    row = session.get(VersionRow, version_id)
+    if row is None:
+        raise SvacError(f"There is no version {version_id[:60]!r}.", "See `svac-backend versions list`.")
+    return row
+
+
+def _stack(session: Session, base: str) -> list[str]:
+    """The versions that serve or served, and were not rolled back; the present one last."""
+    stack: list[str] = []
+    for row in session.scalars(
+        select(PromotionRow).where(PromotionRow.base == base).order_by(PromotionRow.id)
+    ):
+        if not row.back:
+            stack.append(row.version)
+        else:
+            stack = stack[: _last(stack, row.version) + 1]
+    return stack
+
+
+def _last(stack: list[str], version: str) -> int:
+    return max((place for place, one in enumerate(stack) if one == version), default=-1)
+
+
+def _good(session: Session, base: str) -> list[str]:
+    """Those of `_stack` that can serve."""
+    query = select(VersionRow.id).where(
+        VersionRow.base == base, VersionRow.state != VersionState.DAMAGED.value
+    )
+    good = set(session.scalars(query))
+    return [version for version in _stack(session, base) if version in good]
+
+
+def _version(row: VersionRow) -> Version:
+    values = {name: getattr(row, name) for name in Version.__dataclass_fields__}
+    return Version(**{**values, "state": VersionState(row.state)})
