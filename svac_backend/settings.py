@@ -129,6 +129,23 @@ class Settings(BaseSettings):
     )
     frame_quality: int = Field(90, ge=1, le=100, description="JPEG quality of the editor's frames.")
 
+    # Learning from corrections
+    finetune_min_videos: int = Field(
+        8, ge=2, description="Corrected videos without which no fine-tuning starts."
+    )
+    finetune_min_gain: float = Field(
+        1.0, description="J&F points that a new version must gain on held-out corrections to be promoted."
+    )
+    finetune_max_loss: float = Field(
+        2.0, ge=0, description="J&F points that a new version may lose on the regression set."
+    )
+    finetune_steps: int = Field(
+        0, ge=0, description="Steps of a fine-tuning; 0: by the number of corrections."
+    )
+    finetune_max_minutes: float = Field(
+        0.0, ge=0, description="Training ends after so many minutes; 0: no limit."
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
 
     @field_validator("label_studio_files_root", "preset", "original_sam", mode="before")
