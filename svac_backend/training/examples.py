@@ -1,0 +1,189 @@
+"""What there is to learn from: a video, an expression, and masks on the frames that a person answered for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from svac_backend.errors import SvacError
+from svac_backend.evaluation.benchmark import open_benchmark
+from svac_backend.evaluation.truth import open_truth
+from svac_backend.masks.rle import to_coco
+from svac_backend.masks.tracks import CocoRle, Track
+from svac_backend.synthetic.scene import Scene, SceneConfig, make_scene
+from svac_backend.training.embedded.sentences import sentences_of
+from svac_backend.training.videos import FileVideo, MadeVideo, PictureFolder, VideoRef
+
+
+@dataclass(frozen=True)
+class Example:
+    """One object of one video, and the sentence that means it.
+
+    Attributes:
+        video: its frames.
+        expression: the sentence.
+        masks: 0-based frame -> mask. A frame of `drawn` or `accepted` without one shows no such object.
+        drawn: frames on which a person drew or changed the mask.
+        accepted: frames that a person left as they were predicted, and submitted.
+    """
+
+    video: VideoRef
+    expression: str
+    masks: Mapping[int, CocoRle]
+    drawn: frozenset[int]
+    accepted: frozenset[int] = frozenset()
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """The frames whose truth is known, ascending."""
+        return tuple(sorted(self.drawn | self.accepted))
+
+
+class CorrectionLike(Protocol):
+    """What is needed of `collect.Correction`."""
+
+    @property
+    def track(self) -> Track:
+        """The object's masks."""
+
+    @property
+    def expression(self) -> str:
+        """What it is called."""
+
+    @property
+    def drawn(self) -> frozenset[int]:
+        """Frames that a person drew."""
+
+    @property
+    def accepted(self) -> frozenset[int]:
+        """Frames that a person left."""
+
+    @property
+    def video_path(self) -> Path | str | None:
+        """The file, where it lies here."""
+
+    @property
+    def video_url(self) -> str | None:
+        """Its address, where it does not."""
+
+
+C = TypeVar("C", bound=CorrectionLike)
+
+
+def from_corrections(corrections: Iterable[C], find: Callable[[C], Path]) -> list[Example]:
+    """Return what can be learned from; corrections without an expression or a frame are left out.
+
+    Args:
+        corrections: what persons submitted.
+        find: returns the file of a correction's video.
+    """
+    found = []
+    for one in corrections:
+        frames = frozenset(one.drawn) | frozenset(one.accepted)
+        if not one.expression.strip() or not frames:
+            continue
+        path = Path(find(one))
+        video = FileVideo(path, one.video_url or str(one.video_path or path))
+        masks = {i: mask for i, mask in one.track.masks.items() if i in frames}
+        drawn = frozenset(one.drawn)
+        found.append(Example(video, one.expression, masks, drawn, frozenset(one.accepted) - drawn))
+    return found
+
+
+def from_mevis(root: Path, split: str) -> list[Example]:
+    """Return the examples of a folder in the layout of MeViS; every frame counts as drawn.
+
+    Raises:
+        SvacError: no such folder or split, or masks that do not belong to it.
+    """
+    benchmark = open_benchmark("mevis", root, split)
+    truth = open_truth(benchmark)
+    if truth is None:
+        raise SvacError(
+            f"The split {split!r} in {root} has no masks to learn from.",
+            "Give a split that has mask_dict.json, such as train or valid_u.",
+        )
+    found = []
+    for video in benchmark.videos:
+        for expression in video.expressions:
+            target = truth.target(video, expression)
+            masks = {}
+            for i in range(len(video.frames)):
+                mask = target.mask(i)
+                if mask is not None and mask.any():
+                    masks[i] = to_coco(mask)
+            frames = frozenset(range(len(video.frames)))
+            found.append(Example(PictureFolder(video.folder, video.frames), expression.text, masks, frames))
+    return found
+
+
+def from_scene(
+    key: str, make: Callable[[], Scene], scene: Scene, said: Sequence[tuple[str, int]]
+) -> list[Example]:
+    """Return examples of a generated scene.
+
+    Args:
+        key: names the scene.
+        make: makes it again.
+        scene: the scene.
+        said: expressions and the number of the object that each means; -1: it is not there.
+    """
+    video, frames = MadeVideo(key, make), frozenset(range(len(scene.frames)))
+    found = []
+    for text, target in said:
+        masks = {}
+        if target >= 0:
+            masks = {i: to_coco(mask) for i, mask in enumerate(scene.masks[target]) if mask.any()}
+        found.append(Example(video, text, masks, frames))
+    return found
+
+
+def generated(seeds: Iterable[int], config: SceneConfig, *, each: int = 4) -> list[Example]:
+    """Return sentences about generated scenes, as the embedded model was trained on; some mean nothing that is there.
+
+    Args:
+        seeds: a scene each.
+        config: what they look like.
+        each: sentences about each.
+    """
+    look = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
+    found = []
+    for seed in seeds:
+        scene = make_scene(seed, config)
+        sentences = sentences_of(scene, each, np.random.default_rng(seed))
+        said = [(sentence.text, sentence.target) for sentence in sentences]
+        found += from_scene(f"scene-{look}-{seed}", lambda s=seed: make_scene(s, config), scene, said)  # type: ignore[misc]
+    return found
+
+
+def split_by_video(
+    examples: Sequence[Example], *, share: float = 0.2, least: int = 2
+) -> tuple[list[Example], list[Example]]:
+    """Part the examples by video into those to learn from and those to be held out.
+
+    A video's side follows from its key alone, so that it stays when others come; where too few would be held out, the
+    next ones in the order of their hashes join them.
+
+    Args:
+        examples: all.
+        share: of the videos that is held out, in the long run.
+        least: held out at least, as long as as many are left.
+
+    Returns:
+        To learn from, held out.
+    """
+    place = {e.video.key: hash_of(e.video.key) for e in examples}
+    order = sorted(place, key=place.__getitem__)
+    count = sum(place[key] < share for key in order)
+    held = set(order[: max(count, min(least, len(order) // 2))])
+    return [e for e in examples if e.video.key not in held], [e for e in examples if e.video.key in held]
+
+
+def hash_of(key: str) -> float:
+    """Return a number 0..1 that follows from the text alone."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64

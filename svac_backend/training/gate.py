@@ -1,0 +1,125 @@
+"""The gate: whether a new version may take the place of the old one, and why not. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from svac_backend.settings import Settings
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """What is asked of a new version.
+
+    Attributes:
+        min_gain: J&F points that it must gain on the held-out corrections.
+        max_loss: J&F points that it may lose on the regression set.
+        min_above_chance: points by which its masks must fit their own videos better than other videos.
+        min_videos: corrected videos without which no training starts.
+        min_held_out: of these, videos that are held out at least.
+        held_out_share: share of the videos that is held out.
+    """
+
+    min_gain: float = 1.0
+    max_loss: float = 2.0
+    min_above_chance: float = 8.0
+    min_videos: int = 8
+    min_held_out: int = 2
+    held_out_share: float = 0.2
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> GateOptions:
+        """Return what the settings ask."""
+        return cls(
+            min_gain=settings.finetune_min_gain,
+            max_loss=settings.finetune_max_loss,
+            min_videos=settings.finetune_min_videos,
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """J&F of one version, 0..100.
+
+    Attributes:
+        held_out: on the corrections that it was not trained on.
+        regression: on the regression set; None where there is none.
+        chance: mean IoU, 0..100, of its masks with the corrections of *other* held-out videos; None for one video.
+        own: the same with those of their own videos.
+    """
+
+    held_out: float
+    regression: float | None = None
+    chance: float | None = None
+    own: float | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a new version.
+
+    Attributes:
+        promote: whether it takes the old one's place.
+        reason: why or why not, in sentences.
+        figures: `held_out_before`, `held_out_after`, `regression_before`, `regression_after`, `own` and `chance`
+            of the new version.
+        missing: corrected videos that are missing for a training.
+    """
+
+    promote: bool
+    reason: str
+    figures: Mapping[str, float | None] = field(default_factory=dict)
+    missing: int = 0
+
+
+def too_few(videos: int, options: GateOptions) -> Decision | None:
+    """Return why there can't be a training yet; None where there can."""
+    missing = options.min_videos - videos
+    if missing <= 0:
+        return None
+    return Decision(
+        False,
+        f"{_counted(videos, 'corrected video')} so far: {missing} more "
+        f"{'is' if missing == 1 else 'are'} needed before a training can be judged.",
+        missing=missing,
+    )
+
+
+def decide(old: Scores, new: Scores, options: GateOptions) -> Decision:
+    """Compare two versions on the same examples."""
+    figures = {
+        "held_out_before": old.held_out,
+        "held_out_after": new.held_out,
+        "regression_before": old.regression,
+        "regression_after": new.regression,
+        "own": new.own,
+        "chance": new.chance,
+    }
+    gain = new.held_out - old.held_out
+    told = f"J&F on held-out corrections went from {old.held_out:.1f} to {new.held_out:.1f}"
+    reasons = []
+    if gain < options.min_gain:
+        reasons.append(f"{told}; a gain of at least {options.min_gain:g} points is asked for.")
+    if new.own is not None and new.chance is not None and new.own - new.chance < options.min_above_chance:
+        reasons.append(
+            f"Its masks fit the corrections of other videos (IoU {new.chance:.1f}) nearly as well as "
+            f"those of their own ({new.own:.1f}): the corrections are wrong, or there are too few to learn from."
+        )
+    lost = ""
+    if old.regression is not None and new.regression is not None:
+        loss = old.regression - new.regression
+        lost = f"on the regression set it went from {old.regression:.1f} to {new.regression:.1f}"
+        if loss > options.max_loss:
+            reasons.append(
+                f"J&F on the regression set fell from {old.regression:.1f} to {new.regression:.1f}; "
+                f"{options.max_loss:g} points is the most that may be lost."
+            )
+    if reasons:
+        return Decision(False, "Not promoted. " + " ".join(reasons), figures)
+    tail = f", and {lost}" if lost else "; there is no regression set"
+    return Decision(True, f"Promoted. {told}{tail}.", figures)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,156 @@
+"""What training minimises: the answer's cross-entropy, the published mask losses of each [SEG], and existence.
+
+Sources: Sa2VA's published training (LM cross-entropy + 2.0 BCE + 0.5 dice on sampled points, no memory) and SVAC's CSA:
+each [SEG] answers for the frames of its own clip. Existence (SAM-2's object score, as SAM-2 itself is trained) is added
+where the method empties the masks of absent objects, since otherwise nothing teaches what decides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from svac_backend.svac.grounding import FrameFeatures, decode, without_memory
+from svac_backend.svac.losses import POINTS, mask_loss
+from svac_backend.svac.model import Svac
+from svac_backend.training.dataset import Item
+from svac_backend.training.frozen import FrozenParts
+
+LM_WEIGHT, EXISTENCE_WEIGHT = 1.0, 0.5
+
+
+@dataclass
+class Losses:
+    """The parts, weighted; scalars f32.
+
+    Attributes:
+        lm: cross-entropy of the answers' tokens.
+        bce, dice: of the masks; 0 where the step has none.
+        existence: whether the object is in the frame; 0 where the method does not ask.
+        iou: mean IoU of the masks of frames that show the object, for the curves; NaN without one.
+    """
+
+    lm: Tensor
+    bce: Tensor
+    dice: Tensor
+    existence: Tensor
+    iou: float
+
+    @property
+    def total(self) -> Tensor:
+        """Their sum."""
+        return self.lm + self.bce + self.dice + self.existence
+
+
+class Objective(nn.Module):
+    """The model with its losses, as one module that a step calls.
+
+    Args:
+        model: with whatever is trained set to require gradients.
+        frozen: its frozen parts.
+    """
+
+    def __init__(self, model: Svac, frozen: FrozenParts) -> None:
+        super().__init__()
+        self.model = model
+        self._frozen = [frozen]  # in a list: its model is not a second part of this module
+
+    def forward(self, items: Sequence[Item]) -> Losses:
+        """Return the losses of some examples."""
+        lm, embeddings = self.answers(items)
+        return self.masks(items, embeddings, lm)
+
+    def answers(self, items: Sequence[Item]) -> tuple[Tensor, list[Tensor]]:
+        """Force the answers.
+
+        Returns:
+            Cross-entropy of all answers' tokens, and for each item the projected [SEG] states [N, d_model].
+        """
+        mllm, builder = self.model.mllm, self.model.prompts
+        rows, prompts = [], []
+        for item in items:
+            visual = mllm.mlp1(self._frozen[0].tokens(item.seen).to(mllm.dtype))
+            prompt = builder.build(item.expression, len(visual), item.seen.num_clips)
+            ids = torch.cat([prompt.prefix, prompt.suffix])
+            rows.append(mllm.embed(ids, visual.flatten(0, 1), builder.context_id))
+            prompts.append(prompt)
+        # Padded at the right, where a causal model's earlier tokens do not see it.
+        embeds = pad_sequence(rows, batch_first=True)
+        states = mllm.language_model.model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        told, labels, embeddings = [], [], []
+        for row, prompt in zip(states, prompts, strict=True):
+            start = len(prompt.prefix) + prompt.answer_start
+            stop = len(prompt.prefix) + len(prompt.suffix)
+            told.append(row[start - 1 : stop - 1])
+            labels.append(prompt.suffix[prompt.answer_start :])
+            embeddings.append(mllm.project(row[(prompt.seg + len(prompt.prefix)).to(row.device)]))
+        logits = mllm.language_model.lm_head(torch.cat(told)).float()
+        return LM_WEIGHT * F.cross_entropy(logits, torch.cat(labels).to(logits.device)), embeddings
+
+    def masks(self, items: Sequence[Item], embeddings: Sequence[Tensor], lm: Tensor | None = None) -> Losses:
+        """Return the losses of the masks that these [SEG] embeddings make, each on frames of its own clip.
+
+        Args:
+            items: the examples.
+            embeddings: for each [N, d_model].
+            lm: goes into the result.
+        """
+        none = embeddings[0].new_zeros((), dtype=torch.float32)
+        lm = none if lm is None else lm
+        parts, language = [], []
+        for item, seg in zip(items, embeddings, strict=True):
+            if len(item.rows):
+                parts.append(self._frozen[0].features(item.seen, item.rows))
+                language.append(seg[[item.seen.clip_of[int(row)] for row in item.rows]])
+        if not parts:
+            return Losses(lm, none, none, none, float("nan"))
+        features = FrameFeatures.joined(parts)
+        sam = self.model.sam
+        # Absent objects are not masked out here: the logits need their gradient.
+        out = decode(
+            sam,
+            without_memory(sam, features),
+            features.high,
+            torch.cat(language),
+            no_object_masking=False,
+        )
+        target = torch.cat([item.target for item in items]).to(out.logits.device)
+        weight = torch.cat([item.weight for item in items]).to(out.logits.device)
+        bce, dice = weighted_mask_loss(out.logits, target, weight)
+        present = (target.flatten(1).sum(1) > 0).float()
+        existence = none
+        if self.model.config.method.no_object_masking:
+            each = F.binary_cross_entropy_with_logits(out.existence, present, reduction="none")
+            existence = EXISTENCE_WEIGHT * (each * weight).sum() / weight.sum()
+        return Losses(lm, bce, dice, existence, _iou(out.logits, target, present))
+
+
+def weighted_mask_loss(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the published BCE and dice as means over masks that count differently.
+
+    Args:
+        logits: [K, h, w].
+        target: [K, h, w], 0 or 1.
+        weight: [K].
+    """
+    # A mask of few cells needs no more points than it has cells.
+    points = min(POINTS, logits[0].numel())
+    bce, dice = logits.new_zeros(()), logits.new_zeros(())
+    for value in weight.unique():
+        rows = (weight == value).nonzero()[:, 0]
+        loss = mask_loss(logits[rows], target[rows], points=points)
+        share = value * len(rows) / weight.sum()
+        bce, dice = bce + share * loss.bce, dice + share * loss.dice
+    return bce, dice
+
+
+@torch.no_grad()
+def _iou(logits: Tensor, target: Tensor, present: Tensor) -> float:
+    hard, real = logits > 0, target > 0.5
+    iou = (hard & real).sum((1, 2)) / (hard | real).sum((1, 2)).clamp(min=1)
+    return float((iou * present).sum() / present.sum()) if present.any() else float("nan")

@@ -1,0 +1,172 @@
+"""Fine-tuning's report: figures, curves and before/after pictures in one HTML file, which opens anywhere."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from numpy.typing import NDArray
+
+from svac_backend.errors import SvacError
+from svac_backend.masks.render import overlay
+from svac_backend.masks.rle import from_coco
+from svac_backend.training.adapter_files import AdapterInfo
+from svac_backend.training.evaluation import ExampleScore, mean_j_and_f, truth_of
+from svac_backend.training.examples import Example
+from svac_backend.training.gate import Decision
+from svac_backend.training.report_page import PAGE
+from svac_backend.training.run_state import read_curves
+
+Judged = tuple[Example, ExampleScore, ExampleScore]
+
+_HELD_CASES, _REGRESSION_CASES = 8, 4
+_PICTURE_WIDTH, _JPEG_QUALITY = 300, 85
+_CURVES = {
+    "loss": "loss",
+    "iou": "IoU of the masks in training",
+    "lm": "answer's cross-entropy",
+    "lr": "rate",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One example in pictures.
+
+    Attributes:
+        expression, video, frame: which.
+        before, after: J&F, 0..100.
+        pictures: (name, data address).
+    """
+
+    expression: str
+    video: str
+    frame: int
+    before: float
+    after: float
+    pictures: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve as the points of an SVG of 320 x 120, and its ends and bounds as text."""
+
+    name: str
+    points: str
+    first: str
+    last: str
+    low: str
+    high: str
+    from_: int
+    to: int
+
+
+def write_report(
+    path: Path,
+    decision: Decision,
+    info: AdapterInfo,
+    *,
+    curves: Path,
+    held: Sequence[Judged],
+    regression: Sequence[Judged],
+    ended: str,
+) -> Path:
+    """Write the page.
+
+    Args:
+        path: of the page.
+        decision: the gate's.
+        info: the new adapter.
+        curves: JSON lines of the training.
+        held, regression: examples with the old and the new version's score.
+        ended: why the training ended.
+
+    Raises:
+        SvacError: a picture can't be drawn, or the page can't be written.
+    """
+    rows = []
+    for name, judged in (("held-out corrections", held), ("regression set", regression)):
+        if judged:
+            before, after = (mean_j_and_f([row[k] for row in judged]) for k in (1, 2))  # type: ignore[misc]
+            rows.append((name, len(judged), before, after))
+    changed = sorted(regression, key=lambda row: row[2].j_and_f - row[1].j_and_f)
+    # Texts come from people and their files: everything is escaped.
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(PAGE).render(
+        decision=decision,
+        info=info,
+        rows=rows,
+        ended=ended,
+        curves=[vars(curve) | {"from": curve.from_} for curve in drawn_curves(curves)],
+        held=[_case(row) for row in held[:_HELD_CASES]],
+        regression=[_case(row) for row in _ends(changed, _REGRESSION_CASES)],
+    )
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise SvacError(
+            f"{path} can't be written ({error.strerror}).", "Look for space on the disk."
+        ) from error
+    return path
+
+
+def drawn_curves(path: Path) -> list[Curve]:
+    """Return the curves that the page shows; none of a run of a single line."""
+    lines = read_curves(path)
+    found = []
+    for key, name in _CURVES.items():
+        at = [(line["step"], line[key]) for line in lines if key in line]
+        if len(at) < 2:
+            continue
+        steps, values = np.array(at).T
+        low, high = float(values.min()), float(values.max())
+        x = 320 * (steps - steps[0]) / max(steps[-1] - steps[0], 1)
+        y = 115 - 110 * (values - low) / ((high - low) or 1)
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+        first, last, least, most = (f"{value:.3g}" for value in (values[0], values[-1], low, high))
+        found.append(Curve(name, points, first, last, least, most, int(steps[0]), int(steps[-1])))
+    return found
+
+
+def _ends(rows: Sequence[Judged], count: int) -> list[Judged]:
+    """Return the first and the last rows."""
+    if len(rows) <= count:
+        return list(rows)
+    return [*rows[: count - count // 2], *rows[len(rows) - count // 2 :]]
+
+
+def _case(row: Judged) -> Case:
+    example, old, new = row
+    with example.video.open() as video:
+        picture = video.frame(old.frame)
+    truth = truth_of(example, old.frame, (picture.shape[0], picture.shape[1]))
+    masks = (("corrected", truth), ("before", from_coco(old.mask)), ("after", from_coco(new.mask)))
+    pictures = (("frame", _address(picture)), *((name, _drawn(picture, mask)) for name, mask in masks))
+    name = Path(example.video.key).name or example.video.key
+    return Case(example.expression, name, old.frame, old.j_and_f, new.j_and_f, pictures)
+
+
+def _drawn(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> str:
+    return _address(overlay(picture, mask[None]))
+
+
+def _address(picture: NDArray[np.uint8]) -> str:
+    """Return a picture as a data address."""
+    scale = _PICTURE_WIDTH / picture.shape[1]
+    size = (_PICTURE_WIDTH, max(1, round(picture.shape[0] * scale)))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    done, data = cv2.imencode(
+        ".jpg",
+        cv2.resize(picture, size, interpolation=way)[..., ::-1],
+        [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY],
+    )
+    if not done:
+        raise SvacError("A picture of the report could not be made.", "Check the installation of OpenCV.")
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
