@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from svac_backend.errors import SvacError
+from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.masks.prompts import FramePrompt, Prompts
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.settings import Settings
@@ -207,6 +208,22 @@ def label_studio_name(settings: Settings, connection: ProjectConnection | None) 
     if settings.label_studio_api_key is None and connection is not None and connection.hostname:
         return connection.hostname
     return settings.label_studio_url
+
+
+def video_url(data: Mapping[str, Any], config: LabelConfig) -> str:
+    """Return the address of a task's video.
+
+    Raises:
+        SvacError: it has none.
+    """
+    key = config.video.key if config.video else "video"
+    url = data.get(key)
+    if not isinstance(url, str) or not url.strip():
+        raise SvacError(
+            f"The task has no video under the key '{key}'.",
+            f"Put the video's address into the task's '{key}'.",
+        )
+    return url.strip()
 
 
 def describe(payload: Mapping[str, Any]) -> dict[str, Any]:

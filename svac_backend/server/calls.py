@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.payloads import TaskPayload
+from svac_backend.jobs.payloads import TaskPayload, video_url
 from svac_backend.jobs.rendering import cached_config
-from svac_backend.labelstudio.config import LabelConfig
 
 
 @dataclass(frozen=True)
@@ -49,19 +48,3 @@ def task_payload(task: Mapping[str, Any], label_config: str, call: Call) -> Task
         hostname=call.hostname,
         video_url=video_url(data, cached_config(label_config)),
     )
-
-
-def video_url(data: Mapping[str, Any], config: LabelConfig) -> str:
-    """Return the address of a task's video.
-
-    Raises:
-        SvacError: it has none.
-    """
-    key = config.video.key if config.video else "video"
-    url = data.get(key)
-    if not isinstance(url, str) or not url.strip():
-        raise SvacError(
-            f"The task has no video under the key '{key}'.",
-            f"Put the video's address into the task's '{key}'.",
-        )
-    return url.strip()

@@ -8,10 +8,9 @@ from typing import Any
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import BATCH
-from svac_backend.jobs.payloads import PROPAGATE, PropagatePayload, label_studio_name
+from svac_backend.jobs.payloads import PROPAGATE, PropagatePayload, label_studio_name, video_url
 from svac_backend.jobs.rendering import cached_config
 from svac_backend.server.backend import Backend
-from svac_backend.server.calls import video_url
 from svac_backend.store.database import StoreError
 
 SUBMITTED = frozenset({"ANNOTATION_CREATED", "ANNOTATION_UPDATED"})
