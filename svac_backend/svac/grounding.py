@@ -22,6 +22,14 @@ from torch import Tensor
 from svac_backend.svac.config import SamConfig
 
 
+class SharedPositions(PositionEmbeddingSine):
+    """SAM-2's sine encoding, shared by the frames of a batch instead of copied for each; the values are the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the encoding of maps [n, ..., h, w] as a view [n, C, h, w]."""
+        return self._pe(1, x.device, *x.shape[-2:]).expand(len(x), -1, -1, -1)
+
+
 def build_sam(config: SamConfig) -> SAM2Base:
     """Build SAM-2.0 with random weights, wired as sam2's published `sam2_hiera_*.yaml` files are."""
     d, grid = config.d_model, config.image_size // 16
@@ -37,8 +45,8 @@ def build_sam(config: SamConfig) -> SAM2Base:
             **extra,
         )
 
-    def positions(features: int) -> PositionEmbeddingSine:
-        return PositionEmbeddingSine(num_pos_feats=features, normalize=True, scale=None, temperature=10000)
+    def positions(features: int) -> SharedPositions:
+        return SharedPositions(num_pos_feats=features, normalize=True, scale=None, temperature=10000)
 
     return SAM2Base(
         image_encoder=ImageEncoder(
@@ -115,7 +123,7 @@ class FrameFeatures:
     Attributes:
         low: [n, C, S/16, S/16], before any memory is fused in.
         high: [n, C/8, S/4, S/4] and [n, C/4, S/8, S/8].
-        position: [n, C, S/16, S/16], the sine encoding of `low`.
+        position: [n, C, S/16, S/16], the sine encoding of `low`; a view of one, the same for every frame.
     """
 
     low: Tensor
@@ -125,20 +133,17 @@ class FrameFeatures:
     def take(self, frames: Sequence[int] | Tensor) -> FrameFeatures:
         """Return the features of k of these frames (i64 [k]); a frame may stand there several times."""
         index = torch.as_tensor(frames, device=self.low.device)
-        return FrameFeatures(
-            self.low[index], (self.high[0][index], self.high[1][index]), self.position[index]
-        )
+        position = self.position[:1].expand(len(index), -1, -1, -1)
+        return FrameFeatures(self.low[index], (self.high[0][index], self.high[1][index]), position)
 
     @classmethod
     def joined(cls, parts: Sequence[FrameFeatures]) -> FrameFeatures:
         """Return the features of all frames of several parts, in order."""
         if len(parts) == 1:
             return parts[0]
-        return cls(
-            torch.cat([part.low for part in parts]),
-            (torch.cat([part.high[0] for part in parts]), torch.cat([part.high[1] for part in parts])),
-            torch.cat([part.position for part in parts]),
-        )
+        low = torch.cat([part.low for part in parts])
+        high = (torch.cat([part.high[0] for part in parts]), torch.cat([part.high[1] for part in parts]))
+        return cls(low, high, parts[0].position[:1].expand(len(low), -1, -1, -1))
 
 
 @dataclass
@@ -167,7 +172,8 @@ def encode_frames(sam: SAM2Base, pixels: Tensor) -> FrameFeatures:
     out = sam.forward_image(pixels.to(weight.device, weight.dtype))
     # The FPN adds its levels in fp32 and positions are fp32, whatever the weights are.
     s0, s1, low = (level.to(weight.dtype) for level in out["backbone_fpn"])
-    return FrameFeatures(low=low, high=(s0, s1), position=out["vision_pos_enc"][-1].to(weight.dtype))
+    position = out["vision_pos_enc"][-1][:1].to(weight.dtype).expand(len(low), -1, -1, -1)
+    return FrameFeatures(low=low, high=(s0, s1), position=position)
 
 
 def without_memory(sam: SAM2Base, features: FrameFeatures) -> Tensor:
