@@ -43,8 +43,11 @@ class FrozenParts:
         wanted = [int(row) for row in rows]
         missing = [row for row in wanted if ("frame", seen.key, row) not in self._held]
         made: dict[int, tuple[Tensor, ...]] = {}
-        for start in range(0, len(missing), _BATCH):
-            part = missing[start : start + _BATCH]
+        # A batch's size changes the last bits of its results. On the CPU, where one frame at a time is as fast, a run
+        # that goes on with an empty cache so makes the same features as before.
+        size = 1 if self._model.device.type == "cpu" else _BATCH
+        for start in range(0, len(missing), size):
+            part = missing[start : start + size]
             with torch.no_grad():
                 found = encode_frames(self._model.sam, preprocess.sam_pixels(seen.pixels[part]))
             for k, row in enumerate(part):

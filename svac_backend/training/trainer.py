@@ -95,6 +95,8 @@ def finetune(
             raise
         raise _out_of_memory(options) from error
     finally:
+        if model.mllm.language_model.is_activation_checkpointing:
+            model.mllm.language_model.activation_checkpointing_disable()
         detach_lora(model)
         _restore(model, before)
         model.eval()
@@ -150,7 +152,7 @@ class _Run:
         language.train()
         wanted = self.options.gradient_checkpointing
         if self.accelerator.device.type == "cuda" if wanted is None else wanted:
-            language.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            language.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
     def train(self, progress: Progress | None, should_stop: Callable[[], bool] | None) -> TrainResult:
         o, accelerator = self.options, self.accelerator
