@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -14,7 +13,8 @@ from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import open_benchmark
 from svac_backend.evaluation.truth import open_truth
 from svac_backend.masks.rle import to_coco
-from svac_backend.masks.tracks import CocoRle, Track
+from svac_backend.masks.tracks import CocoRle
+from svac_backend.store.corrections import Correction
 from svac_backend.synthetic.scene import Scene, SceneConfig, make_scene
 from svac_backend.training.embedded.sentences import sentences_of
 from svac_backend.training.videos import FileVideo, MadeVideo, PictureFolder, VideoRef
@@ -44,38 +44,7 @@ class Example:
         return tuple(sorted(self.drawn | self.accepted))
 
 
-class CorrectionLike(Protocol):
-    """What is needed of `collect.Correction`."""
-
-    @property
-    def track(self) -> Track:
-        """The object's masks."""
-
-    @property
-    def expression(self) -> str:
-        """What it is called."""
-
-    @property
-    def drawn(self) -> frozenset[int]:
-        """Frames that a person drew."""
-
-    @property
-    def accepted(self) -> frozenset[int]:
-        """Frames that a person left."""
-
-    @property
-    def video_path(self) -> Path | str | None:
-        """The file, where it lies here."""
-
-    @property
-    def video_url(self) -> str | None:
-        """Its address, where it does not."""
-
-
-C = TypeVar("C", bound=CorrectionLike)
-
-
-def from_corrections(corrections: Iterable[C], find: Callable[[C], Path]) -> list[Example]:
+def from_corrections(corrections: Iterable[Correction], find: Callable[[Correction], Path]) -> list[Example]:
     """Return what can be learned from; corrections without an expression or a frame are left out.
 
     Args:
@@ -87,8 +56,9 @@ def from_corrections(corrections: Iterable[C], find: Callable[[C], Path]) -> lis
         frames = frozenset(one.drawn) | frozenset(one.accepted)
         if not one.expression.strip() or not frames:
             continue
-        path = Path(find(one))
-        video = FileVideo(path, one.video_url or str(one.video_path or path))
+        # What names the video stays the same when its file is fetched again.
+        name = one.annotation.video or f"{one.hostname}{one.video_url}"
+        video = FileVideo(Path(find(one)), name)
         masks = {i: mask for i, mask in one.track.masks.items() if i in frames}
         drawn = frozenset(one.drawn)
         found.append(Example(video, one.expression, masks, drawn, frozenset(one.accepted) - drawn))
