@@ -130,6 +130,9 @@ class Settings(BaseSettings):
     frame_quality: int = Field(90, ge=1, le=100, description="JPEG quality of the editor's frames.")
 
     # Learning from corrections
+    finetune_every: int = Field(
+        0, ge=0, description="Fine-tune by itself after so many corrected tasks; 0: only when asked."
+    )
     finetune_min_videos: int = Field(
         8, ge=2, description="Corrected videos without which no fine-tuning starts."
     )

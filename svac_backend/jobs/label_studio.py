@@ -64,11 +64,27 @@ class LabelStudioAccess:
         Raises:
             SvacError: it cannot be read.
         """
-        connection = self.connections.get(payload.project_id)
-        client = self.client(payload.project_id) if self._has_token(connection) else None
-        hosts = {payload.hostname, *([connection.hostname] if connection else [])} - {""}
+        return self.fetch(
+            payload.project_id, payload.hostname, payload.video_url, task_number(payload.task_id)
+        )
+
+    def fetch(self, project_id: str, hostname: str, url: str, task: int) -> Path:
+        """Return a video that a task of a project names as a local file.
+
+        Args:
+            project_id: the project.
+            hostname: the Label Studio that a relative address belongs to; empty when unknown.
+            url: the address.
+            task: through which Label Studio resolves it.
+
+        Raises:
+            SvacError: it cannot be read.
+        """
+        connection = self.connections.get(project_id)
+        client = self.client(project_id) if self._has_token(connection) else None
+        hosts = {hostname, *([connection.hostname] if connection else [])} - {""}
         fetcher = MediaFetcher.from_settings(self.settings, client, sorted(hosts))
-        return fetcher.fetch(payload.video_url, task=task_number(payload.task_id))
+        return fetcher.fetch(url, task=task)
 
     def push(self, payload: TaskPayload, prediction: Mapping[str, Any]) -> tuple[int, bool]:
         """Attach a prediction to its task unless it is there; return its id, and whether it is new.

@@ -26,9 +26,15 @@ from svac_backend.store.jobs import JobStore
 from svac_backend.store.workers import WorkerStore
 
 QUEUE_FILE = "queue.db"
-# One thread of the worker for each lane: cutting frames must not wait for the model, nor the other way round.
-MODEL_LANE, LIGHT_LANE = "model", "light"
-LIGHT_KINDS = frozenset({"frames", "renew"})
+# One thread of the worker for each lane: cutting frames must not wait for the model, nor the other way round, and
+# neither for training, which takes a process of its own.
+MODEL_LANE, LIGHT_LANE, TRAINING_LANE = "model", "light", "training"
+LANES = {
+    "frames": LIGHT_LANE,
+    "renew": LIGHT_LANE,
+    "collect": LIGHT_LANE,
+    "finetune": TRAINING_LANE,
+}
 
 MAX_ATTEMPTS = 3
 # A worker renews its jobs' leases every few seconds; after this many seconds of silence it counts as dead.
@@ -51,7 +57,9 @@ class LocalEngine:
         self.workers = WorkerStore(database)
         self._run: Callable[[str], None] | None = None
         try:
-            self.lanes = {lane: self._open(settings, lane) for lane in (MODEL_LANE, LIGHT_LANE)}
+            self.lanes = {
+                lane: self._open(settings, lane) for lane in (MODEL_LANE, LIGHT_LANE, TRAINING_LANE)
+            }
         except sqlite3.Error as error:
             raise SvacError(
                 f"The queue {settings.data_dir / QUEUE_FILE} cannot be used: {error}.",
@@ -131,7 +139,7 @@ class LocalEngine:
         self._run = run
 
     def _enqueue(self, job: Job) -> None:
-        lane = LIGHT_LANE if job.kind in LIGHT_KINDS else MODEL_LANE
+        lane = LANES.get(job.kind, MODEL_LANE)
         try:
             self.lanes[lane].enqueue(self._tasks[lane].s(job.id, priority=job.priority))
         except sqlite3.Error as error:

@@ -36,6 +36,7 @@ class WorkerProcess:
         handlers: kind -> handler.
         describe: returns (device, model version) for the heartbeat, empty while unknown.
         chores: returns work that nobody asks for, if there is any; called at the start and then once a day.
+        watch: likewise, called at the start and then with every heartbeat: it must be quick.
         lease_s: seconds of silence after which other workers take this one's jobs.
     """
 
@@ -46,6 +47,7 @@ class WorkerProcess:
         *,
         describe: Callable[[], tuple[str, str]] = lambda: ("", ""),
         chores: Callable[[], Sequence[Work]] = lambda: (),
+        watch: Callable[[], Sequence[Work]] = lambda: (),
         lease_s: float = LEASE_S,
     ) -> None:
         self.engine = engine
@@ -53,6 +55,7 @@ class WorkerProcess:
         self.runner = Runner(engine.store, handlers, self.id)
         self._describe = describe
         self._chores = chores
+        self._watch = watch
         self._lease_s = lease_s
         self._stop = threading.Event()
         self._consumers: list[Consumer] = []
@@ -64,6 +67,7 @@ class WorkerProcess:
         self.engine.recover(self._lease_s)
         self.engine.serve(self.runner.run)
         self._queue_chores()
+        self._queue_watched()
         self._heart.start()
         for lane in self.engine.lanes.values():
             consumer = Consumer(lane, workers=1, periodic=False, max_delay=QUEUE_POLL_S)
@@ -105,6 +109,14 @@ class WorkerProcess:
         except SvacError as error:
             log.error("the daily work is put off until tomorrow: %s", error)
 
+    def _queue_watched(self) -> None:
+        try:
+            self.engine.submit_many(self._watch())
+        except StoreError:
+            raise
+        except SvacError as error:
+            log.error("looking for work failed, trying on: %s", error)
+
     def _beat(self) -> None:
         device, version = self._describe()
         self.engine.workers.beat(self.id, self.runner.active_ids, device=device, model_version=version)
@@ -118,6 +130,7 @@ class WorkerProcess:
                 self._beat()
                 if beats % 2 == 0:
                     self.engine.recover(self._lease_s)
+                self._queue_watched()
                 if time.monotonic() - self._chores_done >= CHORES_EVERY_S:
                     self._queue_chores()
             except StoreError as error:

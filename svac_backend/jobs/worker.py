@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-import time
 from collections.abc import Callable
 
 from svac_backend.errors import SvacError
+from svac_backend.jobs.collecting import Collector
 from svac_backend.jobs.engine import Handler, Work
+from svac_backend.jobs.handlers.collect import COLLECT, CollectHandler
+from svac_backend.jobs.handlers.finetune import FinetuneHandler
 from svac_backend.jobs.handlers.frames import FramesHandler
 from svac_backend.jobs.handlers.making import PredictionMaker
 from svac_backend.jobs.handlers.prelabel import PrelabelHandler
@@ -17,6 +18,7 @@ from svac_backend.jobs.handlers.propagate import PropagateHandler
 from svac_backend.jobs.handlers.renew import RENEW, RenewHandler, renewal_if_due
 from svac_backend.jobs.label_studio import LabelStudioAccess
 from svac_backend.jobs.local import LEASE_S, LocalEngine
+from svac_backend.jobs.model_owner import ModelOwner
 from svac_backend.jobs.payloads import FRAMES, PRELABEL, PROPAGATE
 from svac_backend.jobs.process import WorkerProcess
 from svac_backend.pipeline import load_model
@@ -30,7 +32,7 @@ from svac_backend.store.parts import PartStore
 from svac_backend.store.predictions import PredictionStore
 from svac_backend.store.sent import SentStore
 from svac_backend.svac.model import Svac
-from svac_backend.svac.weights import model_version
+from svac_backend.training.triggers import FINETUNE, Trigger
 
 # On a small machine the web process, Label Studio and the browser go first; alone, the worker loses nothing.
 NICENESS = 10
@@ -38,47 +40,6 @@ NICENESS = 10
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 log = logging.getLogger(__name__)
-
-
-class ModelOwner:
-    """Loads the model once, and keeps it.
-
-    Args:
-        settings: which model.
-        load: how; tests pass their own.
-    """
-
-    def __init__(self, settings: Settings, load: Callable[[Settings], Svac] = load_model) -> None:
-        self._settings = settings
-        self._load = load
-        self._lock = threading.Lock()
-        self._model: Svac | None = None
-        self.device = ""
-
-    def get(self) -> Svac:
-        """Return the model.
-
-        Raises:
-            SvacError: it cannot be loaded; the next call tries again.
-        """
-        with self._lock:
-            if self._model is None:
-                begun = time.monotonic()
-                model = self._load(self._settings)
-                self.device = str(model.device)
-                log.info(
-                    "model %s (%s) loaded on %s in %.1f s",
-                    self._settings.model,
-                    model_version(self._settings.model),
-                    self.device,
-                    time.monotonic() - begun,
-                )
-                self._model = model
-            return self._model
-
-    def describe(self) -> tuple[str, str]:
-        """Return (device, model version), both empty until the model is loaded."""
-        return (self.device, model_version(self._settings.model)) if self.device else ("", "")
 
 
 def create_worker(
@@ -90,27 +51,35 @@ def create_worker(
 ) -> tuple[WorkerProcess, ModelOwner]:
     """Return a worker for all kinds of jobs, and the owner of its model; nothing is started or loaded yet."""
     access = LabelStudioAccess(settings, ConnectionStore(database))
-    owner = ModelOwner(settings, load)
+    owner = ModelOwner(settings, database, load)
     maker = PredictionMaker(
         settings,
         owner.get,
+        owner.version,
         PredictionStore(database),
         PartStore(database),
         JobStore(database),
         access,
     )
+    engine = LocalEngine(settings, database)
+    collector = Collector(settings, database)
+    collect = CollectHandler(collector, Trigger(settings, database, engine.submit_many))
     handlers: dict[str, Handler] = {
         PRELABEL: PrelabelHandler(maker, SentStore(database)),
         PROPAGATE: PropagateHandler(maker, SentStore(database), ObjectStore(database), EventStore(database)),
         FRAMES: FramesHandler(settings, access),
         RENEW: RenewHandler(settings, access),
+        COLLECT: collect,
+        FINETUNE: FinetuneHandler(settings, database, collector),
     }
-    engine = LocalEngine(settings, database)
 
     def chores() -> list[Work]:
         return renewal_if_due(settings)
 
-    return WorkerProcess(engine, handlers, describe=owner.describe, chores=chores, lease_s=lease_s), owner
+    worker = WorkerProcess(
+        engine, handlers, describe=owner.describe, chores=chores, watch=collect.work, lease_s=lease_s
+    )
+    return worker, owner
 
 
 def run(settings: Settings) -> None:

@@ -16,7 +16,8 @@ from svac_backend.store.parts import PartStore
 from svac_backend.store.predictions import PredictionStore
 from svac_backend.store.sent import SentStore
 from svac_backend.store.workers import WorkerStore
-from svac_backend.svac.weights import model_version
+from svac_backend.training.registry import Registry
+from svac_backend.training.triggers import Trigger
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,17 @@ class Backend:
     sent: SentStore
     objects: ObjectStore
     parts: PartStore
+    registry: Registry
+    trigger: Trigger
 
     @property
     def model_version(self) -> str:
-        """The version of the model that the settings name.
+        """The version that serves of the model that the settings name.
 
         Raises:
             SvacError: there is no such model.
         """
-        return model_version(self.settings.model)
+        return self.registry.name()
 
 
 def open_backend(settings: Settings) -> Backend:
@@ -52,10 +55,11 @@ def open_backend(settings: Settings) -> Backend:
         SvacError: the folder cannot be used.
     """
     database = Database(settings.data_dir)
+    engine = LocalEngine(settings, database)
     return Backend(
         settings=settings,
         database=database,
-        engine=LocalEngine(settings, database),
+        engine=engine,
         jobs=JobStore(database),
         workers=WorkerStore(database),
         predictions=PredictionStore(database),
@@ -64,4 +68,6 @@ def open_backend(settings: Settings) -> Backend:
         sent=SentStore(database),
         objects=ObjectStore(database),
         parts=PartStore(database),
+        registry=Registry(settings, database),
+        trigger=Trigger(settings, database, engine.submit_many),
     )

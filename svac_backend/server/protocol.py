@@ -17,6 +17,7 @@ from svac_backend.server.predicting import Predictor
 from svac_backend.server.security import Gate
 
 MAX_TASKS = 10_000
+START_TRAINING = "START_TRAINING"
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +73,13 @@ def create_blueprint(backend: Backend, gate: Gate, predictor: Predictor, metrics
         event = backend.events.add(action[:100], project, request.get_data())
         log.info("webhook %.100r recorded as event %d", action, event)
         submitting.on_webhook(backend, action, project, body, event)
-        if action == "START_TRAINING":
-            # An answer of 2xx would have Label Studio show "training" for ever.
-            error = SvacError(
-                "This version does not train yet; the request was recorded.",
-                "Correct and submit on: it is kept.",
-            )
-            return jsonify({"error": error.message, "hint": error.hint, "event": event}), 501
+        if action == START_TRAINING:
+            asked = backend.trigger.request("Start Training was pressed in Label Studio", project)
+            log.info("%s job %s", asked.message, asked.job.id)
+            # Not under `job`: Label Studio would ask for that job at an address of its own.
+            return jsonify(
+                {"status": "recorded", "event": event, "message": asked.message, "job_id": asked.job.id}
+            ), 201
         return jsonify({"status": "recorded", "event": event}), 201
 
     @routes.get("/versions")
@@ -95,7 +96,7 @@ def create_blueprint(backend: Backend, gate: Gate, predictor: Predictor, metrics
 def _health(backend: Backend) -> dict[str, Any]:
     """Whether the web process is up; a missing model or worker is said, but is no reason to be down."""
     try:
-        version, problem = backend.model_version, None
+        version, problem = backend.model_version, backend.registry.problem()
     except SvacError as error:
         version, problem = None, str(error)
     workers = backend.workers.alive(LEASE_S)

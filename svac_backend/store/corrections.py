@@ -248,7 +248,7 @@ _JOIN = (AnnotationRow.project_id == CorrectionRow.project_id) & (
 )
 
 
-def _joined() -> Select[tuple[CorrectionRow, AnnotationRow]]:
+def _joined() -> Select[CorrectionRow, AnnotationRow]:
     order = (AnnotationRow.saved, AnnotationRow.annotation_id, CorrectionRow.object_id)
     return select(CorrectionRow, AnnotationRow).join(AnnotationRow, _JOIN).order_by(*order)
 

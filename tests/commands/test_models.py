@@ -13,9 +13,10 @@ import pytest
 
 from svac_backend.commands import models
 from svac_backend.errors import SvacError
-from svac_backend.jobs.worker import ModelOwner
+from svac_backend.jobs.model_owner import ModelOwner
 from svac_backend.server.app import create_app
 from svac_backend.settings import Settings
+from svac_backend.store.database import Database
 from svac_backend.svac import hub
 from svac_backend.svac.weights import model_version
 from tests.svac.fake_hub import FakeHub, fake_hub
@@ -129,7 +130,7 @@ def test_the_worker_downloads_at_start_and_the_web_process_says_what_is_missing_
     assert f"models download {NAME}" in answer.get_json()["hint"]
     assert client.get("/health").get_json()["status"] == "UP"
     with caplog.at_level(logging.INFO):
-        assert ModelOwner(settings).get().config.preset == "svac"
+        assert ModelOwner(settings, Database(settings.data_dir)).get().config.preset == "svac"
     assert any("100 % of" in line for line in caplog.messages)
     assert client.get("/health").get_json()["model_version"] == model_version(NAME)
     assert client.post("/predict", json=call).status_code != 503

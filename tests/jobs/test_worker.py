@@ -16,9 +16,10 @@ from pydantic import SecretStr
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import Job, JobState
 from svac_backend.jobs.local import LocalEngine
+from svac_backend.jobs.model_owner import ModelOwner
 from svac_backend.jobs.payloads import FramesPayload, PrelabelPayload
 from svac_backend.jobs.rendering import config_key
-from svac_backend.jobs.worker import ModelOwner, create_worker
+from svac_backend.jobs.worker import create_worker
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.results import validate_results
 from svac_backend.masks.tracks import ObjectPrompt
@@ -217,7 +218,7 @@ def test_a_model_that_is_not_there_fails_the_jobs_not_the_worker(
 
 
 def test_the_model_is_loaded_once_and_named(
-    settings: Settings, model: Any, caplog: pytest.LogCaptureFixture
+    settings: Settings, database: Database, model: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     loads: list[Settings] = []
 
@@ -225,7 +226,7 @@ def test_the_model_is_loaded_once_and_named(
         loads.append(given)
         return model
 
-    owner = ModelOwner(settings, load)
+    owner = ModelOwner(settings, database, load)
     assert owner.describe() == ("", "")
     with caplog.at_level("INFO"):
         assert owner.get() is owner.get()

@@ -7,6 +7,7 @@ import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from svac_backend.server.backend import Backend
 from svac_backend.settings import Settings
 from svac_backend.svac.weights import model_version
 from tests.server.bodies import CONFIG, predict_body, task
+from tests.training.adapter_folders import adapter_folder
 
 SETUP = {
     "project": "38.1795331614",
@@ -89,11 +91,46 @@ def test_every_webhook_is_recorded(client: FlaskClient, backend: Backend) -> Non
     assert [event.project_id for event in events] == ["38", "38", "38", ""]
 
 
-def test_start_training_is_recorded_and_answered_honestly(client: FlaskClient, backend: Backend) -> None:
-    answer = client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": 38}})
-    assert answer.status_code == 501
-    assert "does not train yet" in answer.get_json()["error"]
-    assert [event.action for event in backend.events.find()] == ["START_TRAINING"]
+def test_start_training_queues_one_job(client: FlaskClient, backend: Backend) -> None:
+    first, again = (
+        client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": 38}}) for _ in range(2)
+    )
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.get_json()["message"] == "Fine-tuning starts."
+    assert "waits already" in again.get_json()["message"]
+    (job,) = backend.engine.find()
+    assert first.get_json()["job_id"] == again.get_json()["job_id"] == job.id
+    assert (job.kind, job.payload["project_id"]) == ("finetune", "38")
+    assert [event.action for event in backend.events.find()] == ["START_TRAINING"] * 2
+    assert client.get("/jobs").get_json()["jobs"][0]["kind"] == "finetune"
+
+
+def test_the_promoted_version_is_reported_and_a_damaged_one_is_not(
+    client: FlaskClient, backend: Backend, tmp_path: Path
+) -> None:
+    base = backend.model_version
+    versions = []
+    for content, parent in ((b"one", ""), (b"two", "one")):
+        adapter_folder(tmp_path / content.decode(), content)
+        parent = versions[0].id if parent else ""
+        folder = tmp_path / content.decode()
+        versions.append(
+            backend.registry.publish(folder, base=base, parent=parent, promote=True, reason="better")
+        )
+    one, two = versions
+    setup = {"project": "38", "hostname": "http://ls", "access_token": "t", "schema": "<View/>"}
+    assert client.post("/setup", json=setup).get_json() == {"model_version": f"{base}-{two.id}"}
+    assert client.get("/versions").get_json() == {"versions": [two.name]}
+
+    (backend.registry.folder(two) / "adapter.safetensors").unlink()
+    assert client.post("/setup", json=setup).get_json() == {"model_version": one.name}
+    health = client.get("/health").get_json()
+    assert health["model_version"] == one.name
+    assert two.name in health["problem"]
+    assert "rollback" in health["problem"]
+
+    backend.registry.roll_back()
+    assert client.post("/setup", json=setup).get_json() == {"model_version": base}
 
 
 @pytest.mark.parametrize(

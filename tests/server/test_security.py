@@ -70,8 +70,8 @@ def test_an_annotation_webhook_needs_the_token(guarded: FlaskClient) -> None:
 
 def test_start_training_needs_user_and_password(guarded: FlaskClient) -> None:
     assert guarded.post("/webhook", json=TRAIN).status_code == 401
-    assert guarded.post("/webhook", json=TRAIN, auth=RIGHT).status_code == 501
-    assert guarded.post("/webhook", json=TRAIN, headers=HEADER).status_code == 501
+    assert guarded.post("/webhook", json=TRAIN, auth=RIGHT).status_code == 201
+    assert guarded.post("/webhook", json=TRAIN, headers=HEADER).status_code == 201
 
 
 def test_with_a_password_only_annotation_webhooks_still_come(make: Callable[..., Flask]) -> None:
@@ -86,7 +86,7 @@ def test_with_a_token_only_the_rest_is_open(make: Callable[..., Flask]) -> None:
     assert client.get("/health").status_code == 200
     assert client.post("/webhook", json=EVENT).status_code == 401
     assert client.post("/webhook", json=EVENT, auth=RIGHT).status_code == 401
-    assert client.post("/webhook", json=TRAIN).status_code == 501
+    assert client.post("/webhook", json=TRAIN).status_code == 201
 
 
 def test_a_refused_webhook_is_not_recorded(guarded: FlaskClient) -> None:

@@ -41,6 +41,7 @@ class PredictionMaker:
     Attributes:
         settings: limits of videos.
         model: returns the loaded model.
+        version: returns the version that it serves with from now on; a job asks once, before anything else.
         predictions: the cache.
         parts: predictions while they are made.
         jobs: to see whether another job makes the same.
@@ -49,6 +50,7 @@ class PredictionMaker:
 
     settings: Settings
     model: Callable[[], Svac]
+    version: Callable[[], str]
     predictions: PredictionStore
     parts: PartStore
     jobs: JobStore

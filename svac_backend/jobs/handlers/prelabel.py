@@ -19,7 +19,6 @@ from svac_backend.pipeline import Progress, Ready, prelabel
 from svac_backend.store.predictions import Prediction
 from svac_backend.store.sent import SentStore
 from svac_backend.svac.model import Svac
-from svac_backend.svac.weights import model_version
 from svac_backend.video.reader import VideoReader
 
 
@@ -43,7 +42,7 @@ class PrelabelHandler:
         """
         payload = PrelabelPayload.from_json(context.payload)
         settings, predictions = self.maker.settings, self.maker.predictions
-        version = model_version(settings.model)
+        version = self.maker.version()
         key = payload.cache_key(version)
         begun = time.monotonic()
 

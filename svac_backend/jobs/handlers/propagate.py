@@ -26,7 +26,6 @@ from svac_backend.store.events import EventStore
 from svac_backend.store.objects import ObjectStore, video_name
 from svac_backend.store.sent import SentStore
 from svac_backend.svac.model import Svac
-from svac_backend.svac.weights import model_version
 from svac_backend.video.reader import VideoReader
 from svac_backend.video.source import VideoInfo
 
@@ -54,7 +53,7 @@ class PropagateHandler:
             SvacError: the video, the model, the config, the annotation or Label Studio is not as it should be.
         """
         payload = PropagatePayload.from_json(context.payload)
-        version = model_version(self.maker.settings.model)
+        version = self.maker.version()
         begun = time.monotonic()
         now: Sequence[Region] = []
         sent: Sequence[Region] = []

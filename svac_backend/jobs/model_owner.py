@@ -1,0 +1,105 @@
+"""The worker's model: loaded once, with the adapter that serves; another one is put in between two jobs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from svac_backend.errors import SvacError
+from svac_backend.pipeline import load_model
+from svac_backend.settings import Settings
+from svac_backend.store.database import Database
+from svac_backend.store.versions import Version
+from svac_backend.svac.model import Svac
+from svac_backend.training.adapters import load_adapter, unload_adapter
+from svac_backend.training.registry import Registry
+
+log = logging.getLogger(__name__)
+
+
+class ModelOwner:
+    """Loads the model once, and keeps it.
+
+    A job first asks for the `version` that its masks will be made with, then for the model: what is promoted in between
+    serves from the next job on.
+
+    Args:
+        settings: which model.
+        database: which version of it serves.
+        load: how; tests pass their own.
+    """
+
+    def __init__(
+        self, settings: Settings, database: Database, load: Callable[[Settings], Svac] = load_model
+    ) -> None:
+        self.registry = Registry(settings, database)
+        self._settings = settings
+        self._load = load
+        self._lock = threading.Lock()
+        self._model: Svac | None = None
+        self._wanted: Version | None = None
+        self._adapter = ""  # id of the one that is in
+        self._version = ""
+        self.device = ""
+
+    def version(self) -> str:
+        """Return the version that the model serves with from now on, and have it do so if it is loaded.
+
+        Raises:
+            SvacError: there is no such model.
+        """
+        with self._lock:
+            return self._choose()
+
+    def get(self) -> Svac:
+        """Return the model, with the version that was asked for last.
+
+        Raises:
+            SvacError: it cannot be loaded; the next call tries again.
+        """
+        with self._lock:
+            if self._model is None:
+                begun = time.monotonic()
+                self._model = self._load(self._settings)  # a model of the hub has no version before
+                self.device = str(self._model.device)
+                name, seconds = self._settings.model, time.monotonic() - begun
+                log.info("model %s loaded on %s in %.1f s", name, self.device, seconds)
+                if not self._version:
+                    self._choose()
+            if not self._fit(self._model):
+                raise SvacError(
+                    f"The version {self._version} cannot be used, so the one before it serves.",
+                    "Send the task again.",
+                )
+            return self._model
+
+    def describe(self) -> tuple[str, str]:
+        """Return (device, model version), both empty until the model is loaded."""
+        return (self.device, self._version) if self.device else ("", "")
+
+    def _choose(self) -> str:
+        while True:
+            self._wanted = self.registry.serving(verify=True)
+            if self._model is None or self._fit(self._model):
+                break
+        self._version = self._wanted.name if self._wanted else self.registry.base
+        return self._version
+
+    def _fit(self, model: Svac) -> bool:
+        """Put the adapter in that is wanted; False when it does not fit, and must serve no more."""
+        wanted = self._wanted
+        if (wanted.id if wanted else "") == self._adapter:
+            return True
+        if wanted is None:
+            unload_adapter(model)
+        else:
+            try:
+                load_adapter(model, self.registry.folder(wanted))
+            except SvacError as error:
+                self.registry.damaged(wanted, error)
+                return False
+        self._adapter = wanted.id if wanted else ""
+        log.info("the model serves as %s", wanted.name if wanted else self.registry.base)
+        return True
