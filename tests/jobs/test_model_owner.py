@@ -1,0 +1,149 @@
+"""Which version the worker's model serves with: real adapters in the embedded model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from svac_backend.errors import SvacError
+from svac_backend.jobs.model_owner import ModelOwner
+from svac_backend.pipeline import load_model
+from svac_backend.settings import Settings
+from svac_backend.store.database import Database
+from svac_backend.store.versions import Version
+from svac_backend.svac.model import Svac
+from svac_backend.training.adapter_files import WEIGHTS
+from svac_backend.training.adapters import (
+    LoraOptions,
+    attach_lora,
+    detach_lora,
+    loaded_adapter,
+    marks_of,
+    save_adapter,
+    trained_parameters,
+)
+from svac_backend.video.reader import ArrayVideo
+
+VIDEO = ArrayVideo(np.random.default_rng(0).integers(0, 255, (4, 48, 64, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def settings_of_model() -> Settings:
+    return Settings(_env_file=None, model="svac-tiny", device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def model(settings_of_model: Settings) -> Svac:
+    return load_model(settings_of_model)
+
+
+@pytest.fixture(scope="module")
+def adapters(model: Svac, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two adapters that change what the model sees, and one of another model."""
+    lora = LoraOptions(2, 4, 0.0)
+    found = {}
+    for seed, name in enumerate(("one", "two", "foreign")):
+        torch.manual_seed(seed)
+        attach_lora(model, lora)
+        state = {key: value.detach().clone() for key, value in trained_parameters(model).items()}
+        detach_lora(model)
+        for key, value in state.items():
+            if value.is_floating_point():
+                state[key] = value + 0.05 * torch.randn_like(value)
+        marks = marks_of(model)
+        if name == "foreign":
+            marks = {key: [value + 1 for value in values] for key, values in marks.items()}
+        found[name] = tmp_path_factory.mktemp("adapters") / name
+        save_adapter(found[name], state, torch.float32, lora=lora, marks=marks, parent=None, steps=1)
+    return found
+
+
+@pytest.fixture
+def owner(tmp_path: Path, settings_of_model: Settings, model: Svac) -> Iterator[ModelOwner]:
+    settings = settings_of_model.model_copy(update={"data_dir": tmp_path / "data"})
+    database = Database(settings.data_dir)
+    owner = ModelOwner(settings, database, lambda _: model)
+    yield owner
+    for version in owner.registry.store.all():
+        owner.registry.store.decide(version.id, version.state.DAMAGED, "the test is over")
+    owner.version()  # the model is shared: it goes back as it came
+    assert loaded_adapter(model) is None
+    database.close()
+
+
+def publish(owner: ModelOwner, folder: Path) -> Version:
+    serving = owner.registry.serving()
+    return owner.registry.publish(
+        folder,
+        base=owner.registry.base,
+        parent=serving.id if serving else "",
+        promote=True,
+        reason="better",
+    )
+
+
+def logits(owner: ModelOwner) -> list[bytes]:
+    """What the model makes of the video, bit for bit."""
+    found = owner.get().segment(VIDEO, ["the red square", "the dog"])
+    return [frame.masks.tobytes() + frame.scores.tobytes() for frame in found]
+
+
+def test_promoted_versions_serve_and_roll_back_brings_the_old_masks_back_bit_for_bit(
+    owner: ModelOwner, adapters: dict[str, Path]
+) -> None:
+    base = owner.version()
+    assert owner.describe() == ("", "")
+    before = logits(owner)
+    assert owner.describe() == ("cpu", base)
+
+    one = publish(owner, adapters["one"])
+    assert owner.describe() == ("cpu", base)  # a job that runs goes on with the old one
+    assert logits(owner) == before
+    assert owner.version() == one.name
+    first = logits(owner)
+    assert first != before
+    two = publish(owner, adapters["two"])
+    assert owner.version() == two.name
+    assert logits(owner) not in (before, first)
+
+    owner.registry.roll_back()
+    assert owner.version() == one.name
+    assert logits(owner) == first
+    owner.registry.roll_back()
+    assert owner.version() == base
+    assert logits(owner) == before
+
+
+def test_a_damaged_version_is_refused_and_the_last_good_one_serves(
+    owner: ModelOwner, adapters: dict[str, Path]
+) -> None:
+    one, two = publish(owner, adapters["one"]), publish(owner, adapters["two"])
+    weights = owner.registry.folder(two) / WEIGHTS
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    assert owner.version() == one.name
+    assert loaded_adapter(owner.get()) is not None
+    assert "damaged" in str(owner.registry.problem())
+    assert one.name in str(owner.registry.problem())
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_an_adapter_of_another_model_is_refused(
+    owner: ModelOwner, adapters: dict[str, Path], loaded: bool
+) -> None:
+    base = owner.version()
+    if loaded:
+        owner.get()
+    publish(owner, adapters["foreign"])
+    if not loaded:
+        owner.version()
+        with pytest.raises(SvacError, match="cannot be used"):
+            owner.get()
+    assert owner.version() == base
+    assert loaded_adapter(owner.get()) is None
+    assert "another model" in str(owner.registry.problem())
