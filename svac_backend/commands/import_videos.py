@@ -22,7 +22,7 @@ from svac_backend.labelstudio.client import LabelStudioClient
 from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
-from svac_backend.svac.weights import version_of
+from svac_backend.training.registry import served_version
 
 # Label Studio's own limits.
 SHORTEST_TITLE, LONGEST_TITLE = 3, 50
@@ -69,7 +69,7 @@ def run(
     if create is not None:
         xml = read_config(config) if config else shipped_config(prompt_labels(prompts))
         check(parse_config(xml))
-    version = version_of(settings) if predict else None
+    version = served_version(settings) if predict else None
     root = files_root(settings)
     with console.status("looking at the videos"):
         sources = [check_video(path, settings) for path in videos]

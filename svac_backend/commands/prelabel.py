@@ -14,7 +14,7 @@ from svac_backend.commands.sources import open_video
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.settings import Settings
-from svac_backend.svac.weights import version_of
+from svac_backend.training.registry import served_version
 
 
 def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_file: Path | None) -> None:
@@ -34,14 +34,15 @@ def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_fi
         raise SvacError("There is no prompt.", 'Say what to segment, for example --prompt "the white dog".')
     config = parse_config(read_config(config_file) if config_file else shipped_config(prompt_labels(prompts)))
     wishes = check_prompts(prompts, config, settings)
-    version = version_of(settings)
+    served_version(settings)  # says what is wrong before anything is written
     with open_video(path, settings) as video:
         info = video.info
         prepare(out)
         # Here, since it imports torch: a mistake in the command is told without waiting for that.
-        from svac_backend.pipeline import load_model, prelabel
+        from svac_backend.jobs.model_owner import load_served
+        from svac_backend.pipeline import prelabel
 
-        model = load_model(settings)
+        model, version = load_served(settings)
         started = time.monotonic()
         with bar("segmenting") as progress:
             tracks = prelabel(model, video, wishes, progress=lambda done, _: progress(done))

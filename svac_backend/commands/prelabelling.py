@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from svac_backend.commands.projects import Project
 from svac_backend.commands.sources import SourceVideo
+from svac_backend.errors import SvacError
 from svac_backend.jobs.payloads import PrelabelPayload, label_studio_name
 from svac_backend.jobs.rendering import config_key, render, task_score
 from svac_backend.labelstudio.client import LabelStudioClient
@@ -53,11 +54,21 @@ class Prelabeller:
 
     @cached_property
     def model(self) -> Svac:
-        """The model; loaded when the first video needs it."""
-        # Here, since it imports torch: a mistake in the command is told without waiting for that.
-        from svac_backend.pipeline import load_model
+        """The model as it serves; loaded when the first video needs it.
 
-        return load_model(self.settings)
+        Raises:
+            SvacError: it cannot be loaded, or another version was promoted since the command began.
+        """
+        # Here, since it imports torch: a mistake in the command is told without waiting for that.
+        from svac_backend.jobs.model_owner import load_served
+
+        model, version = load_served(self.settings)
+        if version != self.version:
+            raise SvacError(
+                f"The model was {self.version} when this command began, and is {version} now.",
+                "Run the same command again.",
+            )
+        return model
 
     def has_filled(self, task: int) -> bool:
         """Tell whether a task has a prediction of this model."""

@@ -19,7 +19,7 @@ from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.masks.prompts import Click, FramePrompt
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
-from svac_backend.svac.weights import version_of
+from svac_backend.training.registry import served_version
 
 Shown = dict[str, dict[int, FramePrompt]]
 
@@ -58,7 +58,7 @@ def run(
             "Nothing is shown of any object.",
             "Give --masks DIR, --point obj1:0:340,200 or --box obj1:0:10,20,90,80.",
         )
-    version = version_of(settings)
+    served_version(settings)  # says what is wrong before anything is written
     with open_video(path, settings) as video:
         info = video.info
         shown = merged(read_masks(masks, info) if masks else {}, clicked)
@@ -69,9 +69,10 @@ def run(
         objects = [*before, *_new_tracks(shown, before, config)]
         prepare(out)
         # Here, since it imports torch: a mistake in the command is told without waiting for that.
-        from svac_backend.pipeline import load_model, propagate
+        from svac_backend.jobs.model_owner import load_served
+        from svac_backend.pipeline import propagate
 
-        model = load_model(settings)
+        model, version = load_served(settings)
         started = time.monotonic()
         with bar("propagating") as progress:
             tracks = propagate(model, video, objects, shown, progress=lambda done, _: progress(done))

@@ -6,13 +6,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 from svac_backend.errors import SvacError
 from svac_backend.pipeline import load_model
 from svac_backend.settings import Settings
-from svac_backend.store.database import Database
+from svac_backend.store.database import FILE_NAME, Database
 from svac_backend.store.versions import Version
 from svac_backend.svac.model import Svac
+from svac_backend.svac.weights import version_of
 from svac_backend.training.adapters import load_adapter, unload_adapter
 from svac_backend.training.registry import Registry
 
@@ -103,3 +105,16 @@ class ModelOwner:
         self._adapter = wanted.id if wanted else ""
         log.info("the model serves as %s", wanted.name if wanted else self.registry.base)
         return True
+
+
+def load_served(settings: Settings) -> tuple[Svac, str]:
+    """Return the model as it serves, and its version, for a command.
+
+    Raises:
+        SvacError: it cannot be loaded, or the data folder cannot be used.
+    """
+    if not (settings.data_dir / FILE_NAME).is_file():
+        return load_model(settings), version_of(settings)
+    with closing(Database(settings.data_dir)) as database:
+        owner = ModelOwner(settings, database)
+        return owner.get(), owner.version()

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
-from svac_backend.store.database import Database
+from svac_backend.store.database import FILE_NAME, Database
 from svac_backend.store.versions import Version, VersionState, VersionStore
 from svac_backend.svac.weights import version_of
 from svac_backend.training.adapter_files import ABOUT, WEIGHTS, verify_adapter
@@ -242,6 +243,18 @@ class Registry:
                 f"The new version cannot be stored in {target} ({error.strerror}).",
                 "Make room on the disk of SVAC_DATA_DIR, and start the training again: it goes on where it was.",
             ) from error
+
+
+def served_version(settings: Settings) -> str:
+    """Return the model version that serves, of a data folder that need not exist.
+
+    Raises:
+        SvacError: there is no such model, or the data folder cannot be used.
+    """
+    if not (settings.data_dir / FILE_NAME).is_file():
+        return version_of(settings)
+    with closing(Database(settings.data_dir)) as database:
+        return Registry(settings, database).name()
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

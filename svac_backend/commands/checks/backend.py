@@ -15,7 +15,7 @@ from svac_backend.labelstudio.connection import plain_http_client
 from svac_backend.settings import Settings
 from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
-from svac_backend.svac.weights import version_of
+from svac_backend.training.registry import served_version
 
 HERE, THERE = "backend, from here", "backend, from Label Studio"
 # Label Studio's own limits: it asks /health at many moments, and gives up on /predict.
@@ -90,7 +90,7 @@ def check_from_here(settings: Settings, url: str) -> Finding:
         )
     answers_for = health.get("model_version")
     try:
-        wanted: object = version_of(settings)
+        wanted: object = served_version(settings)
     except SvacError:  # said by another check
         wanted = answers_for
     if answers_for != wanted:

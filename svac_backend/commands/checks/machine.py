@@ -17,6 +17,7 @@ from svac_backend.settings import Settings
 from svac_backend.store.database import FILE_NAME, Database
 from svac_backend.store.workers import WorkerStore
 from svac_backend.svac.weights import EMBEDDED, locate, version_of, weight_files
+from svac_backend.training.registry import served_version
 
 GIB = 1 << 30
 # A minute of video at 1280x720 needs 0.4 GB of frames.
@@ -47,7 +48,7 @@ def check_model(settings: Settings) -> Finding:
     check = "model"
     try:
         folder = locate(settings.model)
-        name = version_of(settings)
+        name = served_version(settings)
         size = sum(path.stat().st_size for path in weight_files(folder))
     except SvacError as error:
         return failed(check, error)
@@ -128,7 +129,8 @@ def check_worker(settings: Settings, database: Database) -> Finding:
         wanted = version_of(settings)
     except SvacError:
         return ok(check, described)
-    if any(worker.model_version != wanted for worker in workers):
+    # Another version of the same model is put in before the next job.
+    if any(not f"{worker.model_version}-".startswith(f"{wanted}-") for worker in workers):
         return warning(
             check,
             f"It has loaded {described}, and the settings here name {wanted}.",

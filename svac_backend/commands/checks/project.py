@@ -14,7 +14,7 @@ from svac_backend.jobs.frame_places import frames_way
 from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.tasks import task_prompts
 from svac_backend.settings import Settings
-from svac_backend.svac.weights import version_of
+from svac_backend.training.registry import served_version
 
 # A look at some tells what is wrong with all.
 SAMPLE = 50
@@ -116,7 +116,7 @@ def _check_model(backends: list[dict[str, Any]], number: int, url: str) -> Findi
 def _check_shown(settings: Settings, project: dict[str, Any], backends: list[dict[str, Any]]) -> Finding:
     check, shown = "shown predictions", project.get("model_version") or ""
     try:
-        version = version_of(settings)
+        version = served_version(settings)
     except SvacError as error:
         return failed(check, error)
     if project.get("show_collab_predictions") is False:
