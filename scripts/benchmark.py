@@ -126,6 +126,42 @@ def correct(
         benchmark.write_markdown(markdown, results, title)
 
 
+@app.command()
+def learn(
+    clips: Annotated[int, typer.Option(min=8, max=500, help="Corrected clips of the concept.")] = 16,
+    unseen: Annotated[int, typer.Option(min=2, max=500, help="Clips of it to measure on.")] = 24,
+    scenes: Annotated[
+        int, typer.Option(min=5, max=1000, help="Scenes of the model's own held-out set.")
+    ] = 60,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps; default: the model's own.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="torch's threads; 0: as many as it wants.")] = 0,
+    wrong: Annotated[bool, typer.Option(help="Also learn from shuffled corrections.")] = True,
+    out: Annotated[Path, typer.Option(help="Folder of the runs and their reports.")] = Path("out/learn"),
+) -> None:
+    """Fine-tuning: a concept that was never seen, J&F before and after, and what was forgotten."""
+    import torch
+    from benchmarks import learn as benchmark
+
+    from svac_backend.training.embedded.recipe import CONFIG
+    from svac_backend.training.options import options_for
+
+    if threads:
+        torch.set_num_threads(threads)
+    console = Console()
+    results = benchmark.run(
+        out,
+        clips=clips,
+        unseen=unseen,
+        scenes=scenes,
+        options=options_for(CONFIG).changed(steps=steps),
+        wrong=wrong,
+        say=lambda text: console.print(text, highlight=False, markup=False),
+    )
+    console.print(benchmark.table(results, clips))
+
+
 def main() -> None:
     """Run the chosen benchmark; a mistake of the user ends in one line, not in a traceback."""
     try:

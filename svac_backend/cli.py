@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from svac_backend import settings as settings_module
+from svac_backend.cli_learning import corrections, versions
 from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
 
@@ -34,6 +35,8 @@ media = typer.Typer(
     help="Frames that the backend serves itself, and their links in tasks.", no_args_is_help=True
 )
 main.add_typer(media, name="media")
+main.add_typer(corrections, name="corrections")
+main.add_typer(versions, name="versions")
 console = Console(stderr=True, highlight=False)
 
 ModelName = Annotated[
@@ -243,6 +246,48 @@ def evaluate(
         limit=limit,
         predictions=predictions,
         zipped=zip_,
+    )
+
+
+@main.command()
+def finetune(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder in the layout of MeViS; default: the corrections that were collected."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of --data to learn from.")] = "train",
+    regression: Annotated[
+        str | None, typer.Option(help="Split of --data that the new version must not get worse on.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; it goes on where it was stopped.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps; default: by the corrections.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Training ends after so many minutes.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Examples of a step.")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Parts that a step is computed in; more need less memory.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Rank of LoRA.")] = None,
+    register: Annotated[
+        bool, typer.Option(help="Register the version, and promote it if it is better.")
+    ] = True,
+) -> None:
+    """Learn from corrections; only a version that is measured to be better is promoted."""
+    from svac_backend.commands.finetune import Changes, run
+
+    changes = Changes(steps, minutes, lr, batch, accumulate, rank)
+    run(
+        get_settings(),
+        data=data,
+        split=split,
+        out=out,
+        regression=regression,
+        changes=changes,
+        register=register,
     )
 
 

@@ -28,7 +28,7 @@ from svac_backend.training.trainer import finetune
 Progress = Callable[[float, str], None]
 
 # Generated scenes: those that are replayed were trained on, those of the regression set never.
-REPLAY_SEEDS = range(FIRST_TRAIN_SEED, FIRST_TRAIN_SEED + 240)
+REPLAY_SEEDS = range(FIRST_TRAIN_SEED, FIRST_TRAIN_SEED + 120)
 REGRESSION_SEEDS = range(5000, 5024)
 # Shares of the time, for the progress.
 _BEFORE, _TRAINED = 0.08, 0.92

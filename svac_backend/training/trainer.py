@@ -157,8 +157,11 @@ class _Run:
     def train(self, progress: Progress | None, should_stop: Callable[[], bool] | None) -> TrainResult:
         o, accelerator = self.options, self.accelerator
         objective = Objective(self.model, FrozenParts(self.model))
+        decoder = [p for name, p in self.trained.items() if name.startswith("sam.")]
+        others = [p for name, p in self.trained.items() if not name.startswith("sam.")]
+        groups = [{"params": others, "factor": 1.0}, {"params": decoder, "factor": o.decoder_rate}]
         optimizer: Any = torch.optim.AdamW(
-            list(self.trained.values()), lr=o.lr, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay
+            groups, lr=o.lr, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay
         )
         done, before = 0, 0.0
         if found := self.checkpoints.last():
@@ -223,7 +226,7 @@ class _Run:
         torch.manual_seed(int.from_bytes(hashlib.sha256(f"{o.seed} {done}".encode()).digest()[:7], "big"))
         rate = learning_rate(done, self.steps, o)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         for k, items in enumerate(parts):
