@@ -35,6 +35,7 @@ LAYERS = {
     "commands": 6,
     "quickstart": 6,
     "cli": 6,
+    "cli_learning": 6,
 }
 # Held by the web process, so free of torch.
 TORCH_FREE = ("server", "labelstudio", "store")
