@@ -100,7 +100,7 @@ def options_for(config: SvacConfig) -> TrainOptions:
     """Return the settings that suit a model: the published ones, or those of a tiny one."""
     if config.language.hidden_size >= _TINY:
         return TrainOptions()
-    # Its mask decoder, 0.9 million weights, is what forgets: at the full rate it costs 3 points elsewhere.
+    # Its mask decoder is what forgets: at the full rate it costs 3 points elsewhere.
     return TrainOptions(
         epochs=48,
         min_steps=150,
