@@ -56,8 +56,16 @@ def server(
     seconds: Annotated[float, typer.Option(min=1, help="How long to measure.")] = 10.0,
     threads: Annotated[int, typer.Option(min=1, max=16, help="Threads that send.")] = 3,
     rate: Annotated[float, typer.Option(min=0.1, max=50, help="Requests per second of each thread.")] = 8.0,
+    webhooks: Annotated[
+        float, typer.Option(min=0, max=500, help="Instead: so many webhooks a second, while training runs.")
+    ] = 0.0,
 ) -> None:
-    """The web process: how fast it answers while the worker is busy with the model."""
+    """The web process: how fast it answers while the worker is busy with the model, or training takes all cores."""
+    if webhooks:
+        from benchmarks import webhooks as storm
+
+        Console().print(storm.table(storm.run(seconds=seconds, rate=webhooks)))
+        return
     from benchmarks import server as benchmark
 
     Console().print(benchmark.table(benchmark.run(seconds=seconds, threads=threads, rate=rate)))

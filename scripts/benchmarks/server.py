@@ -116,7 +116,7 @@ def run(*, seconds: float = 10.0, threads: int = 3, rate: float = 8.0) -> Report
         root = Path(folder)
         _write_clip(root / "clip.mp4")
         settings = Settings(
-            _env_file=None, data_dir=root / "data", port=_free_port(), label_studio_files_root=root
+            _env_file=None, data_dir=root / "data", port=free_port(), label_studio_files_root=root
         )
         try:
             version = model_version(settings.model)
@@ -129,8 +129,8 @@ def run(*, seconds: float = 10.0, threads: int = 3, rate: float = 8.0) -> Report
         PredictionStore(database).put(_cached_prediction(version))
         jobs = JobStore(database)
         url = f"http://127.0.0.1:{settings.port}"
-        with _process([*COMMAND, "serve"], settings, root), _process(command, settings, root):
-            _wait_for(
+        with process([*COMMAND, "serve"], settings, root), process(command, settings, root):
+            wait_for(
                 lambda: httpx.get(f"{url}/health", timeout=2).status_code == 200, "the web process", root
             )
             httpx.post(
@@ -138,7 +138,7 @@ def run(*, seconds: float = 10.0, threads: int = 3, rate: float = 8.0) -> Report
                 json=_predict([_task(0, "keeps the worker busy from the start")]),
                 timeout=30,
             )
-            _wait_for(lambda: jobs.counts()[JobState.RUNNING] > 0, "the worker", root)
+            wait_for(lambda: jobs.counts()[JobState.RUNNING] > 0, "the worker", root)
             report = _measure((settings.host, settings.port), jobs, seconds, threads, rate)
         report.worker = worker
         database.close()
@@ -191,7 +191,7 @@ def _measure(address: tuple[str, int], jobs: JobStore, seconds: float, threads: 
         turn = thread
         while (begun := time.monotonic()) < end:
             answers = kinds[turn % len(kinds)]
-            took, status = _post(address, answers.name.split(",")[0], body(turn % len(kinds)))
+            took, status = post(address, answers.name.split(",")[0], body(turn % len(kinds)))
             with lock:
                 answers.ms.append(took * 1000)
                 answers.errors += status not in (200, 201)
@@ -209,7 +209,7 @@ def _measure(address: tuple[str, int], jobs: JobStore, seconds: float, threads: 
     return Report(kinds, "", busy / max(1, looks), time.monotonic() - begun)
 
 
-def _post(address: tuple[str, int], path: str, body: bytes) -> tuple[float, int]:
+def post(address: tuple[str, int], path: str, body: bytes) -> tuple[float, int]:
     """Return the seconds until a whole answer was read, and its status.
 
     On a connection of its own, as Label Studio sends; and not by httpx, which takes longer than the answer.
@@ -281,7 +281,8 @@ def _fake_model(folder: Path) -> Path:
 
 
 @contextmanager
-def _process(command: list[str], settings: Settings, root: Path) -> Iterator[None]:
+def process(command: list[str], settings: Settings, root: Path) -> Iterator[None]:
+    """Run a command with these settings, its output in `<root>/processes.log`."""
     environment = {
         **os.environ,
         "SVAC_MODEL": settings.model,
@@ -304,7 +305,8 @@ def _process(command: list[str], settings: Settings, root: Path) -> Iterator[Non
             process.wait()
 
 
-def _wait_for(ready: Any, what: str, root: Path, timeout: float = 120) -> None:
+def wait_for(ready: Any, what: str, root: Path, timeout: float = 120) -> None:
+    """Wait until `ready()` is true. Raises `SvacError` with the end of the log when it does not become so."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         try:
@@ -317,7 +319,8 @@ def _wait_for(ready: Any, what: str, root: Path, timeout: float = 120) -> None:
     raise SvacError(f"{what} did not start within {timeout:.0f} s.", f"Its log ends with: {tail}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
