@@ -35,6 +35,7 @@ class Item:
         rows: i64 [K], which of the kept pictures carry a mask in this step; K may be 0.
         target: f32 [K, h, w], 0 or 1, at the size of SAM-2's logits.
         weight: f32 [K].
+        anchor: f32 [N, d_model], the [SEG] embeddings to keep; None: free to change.
     """
 
     seen: Seen
@@ -42,6 +43,7 @@ class Item:
     rows: Tensor
     target: Tensor
     weight: Tensor
+    anchor: Tensor | None = None
 
 
 @dataclass
@@ -128,6 +130,7 @@ class FineTuneData:
             torch.tensor(rows, dtype=torch.long),
             torch.stack(masks) if masks else torch.zeros(0, side, side),
             torch.tensor(weights),
+            None if example.anchor is None else torch.from_numpy(example.anchor),
         )
 
     def _part(self, example: Example, rng: np.random.Generator) -> tuple[int, ...] | None:

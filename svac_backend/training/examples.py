@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import open_benchmark
@@ -30,6 +31,7 @@ class Example:
         masks: 0-based frame -> mask. A frame of `drawn` or `accepted` without one shows no such object.
         drawn: frames on which a person drew or changed the mask.
         accepted: frames that a person left as they were predicted, and submitted.
+        anchor: f32 [N, d_model], the [SEG] embeddings that the model shall keep for it; None: free to change.
     """
 
     video: VideoRef
@@ -37,6 +39,7 @@ class Example:
     masks: Mapping[int, CocoRle]
     drawn: frozenset[int]
     accepted: frozenset[int] = frozenset()
+    anchor: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
     @property
     def frames(self) -> tuple[int, ...]:

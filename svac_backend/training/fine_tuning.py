@@ -108,7 +108,7 @@ def fine_tune(
         if replay is None:
             replay = generated(REPLAY_SEEDS, SCENES) if own else []
             asking = told(0.4 * _BEFORE, _BEFORE, "asking the old version")
-            replay = as_answered(model, replay, out / "replay.json", _mark(replay, parent), progress=asking)
+            replay = as_answered(model, replay, out / "replay", _mark(replay, parent), progress=asking)
         data = FineTuneData(
             learn,
             replay,

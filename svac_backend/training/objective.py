@@ -2,7 +2,8 @@
 
 Sources: Sa2VA's published training (LM cross-entropy + 2.0 BCE + 0.5 dice on sampled points, no memory) and SVAC's CSA:
 each [SEG] answers for the frames of its own clip. Existence (SAM-2's object score, as SAM-2 itself is trained) is added
-where the method empties the masks of absent objects, since otherwise nothing teaches what decides it.
+where the method empties the masks of absent objects, since otherwise nothing teaches what decides it. Replayed examples
+that are the model's own answers keep the [SEG] embeddings that these were made from.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from svac_backend.svac.model import Svac
 from svac_backend.training.dataset import Item
 from svac_backend.training.frozen import FrozenParts
 
-LM_WEIGHT, EXISTENCE_WEIGHT = 1.0, 0.5
+LM_WEIGHT, EXISTENCE_WEIGHT, ANCHOR_WEIGHT = 1.0, 0.5, 2.0
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Losses:
         lm: cross-entropy of the answers' tokens.
         bce, dice: of the masks; 0 where the step has none.
         existence: whether the object is in the frame; 0 where the method does not ask.
+        anchor: distance of replayed [SEG] embeddings from what they were, as a share of their variance.
         iou: mean IoU of the masks of frames that show the object, for the curves; NaN without one.
     """
 
@@ -39,12 +41,13 @@ class Losses:
     bce: Tensor
     dice: Tensor
     existence: Tensor
+    anchor: Tensor
     iou: float
 
     @property
     def total(self) -> Tensor:
         """Their sum."""
-        return self.lm + self.bce + self.dice + self.existence
+        return self.lm + self.bce + self.dice + self.existence + self.anchor
 
 
 class Objective(nn.Module):
@@ -108,7 +111,7 @@ class Objective(nn.Module):
                 parts.append(self._frozen[0].features(item.seen, item.rows))
                 language.append(seg[[item.seen.clip_of[int(row)] for row in item.rows]])
         if not parts:
-            return Losses(lm, none, none, none, float("nan"))
+            return Losses(lm, none, none, none, anchor_loss(items, embeddings), float("nan"))
         features = FrameFeatures.joined(parts)
         sam = self.model.sam
         # Absent objects are not masked out here: the logits need their gradient.
@@ -127,7 +130,20 @@ class Objective(nn.Module):
         if self.model.config.method.no_object_masking:
             each = F.binary_cross_entropy_with_logits(out.existence, present, reduction="none")
             existence = EXISTENCE_WEIGHT * (each * weight).sum() / weight.sum()
-        return Losses(lm, bce, dice, existence, _iou(out.logits, target, present))
+        anchor = anchor_loss(items, embeddings)
+        return Losses(lm, bce, dice, existence, anchor, _iou(out.logits, target, present))
+
+
+def anchor_loss(items: Sequence[Item], embeddings: Sequence[Tensor]) -> Tensor:
+    """Return the weighted distance of [SEG] embeddings from the ones to keep; 0 where there are none."""
+    parts = []
+    for item, seg in zip(items, embeddings, strict=True):
+        if item.anchor is not None:
+            kept = item.anchor.to(seg.device)
+            parts.append(F.mse_loss(seg.float(), kept) / kept.var().clamp(min=1e-6))
+    if not parts:
+        return embeddings[0].new_zeros((), dtype=torch.float32)
+    return ANCHOR_WEIGHT * torch.stack(parts).sum() / len(items)
 
 
 def weighted_mask_loss(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

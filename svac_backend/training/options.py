@@ -109,6 +109,6 @@ def options_for(config: SvacConfig) -> TrainOptions:
         accumulate=1,
         replay_share=0.67,
         lr=4e-4,
-        decoder_rate=0.15,
+        decoder_rate=0.25,
         weight_decay=0.02,
     )

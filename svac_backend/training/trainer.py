@@ -274,7 +274,8 @@ def learning_rate(done: int, steps: int, options: TrainOptions) -> float:
 def _figures(losses: Losses) -> dict[str, float]:
     values = {"loss": losses.total, "lm": losses.lm, "bce": losses.bce, "dice": losses.dice}
     found = {name: float(value.detach()) for name, value in values.items()}
-    return {**found, "existence": float(losses.existence.detach()), "iou": losses.iou}
+    more = {"existence": losses.existence, "anchor": losses.anchor}
+    return {**found, **{name: float(value.detach()) for name, value in more.items()}, "iou": losses.iou}
 
 
 def _data_mark(data: FineTuneData) -> str:

@@ -13,6 +13,7 @@ import torch
 
 from svac_backend.masks.metrics import j_and_f
 from svac_backend.masks.rle import from_coco, to_coco
+from svac_backend.svac.clips import plan
 from svac_backend.svac.model import Svac
 from svac_backend.training import fine_tuning
 from svac_backend.training.evaluation import ExampleScore, evaluate, fit, truth_of
@@ -148,11 +149,17 @@ def test_replay_tells_the_truth_where_the_model_knows_it(model: Svac, tmp_path: 
     known = replace(shown, expression="a", masks={i: to_coco(m) for i, m in enumerate(masks)})
     wrong = replace(shown, expression="b", masks={0: to_coco(~other[0])})
     absent = replace(shown, masks={})
-    found = as_answered(model, [known, wrong, absent], tmp_path / "replay.json", "mark")
+    found = as_answered(model, [known, wrong, absent], tmp_path / "replay", "mark")
     assert found[0] == known
     assert found[2] == absent
+    assert found[2].anchor is None
+    with shown.video.open() as video:
+        expected = model.seg_embeddings(video, plan(8, model.config.method), ["a", "b"])
+    for example, embedding in zip(found[:2], expected, strict=True):
+        assert example.anchor is not None
+        assert np.allclose(example.anchor, embedding, atol=1e-5)
     assert set(found[1].masks) == {i for i, mask in enumerate(other) if mask.any()}
     assert all(np.array_equal(from_coco(rle), other[i]) for i, rle in found[1].masks.items())
-    stamp = (tmp_path / "replay.json").stat().st_mtime_ns
-    assert as_answered(model, [known, wrong, absent], tmp_path / "replay.json", "mark") == found
-    assert (tmp_path / "replay.json").stat().st_mtime_ns == stamp
+    stamp = (tmp_path / "replay" / "answers.json").stat().st_mtime_ns
+    assert as_answered(model, [known, wrong, absent], tmp_path / "replay", "mark") == found
+    assert (tmp_path / "replay" / "answers.json").stat().st_mtime_ns == stamp

@@ -17,7 +17,7 @@ from svac_backend.training.adapters import LoraOptions, attach_lora, detach_lora
 from svac_backend.training.clip_cache import ClipCache
 from svac_backend.training.dataset import FineTuneData, Item
 from svac_backend.training.frozen import FrozenParts
-from svac_backend.training.objective import Objective, weighted_mask_loss
+from svac_backend.training.objective import ANCHOR_WEIGHT, Objective, anchor_loss, weighted_mask_loss
 from tests.training.made import SMALL, small_model, squares
 
 
@@ -168,6 +168,20 @@ def test_frozen_parts_are_kept_within_their_room_and_equal_the_model(model: Svac
             assert torch.allclose(one.low, two.low, atol=1e-5)
             assert torch.allclose(one.high[1], two.high[1], atol=1e-5)
     assert tight._bytes <= 60_000 < roomy._bytes
+
+
+def test_an_anchor_keeps_what_a_replayed_example_was_answered_with(model: Svac, items: list[Item]) -> None:
+    with torch.no_grad():
+        _, made = Objective(model, FrozenParts(model)).answers(items)
+    kept = replace(items[0], anchor=made[0].clone())
+    assert anchor_loss([kept, items[1]], made).item() == 0
+    moved = [(made[0] + made[0].std()).requires_grad_(True), made[1]]
+    loss = anchor_loss([kept, items[1]], moved)
+    # A distance as large as the spread, for one of two examples.
+    assert loss.item() == pytest.approx(ANCHOR_WEIGHT / 2, rel=1e-4)
+    loss.backward()
+    assert moved[0].grad is not None
+    assert anchor_loss(items, made).item() == 0
 
 
 def test_a_step_without_masks_still_teaches_the_answer(model: Svac, items: list[Item]) -> None:
