@@ -22,8 +22,8 @@ from svac_backend.store.trainings import Training, TrainingStore
 from svac_backend.training.registry import Registry
 
 FOLDER, DATA, RESULT, OUT, LOG = "training", "data.bin", "result.json", "out", "log.txt"
-# What a finished run needs no more.
-SCRATCH = ("cache", "checkpoints")
+# What a finished run needs no more; the registry has a copy of the adapter.
+SCRATCH = ("cache", "checkpoints", "adapter")
 
 
 @dataclass(frozen=True)

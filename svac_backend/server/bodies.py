@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import request
+from pydantic_core import from_json
 
 from svac_backend.errors import SvacError
 
@@ -26,8 +27,7 @@ def read_json() -> dict[str, Any]:
     if not raw:
         raise BadRequest("The request has no body.", "Send a JSON object, as Label Studio does.")
     try:
-        # A number like NaN is no JSON, and would not survive in the database either.
-        body = json.loads(raw, parse_constant=_refuse)
+        body = _parsed(raw)
     except (ValueError, RecursionError) as error:
         raise BadRequest(
             f"The body is not JSON ({_reason(error)}).", "Send a JSON object in UTF-8."
@@ -59,6 +59,15 @@ def project_id(body: Mapping[str, Any]) -> str:
     if isinstance(project, bool) or not isinstance(project, str | int):
         return ""
     return str(project).split(".", 1)[0][:32]
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        # An annotation of 100 masks is 1.3 MB, which the standard library reads in three times the time.
+        return from_json(raw, allow_inf_nan=False)
+    except ValueError:
+        # It says what is wrong. A number like NaN is no JSON, and would not survive in the database either.
+        return json.loads(raw, parse_constant=_refuse)
 
 
 def _refuse(constant: str) -> Any:

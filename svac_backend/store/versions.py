@@ -110,6 +110,12 @@ class VersionStore:
         with self.database.read() as session:
             return [_version(row) for row in session.scalars(query)]
 
+    def of_job(self, job_id: str) -> Version | None:
+        """Return the version that a job made, or None."""
+        with self.database.read() as session:
+            row = session.scalar(select(VersionRow).where(VersionRow.job_id == job_id))
+            return None if row is None else _version(row)
+
     def decide(self, version_id: str, state: VersionState, reason: str) -> None:
         """Say what became of a version."""
         with self.database.write() as session:

@@ -167,8 +167,11 @@ class Registry:
         if not promote:
             self.store.decide(version.id, VersionState.KEPT, reason)
         elif self._serving_id(base) != parent:
-            changed = "Another version serves by now than the one it was compared with; promote it if it is the better."
-            self.store.decide(version.id, VersionState.KEPT, f"{reason} {changed}")
+            changed = (
+                "Not promoted: another version serves by now than the one it was compared with. Promote it yourself "
+                "if it is the better one."
+            )
+            self.store.decide(version.id, VersionState.KEPT, f"{changed} {reason.removeprefix('Promoted. ')}")
         else:
             self.store.promote(version.id, reason)
         return self.store.get(version.id) or version

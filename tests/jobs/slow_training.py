@@ -41,7 +41,7 @@ def train(parent: Parent, folder: Path, steps: int, seconds: float, fault: str) 
     return {
         "adapter": str(run.out / "adapter"),
         "promote": True,
-        "reason": "J&F rose by 30.",
+        "reason": "Promoted. J&F rose by 30.",
         "figures": {"gain": 30.0},
         "steps": steps,
         "report": info.sha256,

@@ -118,7 +118,7 @@ def test_a_better_version_is_taken_in_and_promoted(
         True,
         1,
     )
-    assert job.message == f"{version.name} is promoted: J&F rose by 30."
+    assert job.message == f"{version.name}: Promoted. J&F rose by 30."
     assert (version.job_id, version.parent, version.figures) == (job.id, "", {"gain": 30.0})
     assert version.data["expressions"] == ["the dog"]
     assert (version.data["people"], version.data["drawn_frames"], version.data["tasks"]) == (

@@ -182,7 +182,12 @@ def test_a_worker_that_dies_between_training_and_registering_trains_no_second_ti
     handler = FinetuneHandler(settings, database, Collector(settings, database), command)
     result = handler(context_of("0" * 32))
     assert result["promoted"] is True
-    assert Registry(settings, database).name() == result["version"]
+    registry = Registry(settings, database)
+    assert registry.name() == result["version"]
+    assert not (run.out / "adapter").exists()  # the registry has it
+    again = handler(context_of("0" * 32))  # it died once more, before the job was done
+    assert (again["version"], again["promoted"]) == (result["version"], True)
+    assert len(registry.store.all()) == 1
 
 
 def context_of(job_id: str) -> JobContext:

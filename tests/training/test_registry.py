@@ -79,7 +79,8 @@ def test_what_was_compared_with_a_version_that_serves_no_more_is_not_promoted(
     registry.roll_back()
     second = publish(b"two", parent=first.id)  # type: ignore[operator]
     assert second.state is VersionState.KEPT
-    assert second.reason.startswith("J&F rose. Another version serves by now")
+    assert second.reason.startswith("Not promoted: another version serves by now")
+    assert second.reason.endswith("J&F rose.")
     assert registry.serving() is None
 
 

@@ -106,7 +106,8 @@ class FinetuneHandler:
         result: dict[str, Any] = {key: found[key] for key in ("figures", "steps", "report") if key in found}
         if not found.get("adapter"):
             return {**result, "promoted": False, "message": reason}
-        version = Registry(self.settings, self.database).publish(
+        registry = Registry(self.settings, self.database)
+        version = registry.store.of_job(context.job.id) or registry.publish(
             Path(found["adapter"]),
             base=run.base,
             parent=run.parent,
@@ -116,13 +117,11 @@ class FinetuneHandler:
             data=data_used(run, found),
             job_id=context.job.id,
         )
-        promoted = version.state is VersionState.PROMOTED
-        word = "promoted" if promoted else "kept, not promoted"
         return {
             **result,
             "version": version.name,
-            "promoted": promoted,
-            "message": f"{version.name} is {word}: {version.reason}",
+            "promoted": version.state is VersionState.PROMOTED,
+            "message": f"{version.name}: {version.reason}",
         }
 
 
