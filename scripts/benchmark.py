@@ -170,6 +170,23 @@ def learn(
     console.print(benchmark.table(results, clips))
 
 
+@app.command()
+def editor(
+    kind: Annotated[str, typer.Option(help="polygon or brush.")] = "polygon",
+    frames: Annotated[int, typer.Option(min=10, help="Length of the synthetic clip.")] = 100,
+    width: Annotated[int, typer.Option(min=32, help="Its width in pixels.")] = 640,
+    height: Annotated[int, typer.Option(min=32, help="Its height in pixels.")] = 360,
+    screenshots: Annotated[Path | None, typer.Option(help="Folder for a picture of each step.")] = None,
+) -> None:
+    """The annotator's loop in a real Label Studio and browser: seconds of each step, and what blocks the page."""
+    from benchmarks import editor as benchmark
+
+    if kind not in ("polygon", "brush"):
+        raise SvacError(f"There are no masks of kind {kind!r}.", "Use polygon or brush.")
+    steps = benchmark.run(kind=kind, frames=frames, width=width, height=height, screenshots=screenshots)
+    Console().print(benchmark.table(steps, f"{kind}, {frames} frames of {width}x{height}"))
+
+
 def main() -> None:
     """Run the chosen benchmark; a mistake of the user ends in one line, not in a traceback."""
     try:

@@ -50,6 +50,7 @@ def running_backend(label_studio: LabelStudioServer, folder: Path, logs: Path) -
         "SVAC_PREDICT_WAIT_S": "80",
     }
     url = f"http://{LOCAL}:{port}"
+    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         for command in ("serve", "worker"):
             log = logs / f"{command}.log"
@@ -127,17 +128,25 @@ class ConnectedProject:
         return client.create_task(self.project, data)
 
 
-def connected_project(label_studio: LabelStudioServer, backend_url: str, kind: str) -> ConnectedProject:
+def connected_project(
+    label_studio: LabelStudioServer, backend_url: str, kind: str, *, prelabelled: bool = False
+) -> ConnectedProject:
     """Make a project with `<kind>_frames.xml` and connect the backend.
 
-    Opening a task asks for no prediction, so that annotators begin with nothing: a task without prompt would be
-    pre-labelled by the names of its labels.
+    Args:
+        label_studio: the running server.
+        backend_url: address of the web process.
+        kind: `brush` or `polygon`.
+        prelabelled: whether annotators begin with a prediction. Otherwise opening a task asks for none, and they begin
+            with nothing; a task without prompt would be pre-labelled by the names of its labels.
     """
     xml = (CONFIGS / f"{kind}_frames.xml").read_text()
     parse_config(xml).mask_control(kind)
     client = label_studio.client()
     project = client.create_project(f"correcting {kind}", xml)
     client.connect_ml_backend(project, backend_url, interactive=True)
+    if prelabelled:
+        return ConnectedProject(label_studio, project, kind)
     with api(label_studio) as http:
         settings = {"show_collab_predictions": False, "evaluate_predictions_automatically": False}
         http.patch(f"/api/projects/{project}/", json=settings).raise_for_status()
