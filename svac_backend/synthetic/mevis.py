@@ -3,83 +3,138 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import CocoRle
+from svac_backend.synthetic.rich.benchmark import VALIDATION, choose, extra_fields
+from svac_backend.synthetic.rich.scene import RichConfig, make_rich_scene
 from svac_backend.synthetic.scene import SceneConfig, make_scene
 
 _JPEG_QUALITY = 95
+Level = Literal["plain", "rich"]
+
+
+@dataclass(frozen=True)
+class _Said:
+    """An expression: its text, the objects that it means, and what its entry holds beside MeViS's fields."""
+
+    text: str
+    targets: tuple[int, ...]
+    extra: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """A video: frames u8 [T, H, W, 3], masks bool [N, T, H, W] and its expressions."""
+
+    seed: int
+    frames: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+    said: list[_Said]
 
 
 def write_mevis(
     folder: str | Path,
     seeds: Iterable[int],
-    config: SceneConfig | None = None,
+    config: SceneConfig | RichConfig | None = None,
     *,
     expressions: int | None = None,
+    level: Level = "plain",
 ) -> Path:
     """Write `JPEGImages/<video>/<frame>.jpg`, `meta_expressions.json` and `mask_dict.json`.
 
-    Beside MeViS's fields an expression has its `kind`, by which `svac-backend evaluate` groups its figures.
+    Beside MeViS's fields an expression has its `kind`, by which `svac-backend evaluate` groups its figures. Rich
+    expressions also have `group`, `needs_time`, `says` and `novel`, see `rich.phrases`; those of absent objects
+    have an empty `anno_id`.
 
     Args:
         folder: the split's folder, e.g. `.../mevis/valid_u`; made when needed.
         seeds: a video each, named `scene-<seed>`; `svac_backend.synthetic.scene` says which seeds serve what.
-        config: what the scenes look like; None takes the defaults.
-        expressions: at most so many of each scene; None takes all.
+        config: what the scenes look like; None takes the level's: `SceneConfig()`, `rich.benchmark.VALIDATION`.
+        expressions: at most so many of each scene; None takes all. Rich ones are chosen so that all kinds
+            come to about the same number over the split.
+        level: `plain`, the scenes of `svac_backend.synthetic.scene`, or `rich`, those of `rich.scene`.
 
     Returns:
         The folder.
 
     Raises:
-        SvacError: no seed, a negative one, one that occurs twice, or a folder that can't be written.
+        SvacError: no seed, a negative one, one that occurs twice, a configuration of another level, or a folder
+            that can't be written.
     """
-    folder, config = Path(folder), config or SceneConfig()
+    folder = Path(folder)
     videos: dict[str, Any] = {}
     masks: dict[str, list[CocoRle | None]] = {}
-    for number, seed in enumerate(seeds):
-        scene = make_scene(seed, config)
-        name = f"scene-{seed:07d}"
+    for number, clip in enumerate(_clips(seeds, config, expressions, level)):
+        name = f"scene-{clip.seed:07d}"
         if name in videos:
-            raise SvacError(f"The seed {seed} is given twice.", "Give every seed once.")
-        frames = [f"{i:05d}" for i in range(len(scene.frames))]
+            raise SvacError(f"The seed {clip.seed} is given twice.", "Give every seed once.")
+        frames = [f"{i:05d}" for i in range(len(clip.frames))]
         first = len(masks)
-        for n, tube in enumerate(scene.masks):
+        for n, tube in enumerate(clip.masks):
             masks[str(first + n)] = [to_coco(mask) if mask.any() else None for mask in tube]
         videos[name] = {
             "vid_id": number,
-            "height": config.height,
-            "width": config.width,
+            "height": clip.frames.shape[1],
+            "width": clip.frames.shape[2],
             "frames": frames,
             "expressions": {
                 str(k): {
-                    "exp": e.text,
-                    "obj_id": list(e.targets),
-                    "anno_id": [first + n for n in e.targets],
-                    "kind": e.kind,
+                    "exp": said.text,
+                    "obj_id": list(said.targets),
+                    "anno_id": [first + n for n in said.targets],
+                    **said.extra,
                 }
-                for k, e in enumerate(scene.expressions[:expressions])
+                for k, said in enumerate(clip.said)
             },
         }
-        pictures = folder / "JPEGImages" / name
-        try:
-            pictures.mkdir(parents=True, exist_ok=True)
-            for frame, picture in zip(frames, scene.frames, strict=True):
-                _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-                (pictures / f"{frame}.jpg").write_bytes(data.tobytes())
-        except OSError as error:
-            raise SvacError(
-                f"The scenes cannot be written to {folder}: {error.strerror}.",
-                "Give a folder that this user may write to, on a disk with space.",
-            ) from error
+        _write_frames(folder / "JPEGImages" / name, frames, clip.frames, folder)
     if not videos:
         raise SvacError("There is no seed to make a benchmark of.", "Give at least one.")
     (folder / "meta_expressions.json").write_text(json.dumps({"videos": videos}), encoding="utf-8")
     (folder / "mask_dict.json").write_text(json.dumps(masks), encoding="utf-8")
     return folder
+
+
+def _clips(
+    seeds: Iterable[int], config: SceneConfig | RichConfig | None, limit: int | None, level: Level
+) -> Iterator[_Clip]:
+    config = config or (VALIDATION if level == "rich" else SceneConfig())
+    if isinstance(config, RichConfig) != (level == "rich"):
+        raise SvacError(
+            f"{type(config).__name__} is no configuration of {level} scenes.",
+            "Use RichConfig with level='rich', and SceneConfig without.",
+        )
+    taken: Counter[str] = Counter()
+    for seed in seeds:
+        if isinstance(config, RichConfig):
+            rich = make_rich_scene(seed, config)
+            said = [_Said(e.text, e.targets, extra_fields(e)) for e in choose(rich.expressions, taken, limit)]
+            yield _Clip(seed, rich.frames, rich.masks, said)
+        else:
+            scene = make_scene(seed, config)
+            said = [_Said(e.text, e.targets, {"kind": e.kind}) for e in scene.expressions[:limit]]
+            yield _Clip(seed, scene.frames, scene.masks, said)
+
+
+def _write_frames(pictures: Path, names: list[str], frames: NDArray[np.uint8], folder: Path) -> None:
+    try:
+        pictures.mkdir(parents=True, exist_ok=True)
+        for name, picture in zip(names, frames, strict=True):
+            _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+            (pictures / f"{name}.jpg").write_bytes(data.tobytes())
+    except OSError as error:
+        raise SvacError(
+            f"The scenes cannot be written to {folder}: {error.strerror}.",
+            "Give a folder that this user may write to, on a disk with space.",
+        ) from error

@@ -1,0 +1,217 @@
+"""Painting a described scene: frames and masks of any of its frames, each the same whichever others are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from svac_backend.synthetic.backgrounds import NOISE_MARGIN, noise_bank
+from svac_backend.synthetic.rich.backdrops import draw_backdrop
+from svac_backend.synthetic.rich.description import Description
+from svac_backend.synthetic.rich.sprites import draw_thing
+from svac_backend.synthetic.shapes import Sprite
+
+U8 = NDArray[np.uint8]
+# The shutter is open for this share of a frame, in scenes that have motion blur.
+_SHUTTER = 0.55
+_LONGEST_BLUR = 15
+
+
+@dataclass(frozen=True)
+class Film:
+    """What the camera adds.
+
+    Attributes:
+        noise: largest standard deviation, in grey levels.
+        blur: share of scenes out of focus.
+        motion_blur: share of scenes with it.
+    """
+
+    noise: float
+    blur: float
+    motion_blur: float
+
+
+def paint(
+    scene: Description,
+    width: int,
+    height: int,
+    indices: tuple[int, ...],
+    film: Film,
+    rng: np.random.Generator,
+) -> tuple[U8, NDArray[np.bool_]]:
+    """Paint frames.
+
+    Args:
+        scene: what to paint.
+        width, height: of the frames in pixels; the scene is stretched to them.
+        indices: which frames.
+        film: what the camera adds.
+        rng: of looks that no sentence speaks of; all is drawn before the first frame.
+
+    Returns:
+        Frames u8 [T, H, W, 3] RGB, and bool [N, T, H, W], the visible part of each thing.
+    """
+    scale = np.array([width / scene.span[0], height / scene.span[1]])
+    sprites = [draw_thing(t.look, _largest(scene, n) * scale.max(), rng) for n, t in enumerate(scene.things)]
+    avoid = np.array([t.look.rgb for t in scene.things if t.look.color], np.float32).reshape(-1, 3)
+    backdrop, margin = _backdrop(scene, width, height, scale, avoid, rng)
+    contrast, brightness = rng.uniform(0.9, 1.08), rng.uniform(-10, 10)
+    amplitude = rng.uniform(0.0, film.noise) / 32
+    soft = rng.uniform(0.4, 0.8) * max(1.0, min(height, width) / 128) if rng.random() < film.blur else 0.0
+    shutter = _SHUTTER if rng.random() < film.motion_blur else 0.0
+    offsets = rng.integers(0, NOISE_MARGIN, (scene.frames, 2))
+    profile = rng.uniform(0.75, 1.15, 7).astype(np.float32)
+    noise = noise_bank(height, width)
+
+    places, radii = scene.image_xy() * scale - 0.5, scene.image_radius()
+    ways = np.gradient(places, axis=1) * shutter if scene.frames > 1 else np.zeros_like(places)
+    frames = np.empty((len(indices), height, width, 3), np.uint8)
+    masks = np.zeros((len(scene.things), len(indices), height, width), np.bool_)
+    for k, t in enumerate(indices):
+        frame = _behind(scene, t, backdrop, margin, scale, (width, height))
+        for n, thing in enumerate(scene.things):
+            matrix = _matrix(sprites[n], float(thing.track.angle[t]), radii[n, t] / _largest(scene, n), scale)
+            _paste(frame, masks[:, k], n, sprites[n], matrix, places[n, t], ways[n, t])
+        for bar in _bars(scene, t, scale):
+            _cross(frame, masks[:, k], *bar, profile)
+        if soft:
+            frame = _u8(cv2.GaussianBlur(frame, (0, 0), soft))
+        top, left = offsets[t]
+        grain = noise[top : top + height, left : left + width]
+        cv2.addWeighted(frame, contrast, grain, amplitude, brightness - 128 * amplitude, dst=frames[k])
+    return frames, masks
+
+
+def _largest(scene: Description, n: int) -> float:
+    """Return the radius that a sprite is drawn at."""
+    return float((scene.things[n].track.radius * scene.camera.zoom).max())
+
+
+def _backdrop(
+    scene: Description,
+    width: int,
+    height: int,
+    scale: NDArray[np.float64],
+    avoid: NDArray[np.float32],
+    rng: np.random.Generator,
+) -> tuple[U8, int]:
+    """Return a background that covers all that the camera shows, and by how many pixels it is larger on each side."""
+    margin = int(np.ceil((np.abs(scene.camera.shift) * scale).max())) + 1
+    margin += int(np.ceil(max(1 / scene.camera.zoom.min() - 1, 0) * max(width, height) / 2)) + 1
+    return draw_backdrop(height + 2 * margin, width + 2 * margin, avoid, rng), margin
+
+
+def _behind(
+    scene: Description,
+    t: int,
+    backdrop: U8,
+    margin: int,
+    scale: NDArray[np.float64],
+    size: tuple[int, int],
+) -> U8:
+    if scene.camera.steady:
+        return backdrop[margin:-margin, margin:-margin].copy()
+    zoom = float(scene.camera.zoom[t])
+    centre = (np.array(size) - 1) / 2
+    matrix = np.zeros((2, 3))
+    matrix[0, 0] = matrix[1, 1] = zoom
+    matrix[:, 2] = (scene.camera.shift[t] * scale - centre - margin) * zoom + centre
+    return _u8(
+        cv2.warpAffine(backdrop, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    )
+
+
+def _matrix(sprite: Sprite, angle: float, grown: float, scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the turn, growth and squeeze from sprite pixels to frame pixels, f64 [2, 2]."""
+    squeeze = scale / scale.max() * grown
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[squeeze[0] * cos, -squeeze[0] * sin], [squeeze[1] * sin, squeeze[1] * cos]])
+
+
+def _paste(
+    frame: U8,
+    masks: NDArray[np.bool_],
+    n: int,
+    sprite: Sprite,
+    matrix: NDArray[np.float64],
+    place: NDArray[np.float64],
+    way: NDArray[np.float64],
+) -> None:
+    """Draw thing n on the frame and into masks [N, H, W], taking what it hides from those below."""
+    height, width = frame.shape[:2]
+    reach = np.abs(matrix).sum(axis=1) * sprite.reach + 1 + np.abs(way) / 2
+    left, top = (max(int(c), 0) for c in place - reach)
+    right, bottom = (min(int(c) + 2, side) for c, side in zip(place + reach, (width, height), strict=True))
+    if right <= left or bottom <= top:
+        return
+    centre = (sprite.rgba.shape[0] - 1) / 2
+    full = np.empty((2, 3))
+    full[:, :2] = matrix
+    full[:, 2] = place - (left, top) - matrix.sum(axis=1) * centre
+    warped = cv2.warpAffine(sprite.rgba, full, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
+    length = float(np.linalg.norm(way))
+    if length >= 1.5:
+        warped = cv2.filter2D(warped, -1, _streak(way, length), borderType=cv2.BORDER_REPLICATE)
+    coverage = np.ascontiguousarray(warped[:, :, 3])
+    clear = cv2.cvtColor(255 - coverage, cv2.COLOR_GRAY2RGB)
+    region = frame[top:bottom, left:right]
+    color = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
+    region[...] = cv2.add(color, cv2.multiply(region, clear, scale=1 / 255))
+    covered = coverage >= 128
+    if n:
+        masks[:n, top:bottom, left:right] &= ~covered
+    masks[n, top:bottom, left:right] = covered
+
+
+def _streak(way: NDArray[np.float64], length: float) -> NDArray[np.float32]:
+    """Return the kernel that smears along a way of pixels, centred."""
+    reach = min(length, _LONGEST_BLUR) / 2
+    side = 2 * int(np.ceil(reach)) + 1
+    kernel = np.zeros((side, side), np.float32)
+    for share in np.linspace(-1, 1, 2 * side):
+        x, y = way / length * reach * share + side // 2
+        kernel[round(float(y)), round(float(x))] += 1
+    return kernel / kernel.sum()
+
+
+def _bars(
+    scene: Description, t: int, scale: NDArray[np.float64]
+) -> list[tuple[bool, int, int, tuple[int, int, int]]]:
+    """Return upright, first pixel, pixel after the last and colour of each bar in a frame."""
+    found = []
+    for bar in scene.bars:
+        axis = 0 if bar.upright else 1
+        shift, zoom = scene.camera.shift[t, axis], scene.camera.zoom[t]
+        middle = scene.span[axis] / 2
+        ends = [(bar.at + s * bar.width / 2 + shift - middle) * zoom + middle for s in (-1, 1)]
+        low, high = (max(round(float(end * scale[axis])), 0) for end in ends)
+        if high > low:
+            found.append((bar.upright, low, high, bar.rgb))
+    return found
+
+
+def _cross(
+    frame: U8,
+    masks: NDArray[np.bool_],
+    upright: bool,
+    low: int,
+    high: int,
+    rgb: tuple[int, int, int],
+    profile: NDArray[np.float32],
+) -> None:
+    """Draw a bar over everything."""
+    light = cv2.resize(profile[None], (high - low, 1), interpolation=cv2.INTER_LINEAR)[0]
+    tone = np.clip(light[:, None] * np.asarray(rgb, np.float32), 0, 255).astype(np.uint8)
+    view = frame if upright else frame.transpose(1, 0, 2)
+    view[:, low:high] = tone[: max(view.shape[1] - low, 0)]
+    (masks if upright else masks.transpose(0, 2, 1))[:, :, low:high] = False
+
+
+def _u8(image: NDArray[Any]) -> U8:
+    """Tell the type checker what OpenCV keeps: u8 in, u8 out."""
+    return image  # type: ignore[return-value,unused-ignore]

@@ -1,0 +1,159 @@
+"""What can be said of a thing beside another one: true, false or doubtful, as in `clauses`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svac_backend.synthetic.rich.clauses import Clause, Truth, verdict
+from svac_backend.synthetic.rich.comparisons import speeds_of
+from svac_backend.synthetic.rich.description import Array
+from svac_backend.synthetic.rich.facts import Facts
+
+_SIDES = {"left of": (-1.0, 0.0), "right of": (1.0, 0.0), "above": (0.0, -1.0), "below": (0.0, 1.0)}
+# Both things must be seen together on this share of the clip.
+_TOGETHER = 0.4
+
+
+def relation_clauses(facts: Facts, anchors: Iterator[int] | list[int]) -> Iterator[Clause]:
+    """Return what is said of things beside the things `anchors`, which can be named."""
+    named = list(anchors)
+    for x in named:
+        together = facts.observed & facts.observed[x]
+        enough = together.mean(axis=1) >= _TOGETHER
+        yield from _sides(facts, x, together, enough)
+        yield from _layers(facts, x)
+        yield from _sizes(facts, x)
+        if facts.frames >= 6:
+            yield from _moving(facts, x, enough)
+    for x, y in combinations(named, 2):
+        yield Clause("between", "relation", _between(facts, x, y), False, (x, y))
+
+
+def _except(truth: Truth, *others: int) -> Truth:
+    """Nothing stands in a relation to itself."""
+    truth[list(others)] = -1
+    return truth
+
+
+def _sides(facts: Facts, x: int, together: NDArray[np.bool_], enough: NDArray[np.bool_]) -> Iterator[Clause]:
+    offset = facts.xy[0] - facts.xy[0, x]  # [N, T, 2]
+    for key, unit in _SIDES.items():
+        along, across = offset @ np.array(unit), np.abs(offset @ np.array(unit[::-1]))
+        yes = (along >= 0.1) & (across <= 1.4 * along)
+        true = (yes | ~together).all(axis=1) & enough
+        false = ((along <= -0.02) | ~together).all(axis=1) & enough
+        yield Clause(key, "relation", _except(verdict(true[None], false[None]), x), False, (x,))
+
+
+def _layers(facts: Facts, x: int) -> Iterator[Clause]:
+    # Discs say little about how far a guitar reaches: only those far apart surely never touch.
+    distance = np.linalg.norm(facts.xy[0] - facts.xy[0, x], axis=-1)
+    apart = (distance >= 1.6 * (facts.radius[0] + facts.radius[0, x])).all(axis=1)
+    order = np.arange(facts.count)
+    for key, share, other_way in (
+        ("in front of", facts.covered[x], order < x),
+        ("behind", facts.covered[:, x], order > x),
+    ):
+        some = (share >= 0.3).mean(axis=1) >= 0.15
+        yield Clause(key, "relation", _except(verdict(some[None], (apart | other_way)[None]), x), False, (x,))
+
+
+def _sizes(facts: Facts, x: int) -> Iterator[Clause]:
+    low, high = facts.radius[0].min(axis=1), facts.radius[0].max(axis=1)
+    larger, smaller = low >= 1.22 * high[x], high * 1.22 <= low[x]
+    yield Clause("larger than", "size", _except(verdict(larger[None], smaller[None]), x), False, (x,))
+    yield Clause("smaller than", "size", _except(verdict(smaller[None], larger[None]), x), False, (x,))
+
+
+def _moving(facts: Facts, x: int, enough: NDArray[np.bool_]) -> Iterator[Clause]:
+    low, high = speeds_of(facts)
+    faster, slower = (low >= 1.4 * high[x]) & (low > 0.2), high * 1.4 <= low[x]
+    if low[x] >= 0.15:
+        yield Clause("faster than", "speed", _except(verdict(faster[None], slower[None]), x), True, (x,))
+        slow = slower & (low >= 0.15)
+        yield Clause("slower than", "speed", _except(verdict(slow[None], faster[None]), x), True, (x,))
+    follows = np.stack([_follow(facts, x, n) for n in range(facts.count)])
+    yield Clause("follow", "relation_time", _except(follows, x), True, (x,))
+    followed = np.stack([_follow(facts, n, x) for n in range(facts.count)])
+    yield Clause("followed by", "relation_time", _except(followed, x), True, (x,))
+    passes = np.stack([_passes(facts, x, n) for n in range(facts.count)])
+    yield Clause("pass", "relation_time", _except(passes, x), True, (x,))
+
+    distance = np.linalg.norm(facts.xy - facts.xy[:, x][:, None], axis=-1)  # [R, N, T]
+    rests = np.ptp(facts.xy[:, x], axis=1).max() <= 0.04
+    nearer, farther = facts.rise(-distance), facts.rise(distance)
+    for key, way, back in (("approach", nearer, farther), ("away", farther, nearer)):
+        true = (way >= 0.25) & (back <= 0.04) & enough & rests
+        if key == "approach":
+            true &= distance[..., -1] <= 0.5
+        yield Clause(key, "relation_time", _except(verdict(true, way <= 0.06), x), True, (x,))
+
+
+def _net(facts: Facts, n: int) -> tuple[Array, Array]:
+    """Return way and heading of a thing from its first to its last frame, [R], [R, 2]."""
+    way = facts.xy[:, n, -1] - facts.xy[:, n, 0]
+    length = np.linalg.norm(way, axis=-1)
+    return length, way / np.maximum(length, 1e-9)[:, None]
+
+
+def _follow(facts: Facts, x: int, n: int) -> np.int8:
+    """Judge whether n follows x: the same way, straight, and behind it all the time."""
+    (mine, heading), (other, lead) = _net(facts, n), _net(facts, x)
+    together = facts.observed[n] & facts.observed[x]
+    if n == x or together.mean() < _TOGETHER:
+        return np.int8(0)
+    offset = (facts.xy[:, x] - facts.xy[:, n])[:, together]  # [R, t, 2]
+    ahead = np.einsum("rtk,rk->rt", offset, heading)
+    aside = np.abs(np.einsum("rtk,rk->rt", offset, heading[:, ::-1] * [1, -1]))
+    reach = facts.radius[:, n].max() + facts.radius[:, x].max()
+    same = np.einsum("rk,rk->r", heading, lead)
+    moving = (mine >= 0.2) & (other >= 0.2)
+    close = (ahead.min(axis=1) >= 0.4 * reach) & (ahead.max(axis=1) <= 2.2 * reach + 0.1)
+    true = moving & (same >= 0.92) & close & (aside.max(axis=1) <= 0.12)
+    false = (mine <= 0.06) | (other <= 0.06) | (same <= 0.3) | (ahead.max(axis=1) <= 0)
+    false |= aside.min(axis=1) >= 0.35
+    return np.int8(1 if true.all() else -1 if false.all() else 0)
+
+
+def _passes(facts: Facts, x: int, n: int) -> np.int8:
+    """Judge whether n moves past x, which stays where it is."""
+    way, heading = _net(facts, n)
+    together = facts.observed[n] & facts.observed[x]
+    extent = np.ptp(facts.xy[:, n], axis=1).max()
+    if n == x or (together.mean() < _TOGETHER and extent > 0.04):
+        return np.int8(0)
+    offset = facts.xy[:, n] - facts.xy[:, x]  # [R, T, 2]
+    along = np.einsum("rtk,rk->rt", offset, heading)
+    aside = np.abs(np.einsum("rtk,rk->rt", offset, heading[:, ::-1] * [1, -1]))
+    rests = np.ptp(facts.xy[:, x], axis=1).max() <= 0.04
+    before, after = -along[:, 0], along[:, -1]
+    path = np.linalg.norm(np.diff(facts.xy[:, n], axis=1), axis=-1).sum(axis=-1)
+    straight = path <= 1.1 * way + 0.01
+    true = (way >= 0.3) & (np.minimum(before, after) >= 0.12) & (aside.max(axis=1) <= 0.38) & straight & rests
+    false = (extent <= 0.04) | (
+        ((before <= -0.05) | (after <= -0.05) | (aside.min(axis=1) >= 0.6)) & straight
+    )
+    return np.int8(1 if true.all() else -1 if false.all() else 0)
+
+
+def _between(facts: Facts, x: int, y: int) -> Truth:
+    """Judge which things stand between x and y on all frames that show the three."""
+    truth = np.zeros(facts.count, np.int8)
+    a, b = facts.xy[0, x], facts.xy[0, y]
+    line = b - a
+    length = np.maximum(np.linalg.norm(line, axis=-1), 1e-9)
+    for n in range(facts.count):
+        together = facts.observed[n] & facts.observed[x] & facts.observed[y]
+        if together.mean() < _TOGETHER:
+            continue
+        offset = facts.xy[0, n] - a
+        share = (offset * line).sum(axis=-1) / length**2
+        aside = np.abs(offset[:, 0] * line[:, 1] - offset[:, 1] * line[:, 0]) / length
+        yes = (share >= 0.2) & (share <= 0.8) & (aside <= 0.16) & (aside <= 0.4 * length)
+        no = (share <= 0.03) | (share >= 0.97) | (aside >= 0.34)
+        truth[n] = 1 if yes[together].all() else -1 if no[together].all() else 0
+    return _except(truth, x, y)
