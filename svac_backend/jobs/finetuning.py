@@ -21,8 +21,8 @@ from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.versions import VersionStore
 from svac_backend.training.examples import from_corrections
-from svac_backend.training.fine_tuning import fine_tune
-from svac_backend.training.gate import GateOptions
+from svac_backend.training.fine_tuning import Outcome, fine_tune
+from svac_backend.training.gate import GateOptions, too_few
 from svac_backend.training.options import options_for
 from svac_backend.training.registry import Registry
 
@@ -54,6 +54,9 @@ def train(
         for number, one in enumerate(run.corrections):
             progress(0.0, f"Fetching video {number + 1} of {len(run.corrections)}")
             examples += from_corrections([one], videos.find)
+        gate = GateOptions.from_settings(settings)
+        if missing := too_few(len({example.video.key for example in examples}), gate):
+            return _told(Outcome(None, missing))  # before a large model is loaded for nothing
         model = load_model(settings)
         options = options_for(model.config).changed(
             steps=settings.finetune_steps or None, max_minutes=settings.finetune_max_minutes or None
@@ -63,13 +66,17 @@ def train(
             examples,
             run.out,
             options=options,
-            gate=GateOptions.from_settings(settings),
+            gate=gate,
             parent=_parent(settings, database, run),
             progress=progress,
             should_stop=should_stop,
         )
     if not outcome.finished:
         raise _stopped()
+    return _told(outcome)
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
     return {
         "adapter": str(outcome.adapter.absolute()) if outcome.adapter else None,
         "promote": outcome.decision.promote,

@@ -23,6 +23,7 @@ __all__ = [
     "Submitted",
     "corrections_of",
     "deleted_ids",
+    "moment",
     "saved_at",
     "submitted",
     "who",
@@ -96,14 +97,18 @@ def who(annotation: Mapping[str, Any]) -> str:
 
 def saved_at(annotation: Mapping[str, Any]) -> float:
     """Return when an annotation was saved, in seconds since the epoch; 0.0 where it is not told."""
-    value = annotation.get("updated_at") or annotation.get("created_at")
+    return moment(annotation.get("updated_at") or annotation.get("created_at"))
+
+
+def moment(value: Any) -> float:
+    """Return a time of Label Studio's, text or not, in seconds since the epoch; 0.0 where it is none."""
     try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        found = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:
         return 0.0
-    if moment is None:
+    if not isinstance(found, datetime):
         return 0.0
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def corrections_of(

@@ -146,6 +146,27 @@ def test_all_at_once_is_as_one_by_one(collector: Collector, studio: Studio) -> N
     assert only(collector).annotation_id == "4"
 
 
+def test_a_prediction_that_came_after_the_annotation_is_not_what_it_was_made_from(
+    collector: Collector, studio: Studio
+) -> None:
+    """A submitted correction that was propagated comes back as a prediction, with masks on frames that had none."""
+    studio.server.predictions[0]["created_at"] = "2026-01-01T00:00:00Z"
+    later = {**studio.server.predictions[0], "id": 2, "created_at": "2026-01-01T00:00:20Z"}
+    frames = [f"/f/{i}.jpg" for i in range(FRAMES + 3)]
+    studio.data |= {"frames": frames}
+    later["result"] = [*PREDICTED[:2], FIXED, *PREDICTED[3:], *regions(dict.fromkeys(range(6, 9), square(4)))]
+    studio.server.predictions.append(later)
+    for parent in (1, None):
+        studio.annotate(
+            [*PREDICTED[:2], FIXED, *PREDICTED[3:]],
+            created_at="2026-01-01T00:00:10Z",
+            updated_at="2026-01-01T00:00:40Z",
+            parent_prediction=parent,
+        )
+        collector.collect()
+        assert (only(collector).drawn, only(collector).accepted) == ({2}, {0, 1, 3, 4, 5, 6, 7, 8})
+
+
 def test_a_bulk_of_annotations(collector: Collector, studio: Studio) -> None:
     annotations = [
         {"id": number, "task": 7, "result": PREDICTED, "parent_prediction": 1} for number in (3, 4)

@@ -123,13 +123,15 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, object]:
 
 
 def test_what_is_trained_on(settings: Settings, database: Database, asked: dict[str, object]) -> None:
-    correct(settings, database, 1)
+    for number in (1, 2, 3):
+        correct(settings, database, number)
     registry = Registry(settings, database)
     adapter_folder(settings.data_dir / "made", b"the one that serves")
     serving = registry.publish(settings.data_dir / "made", base=registry.base, promote=True, reason="")
     run = open_run(settings, database, "job")
     found = train(settings, database, run, lambda *_: None, lambda: False)
-    (example,) = asked["examples"]  # type: ignore[misc]
+    example, *others = asked["examples"]  # type: ignore[misc]
+    assert len(others) == 2
     assert (example.expression, example.drawn, example.accepted) == ("the dog", {2}, {3})
     with example.video.open() as video:
         assert (video.info.width, len(video)) == (WIDTH, 12)
@@ -143,6 +145,8 @@ def test_what_is_trained_on(settings: Settings, database: Database, asked: dict[
 def test_a_parent_that_is_damaged_meanwhile_is_said(
     settings: Settings, database: Database, asked: dict[str, object]
 ) -> None:
+    for number in (1, 2, 3):
+        correct(settings, database, number)
     registry = Registry(settings, database)
     adapter_folder(settings.data_dir / "made", b"the one that serves")
     serving = registry.publish(settings.data_dir / "made", base=registry.base, promote=True, reason="")
@@ -172,7 +176,8 @@ def test_a_run_is_frozen_when_it_begins(settings: Settings, database: Database) 
 def test_a_worker_that_dies_between_training_and_registering_trains_no_second_time(
     settings: Settings, database: Database, asked: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    correct(settings, database, 1)
+    for number in (1, 2, 3):
+        correct(settings, database, number)
     run = open_run(settings, database, "0" * 32)
     run.finish(train(settings, database, run, lambda *_: None, lambda: False))
 

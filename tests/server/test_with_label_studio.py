@@ -26,6 +26,7 @@ from svac_backend.masks.rle import encode_brush
 from svac_backend.server.app import create_app
 from svac_backend.server.backend import Backend
 from svac_backend.settings import Settings
+from svac_backend.store.corrections import CorrectionStore
 from svac_backend.store.database import Database
 from tests.integration.label_studio import label_studio
 from tests.jobs.conftest import SquareModel, write_clip
@@ -249,11 +250,43 @@ def test_annotations_and_training_arrive(connected: Connected) -> None:
     assert events[0].body["annotation"]["result"][0]["value"] == {"text": ["a"]}
     assert events[0].body["task"]["id"] == connected.task
 
+
+def test_corrections_come_and_go_and_start_training_learns_from_them(connected: Connected) -> None:
+    """With Label Studio's own webhooks; what a real training makes of corrections is tested elsewhere."""
+    client, backend = connected.client, connected.backend
+    corrections = CorrectionStore(backend.database)
+    client.retrieve_predictions(connected.project)
+    connected.until(connected.idle)
+    (prediction,) = client.list_predictions(connected.task)
+    loaded = prediction["result"]  # masks on the odd frames
+    edited = connected.painted(loaded[0])
+    path = f"/api/tasks/{connected.task}/annotations/"
+    annotation = {"result": [edited, *loaded[1:]], "parent_prediction": prediction["id"]}
+    number = post(connected, path, annotation).raise_for_status().json()["id"]
+    (found,) = connected.until(corrections.all)
+    assert (found.annotation_id, found.task_id) == (str(number), str(connected.task))
+    assert (found.drawn, found.accepted) == ({1}, set(range(12)) - {1})
+    assert (found.expression, found.model_version) == ("the square", backend.model_version)
+    assert found.who
+    assert found.when > time.time() - 600
+
+    changed = {**annotation, "result": [edited, connected.painted(loaded[1]), *loaded[2:5]]}
+    headers = client.authorization()
+    httpx.patch(f"{client.url}/api/annotations/{number}/", json=changed, headers=headers).raise_for_status()
+    connected.until(lambda: [one.drawn for one in corrections.all()] == [{1, 3, 11}])
+
     post(connected, f"/api/ml/{connected.ml_backend}/train", {})
-    assert connected.until(lambda: backend.events.find(action="START_TRAINING"))
-    (job,) = backend.engine.find(kind="finetune")
-    assert (job.state, job.payload["project_id"]) == (JobState.QUEUED, str(connected.project))
-    backend.engine.cancel(job.id)
+    (job,) = connected.until(lambda: backend.engine.find(kind="finetune"))
+    assert job.payload["project_id"] == str(connected.project)
+    connected.until(connected.idle, 90)
+    job = backend.engine.get(job.id)
+    assert (job.state, job.error) == (JobState.DONE, None)
+    assert job.message.startswith("1 corrected video so far: 7 more are needed")
+    (state,) = client.list_ml_backends(connected.project)
+    assert state["state"] == "CO"  # "Training" only until the backend is asked again
+
+    httpx.delete(f"{client.url}/api/annotations/{number}/", headers=headers).raise_for_status()
+    connected.until(lambda: corrections.all() == [])
 
 
 def test_versions_are_shown(connected: Connected) -> None:
