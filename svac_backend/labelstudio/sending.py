@@ -209,7 +209,6 @@ def _next_to_nothing(region: Mapping[str, Any]) -> dict[str, Any]:
     value, kind = region.get("value") or {}, str(region.get("type"))
     labels = {key: value[key] for key in (kind, "labels") if isinstance(value, Mapping) and key in value}
     if "points" in value:
-        # A key point: to delete a polygon the editor looks through all points of all polygons, twice.
-        return {"x": 0, "y": 0, "width": 0.1, **labels}
+        return {"points": [[0, 0], [0.1, 0], [0, 0.1]], "closed": True, **labels}
     width, height = int(region.get("original_width") or 1), int(region.get("original_height") or 1)
     return {"format": "rle", "rle": encode_brush(np.zeros((height, width), np.bool_)), **labels}
