@@ -27,6 +27,7 @@ except ImportError as error:
 from svac_backend.server.backend import open_backend
 from svac_backend.server.metrics import Metrics
 from svac_backend.server.predicting import Predictor
+from svac_backend.server.protocol import START_TRAINING
 from svac_backend.settings import get_settings
 
 
@@ -64,6 +65,10 @@ class SvacModel(LabelStudioMLBase):
         return ModelResponse(predictions=predictions)
 
     def fit(self, event: str, data: Mapping[str, Any], **_: Any) -> dict[str, Any]:
-        """Record an event. This version does not train yet."""
-        number = _predictor().backend.events.add(event, str(self.project_id), json.dumps(data).encode())
-        return {"event": number, "message": "Recorded; this version does not train yet."}
+        """Record an event; the worker learns from annotations. Start Training queues a fine-tuning."""
+        backend, project = _predictor().backend, str(self.project_id)
+        number = backend.events.add(event, project, json.dumps(data).encode())
+        if event != START_TRAINING:
+            return {"event": number, "message": "Recorded."}
+        asked = backend.trigger.request("Start Training was pressed in Label Studio", project)
+        return {"event": number, "message": asked.message, "job_id": asked.job.id}

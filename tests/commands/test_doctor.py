@@ -106,8 +106,12 @@ def test_worker(settings: Settings, database: Database) -> None:
     found = check_worker(settings, database)
     assert found.status is Status.WARNING
     assert "other-1" in found.detail
-    store.beat("w1", device="cpu", model_version=model_version(settings.model))
-    assert check_worker(settings, database).status is Status.OK
+    # Another version of the same model is put in before the worker's next job.
+    for version in (model_version(settings.model), f"{model_version(settings.model)}-0123abcd"):
+        store.beat("w1", device="cpu", model_version=version)
+        assert check_worker(settings, database).status is Status.OK
+    store.beat("w1", device="cpu", model_version=f"{model_version(settings.model)}0")
+    assert check_worker(settings, database).status is Status.WARNING
 
 
 @pytest.fixture

@@ -88,13 +88,21 @@ def test_predictions_come_from_the_same_jobs_and_cache(adapter: Any) -> None:
 def test_events_are_recorded(adapter: Any) -> None:
     model = adapter.SvacModel(project_id="38", label_config=CONFIG)
     answer = model.fit("ANNOTATION_CREATED", {"annotation": {"id": 1}}, job_id="x")
-    assert "does not train yet" in answer["message"]
-    (event,) = adapter._predictor().backend.events.find()
+    assert answer["message"] == "Recorded."
+    backend = adapter._predictor().backend
+    assert backend.engine.find() == []
+    (event,) = backend.events.find()
     assert (event.action, event.project_id, event.body) == (
         "ANNOTATION_CREATED",
         "38",
         {"annotation": {"id": 1}},
     )
+
+
+def test_start_training_queues_a_fine_tuning(adapter: Any) -> None:
+    answer = adapter.SvacModel(project_id="38", label_config=CONFIG).fit("START_TRAINING", {}, job_id="x")
+    (job,) = adapter._predictor().backend.engine.find()
+    assert (job.kind, job.id, job.payload["project_id"]) == ("finetune", answer["job_id"], "38")
 
 
 def test_without_label_studio_ml_the_import_says_what_to_do(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from svac_backend.masks.tracks import ObjectPrompt
 from svac_backend.server.backend import Backend
 from tests.server.bodies import CONFIG, predict_body, task
 from tests.server.conftest import Worker
+from tests.training.adapter_folders import adapter_folder
 
 
 def predict(client: FlaskClient, body: dict[str, Any]) -> list[Any]:
@@ -287,6 +289,28 @@ def test_a_new_model_version_is_predicted_anew(
     predict(make(model=str(other)).test_client(), predict_body(task()))
     assert len(prelabel_jobs(backend)) == 2
     assert {job.key for job in prelabel_jobs(backend)} > {old.key}
+
+
+def test_a_promoted_version_predicts_anew_and_roll_back_brings_the_old_masks_back(
+    client: FlaskClient, backend: Backend, worker: Any, tmp_path: Path
+) -> None:
+    predict(client, predict_body(task()))
+    worker.complete(prelabel_jobs(backend)[0])
+    (before,) = predict(client, predict_body(task()))
+    adapter_folder(tmp_path / "adapter")
+    base = backend.registry.base
+    new = backend.registry.publish(tmp_path / "adapter", base=base, promote=True, reason="better")
+
+    assert predict(client, predict_body(task())) == [[]]
+    (job,) = prelabel_jobs(backend, JobState.QUEUED)
+    worker.complete(job)
+    (item,) = predict(client, predict_body(task()))
+    assert item["model_version"] == new.name
+
+    backend.registry.roll_back()
+    assert predict(client, predict_body(task())) == [before]  # at once: they are still there
+    assert before["model_version"] == base
+    assert len(prelabel_jobs(backend)) == 2
 
 
 def test_many_tasks_are_stored_in_one_transaction(client: FlaskClient, backend: Backend) -> None:
