@@ -88,13 +88,15 @@ def run_list(settings: Settings, project: int | None = None) -> None:
 
 
 def run_collect(settings: Settings) -> None:
-    """Make corrections of the webhooks that came, without a worker.
+    """Make corrections of the webhooks that came, and of all that failed before, without a worker.
 
     Raises:
         SvacError: a worker has been at it for minutes, or the data folder cannot be used.
     """
     with closing(Database(settings.data_dir)) as database, bar("collecting") as progress:
-        done = Collector(settings, database).collect(lambda fraction, _: progress(fraction))
+        collector = Collector(settings, database)
+        collector.inbox.hurry()
+        done = collector.collect(lambda fraction, _: progress(fraction))
     console.print(f"{done}.")
 
 

@@ -45,6 +45,7 @@ from svac_backend.training.collect import (
 )
 
 LOCK_FILE = "collecting.lock"
+BULK = "ANNOTATIONS_CREATED"
 # Webhooks read at a time: each may hold megabytes.
 PORTION = 10
 
@@ -175,6 +176,9 @@ class Collector:
         found: list[Correction] = []
         if not one.annotation.get("was_cancelled"):
             about, found = self._read(about, one)
+        if event.action == BULK and not any(correction.drawn for correction in found):
+            # Label Studio makes annotations of predictions at a click for all tasks: nobody has looked at them.
+            about, found = replace(about, state=AnnotationState.EMPTY), []
         was_used = known is not None and known.state is AnnotationState.USED
         if self.corrections.put(about, found):
             done.annotations += bool(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from svac_backend.store.database import Database
@@ -69,6 +69,11 @@ class Inbox:
             due = -1.0 if wait is None else time.time() + wait
             row = session.merge(UncollectedRow(event=event, error=error, hint=hint, tries=tries, due=due))
             return _uncollected(row)
+
+    def hurry(self) -> None:
+        """Have all that was put off or given up tried again now, as often as at first."""
+        with self.database.write() as session:
+            session.execute(update(UncollectedRow).values(due=time.time(), tries=0))
 
     def settle(self, event: int) -> None:
         """An event was made use of, or there is nothing in it any more."""

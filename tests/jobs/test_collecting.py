@@ -167,12 +167,18 @@ def test_a_prediction_that_came_after_the_annotation_is_not_what_it_was_made_fro
         assert (only(collector).drawn, only(collector).accepted) == ({2}, {0, 1, 3, 4, 5, 6, 7, 8})
 
 
-def test_a_bulk_of_annotations(collector: Collector, studio: Studio) -> None:
+def test_of_a_bulk_only_what_a_person_drew_is_learned_from(collector: Collector, studio: Studio) -> None:
+    """Label Studio turns the predictions of all tasks into annotations at a click."""
     annotations = [
-        {"id": number, "task": 7, "result": PREDICTED, "parent_prediction": 1} for number in (3, 4)
+        {"id": 3, "task": 7, "result": PREDICTED, "parent_prediction": 1},
+        {"id": 4, "task": 7, "result": [*PREDICTED[:2], FIXED, *PREDICTED[3:]], "parent_prediction": 1},
     ]
     studio.send("ANNOTATIONS_CREATED", annotation=annotations, task=[{"id": 7, "data": studio.data}])
-    assert collector.collect().annotations == 2
+    collector.collect()
+    assert (only(collector).annotation_id, only(collector).drawn) == ("4", {2})
+    studio.annotate(PREDICTED, "ANNOTATION_UPDATED")  # now a person has looked at it, and submitted it
+    collector.collect()
+    assert {one.annotation_id for one in collector.corrections.all()} == {"3", "4"}
 
 
 def test_skipped_and_empty_annotations_are_not_learned_from(collector: Collector, studio: Studio) -> None:

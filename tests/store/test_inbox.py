@@ -37,5 +37,8 @@ def test_what_fails_is_tried_again_later_each_time_and_then_given_up(
     assert inbox.due() == []
     (left,) = inbox.uncollected()
     assert (left.event, left.error, left.hint, left.due) == (4, "the last", "hint", None)
+    inbox.hurry()
+    assert inbox.due() == [4]
+    assert inbox.put_off(4, "again", "hint").tries == 1
     inbox.settle(4)
     assert inbox.uncollected() == []
