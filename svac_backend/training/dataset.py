@@ -23,6 +23,8 @@ _PARTS = 4
 # How much a frame counts that a person drew, against one that a person left as it was.
 DRAWN_WEIGHT, ACCEPTED_WEIGHT = 1.0, 0.5
 _DRAWN_FIRST = 0.7
+# Cells a side from which masks are sampled as published.
+_FINE = 128
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Item:
         seen: its video as the model sees it.
         expression: what is asked.
         rows: i64 [K], which of the kept pictures carry a mask in this step; K may be 0.
-        target: f32 [K, h, w], 0 or 1, at the size of SAM-2's logits.
+        target: f32 [K, h, w] in 0..1, at the size of SAM-2's logits.
         weight: f32 [K].
         anchor: f32 [N, d_model], the [SEG] embeddings to keep; None: free to change.
     """
@@ -148,10 +150,17 @@ class FineTuneData:
 
     @staticmethod
     def _mask(example: Example, frame: int, side: int) -> Tensor:
-        """Return the truth f32 [side, side], by nearest as published; all 0 where the object is not there."""
+        """Return the truth f32 [side, side]; all 0 where the object is not there.
+
+        By nearest, as published. That takes the upper left pixel of each cell, so masks lie half a cell too far down
+        and right: nothing at 256 cells a side, but a tenth of an object's width at a tiny model's 32, which would
+        learn to shift all its masks. There, a cell holds the share that the object covers.
+        """
         if frame not in example.masks:
             return torch.zeros(side, side)
         mask = torch.from_numpy(from_coco(example.masks[frame])).float()
+        if side < _FINE:
+            return F.adaptive_avg_pool2d(mask[None, None], side)[0, 0]
         return F.interpolate(mask[None, None], size=(side, side), mode="nearest")[0, 0]
 
 

@@ -133,6 +133,8 @@ class _Run:
             # Small updates vanish in half precision, so what is trained is kept in full.
             parameter.data = value.to(parameter.device, torch.float32, copy=True)
             parameter.requires_grad_(True)
+        # Where the adapter begins, for what `keep` says.
+        self.start = {n: p.data.clone() for n, p in self.trained.items()} if options.keep < 1 else {}
         self._prepare_language()
         about = {
             "options": asdict(options),
@@ -203,7 +205,7 @@ class _Run:
         if accelerator.is_main_process:
             save_adapter(
                 adapter,
-                {name: p.data for name, p in self.trained.items()},
+                self._kept(),
                 self.dtype,
                 lora=self.lora,
                 marks=self.marks,
@@ -212,6 +214,19 @@ class _Run:
             )
         accelerator.wait_for_everyone()
         return TrainResult(adapter, done, seconds, ended, path)
+
+    def _kept(self) -> dict[str, Tensor]:
+        """Return what the adapter holds: some of the way from the old values to the trained ones."""
+        share = self.options.keep
+        if share == 1:
+            return {name: p.data for name, p in self.trained.items()}
+        return {
+            # LoRA's product begins at 0 because its second factor does: the first one's beginning means nothing.
+            name: p.data
+            if self.parent is None and ".lora_A." in name
+            else self.start[name].lerp(p.data, share)
+            for name, p in self.trained.items()
+        }
 
     def _items(self, step: int) -> list[list[Item]]:
         """Return this process's examples of a step, in as many parts as it is computed in."""

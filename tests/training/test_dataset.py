@@ -111,6 +111,19 @@ def test_masks_are_those_of_their_frames_and_drawn_ones_weigh_more(tmp_path: Pat
     assert weights == {DRAWN_WEIGHT, ACCEPTED_WEIGHT}
 
 
+def test_coarse_masks_are_not_shifted() -> None:
+    example = squares(2)
+    mask = from_coco(example.masks[0])
+    ys, xs = np.nonzero(mask)
+    coarse, fine = FineTuneData._mask(example, 0, 16), FineTuneData._mask(example, 0, 256)
+    for target in (coarse, fine):
+        weights = target / target.sum()
+        centres = (torch.arange(len(target)) + 0.5) / len(target)
+        assert float((weights.sum(0) * centres).sum()) == pytest.approx((xs.mean() + 0.5) / 48, abs=0.005)
+        assert float((weights.sum(1) * centres).sum()) == pytest.approx((ys.mean() + 0.5) / 32, abs=0.005)
+    assert set(fine.unique().tolist()) == {0.0, 1.0}
+
+
 def test_models_that_decode_few_frames_are_shown_frames_with_truth(tmp_path: Path) -> None:
     method = replace(PRESETS["sa2va"], frames_per_clip=3, template="qwen_chat")
     config = replace(SMALL, method=method)

@@ -19,7 +19,7 @@ from svac_backend.errors import SvacError
 from svac_backend.svac.model import Svac
 from svac_backend.training import trainer
 from svac_backend.training.adapter_files import verify_adapter
-from svac_backend.training.adapters import load_adapter
+from svac_backend.training.adapters import load_adapter, read_state
 from svac_backend.training.clip_cache import ClipCache
 from svac_backend.training.dataset import FineTuneData
 from svac_backend.training.options import TrainOptions, options_for
@@ -188,6 +188,22 @@ def test_parts_of_a_step_add_up_to_the_step(model: Svac, tmp_path: Path) -> None
         losses.append(read_curves(finetune(model, data(tmp_path / name), tmp_path / name, options).curves)[0])
     assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], rel=0.05)
     assert losses[0]["gradient"] == pytest.approx(losses[1]["gradient"], rel=0.15)
+
+
+def test_the_adapter_goes_a_part_of_the_way(model: Svac, tmp_path: Path) -> None:
+    whole = finetune(model, data(tmp_path / "a"), tmp_path / "a", OPTIONS)
+    half = finetune(model, data(tmp_path / "b"), tmp_path / "b", replace(OPTIONS, keep=0.5))
+    base = {name: p.detach().clone() for name, p in model.named_parameters()}
+    assert whole.adapter is not None
+    assert half.adapter is not None
+    _, trained = read_state(whole.adapter)
+    _, part = read_state(half.adapter)
+    for name, value in part.items():
+        if ".lora_A." in name:
+            assert torch.equal(value, trained[name])
+        else:
+            old = base.get(name, torch.zeros_like(value))
+            assert torch.allclose(value, (old + trained[name]) / 2, atol=1e-6)
 
 
 def test_the_rate_rises_and_falls() -> None:
