@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pydantic import SecretStr
 
 from svac_backend.errors import SvacError
+from svac_backend.jobs.engine import JobState
+from svac_backend.jobs.local import LocalEngine
 from svac_backend.jobs.model_owner import ModelOwner
+from svac_backend.jobs.payloads import PrelabelPayload
+from svac_backend.jobs.worker import create_worker
+from svac_backend.masks.tracks import ObjectPrompt
 from svac_backend.pipeline import load_model
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
+from svac_backend.store.predictions import PredictionStore
 from svac_backend.store.versions import Version
 from svac_backend.svac.model import Svac
 from svac_backend.training.adapter_files import WEIGHTS
@@ -27,6 +35,7 @@ from svac_backend.training.adapters import (
     trained_parameters,
 )
 from svac_backend.video.reader import ArrayVideo
+from tests.jobs.conftest import CONFIG, write_clip
 
 VIDEO = ArrayVideo(np.random.default_rng(0).integers(0, 255, (4, 48, 64, 3), np.uint8))
 
@@ -147,3 +156,55 @@ def test_an_adapter_of_another_model_is_refused(
     assert owner.version() == base
     assert loaded_adapter(owner.get()) is None
     assert "another model" in str(owner.registry.problem())
+
+
+def test_predictions_carry_the_version_that_made_them(
+    tmp_path: Path, settings_of_model: Settings, model: Svac, adapters: dict[str, Path], label_studio: Any
+) -> None:
+    """A worker's jobs, with a promotion and a rollback in between."""
+    root = tmp_path / "files"
+    root.mkdir()
+    write_clip(root / "clip.mp4")
+    url = "/data/local-files/?d=clip.mp4"
+    label_studio.tasks[7] = {"video": url}
+    settings = settings_of_model.model_copy(
+        update={
+            "data_dir": tmp_path / "data",
+            "label_studio_files_root": root,
+            "label_studio_url": label_studio.url,
+            "label_studio_api_key": SecretStr("ab" * 20),
+        }
+    )
+    database = Database(settings.data_dir)
+    worker, owner = create_worker(settings, database, load=lambda _: model)
+    worker.start()
+    engine = LocalEngine(settings, database)
+
+    def predict() -> dict[str, Any]:
+        prompts = (ObjectPrompt("obj1", "dog", "the grey square"),)
+        payload = PrelabelPayload("38", "7", {"video": url}, CONFIG, "", url, prompts, push=True)
+        version = owner.registry.name()  # as the web process asks
+        job = engine.wait(
+            engine.submit("prelabel", payload.to_json(), payload.job_key(version)).id, timeout=60
+        )
+        assert job.state is JobState.DONE, job.error
+        assert job.result is not None
+        kept = PredictionStore(database).get(payload.cache_key(version))
+        assert kept is not None
+        assert kept.model_version == job.result["model_version"] == version
+        return {**job.result, "tracks": [track.to_json() for track in kept.tracks]}
+
+    base = predict()
+    one = publish(owner, adapters["one"])
+    promoted = predict()
+    assert (promoted["model_version"], promoted["cached"]) == (one.name, False)
+    assert promoted["tracks"] != base["tracks"]
+    owner.registry.roll_back()
+    back = predict()
+    assert (back["model_version"], back["cached"]) == (base["model_version"], True)
+    assert back["tracks"] == base["tracks"]
+    assert {sent["model_version"] for sent in label_studio.predictions} <= {base["model_version"], one.name}
+    worker.stop()
+    owner.version()
+    assert loaded_adapter(model) is None
+    database.close()
