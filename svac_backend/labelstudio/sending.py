@@ -130,7 +130,7 @@ def sent_regions(
     for region in now:
         name = region_name(region)
         if name is not None:
-            place[name.object_id, name.frame][_key(region)] = _print(region)
+            place[name.object_id, name.frame][_key(region)] = geometry(region)
     answers: dict[int, list[Region]] = defaultdict(list)
     for region in answered:
         name = region_name(region)
@@ -189,14 +189,14 @@ class _Source:
 def _agreement(group: Sequence[Region], here: Mapping[tuple[str, str], str]) -> tuple[int, int]:
     """How many regions of a group are there: by id, and unchanged."""
     kept = [region for region in group if _key(region) in here]
-    return len(kept), sum(1 for region in kept if here[_key(region)] == _print(region))
+    return len(kept), sum(1 for region in kept if here[_key(region)] == geometry(region))
 
 
 def _key(region: Mapping[str, Any]) -> tuple[str, str]:
     return str(region.get("id")), str(region.get("from_name"))
 
 
-def _print(region: Mapping[str, Any]) -> str:
+def geometry(region: Mapping[str, Any]) -> str:
     """A region's geometry, so that equal ones are equal: the editor gives untouched floats back a last bit off."""
     value = region.get("value")
     if isinstance(value, Mapping) and isinstance(value.get("points"), list):
@@ -209,6 +209,7 @@ def _next_to_nothing(region: Mapping[str, Any]) -> dict[str, Any]:
     value, kind = region.get("value") or {}, str(region.get("type"))
     labels = {key: value[key] for key in (kind, "labels") if isinstance(value, Mapping) and key in value}
     if "points" in value:
-        return {"points": [[0, 0], [0.1, 0], [0, 0.1]], "closed": True, **labels}
+        # A key point: to delete a polygon the editor looks through all points of all polygons, twice.
+        return {"x": 0, "y": 0, "width": 0.1, **labels}
     width, height = int(region.get("original_width") or 1), int(region.get("original_height") or 1)
     return {"format": "rle", "rle": encode_brush(np.zeros((height, width), np.bool_)), **labels}

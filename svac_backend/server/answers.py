@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from svac_backend.jobs.rendering import choose_control, frames_to_send
 from svac_backend.labelstudio.config import SHOWN_KINDS, LabelConfig, MaskControl
+from svac_backend.labelstudio.portions import at, next_places
 from svac_backend.labelstudio.results import tracks_to_results, validate_results
 from svac_backend.labelstudio.sending import (
     Region,
@@ -99,7 +100,6 @@ def change(
     ever = by_object([*shown, *before])
     tracks: list[Track] = []
     made: dict[str, list[Region]] = {}
-    removed: list[Region] = []
     forgotten: set[str] = set()
     ready: dict[str, set[int]] = {}
     for track in prediction.tracks:
@@ -138,13 +138,23 @@ def change(
         )
     for object_id, regions in by_object(results).items():
         made[object_id] = of_generation(regions, next_generation(ever.get(object_id, ())))
-    for object_id, regions in mine.items():
-        gone = [r for r in regions if (name := region_name(r)) and name.frame in ready.get(object_id, ())]
-        removed += removals(gone)
-    removed += removals(drawn if complete else ())
+    gone = [
+        region
+        for object_id, regions in mine.items()
+        for region in regions
+        if (name := region_name(region)) and name.frame in ready.get(object_id, ())
+    ]
+    come = [region for regions in made.values() for region in regions]
+    now = next_places(
+        gone, come, len(shown) - len(gone), {name: frames.keys() for name, frames in kept.items()}
+    )
+    made = by_object(at(come, now))
+    removed = removals([*at(gone, now), *(drawn if complete else ())])
     for object_id in objects:
         regions = ever.get(object_id, [])
         forgotten |= outdated(regions, next_generation(regions))
+    # What comes with a later portion is still to be seen until then.
+    forgotten -= {str(region["id"]) for region in shown} - {str(region["id"]) for region in removed}
     count = prediction.frame_count if window is None else window.count
     every = [region for regions in made.values() for region in regions]
     validate_results(every, config, frame_count=count, video_frames=prediction.frame_count)
