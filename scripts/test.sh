@@ -60,7 +60,10 @@ bin=.venv/bin
 stage "lint" $bin/ruff check .
 stage "format" $bin/ruff format --check .
 stage "types" $bin/mypy
-stage "unit tests" $bin/pytest -q -m "not integration and not browser" --durations=10 --junit-xml=test-output/unit.xml
+# One process for each core, with one thread: four at most, each holds torch.
+processes=$(nproc)
+stage "unit tests" env OMP_NUM_THREADS=1 $bin/pytest -q -n $((processes < 4 ? processes : 4)) \
+  -m "not integration and not browser" --durations=10 --junit-xml=test-output/unit.xml
 if [ $unit_only = 0 ]; then
   stage "integration tests" $bin/pytest -q -m integration --durations=10 --junit-xml=test-output/integration.xml
   stage "browser tests" $bin/pytest -q -m browser --durations=10 --junit-xml=test-output/browser.xml
