@@ -107,7 +107,7 @@ def _paths(facts: Facts, events: Events) -> Iterator[Clause]:
     changes = line | ((sharpest > 0.3 * np.pi) & (total <= 0.8 * np.pi) & (total >= 0.35 * np.pi))
     straight = (total <= 0.12 * np.pi) | (extent <= 0.03)
     yield Clause("change direction", "motion", verdict(changes & (extent > 0.15), straight & calm), True)
-    yield Clause("bounce", "motion", _bounces(facts, calm), True)
+    yield Clause("bounce", "motion", _bounces(facts), True)
 
 
 def _readings(facts: Facts) -> range:
@@ -163,7 +163,7 @@ def _reversals(values: list[float], least: float = 0.13) -> tuple[int, float]:
     return count, back
 
 
-def _bounces(facts: Facts, calm: NDArray[np.bool_]) -> Truth:
+def _bounces(facts: Facts) -> Truth:
     """Return who turns back at the frame's edge; the frame's reading alone knows the edge."""
     found = np.zeros(facts.count, np.int8)
     for n in range(facts.count):
@@ -171,12 +171,13 @@ def _bounces(facts: Facts, calm: NDArray[np.bool_]) -> Truth:
         clear = False
         for axis in (0, 1):
             x = xy[:, axis]
-            for t in range(2, len(x) - 2):
-                before, after = x[t] - x[t - 2], x[t + 2] - x[t]
-                edge = x[t] if before < 0 else facts.span[axis] - x[t]
-                if before * after < 0 and min(abs(before), abs(after)) > 0.03:
-                    clear |= bool(edge <= 1.3 * radius[t])
-        found[n] = 1 if clear else (-1 if calm[:, n].all() else 0)
+            for low in (True, False):
+                t = int(x.argmin() if low else x.argmax())
+                edge = x[t] if low else facts.span[axis] - x[t]
+                back = min(np.abs(x[: t + 1] - x[t]).max(), np.abs(x[t:] - x[t]).max())
+                clear |= bool(back >= 0.12 and edge <= 1.3 * radius[t])
+        straight = all(_reversals(xy[:, axis].tolist())[1] <= 0.03 for axis in (0, 1))
+        found[n] = 1 if clear else -int(straight)
     return found
 
 
@@ -202,7 +203,7 @@ def _events(facts: Facts, events: Events) -> Iterator[Clause]:
         truth = np.where(np.isnan(when), 0, np.where(when == NEVER, -1, 1)).astype(np.int8)
         yield Clause(key, kind, truth, True)
     inside = facts.inside.min(axis=1)
-    whole = np.where(inside > 0.7, 1, np.where(inside <= 0, -1, 0)).astype(np.int8)
+    whole = np.where(inside > 0.7, 1, np.where(facts.gone.any(axis=1), -1, 0)).astype(np.int8)
     yield Clause("whole time", "presence", whole, True)
     for name in UNIT:
         # It comes from the left if it first shows at the left edge and moves to the right.

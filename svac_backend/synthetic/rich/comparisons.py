@@ -37,14 +37,15 @@ class Comparison:
     def among(self, members: Truth) -> Truth | None:
         """Return who wins among `members`, i8 [N]; None where nobody clearly does."""
         possible = np.flatnonzero(members >= 0)
-        possible = possible[~np.isin(possible, self.anchors)]
+        for anchor in self.anchors:
+            possible = possible[possible != anchor]
         if len(possible) < 2 or np.isnan(self.low[possible]).any():
             return None
         low, high = self.low[possible], self.high[possible]
         if np.isfinite(high).sum() < self.rivals:
             return None
         best = int(low.argmax())
-        others = np.delete(high, best).max()
+        others = max(h for n, h in enumerate(high.tolist()) if n != best)
         if members[possible[best]] != 1 or not np.isfinite(low[best]):
             return None
         if low[best] < others + self.margin or (self.ratio > 1 and low[best] < self.ratio * others):
@@ -91,9 +92,9 @@ def comparisons(facts: Facts, events: Events, anchors: list[int]) -> Iterator[Co
     yield Comparison("fastest", "speed", True, np.where(slow > 0.25, slow, -np.inf), fast, ratio=1.4)
     crawl = np.where(slow >= 0.15, 1 / np.maximum(fast, 1e-6), np.nan)
     yield Comparison("slowest", "speed", True, crawl, 1 / np.maximum(slow, 1e-6), ratio=1.4)
-    path = np.linalg.norm(np.diff(facts.xy, axis=2), axis=-1).sum(axis=-1).mean(axis=0)
-    whole = np.where(facts.observed.mean(axis=1) > 0.8, path, np.nan)
-    yield Comparison("moves farthest", "speed", True, whole, whole, ratio=1.4, margin=0.15)
+    path = np.linalg.norm(np.diff(facts.xy, axis=2), axis=-1).sum(axis=-1)
+    least = np.where(facts.observed.mean(axis=1) > 0.8, path.min(axis=0), np.nan)
+    yield Comparison("moves farthest", "speed", True, least, path.max(axis=0), ratio=1.4, margin=0.15)
     gap = max(2.0, 0.11 * facts.frames)
     for key, when, kind in (
         ("to move", events.moves, "order"),

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from svac_backend.synthetic.rich.glyphs import reach_of
+
 Array = NDArray[np.float64]
 
 
@@ -140,6 +142,12 @@ class Description:
         low = np.clip((xy + radius) / (2 * radius), 0, 1)
         high = np.clip((np.asarray(self.span) - xy + radius) / (2 * radius), 0, 1)
         return np.asarray(np.maximum(low + high - 1, 0).prod(axis=-1))
+
+    def gone(self) -> NDArray[np.bool_]:
+        """Return whether each thing lies outside the frame with all that it reaches, bool [N, T]."""
+        reach = np.array([reach_of(thing.look.kind) for thing in self.things])[:, None, None]
+        xy, far = self.image_xy(), self.image_radius()[..., None] * reach
+        return np.asarray(((xy <= -far) | (xy >= np.asarray(self.span) + far)).any(axis=-1))
 
     def covered(self) -> Array:
         """Return about which share of each thing (row) each thing (column) hides, f64 [N, N, T]; discs."""

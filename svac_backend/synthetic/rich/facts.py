@@ -16,8 +16,8 @@ from svac_backend.synthetic.rich.description import Array, Description
 Bool = NDArray[np.bool_]
 # Speeds in short sides per clip: from where on something moves, and up to where it stands still.
 MOVING, STANDING = 0.18, 0.085
-# Shares of a thing within the frame: it counts as seen, it counts as gone.
-_IN, _GONE = 0.5, 0.12
+# The share of a thing within the frame from which on it counts as seen.
+_IN = 0.5
 NEVER = np.inf
 
 
@@ -31,6 +31,7 @@ class Facts:
         speed: f64 [R, N, T - 1], short sides per clip; NaN outside the frame.
         observed: bool [N, T], within the frame.
         inside: f64 [N, T], share within the frame.
+        gone: bool [N, T], wholly outside.
         angle: f64 [N, T].
         covered: f64 [N, N, T], share of the row's thing that the column's thing hides.
         span: of the frame.
@@ -42,6 +43,7 @@ class Facts:
     speed: Array
     observed: Bool
     inside: Array
+    gone: Bool
     angle: Array
     covered: Array
     span: tuple[float, float]
@@ -88,6 +90,7 @@ def measure(scene: Description) -> Facts:
         speed=np.where(within, speed, np.nan),
         observed=observed,
         inside=inside,
+        gone=scene.gone(),
         angle=np.stack([thing.track.angle for thing in scene.things]),
         covered=scene.covered(),
         span=scene.span,
@@ -124,11 +127,13 @@ def events_of(facts: Facts) -> Events:
             values = [f[name] for f in found]
             same = all(v == values[0] or abs(v - values[0]) <= 1 for v in values)
             rows[name].append(values[0] if same else np.nan)
-        rows["enters"].append(_entry(facts.inside[n]))
-        rows["leaves"].append(_exit(facts.inside[n]))
+        rows["enters"].append(_entry(facts.inside[n], facts.gone[n]))
+        rows["leaves"].append(_exit(facts.inside[n], facts.gone[n]))
         if rows["enters"][-1] != NEVER:
             # Whether it moved before it came in nobody knows.
             rows["moves"][-1] = rows["starts"][-1] = np.nan
+        if np.isnan(rows["leaves"][-1]):
+            rows["stops"][-1] = np.nan
     return Events(**{name: np.array(values) for name, values in rows.items()})
 
 
@@ -162,18 +167,17 @@ def _motion_events(speed: Array, frames: int) -> dict[str, float]:
     return result
 
 
-def _entry(inside: Array) -> float:
+def _entry(inside: Array, gone: Bool) -> float:
     """Return when a thing comes in."""
     if inside[0] >= _IN:
         return NEVER
     come = np.flatnonzero(inside > _IN)
-    if inside[0] > _GONE or not len(come):
+    if not gone[0] or not len(come):
         return np.nan
-    gone = np.flatnonzero(inside[: come[0]] < _GONE)
-    return float(come[0]) if len(gone) >= max(1, 0.08 * len(inside)) else np.nan
+    return float(come[0]) if gone[: come[0]].sum() >= max(1, 0.08 * len(inside)) else np.nan
 
 
-def _exit(inside: Array) -> float:
+def _exit(inside: Array, gone: Bool) -> float:
     """Return when a thing goes out."""
-    back = _entry(inside[::-1])
+    back = _entry(inside[::-1], gone[::-1])
     return back if not np.isfinite(back) else len(inside) - back

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from svac_backend.errors import SvacError
 from svac_backend.synthetic.rich.kinds import KINDS
+from svac_backend.synthetic.shapes import extent
 from svac_backend.synthetic.vocabulary import COLORS
 
 # The only size at which the font has pictures.
@@ -109,6 +110,17 @@ def draw_glyph(name: str) -> Glyph:
         np.uint8
     )
     return Glyph(rgba, float(np.sqrt(area / np.pi)), _colors(rgba))
+
+
+@lru_cache(maxsize=128)
+def reach_of(kind: str) -> float:
+    """Return how far a thing reaches from its centre, in radii of the circle of equal area."""
+    if not KINDS[kind].code:
+        return extent(kind)
+    glyph = draw_glyph(kind)
+    y, x = np.nonzero(glyph.rgba[..., 3] > 100)
+    middle = (len(glyph.rgba) - 1) / 2
+    return float(np.hypot(y - middle, x - middle).max()) / glyph.radius
 
 
 @lru_cache(maxsize=2)

@@ -36,6 +36,7 @@ _PLURALS = {
     "fish": "fish",
     "person": "people",
     "bus": "buses",
+    "snowman": "snowmen",
     "cross": "crosses",
     "octopus": "octopuses",
     "slice of pizza": "slices of pizza",

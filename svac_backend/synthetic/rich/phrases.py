@@ -92,10 +92,14 @@ def phrases_of(scene: Description) -> list[Phrase]:
     events = events_of(facts)
     anchors = [n for n in names if facts.observed[n].mean() >= 0.5][:_ANCHORS]
     clauses = [*own_clauses(facts, events), *relation_clauses(facts, anchors)]
+    statements = np.stack([clause.truth for clause in clauses])
+    superlatives = list(comparisons(facts, events, anchors))
     found = list(_bare(nouns, looks))
     for noun in nouns:
-        found += _with_clauses(noun, clauses)
-        for comparison in comparisons(facts, events, anchors):
+        if noun.texture or (noun.truth >= 0).sum() < 2:
+            continue
+        found += _with_clauses(noun, clauses, statements)
+        for comparison in superlatives:
             found += _with_comparison(noun, comparison)
     return found
 
@@ -218,16 +222,14 @@ def _nowhere(looks: tuple[Look, ...]) -> Iterator[Phrase]:
             yield Phrase(noun, "color" if color else "noun", "absent", noun.truth, False)
 
 
-def _with_clauses(noun: Noun, clauses: list[Clause]) -> Iterator[Phrase]:
-    members = noun.truth >= 0
-    if members.sum() < 2 or noun.texture:
-        return
-    for clause in clauses:
-        truth = np.minimum(noun.truth, clause.truth)
-        # Without the clause it would mean the same: then the clause is idle.
-        if not _certain(truth) or (truth == noun.truth).all():
-            continue
-        count = int((truth == 1).sum())
+def _with_clauses(noun: Noun, clauses: list[Clause], statements: Truth) -> Iterator[Phrase]:
+    """Return phrases of a noun and each clause; `statements` are their truths, i8 [K, N]."""
+    truths = np.minimum(noun.truth, statements)
+    # Without the clause it would mean the same: then the clause is idle.
+    certain = (truths != 0).all(axis=1) & (truths != noun.truth).any(axis=1)
+    counts = (truths == 1).sum(axis=1)
+    for k in np.flatnonzero(certain).tolist():
+        clause, truth, count = clauses[k], truths[k], int(counts[k])
         if count == 1:
             yield Phrase(noun, clause.key, clause.kind, truth, clause.needs_time, clause.anchors)
         elif count > 1:
@@ -237,8 +239,6 @@ def _with_clauses(noun: Noun, clauses: list[Clause]) -> Iterator[Phrase]:
 
 
 def _with_comparison(noun: Noun, comparison: Comparison) -> Iterator[Phrase]:
-    if noun.texture:
-        return
     truth = comparison.among(noun.truth)
     if truth is not None:
         yield Phrase(noun, comparison.key, comparison.kind, truth, comparison.needs_time, comparison.anchors)

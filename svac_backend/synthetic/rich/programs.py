@@ -61,6 +61,7 @@ def play(
     speed: float | None = None,
     when: float | None = None,
     unit: Array | None = None,
+    reach: float = 1.3,
 ) -> Track:
     """Return a thing's track.
 
@@ -70,6 +71,7 @@ def play(
         speed: short sides per clip, where the program has one.
         when: share of the clip at which it stops, starts, enters or has left, where the program does so.
         unit: its direction; None chooses.
+        reach: how far the thing reaches from its centre, in radii: so far outside nothing of it is seen.
     """
     rng, t = stage.rng, stage.time
     grow: Array = np.ones(stage.frames)
@@ -78,7 +80,9 @@ def play(
     moment = float(rng.uniform(0.3, 0.7)) if when is None else when
     unit = np.array(UNIT.get(program, stage.some_unit())) if unit is None else unit
     if program in {"enter", "leave", "through"}:
-        return Track(_crossing(program, radius, stage, unit, way, moment), radius * grow, angle, program)
+        return Track(
+            _crossing(program, radius, stage, unit, way, moment, reach), radius * grow, angle, program
+        )
     path: Array = np.zeros((stage.frames, 2))
     if program in UNIT:
         path = t[:, None] * (unit + rng.uniform(-0.1, 0.1) * unit[::-1]) * way
@@ -161,11 +165,13 @@ def _placed(path: Array, radius: float, stage: Stage) -> Array:
     return path + 0.95 * radius + stage.rng.random(2) * slack
 
 
-def _crossing(program: str, radius: float, stage: Stage, unit: Array, way: float, moment: float) -> Array:
+def _crossing(
+    program: str, radius: float, stage: Stage, unit: Array, way: float, moment: float, reach: float
+) -> Array:
     """Return the centres of what comes into the frame, leaves it, or both."""
     rng, span = stage.rng, np.asarray(stage.span)
     along = float(np.abs(unit) @ span)
-    outside = 1.35 * radius
+    outside = (reach + 0.05) * radius
     t = stage.time
     if program == "through":
         position = -outside + (along + 2 * outside) * np.clip((t - 0.12) / 0.76, 0, 1)

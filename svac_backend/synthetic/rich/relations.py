@@ -25,7 +25,7 @@ def relation_clauses(facts: Facts, anchors: Iterator[int] | list[int]) -> Iterat
         together = facts.observed & facts.observed[x]
         enough = together.mean(axis=1) >= _TOGETHER
         yield from _sides(facts, x, together, enough)
-        yield from _layers(facts, x)
+        yield from _layers(facts, x, together)
         yield from _sizes(facts, x)
         if facts.frames >= 6:
             yield from _moving(facts, x, enough)
@@ -49,7 +49,7 @@ def _sides(facts: Facts, x: int, together: NDArray[np.bool_], enough: NDArray[np
         yield Clause(key, "relation", _except(verdict(true[None], false[None]), x), False, (x,))
 
 
-def _layers(facts: Facts, x: int) -> Iterator[Clause]:
+def _layers(facts: Facts, x: int, together: NDArray[np.bool_]) -> Iterator[Clause]:
     # Discs say little about how far a guitar reaches: only those far apart surely never touch.
     distance = np.linalg.norm(facts.xy[0] - facts.xy[0, x], axis=-1)
     apart = (distance >= 1.6 * (facts.radius[0] + facts.radius[0, x])).all(axis=1)
@@ -58,7 +58,7 @@ def _layers(facts: Facts, x: int) -> Iterator[Clause]:
         ("in front of", facts.covered[x], order < x),
         ("behind", facts.covered[:, x], order > x),
     ):
-        some = (share >= 0.3).mean(axis=1) >= 0.15
+        some = ((share >= 0.5) & together).mean(axis=1) >= 0.15
         yield Clause(key, "relation", _except(verdict(some[None], (apart | other_way)[None]), x), False, (x,))
 
 
@@ -112,7 +112,7 @@ def _follow(facts: Facts, x: int, n: int) -> np.int8:
     reach = facts.radius[:, n].max() + facts.radius[:, x].max()
     same = np.einsum("rk,rk->r", heading, lead)
     moving = (mine >= 0.2) & (other >= 0.2)
-    close = (ahead.min(axis=1) >= 0.4 * reach) & (ahead.max(axis=1) <= 2.2 * reach + 0.1)
+    close = (ahead.min(axis=1) >= 0.4 * reach) & (ahead.max(axis=1) <= 1.7 * reach + 0.05)
     true = moving & (same >= 0.92) & close & (aside.max(axis=1) <= 0.12)
     false = (mine <= 0.06) | (other <= 0.06) | (same <= 0.3) | (ahead.max(axis=1) <= 0)
     false |= aside.min(axis=1) >= 0.35

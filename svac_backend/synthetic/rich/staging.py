@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from svac_backend.synthetic.rich.description import Array, Bar, Camera, Description, Look, Thing, Track
+from svac_backend.synthetic.rich.glyphs import reach_of
 from svac_backend.synthetic.rich.kinds import DYES, KINDS, ROUND, allowed
 from svac_backend.synthetic.rich.programs import (
     PROGRAMS,
@@ -32,19 +33,19 @@ _RADII = ((0.08, 0.098), (0.115, 0.145), (0.175, 0.215))
 
 # What the motions of a scene are about, and how often.
 THEMES: dict[str, float] = {
-    "directions": 2.0,
-    "speeds": 1.2,
-    "starts": 1.2,
-    "stops": 1.2,
-    "entries": 1.2,
-    "exits": 1.2,
-    "turns": 1.3,
-    "changes": 1.8,
-    "following": 1.3,
-    "passing": 1.2,
-    "approaching": 1.2,
-    "static": 1.2,
-    "mixed": 1.5,
+    "directions": 1.6,
+    "speeds": 1.0,
+    "starts": 1.8,
+    "stops": 1.8,
+    "entries": 1.9,
+    "exits": 1.6,
+    "turns": 1.2,
+    "changes": 1.9,
+    "following": 1.7,
+    "passing": 1.4,
+    "approaching": 1.4,
+    "static": 1.0,
+    "mixed": 1.6,
 }
 
 
@@ -149,9 +150,9 @@ def _plans(theme: str, count: int, rng: np.random.Generator) -> list[tuple[str, 
         elif theme == "stops":
             plan = (some(("stop",) * 4 + (free,)), {"when": float(moments[n]) + 0.1})
         elif theme == "entries":
-            plan = (some(("enter",) * 3 + (free, "through")), {"when": float(moments[n])})
+            plan = (some(("enter",) * 5 + (free, "through")), {"when": float(moments[n])})
         elif theme == "exits":
-            plan = (some(("leave",) * 3 + (free, "still")), {"when": float(moments[n]) + 0.2})
+            plan = (some(("leave",) * 6 + (free,)), {"when": 0.75 * float(moments[n]) + 0.32})
         elif theme == "turns":
             plan = (some(("turn round", "back and forth", "corner", "bounce", "circle", free)), {})
         elif theme == "changes":
@@ -192,7 +193,7 @@ def _track(
         track = approach(other, radius, stage, away=program == "away")
     else:
         settings = {key: float(value) for key, value in options.items()}
-        track = play(program, radius, stage, **settings)  # type: ignore[arg-type]
+        track = play(program, radius, stage, reach=reach_of(kind), **settings)  # type: ignore[arg-type]
     tilt = np.deg2rad(MAX_TILT.get(kind, 180.0) if KINDS[kind].family == "shape" else 12.0)
     if kind not in ROUND:
         turned = track.angle + stage.rng.uniform(-tilt, tilt)

@@ -24,7 +24,7 @@ class Plain:
     def __init__(self, scene: RichScene, config: RichConfig) -> None:
         self.scene = scene
         height, width = config.height, config.width
-        span = np.array(scene.description.span)
+        self.span = span = np.array(scene.description.span)
         units = span / (width, height)
         alone = []
         for thing in scene.description.things:
@@ -82,12 +82,12 @@ class Plain:
         gone = self.gone[n, 0] if key == "enter" else self.gone[n, -1]
         return float(self.first[n] if key == "enter" else self.last[n]) if gone else np.nan
 
-    def reversals(self, n: int) -> int:
-        """Return how often a thing turns back along its longer axis."""
-        x = self.place[n, :, int(np.ptp(self.place[n], axis=0).argmax())]
+    def reversals(self, n: int, axis: int | None = None) -> int:
+        """Return how often a thing turns back along an axis, by default the longer one."""
+        x = self.place[n, :, int(np.ptp(self.place[n], axis=0).argmax()) if axis is None else axis]
         kept = [x[0]]
         for value in x[1:]:
-            if abs(value - kept[-1]) > 0.03:
+            if abs(value - kept[-1]) > 0.05:
                 kept.append(value)
         signs = np.sign(np.diff(kept))
         return int((signs[1:] != signs[:-1]).sum())
@@ -111,12 +111,16 @@ class Plain:
             return self.rise(r if key == "grow" else -r) > np.log(1.25)
         if key == "spin":
             return bool(np.ptp(self.scene.description.things[n].track.angle) > 3)
+        end = {"start": 0, "stop": -1}.get(key)
+        if end is not None and not self.whole[n, end] and not self.gone[n, end]:
+            return None  # what the frame's edge cuts off more and more seems slower than it is
         if key in {"start", "stop", "enter", "leave"}:
             return not np.isnan(self.event(key, n))
         if word == "enter":
             axis, sign = SIDE[{"up": "top", "down": "bottom"}.get(rest, rest)]
-            x = self.share[n, self.first[n], axis]
-            return bool(self.gone[n, 0] and (x < 0.3 if sign < 0 else x > 0.7))
+            x = self.place[n, self.first[n], axis]
+            depth = x if sign < 0 else self.span[axis] - x
+            return bool(self.gone[n, 0] and depth < 0.2)
         if key == "whole time":
             return not self.gone[n].any()
         if word in {"at", "begin", "end"}:
@@ -146,6 +150,8 @@ class Plain:
         if key == "change direction":
             net = np.linalg.norm(place[-1] - place[0])
             return bool(self.step[n].sum() > 1.04 * net + 0.08)
+        if key == "bounce":
+            return max(self.reversals(n, 0), self.reversals(n, 1)) >= 1
         return self.reversals(n) >= (2 if key == "back and forth" else 1)
 
     def _beside(self, e: RichExpression, n: int) -> bool | None:

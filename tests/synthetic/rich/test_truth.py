@@ -45,7 +45,7 @@ def disagreements(config: RichConfig, seeds: range) -> tuple[list[str], Counter[
 
 
 def test_sentences_agree_with_the_pictures() -> None:
-    wrong, said, kinds = disagreements(SHAPES_ONLY, range(60))
+    wrong, said, kinds = disagreements(SHAPES_ONLY, range(100))
     assert not wrong, "\n".join(wrong)
     assert set(kinds) == set(KINDS_OF_EXPRESSIONS)
     missing = set(WORDINGS) - set(said)
