@@ -190,7 +190,12 @@ def _changes(facts: Facts) -> Iterator[Clause]:
     turned = np.abs(facts.angle[:, -1] - facts.angle[:, 0])[None]
     # What is out of sight for a part of its turn shows less of it.
     whole = facts.observed.mean(axis=1)[None] > 0.8
-    yield Clause("spin", "change", verdict((turned >= 1.6 * np.pi) & whole, turned <= 0.1 * np.pi), True)
+    yield Clause(
+        "spin",
+        "change",
+        verdict((turned >= 1.6 * np.pi) & whole, (turned <= 0.1 * np.pi) & ~facts.round),
+        True,
+    )
 
 
 def _events(facts: Facts, events: Events) -> Iterator[Clause]:

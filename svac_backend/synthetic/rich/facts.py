@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svac_backend.synthetic.rich.description import Array, Description
+from svac_backend.synthetic.rich.kinds import ROUND
 
 Bool = NDArray[np.bool_]
 # Speeds in short sides per clip: from where on something moves, and up to where it stands still.
@@ -33,6 +34,7 @@ class Facts:
         inside: f64 [N, T], share within the frame.
         gone: bool [N, T], wholly outside.
         angle: f64 [N, T].
+        round: bool [N], of a kind whose turning nobody can see.
         covered: f64 [N, N, T], share of the row's thing that the column's thing hides.
         span: of the frame.
         first, last: i64 [N], first and last frame on which it is observed.
@@ -45,6 +47,7 @@ class Facts:
     inside: Array
     gone: Bool
     angle: Array
+    round: Bool
     covered: Array
     span: tuple[float, float]
     first: NDArray[np.int64]
@@ -92,6 +95,7 @@ def measure(scene: Description) -> Facts:
         inside=inside,
         gone=scene.gone(),
         angle=np.stack([thing.track.angle for thing in scene.things]),
+        round=np.array([thing.look.kind in ROUND for thing in scene.things]),
         covered=scene.covered(),
         span=scene.span,
         first=first,
