@@ -32,7 +32,8 @@ PAGE = """\
   table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
   th, td { text-align: right; padding: .25rem .8rem; border-bottom: 1px solid #eee; }
   th:first-child { text-align: left; font-weight: 500; } thead th { color: #555; font-weight: 500; }
-  .curves { display: flex; flex-wrap: wrap; gap: 1rem; } .curves figure { margin: 0; flex: 1 1 18rem; }
+  .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; }
+  .curves figure { margin: 0; }
   .curves svg { width: 100%; height: auto; display: block; } figcaption { margin-bottom: .3rem; }
   .case { margin: 0 0 1.4rem; } .case figcaption { overflow-wrap: anywhere; }
   .pictures { display: flex; flex-wrap: wrap; gap: .6rem; } .pictures div { flex: 1 1 10rem; max-width: 300px; }
