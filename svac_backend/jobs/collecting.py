@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.corrected import find_corrections, known_objects
-from svac_backend.jobs.label_studio import LabelStudioAccess, task_number
+from svac_backend.jobs.label_studio import LabelStudioAccess, predictions_before
 from svac_backend.jobs.payloads import label_studio_name, video_url
 from svac_backend.jobs.rendering import cached_config
 from svac_backend.labelstudio.config import LabelConfig
@@ -38,7 +37,6 @@ from svac_backend.training.collect import (
     Submitted,
     corrections_of,
     deleted_ids,
-    moment,
     saved_at,
     submitted,
     who,
@@ -196,7 +194,8 @@ class Collector:
         hostname = label_studio_name(self.settings, connection)
         url = video_url(data, config)
         identity = video_identity(hostname, url)
-        predictions = self._predictions(about, one)
+        client = self.label_studio.client(about.project_id)
+        predictions = predictions_before(client, about.task_id, one.annotation)
         results = [item["result"] for item in predictions]
         size = frame_size(one.regions, *results)
         about = replace(about, state=AnnotationState.EMPTY, hostname=hostname, video_url=url)
@@ -233,24 +232,6 @@ class Collector:
         if found:
             about = replace(about, state=AnnotationState.USED)
         return about, [replace(correction, annotation=about) for correction in found]
-
-    def _predictions(self, about: Annotation, one: Submitted) -> list[dict[str, Any]]:
-        """The predictions that an annotation can have been made from, the oldest first.
-
-        One that came later never was in its editor, though it may hold the annotation's own masks: a submitted
-        correction that was propagated comes back as a prediction.
-        """
-        client = self.label_studio.client(about.project_id)
-        listed = client.list_predictions(task_number(about.task_id))
-        begun = moment(one.annotation.get("created_at"))
-        # The SDK's values are of its own kinds; what was sent was JSON.
-        return [
-            {**item, "result": json.loads(json.dumps(item.get("result") or []))}
-            for item in sorted(listed, key=lambda item: int(item["id"]))
-            if not begun
-            or moment(item.get("created_at")) <= begun
-            or item["id"] == one.annotation.get("parent_prediction")
-        ]
 
     def _predicted(self, sent: Sequence[Region], shown: Sequence[int]) -> dict[str, list[int]]:
         """Which objects the editor was sent, and the frames on which that can be accepted."""

@@ -15,6 +15,7 @@ from svac_backend.labelstudio.client import LabelStudioClient
 from svac_backend.labelstudio.media import MediaFetcher
 from svac_backend.settings import Settings
 from svac_backend.store.connections import ConnectionStore, ProjectConnection
+from svac_backend.training.collect import moment
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,25 @@ def task_number(task_id: str) -> int:
             f"'{task_id[:40]}' is not the id of a task.", "Send the task from Label Studio again."
         )
     return int(task_id)
+
+
+def predictions_before(
+    client: LabelStudioClient, task_id: str, annotation: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the predictions that an annotation can have been made from, the oldest first.
+
+    One that came later never was in its editor, though it may hold the annotation's own masks: a submitted correction
+    that was propagated comes back as a prediction.
+    """
+    begun = moment(annotation.get("created_at"))
+    # The SDK's values are of its own kinds; what was sent was JSON.
+    return [
+        {**item, "result": json.loads(json.dumps(item.get("result") or []))}
+        for item in sorted(client.list_predictions(task_number(task_id)), key=lambda item: int(item["id"]))
+        if not begun
+        or moment(item.get("created_at")) <= begun
+        or item["id"] == annotation.get("parent_prediction")
+    ]
 
 
 def _shown(result: Sequence[Mapping[str, Any]]) -> list[str]:

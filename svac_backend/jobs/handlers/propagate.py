@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from svac_backend.jobs.corrected import find_corrections, known_objects
 from svac_backend.jobs.engine import JobContext
 from svac_backend.jobs.handlers.making import SEGMENTED, PredictionMaker
 from svac_backend.jobs.handlers.merging import push_merged, snapshot_of
-from svac_backend.jobs.label_studio import task_number
+from svac_backend.jobs.label_studio import predictions_before
 from svac_backend.jobs.payloads import PropagatePayload
 from svac_backend.jobs.rendering import cached_config, rendered
 from svac_backend.labelstudio.editing import frame_size
@@ -113,14 +112,11 @@ class PropagateHandler:
         now = annotation.get("result") if isinstance(annotation, Mapping) else None
         if not isinstance(annotation, Mapping) or not isinstance(now, list):
             raise SvacError("The webhook has no annotation.", "Submit the annotation again.")
-        client, task = self.maker.label_studio.client(payload.project_id), task_number(payload.task_id)
-        predictions = sorted(client.list_predictions(task), key=lambda item: int(item["id"]))
-        results = [json.loads(json.dumps(item.get("result") or [])) for item in predictions]
-        parents = [
-            regions
-            for item, regions in zip(predictions, results, strict=True)
-            if item["id"] == annotation.get("parent_prediction")
-        ]
+        client = self.maker.label_studio.client(payload.project_id)
+        predictions = predictions_before(client, payload.task_id, annotation)
+        results = [item["result"] for item in predictions]
+        parent = annotation.get("parent_prediction")
+        parents = [item["result"] for item in predictions if item["id"] == parent]
         size = frame_size(now, *results)
         if size is None:
             return payload, now, []
