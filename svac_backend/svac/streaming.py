@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import TypeVar
@@ -19,7 +18,7 @@ from svac_backend.svac import preprocess
 from svac_backend.svac.astc import clip_images
 from svac_backend.svac.clips import ClipPlan
 from svac_backend.svac.config import SvacConfig
-from svac_backend.svac.encoding import HELD_FEATURES, FrameEncoder, feature_bytes
+from svac_backend.svac.encoding import FrameEncoder
 from svac_backend.svac.grounding import FrameFeatures
 from svac_backend.video.reader import VideoSource
 
@@ -107,7 +106,6 @@ class FrameFeed:
     keep: frozenset[int] = frozenset()
     window: int = 16
     encoder: FrameEncoder | None = None
-    _encoded: dict[int, Callable[[], FrameFeatures]] = field(default_factory=dict)
     _small: dict[int, Image] = field(default_factory=dict)
 
     @property
@@ -124,7 +122,6 @@ class FrameFeed:
         numbers = range(self.clips.num_clips)
         # A clip's images are made as soon as its last frame is there, and its frames dropped.
         ends = {number: self.clips.clip(number)[-1] for number in numbers}
-        encodes = self._encodes_early
         next_clip = 0
         around: dict[int, Image] = {}
         images: list[Future[list[Image]]] = []
@@ -136,8 +133,6 @@ class FrameFeed:
                 if index in keep:
                     small[index] = preprocess.POOL.submit(preprocess.resize, frame, sam_size)
                     pending.append(small[index])
-                    if encodes and (index % self.window == self.window - 1 or index == len(self.video) - 1):
-                        self._start_window(small, range(index - index % self.window, index + 1))
                 if index in selected:
                     around[index] = frame
                 while next_clip in ends and ends[next_clip] == index:
@@ -171,23 +166,12 @@ class FrameFeed:
         begun: deque[tuple[int, Callable[[], FrameFeatures]]] = deque()
         with closing(self.windows(self.window)) as windows:
             for start, pixels in windows:
-                wait = self._encoded.pop(start, None)
-                begun.append((start, wait or self.encoder.start([partial(_same, one) for one in pixels])))
+                begun.append((start, self.encoder.start(pixels)))
                 if len(begun) > self.encoder.ahead:
                     start, wait = begun.popleft()
                     yield start, wait()
             for start, wait in begun:
                 yield start, wait()
-
-    @property
-    def _encodes_early(self) -> bool:
-        if self.encoder is None or not self.encoder.ahead or not self.held:
-            return False
-        return len(self.video) * feature_bytes(self.config.sam) <= HELD_FEATURES
-
-    def _start_window(self, small: Mapping[int, Future[Image]], window: range) -> None:
-        assert self.encoder is not None
-        self._encoded[window.start] = self.encoder.start([small[i].result for i in window])
 
     def windows(self, size: int) -> Generator[tuple[int, Image]]:
         """Yield (index of its first frame, u8 [n, S, S, 3] for SAM-2) over the whole video, n <= `size`."""
@@ -216,7 +200,3 @@ class FrameFeed:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-
-
-def _same(image: Image) -> Image:
-    return image
