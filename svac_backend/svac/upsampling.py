@@ -41,7 +41,11 @@ def _whole(large: Tensor, height: int, width: int) -> Tensor:
 
 
 def _fill(mask: NDArray[np.bool_], large: Tensor) -> None:
-    """Set the pixels of a mask, bool [H, W], that logits [S, S] make positive."""
+    """Set the pixels of a mask, bool [H, W], that logits [S, S] make positive.
+
+    Rows are interpolated to the frame's width first. A pixel between two of these of one sign has that sign; only the
+    others are computed.
+    """
     positive = large > 0
     rows, columns = positive.any(1), positive.any(0)
     if not bool(rows.any()):
@@ -51,23 +55,39 @@ def _fill(mask: NDArray[np.bool_], large: Tensor) -> None:
     if top >= bottom or left >= right:  # a shrunk frame may take none of these pixels
         return
     source = large[rows_from:rows_to, columns_from:columns_to]
-    part = (down @ source @ across.T).numpy()
+    wide = (source @ across.T).numpy()
+    above = (down > 0).int().argmax(1).numpy()
+    below = np.minimum(above + 1, len(wide) - 1)
+    weight = down.numpy()[np.arange(len(above)), above]
+    sign = wide > 0
+    upper, lower = sign[above], sign[below]
+    part = upper & lower
+    y, x = np.divmod(np.flatnonzero(upper ^ lower), part.shape[1])
+    values = weight[y] * wide[above[y], x] + (1 - weight[y]) * wide[below[y], x]
     doubt = max(_ROUNDING * float(source.abs().max()), _HALF)
-    if float(np.abs(part).min()) < doubt and _undecided(part, doubt, source, down, across):
+    near = np.abs(values) < doubt
+    if float(np.abs(wide).min()) < doubt or (
+        near.any() and _undecided(values[near], source, down[y[near]], across[x[near]])
+    ):
         mask[:] = _whole(large[None, None], *mask.shape)[0].numpy()
-    else:
-        np.greater(part, 0, out=mask[top:bottom, left:right])
+        return
+    part[y, x] = values > 0
+    mask[top:bottom, left:right] = part
 
 
-def _undecided(part: NDArray[np.float32], doubt: float, source: Tensor, down: Tensor, across: Tensor) -> bool:
-    """Whether rounding decides a pixel nearer to 0 than `doubt`: the logits around it say how much it rounds."""
-    rows, columns = (torch.from_numpy(where) for where in (np.abs(part) < doubt).nonzero())
-    if len(rows) > _FEW:  # the whole is cheaper then
+def _undecided(values: NDArray[np.float32], source: Tensor, down: Tensor, across: Tensor) -> bool:
+    """Whether rounding decides one of k pixels: the logits around it say how much its value rounds.
+
+    Args:
+        values: f32 [k], near 0.
+        source: logits [r, c] that the pixels are made from.
+        down, across: the pixels' weights, [k, r] and [k, c].
+    """
+    if len(values) > _FEW:  # the whole is cheaper then
         return True
-    reached = (down[rows] > 0)[:, :, None] & (across[columns] > 0)[:, None, :]
+    reached = (down > 0)[:, :, None] & (across > 0)[:, None, :]
     largest = (source.abs() * reached).amax((1, 2))
-    values = torch.from_numpy(part)[rows, columns].abs()
-    return bool((values < torch.clamp(_ROUNDING * largest, min=_HALF)).any())
+    return bool((torch.from_numpy(values).abs() < torch.clamp(_ROUNDING * largest, min=_HALF)).any())
 
 
 def _box(positive: Tensor, target: int) -> tuple[Tensor, int, int, int, int]:
