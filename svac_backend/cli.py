@@ -13,14 +13,13 @@ from typing import Annotated
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
-from svac_backend import settings as settings_module
 from svac_backend.cli_learning import corrections, versions
+from svac_backend.cli_storage import media, models
+from svac_backend.commands.own_settings import get_settings
 from svac_backend.errors import SvacError
-from svac_backend.settings import Settings
 
 main = typer.Typer(
     name="svac-backend",
@@ -29,20 +28,12 @@ main = typer.Typer(
     pretty_exceptions_show_locals=False,
     add_completion=False,
 )
-models = typer.Typer(help="List, download, verify and remove models.", no_args_is_help=True)
 main.add_typer(models, name="models")
-media = typer.Typer(
-    help="Frames that the backend serves itself, and their links in tasks.", no_args_is_help=True
-)
 main.add_typer(media, name="media")
 main.add_typer(corrections, name="corrections")
 main.add_typer(versions, name="versions")
 console = Console(stderr=True, highlight=False)
 
-ModelName = Annotated[
-    str | None,
-    typer.Argument(help="`owner/name[@revision]`, a folder, or an embedded model; default: SVAC_MODEL."),
-]
 Prompts = Annotated[
     list[str] | None,
     typer.Option(
@@ -289,80 +280,6 @@ def finetune(
         changes=changes,
         register=register,
     )
-
-
-@models.command("list")
-def models_list() -> None:
-    """Show the models that are here, and the published ones that could be."""
-    from svac_backend.commands.models import show
-
-    show(get_settings())
-
-
-@models.command("download")
-def models_download(name: ModelName = None) -> None:
-    """Download a model from the hub; files that are here already are kept."""
-    from svac_backend.commands.models import download
-
-    download(name or get_settings().model)
-
-
-@models.command("verify")
-def models_verify(name: ModelName = None) -> None:
-    """Check every file's hash, every tensor's header, and that weights, config and tokenizer belong together."""
-    from svac_backend.commands.models import verify
-
-    verify(name or get_settings().model)
-
-
-@models.command("remove")
-def models_remove(
-    name: Annotated[str, typer.Argument(help="`owner/name[@revision]`; without a revision all of them.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
-    """Delete a downloaded model from the hub's cache."""
-    from svac_backend.commands.models import remove
-
-    remove(name, yes=yes)
-
-
-@media.command("renew")
-def media_renew(
-    every: Annotated[
-        bool, typer.Option("--all", help="All tasks, not only those whose links are old.")
-    ] = False,
-) -> None:
-    """Give tasks new links to their frames; the worker does it by itself, once a day."""
-    from svac_backend.commands.media import run_renew
-
-    run_renew(get_settings(), every=every)
-
-
-@media.command("clean")
-def media_clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
-    """Delete the frames of tasks that were deleted in Label Studio."""
-    from svac_backend.commands.media import run_clean
-
-    run_clean(get_settings(), yes=yes)
-
-
-def get_settings() -> Settings:
-    """Return the settings of this process.
-
-    Raises:
-        SvacError: one has a value that it can't have; its value is not shown, it may be a secret.
-    """
-    try:
-        return settings_module.get_settings()
-    except ValidationError as error:
-        problems = [
-            f"SVAC_{'_'.join(map(str, problem['loc'])).upper()} ({problem['msg'].lower()})"
-            for problem in error.errors(include_input=False, include_context=False, include_url=False)
-        ]
-        raise SvacError(
-            f"A setting cannot be used: {', '.join(problems)}.",
-            "Correct it in the environment or in the file .env; .env.example says what each one is.",
-        ) from None
 
 
 def app() -> None:

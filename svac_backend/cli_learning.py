@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from svac_backend.settings import Settings
+from svac_backend.commands.own_settings import get_settings
 
 corrections = typer.Typer(help="What people corrected, and the model can learn from.", no_args_is_help=True)
 versions = typer.Typer(help="Versions of the model that fine-tuning made.", no_args_is_help=True)
@@ -16,18 +16,12 @@ Project = Annotated[int | None, typer.Option(help="Id of a project; default: all
 VersionId = Annotated[str, typer.Argument(help="Its id, or the beginning of it.")]
 
 
-def _settings() -> Settings:
-    from svac_backend.cli import get_settings
-
-    return get_settings()
-
-
 @corrections.command("list")
 def corrections_list(project: Project = None) -> None:
     """Show whose annotation says what of which object, and what could not be collected."""
     from svac_backend.commands.corrections import run_list
 
-    run_list(_settings(), project)
+    run_list(get_settings(), project)
 
 
 @corrections.command("show")
@@ -39,7 +33,7 @@ def corrections_show(
     """Write a picture of an annotation's frames and masks: drawn or accepted."""
     from svac_backend.commands.corrections import run_show
 
-    run_show(_settings(), annotation, out, pictures=pictures)
+    run_show(get_settings(), annotation, out, pictures=pictures)
 
 
 @corrections.command("export")
@@ -53,7 +47,7 @@ def corrections_export(
     """Write what is learned from as a data set: of each video the frames that people drew or accepted."""
     from svac_backend.commands.corrections import run_export
 
-    run_export(_settings(), out, project=project, layout=format_, split=split, frames=frames)
+    run_export(get_settings(), out, project=project, layout=format_, split=split, frames=frames)
 
 
 @corrections.command("collect")
@@ -61,7 +55,7 @@ def corrections_collect() -> None:
     """Make corrections of the webhooks that came; the worker does it by itself."""
     from svac_backend.commands.corrections import run_collect
 
-    run_collect(_settings())
+    run_collect(get_settings())
 
 
 @versions.command("list")
@@ -69,7 +63,7 @@ def versions_list() -> None:
     """Show the versions, their figures, and which one serves."""
     from svac_backend.commands.versions import run_list
 
-    run_list(_settings())
+    run_list(get_settings())
 
 
 @versions.command("promote")
@@ -77,7 +71,7 @@ def versions_promote(version: VersionId) -> None:
     """Have a version serve from now on."""
     from svac_backend.commands.versions import run_promote
 
-    run_promote(_settings(), version)
+    run_promote(get_settings(), version)
 
 
 @versions.command("rollback")
@@ -89,7 +83,7 @@ def versions_rollback(
     """Have the version serve that served before: its masks come back bit for bit."""
     from svac_backend.commands.versions import run_roll_back
 
-    run_roll_back(_settings(), to)
+    run_roll_back(get_settings(), to)
 
 
 @versions.command("compare")
@@ -102,7 +96,7 @@ def versions_compare(
     """Show figures, lineage and data of two versions side by side."""
     from svac_backend.commands.versions import run_compare
 
-    run_compare(_settings(), first, second)
+    run_compare(get_settings(), first, second)
 
 
 @versions.command("delete")
@@ -112,4 +106,4 @@ def versions_delete(
     """Delete a version that does not serve."""
     from svac_backend.commands.versions import run_delete
 
-    run_delete(_settings(), version, yes=yes)
+    run_delete(get_settings(), version, yes=yes)

@@ -36,6 +36,7 @@ LAYERS = {
     "quickstart": 6,
     "cli": 6,
     "cli_learning": 6,
+    "cli_storage": 6,
 }
 # Held by the web process, so free of torch.
 TORCH_FREE = ("server", "labelstudio", "store")
