@@ -171,6 +171,36 @@ def learn(
 
 
 @app.command()
+def loop(
+    clips: Annotated[int, typer.Option(min=8, max=500, help="Corrected clips of the concept.")] = 16,
+    unseen: Annotated[int, typer.Option(min=2, max=500, help="Clips of it to measure on.")] = 20,
+    scenes: Annotated[
+        int, typer.Option(min=5, max=1000, help="Scenes of the model's own held-out set.")
+    ] = 40,
+    kind: Annotated[str, typer.Option(help="brush or polygon.")] = "brush",
+    out: Annotated[Path, typer.Option(help="Folder of this run.")] = Path("out/loop"),
+) -> None:
+    """Fine-tuning through a real Label Studio: predict, correct, Start Training, predict anew."""
+    import torch
+    from benchmarks import loop as benchmark
+
+    if kind not in ("polygon", "brush"):
+        raise SvacError(f"There are no masks of kind {kind!r}.", "Use polygon or brush.")
+    torch.set_num_threads(1)
+    console = Console()
+    found = benchmark.Loop(
+        out,
+        clips=clips,
+        unseen=unseen,
+        scenes=scenes,
+        kind=kind,
+        say=lambda text: console.print(text, highlight=False, markup=False),
+    ).run()
+    console.print(benchmark.table(found))
+    console.print(f"report: {found.report}", highlight=False, markup=False)
+
+
+@app.command()
 def editor(
     kind: Annotated[str, typer.Option(help="polygon or brush.")] = "polygon",
     frames: Annotated[int, typer.Option(min=10, help="Length of the synthetic clip.")] = 100,
