@@ -244,7 +244,7 @@ class Loop:
         self._until(ended, TRAINED_S, lambda: f"{100 * job.get('progress', 0):.0f} %, {job.get('message')}")
         if job["state"] != "done":
             raise SvacError(f"The fine-tuning ended as {job['state']}: {job['error']}", str(job["hint"]))
-        return dict(job["result"])
+        return {**job["result"], "message": job["message"]}
 
     def _version(self, client: LabelStudioClient, project: int, url: str) -> str:
         """Return the version that Label Studio is told by /setup, which must be that of /versions."""
