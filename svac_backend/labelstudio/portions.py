@@ -15,8 +15,8 @@ from svac_backend.labelstudio.sending import Region, geometry, region_name
 # Object id and frame.
 Place = tuple[str, int]
 
-# Polygons deleted times polygons in the task: 300 and 600 took 24 to 30 s on a busy core, 100 and 200 took 3 s.
-MOST_WORK = 40_000
+# Polygons deleted times polygons in the task: 300 and 600 blocked 24 to 37 s on busy cores, 100 and 200 took 3 to 7 s.
+MOST_WORK = 32_000
 _SLOW = frozenset({"polygonlabels", "polygon", "vectorlabels", "vector"})
 
 
