@@ -229,17 +229,19 @@ class Desk:
         masks = self.corrections.masks
         return {object_id: masks[object_id] for object_id in objects if masks.get(object_id)}
 
+    def _reading(self, size: tuple[int, int]) -> dict[str, Any]:
+        """How the task's regions are read: of which frames, and whose they are."""
+        return {
+            "width": size[0],
+            "height": size[1],
+            "window": self.window,
+            "tracks": [Track(**vars(one)) for one in self.known],
+            "certain": self.corrections.masks,
+        }
+
     def _masks_on(self, frames: set[int], size: tuple[int, int]) -> dict[int, dict[str, Any]]:
         """The masks of all objects on some frames, bool [H, W], by frame and object."""
-        tracks = results_to_tracks(
-            self._on(frames),
-            self.config,
-            width=size[0],
-            height=size[1],
-            window=self.window,
-            tracks=[Track(**vars(one)) for one in self.known],
-            certain=self.corrections.masks,
-        )
+        tracks = results_to_tracks(self._on(frames), self.config, **self._reading(size))
         return {
             frame: {one.object_id: from_coco(one.masks[frame]) for one in tracks if frame in one.masks}
             for frame in frames
@@ -247,15 +249,7 @@ class Desk:
 
     def _drawn_on(self, frames: set[int], object_id: str, size: tuple[int, int]) -> tuple[Region, ...]:
         """What a person drew of an object on some frames, that does not say so by its id."""
-        drawn = read_drawn(
-            self._on(frames),
-            self.config,
-            width=size[0],
-            height=size[1],
-            window=self.window,
-            tracks=[Track(**vars(one)) for one in self.known],
-            certain=self.corrections.masks,
-        )
+        drawn = read_drawn(self._on(frames), self.config, **self._reading(size))
         mine = [drawing for drawing in drawn.drawings if drawing.object_id == object_id]
         regions = [dict(region) for drawing in mine for region in drawing.results]
         return tuple(region for region in regions if region_name(region) is None)
