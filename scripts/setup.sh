@@ -159,15 +159,15 @@ install_browser() {
     fi
   done
   if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
-    say "browser: none found. The browser tests will be skipped. Install Chromium (on Debian: sudo apt-get install chromium fonts-dejavu-core) or set CHROMIUM to one."
+    say "browser: none found. The browser tests will fail. Install Chromium (on Debian: sudo apt-get install chromium fonts-dejavu-core fonts-noto-color-emoji) or set CHROMIUM to one."
     return
   fi
   local started=$SECONDS
-  if { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium fonts-dejavu-core; } >.venv-browser.log 2>&1; then
+  if { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium fonts-dejavu-core fonts-noto-color-emoji; } >.venv-browser.log 2>&1; then
     say "browser, from apt: $((SECONDS - started)) s"
   else
     tail -n 20 .venv-browser.log >&2
-    say "browser: apt-get could not install Chromium (see above). The browser tests will be skipped."
+    say "browser: apt-get could not install Chromium (see above). The browser tests will fail."
   fi
 }
 

@@ -21,7 +21,7 @@ from svac_backend.video.reader import ArrayVideo
 
 @pytest.fixture
 def anchored() -> Svac:
-    """The embedded weights; they were not trained for memory, but they see something."""
+    """The embedded weights, run the way that has anchor frames and propagates from them."""
     model = Svac.from_pretrained("svac-tiny", device="cpu", dtype="float32")
     return model.run_as("sa2va-i", no_object_masking=False)
 
