@@ -76,7 +76,7 @@ def run(
     from svac_backend.pipeline import load_model
     from svac_backend.training.examples import from_corrections, from_mevis
     from svac_backend.training.fine_tuning import fine_tune
-    from svac_backend.training.options import options_for
+    from svac_backend.training.options import options_from
 
     first = int(os.environ.get("RANK", "0")) == 0
     database = Database(settings.data_dir)
@@ -98,9 +98,7 @@ def run(
             examples = from_corrections(frozen.corrections, Videos(settings, database).find)
             base, parent, folder = frozen.base, frozen.parent, out or frozen.out
         model = load_model(settings)
-        options = options_for(model.config).changed(
-            steps=settings.finetune_steps or None, max_minutes=settings.finetune_max_minutes or None
-        )
+        options = options_from(settings, model.config)
         outcome = fine_tune(
             model,
             examples,

@@ -23,7 +23,7 @@ from svac_backend.store.versions import VersionStore
 from svac_backend.training.examples import from_corrections
 from svac_backend.training.fine_tuning import Outcome, fine_tune
 from svac_backend.training.gate import GateOptions, too_few
-from svac_backend.training.options import options_for
+from svac_backend.training.options import options_from
 from svac_backend.training.registry import Registry
 
 # Below the worker, which is below the web process.
@@ -58,9 +58,7 @@ def train(
         if missing := too_few(len({example.video.key for example in examples}), gate):
             return _told(Outcome(None, missing))  # before a large model is loaded for nothing
         model = load_model(settings)
-        options = options_for(model.config).changed(
-            steps=settings.finetune_steps or None, max_minutes=settings.finetune_max_minutes or None
-        )
+        options = options_from(settings, model.config)
         outcome = fine_tune(
             model,
             examples,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from svac_backend.errors import SvacError
+from svac_backend.settings import Settings
 from svac_backend.svac.config import SvacConfig
 
 # Models narrower than this were made here, from nothing: they learn faster and forget faster.
@@ -118,4 +119,11 @@ def options_for(config: SvacConfig) -> TrainOptions:
         decoder_rate=0.25,
         keep=0.8,
         weight_decay=0.02,
+    )
+
+
+def options_from(settings: Settings, config: SvacConfig) -> TrainOptions:
+    """Return the options that suit a model, with what the settings say otherwise."""
+    return options_for(config).changed(
+        steps=settings.finetune_steps or None, max_minutes=settings.finetune_max_minutes or None
     )
