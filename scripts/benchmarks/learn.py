@@ -21,8 +21,7 @@ from rich.table import Table
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.concepts import ZORBO, make_concept_clip
 from svac_backend.training.adapters import load_adapter, unload_adapter
-from svac_backend.training.embedded.measure import ABSENT, measure
-from svac_backend.training.embedded.recipe import SCENES
+from svac_backend.training.embedded.plain_measure import ABSENT, measure_plain
 from svac_backend.training.evaluation import evaluate, mean_j_and_f
 from svac_backend.training.examples import Example, from_scene
 from svac_backend.training.fine_tuning import fine_tune
@@ -128,7 +127,7 @@ def run(
 def figures(model: Svac, tests: Sequence[Example], scenes: int) -> dict[str, float]:
     """Return J&F of the concept, of the own held-out set (`own`, and by kind), and emptiness for absent objects."""
     found = {"concept": mean_j_and_f(evaluate(model, tests)) or 0.0}
-    rows = measure(model, SCENES, seeds=range(scenes))
+    rows = measure_plain(model, seeds=range(scenes))
     kinds = {kind: row for kind, row in rows.items() if kind != ABSENT}
     total = sum(row.count for row in kinds.values())
     found["own"] = sum((row.j + row.f) / 2 * row.count for row in kinds.values()) / total

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 
-from svac_backend.training.embedded.measure import ABSENT, Figures
+from safetensors import safe_open
+
+from svac_backend.svac.config import SvacConfig
+from svac_backend.training.embedded.card_tables import (
+    MOST_DRAWN,
+    NEEDS_TIME,
+    asked_table,
+    by_novelty,
+    controls_table,
+    gains,
+    listed,
+    measured_table,
+    written,
+)
+from svac_backend.training.embedded.controls import OTHER_SENTENCE, OTHER_VIDEO, Controls
+from svac_backend.training.embedded.figures import ABSENT, Measured, absence_of, by_kind, mean_of
 from svac_backend.training.embedded.memory_measure import MemoryFigures
-from svac_backend.training.embedded.recipe import CONFIG, Steps
 
-_MEANING = {
-    "color": "by colour (`the red object`)",
-    "color_shape": "by colour and shape (`the red circle`)",
-    "shape": "by shape (`the circle`)",
-    "size": "by size (`the largest object`)",
-    "motion": "by motion (`the object moving left`)",
-}
-# Less than this far above a random object of the same scene is not understanding.
-_MARGIN = 15.0
-
-
+# Less than this above a random thing of the same scene is not understanding; under `_OFTEN_WRONG` it is no help.
+_MARGIN, _OFTEN_WRONG = 15.0, 50.0
+# So much lower on words that training did not have, or above a wrong thing with a wrong sentence, is worth saying.
+_WORTH_SAYING = 5.0
 _WAYS = {
     "copied": "the mask copied unchanged",
     "forward": "one mask, forwards",
@@ -36,42 +44,47 @@ _POINTINGS = {
 _DISTANCES = (1, 2, 4, 8, 12, 15)
 
 
-def write_card(folder: Path, figures: Mapping[str, Figures], travelled: MemoryFigures, steps: Steps) -> None:
-    """Write `README.md` into a model folder."""
-    size = (folder / "model.safetensors").stat().st_size / 1e6
-    method = CONFIG.method
-    rows = "\n".join(
-        f"| {_MEANING[kind]} | {row.count} | {row.j:.1f} | {row.f:.1f} | {row.chance:.1f} |"
-        for kind, row in figures.items()
-        if kind in _MEANING
-    )
-    known = [kind for kind, row in figures.items() if kind in _MEANING and row.j >= row.chance + _MARGIN]
-    unknown = [kind for kind in _MEANING if kind in figures and kind not in known]
-    absent = figures.get(ABSENT)
-    empty = f"{absent.j:.1f} % of the frames stay empty" if absent else "not measured"
-    missing = ", ".join(_MEANING[kind] for kind in unknown) or "none of the kinds above"
+def write_card(
+    folder: Path,
+    measured: Measured,
+    controls: Controls,
+    travelled: MemoryFigures,
+    steps: Mapping[str, int],
+) -> None:
+    """Write `README.md` into a model folder.
+
+    Args:
+        folder: with config.json and model.safetensors.
+        measured, controls: of these weights.
+        travelled: what corrections are worth.
+        steps: optimiser steps by stage.
+    """
+    config = SvacConfig.load(folder / "config.json")
+    method = config.method
+    weights = folder / "model.safetensors"
     (folder / "README.md").write_text(f"""# svac-tiny
 
 The embedded model of svac-backend: SVAC's architecture in small (InternVL vision tower, pixel shuffle, Qwen2, [SEG]
 tokens, SAM-2), trained from nothing on videos made by `svac_backend/synthetic`. It is for trying things out, for
-tests and for the demo. It has never seen a photograph: on real videos it finds colours at best.
+tests and for the demo. It has never seen a photograph.
 
-- {size:.1f} MB of fp16 safetensors; SAM-2 part at {CONFIG.sam.image_size} px, vision tower at \
-{CONFIG.vision.image_size} px; {method.num_clips} clips of {method.frames_per_clip} frames, grid \
-{method.grid[0]}x{method.grid[1]}, one [SEG] per clip.
-- Trained by `scripts/train_embedded.py` with {steps.masks} + {steps.looking} + {steps.language} + {steps.joint} + \
-{steps.points} + {steps.memory} steps (masks, looking, language, joint, points, memory).
+- {_parameters(weights) / 1e6:.1f} M parameters, {weights.stat().st_size / 1e6:.1f} MB of fp16 safetensors; \
+SAM-2 part at {config.sam.image_size} px, vision tower at {config.vision.image_size} px; {method.num_clips} clips of \
+{method.frames_per_clip} frames, grid {method.grid[0]}x{method.grid[1]}, one [SEG] per clip.
+- Trained by `scripts/train_embedded.py` with {" + ".join(str(count) for count in steps.values())} steps \
+({", ".join(steps)}).
 
 ## Measured
 
-On scenes of seeds 0 and up, none of which was trained on; J and F in per cent, means over expressions. "Chance" is
-the J of a random object of the scene.
+{measured_table(measured)}
 
-| expressions | count | J | F | chance |
-|---|---|---|---|---|
-{rows}
+## Asked for
 
-Objects that are not there (`the purple object` without one): {empty}.
+{asked_table(measured, controls)}
+
+## Controls
+
+{controls_table(controls)}
 
 ## Corrections
 
@@ -79,11 +92,58 @@ Objects that are not there (`the purple object` without one): {empty}.
 
 ## What it does not understand yet
 
-- At or near chance: {missing}.
-- Nothing but shapes: names of things (`dog`, `car`) are heard as "object".
-- Order in time, relations, several objects in one expression.
-- Expressions are decoded frame by frame; memory serves corrections only.
+{_not_yet(measured, controls)}
 """)
+
+
+def _not_yet(measured: Measured, controls: Controls) -> str:
+    """Return the list of what the figures say it can't do, and of what it was never taught."""
+    kinds = {kind: row for kind, row in by_kind(measured.rows).items() if kind != ABSENT}
+    blind = [kind for kind, row in kinds.items() if row.j_and_f < row.chance + _MARGIN]
+    wrong = [kind for kind, row in kinds.items() if kind not in blind and row.j_and_f < _OFTEN_WRONG]
+    said = []
+    if blind:
+        said.append(f"At or near chance: {listed(blind)}.")
+    if wrong:
+        said.append(f"More often wrong than right (J&F under {_OFTEN_WRONG:.0f}): {listed(wrong)}.")
+    gain = gains(controls)[NEEDS_TIME]
+    if gain and gain.low <= 0:
+        said.append(f"Time: all frames gain nothing certain over one frame, {written(gain)} points.")
+    shown = [row for row in measured.rows if row.kind != ABSENT]
+    exchanged = controls.of(OTHER_SENTENCE, lambda row: row.kind != ABSENT)
+    if exchanged and exchanged.j_and_f > exchanged.other + _WORTH_SAYING:
+        said.append(
+            f"The sentence does not decide alone: with another one J&F is {exchanged.j_and_f:.1f}, a wrong thing's is "
+            f"{exchanged.other:.1f}."
+        )
+    elsewhere = controls.of(OTHER_VIDEO, lambda row: row.kind != ABSENT)
+    if elsewhere and elsewhere.j_and_f > elsewhere.chance + _WORTH_SAYING:
+        said.append(
+            f"The masks do not hang on what the language model sees alone: shown another video, J&F is "
+            f"{elsewhere.j_and_f:.1f}, chance is {elsewhere.chance:.1f}. SAM-2 finds what the words say by itself."
+        )
+    absence = absence_of(measured.rows)
+    if absence and absence.drawn > MOST_DRAWN:
+        said.append(f"Things that are not there: {absence.drawn:.0f} % of them get a mask.")
+    novel = by_novelty(shown)
+    known, *new = (mean_of(name, rows) for name, rows in novel.items())
+    said += [
+        f"Words: with {row.name}, J&F is {row.j_and_f:.1f} in place of {known.j_and_f:.1f}."
+        for row in new
+        if row.j_and_f < known.j_and_f - _WORTH_SAYING
+    ]
+    said += [
+        "Words beyond those of the generated sentences, and the kinds of things that training never shows.",
+        "Photographs, parts of things, and what is said of a part of the video.",
+        "Expressions are decoded frame by frame; memory serves corrections only.",
+    ]
+    return "\n".join(f"- {line}" for line in said)
+
+
+def _parameters(weights: Path) -> int:
+    """Return the number of parameters of a safetensors file."""
+    with safe_open(weights, framework="numpy") as file:
+        return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 def _corrections(travelled: MemoryFigures) -> str:

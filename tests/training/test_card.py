@@ -1,0 +1,103 @@
+"""The model card says what the figures say."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from svac_backend.svac.weights import EMBEDDED
+from svac_backend.synthetic.rich.phrases import GROUPS
+from svac_backend.training.embedded.card import write_card
+from svac_backend.training.embedded.controls import ALL, FULL, OTHER_SENTENCE, OTHER_VIDEO, SINGLE, Controls
+from svac_backend.training.embedded.figures import Measured, Row
+
+TRAVELLED = {
+    **{name: [90.0] * 16 for name in ("copied", "forward", "backward", "two masks", "click then memory")},
+    **{
+        name: [61.0]
+        for name in (
+            "click",
+            "click and negative",
+            "box",
+            "box and click",
+            "hidden",
+            "seen",
+            "came back",
+            "never left",
+        )
+    },
+}
+
+
+def rows(score: float, **by_kind: float) -> tuple[Row, ...]:
+    found = []
+    for video in ("a", "b", "c"):
+        for n, (kind, group) in enumerate(GROUPS.items()):
+            value = by_kind.get(kind, score)
+            drawn = (0 if value == 100 else 3) if kind == "absent" else None
+            time = group == "time"
+            found.append(Row(video, str(n), "x", kind, group, time, (), value, value, 20.0, 5.0, 8, drawn))
+    return tuple(found)
+
+
+def card(tmp_path: Path, measured: tuple[Row, ...], controls: dict[str, tuple[Row, ...]]) -> str:
+    shutil.copytree(EMBEDDED["svac-tiny"], tmp_path / "model")
+    write_card(
+        tmp_path / "model",
+        Measured("svac-12345678", measured),
+        Controls(controls),
+        TRAVELLED,
+        {"masks": 1000, "joint": 50},
+    )
+    return (tmp_path / "model" / "README.md").read_text()
+
+
+def test_a_model_that_understands(tmp_path: Path) -> None:
+    good = rows(82.0, absent=100.0)
+    controls = {name: rows(5.0) for name in ALL} | {FULL: good} | {name: rows(30.0) for name in SINGLE}
+    text = card(tmp_path, good, controls)
+    assert "1000 + 50 steps (masks, joint)" in text
+    assert "| **time** | 15 | 82.0 | 82.0 | 82.0 | 20.0 |" in text
+    assert "| motion (`the dog moving left`) | 3 | 82.0 |" in text
+    assert "0 % of 3 expressions get a mask on some frame, 0 % of their frames have one" in text
+    assert "not met" not in text
+    assert "| motion | 3 | +52.0 (+52.0 to +52.0) | first frame |" in text
+    assert "| one mask, forwards | 90 |" in text
+    limits = text.split("## What it does not understand yet\n\n")[1].splitlines()
+    assert [line.split()[1] for line in limits] == ["Words", "Photographs,", "Expressions"]
+
+
+def test_a_model_that_does_not(tmp_path: Path) -> None:
+    poor = rows(45.0, texture=30.0, motion=34.0)
+    poor = tuple(replace(r, novel=("combination",), j=20.0, f=20.0) if r.kind == "color" else r for r in poor)
+    controls = dict.fromkeys(ALL, poor)
+    text = card(tmp_path, poor, controls)
+    assert "| appearance | 35.0 | 75, not met | 80, not met |" in text
+    assert "| time | 42.8 | motion above one frame, not met | 65, not met |" in text
+    assert "| 100.0 | none | at most 10, not met |" in text
+    limits = text.split("## What it does not understand yet\n\n")[1]
+    chance, wrong = limits.splitlines()[:2]
+    assert [kind in chance for kind in ("colour (", "texture", "motion (", "size")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert "size" in wrong
+    assert "all frames gain nothing certain" in limits
+    assert "with another one J&F is" in limits
+    assert "shown another video, J&F is" in limits
+    assert "100 % of them get a mask" in limits
+    assert "with a colour and a kind that training never puts together, J&F is 20.0 in place of" in limits
+
+
+@pytest.mark.parametrize("control", [OTHER_SENTENCE, OTHER_VIDEO])
+def test_a_control_that_stays_above_chance_is_told(tmp_path: Path, control: str) -> None:
+    good = rows(82.0, absent=100.0)
+    controls = {name: rows(5.0) for name in ALL} | {FULL: good, control: rows(40.0)}
+    limits = card(tmp_path, good, controls).split("## What it does not understand yet\n\n")[1]
+    assert len(limits.splitlines()) == 4
+    assert "J&F is 40.0" in limits
