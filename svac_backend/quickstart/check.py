@@ -104,6 +104,19 @@ def read_truth(path: Path) -> tuple[list[Track], int]:
     return [Track.from_json(track) for track in truth["tracks"]], int(truth["frames"])
 
 
+def read_kinds(path: Path) -> list[str]:
+    """Return the kind of each of a demo's prompts: what its truth says, else what `kind_of` sees."""
+    truth = json.loads(path.read_text())
+    return [str(kind) for kind in truth.get("kinds") or (kind_of(t["expression"]) for t in truth["tracks"])]
+
+
+def another_wording(expression: str) -> str:
+    """Return a prompt that means the same and is not the same, so that it is a new question."""
+    if " object" in expression:
+        return expression.replace(" object", " thing")
+    return f"find {expression}"
+
+
 def kind_of(expression: str) -> str:
     """Return whether a demo's prompt names a colour alone ("the red object") or a shape too."""
     return "color" if re.fullmatch(r"the \w+ object", expression) else "color_shape"
@@ -128,9 +141,8 @@ def check_predictions(client: LabelStudioClient, tasks: Sequence[tuple[Clip, int
         masks = brush_masks(newest["result"])
         tracks, frames = read_truth(clip.truth)
         report.frames += frames
-        for number, track in enumerate(tracks, start=1):
-            ious = track_ious(track, frames, masks, f"obj{number}")
-            report.ious[kind_of(track.expression)].extend(ious)
+        for number, (track, kind) in enumerate(zip(tracks, read_kinds(clip.truth), strict=True), start=1):
+            report.ious[kind].extend(track_ious(track, frames, masks, f"obj{number}"))
     if "color" in report.ious and np.mean(report.ious["color"]) < MIN_COLOR_IOU:
         report.problems.append(
             f"the masks of colour expressions miss their objects (IoU below {MIN_COLOR_IOU})"
@@ -154,7 +166,7 @@ def check_live(
         SvacError: the config has no such tags.
     """
     # Another wording than the task's own, so that the answer is not the one that is already there.
-    expression = clip.prompts[0].replace(" object", " thing")
+    expression = another_wording(clip.prompts[0])
     if config.text is None or config.frames is None:
         raise SvacError("The labelling config has no prompt or no frames.", "Use one of labelstudio_config/.")
     region = {

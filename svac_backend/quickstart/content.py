@@ -7,14 +7,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 from xml.sax.saxutils import quoteattr
 
 from svac_backend.commands.configs import SHIPPED, prompt_labels
 from svac_backend.errors import SvacError
+from svac_backend.quickstart.rich_demo import make_rich_demo
 from svac_backend.synthetic.scene import DEMO_SEEDS
 from svac_backend.synthetic.video import make_demo
 
-DEMO_TITLE = "SVAC demo"
+# `plain`: coloured shapes, which any svac-tiny finds by colour. `rich`: things that move, said by kind and motion too.
+DEMO: Literal["plain", "rich"] = "plain"
+DEMO_TITLE = {"plain": "SVAC demo", "rich": "SVAC demo: things that move"}[DEMO]
 DEMO_VIDEOS = 3
 # Three objects on each frame stay below the 100 brush masks that the editor submits in a few seconds.
 DEMO_FRAMES = 32
@@ -99,11 +103,19 @@ class State:
         part.replace(self.path)
 
 
-def demo_clips(folder: Path) -> list[Clip]:
-    """Return the demo's clips; they are made on the first call."""
+def demo_clips(folder: Path, demo: Literal["plain", "rich"] = DEMO) -> list[Clip]:
+    """Return the demo's clips; they are made on the first call.
+
+    Args:
+        folder: where they are kept; rich ones in a folder of their own below, beside plain ones of an earlier version.
+        demo: which ones.
+    """
+    folder = folder / "rich" if demo == "rich" else folder
     manifest = folder / "manifest.json"
     if manifest.is_file():
         entries = json.loads(manifest.read_text())
+    elif demo == "rich":
+        entries = make_rich_demo(folder)
     else:
         entries = make_demo(folder, DEMO_SEEDS.start, DEMO_VIDEOS, frames=DEMO_FRAMES)
     return [Clip(Path(e["video"]), tuple(e["prompts"]), Path(e["truth"])) for e in entries]
