@@ -10,9 +10,12 @@ import pytest
 
 from svac_backend.svac.weights import EMBEDDED
 from svac_backend.synthetic.rich.phrases import GROUPS
+from svac_backend.synthetic.rich.scene import RichConfig
 from svac_backend.training.embedded.card import write_card
 from svac_backend.training.embedded.controls import ALL, FULL, OTHER_SENTENCE, OTHER_VIDEO, SINGLE, Controls
 from svac_backend.training.embedded.figures import Measured, Row
+from svac_backend.training.embedded.measure import write_split
+from svac_backend.training.embedded.report import measure_and_write_card
 
 TRAVELLED = {
     **{name: [90.0] * 16 for name in ("copied", "forward", "backward", "two masks", "click then memory")},
@@ -101,3 +104,19 @@ def test_a_control_that_stays_above_chance_is_told(tmp_path: Path, control: str)
     limits = card(tmp_path, good, controls).split("## What it does not understand yet\n\n")[1]
     assert len(limits.splitlines()) == 4
     assert "J&F is 40.0" in limits
+
+
+def test_figures_are_kept_and_the_card_is_written(tmp_path: Path) -> None:
+    shutil.copytree(EMBEDDED["svac-tiny"], tmp_path / "model")
+    config = RichConfig(width=96, height=64, frames=8, split="validation", per_kind=2)
+    split = write_split(tmp_path / "split", seeds=range(5000, 5002), config=config, expressions=3)
+    said: list[str] = []
+    measured, controls = measure_and_write_card(
+        tmp_path / "model", tmp_path, TRAVELLED, {"masks": 7}, device="cpu", split=split, say=said.append
+    )
+    assert Measured.load(tmp_path / "measured.json") == measured
+    assert Controls.load(tmp_path / "controls.json") == controls
+    text = (tmp_path / "model" / "README.md").read_text()
+    assert "with 7 steps (masks)" in text
+    assert f"means over 6 expressions of {measured.videos} videos" in text
+    assert [line.split()[0] for line in said[-5:-1]] == ["full", "another", "another", "shuffled"]

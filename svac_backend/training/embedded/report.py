@@ -1,0 +1,75 @@
+"""Measures a model folder and writes its card: the split, the official figures, the controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from svac_backend.synthetic.rich.benchmark import SEEDS
+from svac_backend.training.embedded.card import write_card
+from svac_backend.training.embedded.controls import (
+    FULL,
+    OTHER_SENTENCE,
+    OTHER_VIDEO,
+    SHUFFLED,
+    Controls,
+    run_controls,
+)
+from svac_backend.training.embedded.figures import ABSENT, Measured, absence_of, by_kind
+from svac_backend.training.embedded.measure import Split, measure, write_split
+from svac_backend.training.embedded.memory_measure import MemoryFigures
+
+
+def measure_and_write_card(
+    folder: Path,
+    work: Path,
+    travelled: MemoryFigures,
+    steps: Mapping[str, int],
+    *,
+    videos: int | None = None,
+    control_videos: int | None = None,
+    workers: int = 1,
+    device: str = "auto",
+    split: Split | None = None,
+    say: Callable[[str], None] = print,
+) -> tuple[Measured, Controls]:
+    """Measure the fp16 file that ships, loaded the way users load it, in float32.
+
+    Args:
+        folder: the model; its README.md is written.
+        work: gets `measured.json`, `controls.json`, the split (`rich`) and the predictions (`predicted`).
+        travelled, steps: as in `write_card`.
+        videos: of the split; None takes all 90.
+        control_videos: of these, for the controls; None takes all.
+        workers: processes that predict and score; the controls run in this one.
+        device: as in `Svac.from_pretrained`.
+        split: another split than the benchmark's.
+        say: gets the figures, in lines.
+
+    Raises:
+        SvacError: the model can't be used, or a folder can't be written.
+    """
+    split = split or write_split(work / "rich", seeds=SEEDS[:videos])
+    measured = measure(folder, split, work / "predicted", device=device, dtype="float32", workers=workers)
+    measured.save(work / "measured.json")
+    for kind, row in by_kind(measured.rows).items():
+        say(
+            f"{kind:15} n={row.count:3} J&F={row.j_and_f:5.1f} J={row.j:5.1f} F={row.f:5.1f} chance={row.chance:5.1f}"
+        )
+    if absence := absence_of(measured.rows):
+        say(
+            f"absent: {absence.drawn:.0f} % of {absence.count} get a mask, {absence.frames:.0f} % of their frames"
+        )
+    controls = run_controls(folder, split, videos=control_videos, device=device, dtype="float32")
+    controls.save(work / "controls.json")
+    for name in (FULL, OTHER_SENTENCE, OTHER_VIDEO, SHUFFLED):
+        if figures := controls.of(name, lambda row: row.kind != ABSENT):
+            say(
+                f"{name:17} J&F={figures.j_and_f:5.1f} chance={figures.chance:5.1f} wrong thing={figures.other:5.1f}"
+            )
+    if gain := controls.difference(lambda row: row.needs_time and row.kind != ABSENT):
+        say(
+            f"over the {gain.best}, where time is needed: {gain.points:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
+        )
+    write_card(folder, measured, controls, travelled, steps)
+    return measured, controls
