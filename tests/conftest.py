@@ -23,8 +23,8 @@ def pytest_runtest_setup() -> None:
 @pytest.fixture(scope="session")
 def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model's tokenizer, trained on few scenes."""
-    from svac_backend.training.embedded.recipe import CONFIG, VOCABULARY
     from svac_backend.training.embedded.sentences import train_tokenizer
+    from tests.small import CONFIG, VOCABULARY
 
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     train_tokenizer(CONFIG.method.question, scenes=20, vocabulary=VOCABULARY).save(str(path))
@@ -37,7 +37,7 @@ def random_model(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory)
     import torch
 
     from svac_backend.svac.model import Svac
-    from svac_backend.training.embedded.recipe import CONFIG
+    from tests.small import CONFIG
 
     folder = tmp_path_factory.mktemp("random-model")
     torch.manual_seed(3)  # most other seeds see nothing anywhere

@@ -16,8 +16,8 @@ from svac_backend.masks.tracks import Track
 from svac_backend.pipeline import load_model, propagate
 from svac_backend.settings import Settings
 from svac_backend.svac.model import Svac
-from svac_backend.training.embedded.recipe import CONFIG
 from svac_backend.video.reader import ArrayVideo
+from tests.small import CONFIG
 
 COUNT, HEIGHT, WIDTH = 8, 48, 64
 

@@ -15,8 +15,8 @@ from svac_backend.svac.clips import plan
 from svac_backend.svac.generate import GreedyWriter, objects_of
 from svac_backend.svac.model import Svac
 from svac_backend.svac.prompts import SEG
-from svac_backend.training.embedded.recipe import CONFIG
 from svac_backend.video.reader import ArrayVideo
+from tests.small import CONFIG
 
 
 def video(count: int = 12) -> ArrayVideo:

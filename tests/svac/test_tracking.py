@@ -18,8 +18,8 @@ from svac_backend.svac.memory import MemoryTracker
 from svac_backend.svac.model import Svac
 from svac_backend.svac.tracking import Propagation
 from svac_backend.synthetic.scene import SceneConfig, make_scene
-from svac_backend.training.embedded.recipe import CONFIG
 from svac_backend.video.reader import ArrayVideo
+from tests.small import CONFIG
 from tests.svac.plain_tracking import plain_propagation
 
 COUNT, HEIGHT, WIDTH = 14, 64, 96

@@ -14,15 +14,20 @@ from svac_backend.svac.config import LanguageConfig, VisionConfig
 from svac_backend.svac.grounding import build_sam
 from svac_backend.svac.model import Svac
 from svac_backend.svac.prompts import IMG_CONTEXT, SEG
-from svac_backend.synthetic.scene import make_scene
+from svac_backend.synthetic.rich.kinds import HELD_OUT_KINDS, KINDS
+from svac_backend.synthetic.rich.scene import make_rich_scene
 from svac_backend.synthetic.vocabulary import COLORS
-from svac_backend.training.embedded import language_stage, recipe
-from svac_backend.training.embedded.clip_batch import make_clip_batch
-from svac_backend.training.embedded.mask_stage import make_batch
-from svac_backend.training.embedded.oracle import Oracle, place
+from svac_backend.training.embedded import recipe
+from svac_backend.training.embedded.clip_batch import STORY, make_clip_batch
+from svac_backend.training.embedded.heads import SeenHead
+from svac_backend.training.embedded.language_stage import LookingHeads, teach, visual_of
+from svac_backend.training.embedded.mask_batch import SMALLEST, Seen, label, make_batch, shares
+from svac_backend.training.embedded.oracle import NAMES, Oracle, Said, place, places
 from svac_backend.training.embedded.sentences import sentences_of, train_tokenizer
 
 torch.set_num_threads(1)
+# Small pictures: what is tested here does not depend on their size.
+SMALL = replace(recipe.SMALL, width=64, height=64)
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +39,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Svac:
 
 
 def test_packed_sentences_equal_sentences_alone(model: Svac) -> None:
-    data = make_clip_batch(
-        np.random.default_rng(0), model.config, recipe.SCENES, batch=2, sentences=3, frames=0
-    )
+    data = make_clip_batch(np.random.default_rng(0), model.config, SMALL, batch=2, sentences=3, frames=0)
     with torch.no_grad():
-        visual = language_stage._visual(model, data)
-        _, packed = language_stage._run(model, data, visual)
+        visual = visual_of(model, data)
+        packed = teach(model, Oracle(128), LookingHeads(model.config), data, visual).seg
         for b in range(2):
             for e in range(3):
                 prompt = model.prompts.build(data.sentences[b][e].text, visual.shape[1], 4)
@@ -47,62 +50,109 @@ def test_packed_sentences_equal_sentences_alone(model: Svac) -> None:
                 assert torch.allclose(alone[0], packed[b, e], atol=1e-5)
 
 
-def test_points_and_tokens_lie_on_the_object_in_the_anchor_frame(model: Svac) -> None:
-    rng = np.random.default_rng(3)
-    data = make_clip_batch(rng, model.config, recipe.SCENES, batch=3, sentences=4, frames=2)
-    side = 4
+def test_tokens_places_and_masks_of_a_clip_agree(model: Svac) -> None:
+    data = make_clip_batch(np.random.default_rng(3), model.config, SMALL, batch=4, sentences=5, frames=20)
+    covers = data.covers.unflatten(2, (8, 8, 8))
     checked = 0
-    for b in range(3):
+    for b in range(4):
         for e, sentence in enumerate(data.sentences[b]):
+            assert bool(data.said.absent[b, e].all()) == (not data.visible[b, e].any())
+            if not sentence.targets:
+                assert not covers[b, e].any()
             for n in range(4):
-                token = int(data.token[b, e, n])
-                if sentence.target < 0:
-                    assert token == -1
-                    continue
-                if token < 0:
-                    continue
-                x, y = data.point[b, e, n]
-                assert token == int(y * side) * side + int(x * side)
-                anchor = n * model.config.method.images_per_clip
-                if sentence.color >= 0 and data.seen_colors[b, anchor, token].any():
-                    checked += int(data.seen_colors[b, anchor, token, sentence.color])
-    assert checked > 0
-    assert torch.equal(data.visible > 0, data.target.flatten(3).sum(3) > 3)
+                first = int((data.frame_clip[b] == n).nonzero()[0, 0])
+                here = data.target[b, e, first]
+                if data.visible[b, e, first]:
+                    x, y = data.points[b, e, n, 0].tolist()
+                    assert here[int(y * 95.99), int(x * 95.99)] > 0.2
+                # What covers a token of the anchor image is what the mask of that frame says.
+                share = torch.nn.functional.adaptive_avg_pool2d(here[None], 8)[0]
+                clear = (share > 0.25) | (share < 0.15)
+                assert torch.equal(covers[b, e, 2 * n][clear], (share > 0.2)[clear])
+                checked += int(covers[b, e, 2 * n].sum())
+    assert checked > 20
+    assert not data.story[data.covers.any(1).view(4, 8, 64)].isnan().all()
 
 
-def test_mask_prompts_mean_one_object_or_none() -> None:
-    batch = make_batch(np.random.default_rng(1), recipe.SCENES, scenes=6, point_share=0.5)
-    empty = batch.target.flatten(1).sum(1) == 0
+def test_stories_are_told_in_the_order_of_time(model: Svac) -> None:
+    data = make_clip_batch(np.random.default_rng(5), model.config, SMALL, batch=3, sentences=1, frames=0)
+    anchors = data.story[..., : 2 * 4].unflatten(3, (4, 2))
+    for image in range(8):
+        known = ~anchors[:, image].isnan().any(-1)  # [B, t, N]
+        assert not known[..., image // 2 + 1 :].any()
+    place_, way = data.story[:, 0, :, 8:10], data.story[:, 0, :, 10:12]
+    told = ~place_.isnan().any(-1)
+    assert told.any()
+    assert (way[told] == 0).all()  # nothing has moved before the first frame
+    assert torch.equal(anchors[:, 0, :, 0][told], place_[told])
+    assert data.story.shape[-1] == 2 * 4 + STORY
+
+
+def test_cells_are_labelled_by_what_covers_them() -> None:
+    scene = make_rich_scene(1_000_003, replace(SMALL, noise=0))
+    seen = label(shares(scene.masks[:, 4], 16).reshape(len(scene.masks), 1, -1), scene.objects)
+    kinds = list(KINDS)
+    for k, mask in enumerate(scene.masks[:, 4]):
+        whole = torch.from_numpy(shares(mask, 16).reshape(1, -1) > 0.99)
+        assert (seen.kind[whole] == kinds.index(scene.objects[k].kind)).all()
+    nothing = torch.from_numpy(~scene.masks[:, 4].any(axis=0)).view(16, 4, 16, 4).permute(0, 2, 1, 3)
+    assert (seen.color.view(16, 16)[nothing.flatten(2).all(-1)] == -1).all()
+    cells = torch.randn(1, 256, 24)
+    loss, figures = SeenHead(24).loss(cells, seen)
+    assert loss > 0
+    assert set(figures) == {"kind", "color", "texture"}
+    assert len(Seen.SIZES) == 3
+
+
+def test_mask_prompts_mean_what_they_say() -> None:
+    batch = make_batch(np.random.default_rng(1), recipe.SCENES, scenes=12, point_share=0.4)
+    empty = batch.target.flatten(1).mean(1) <= SMALLEST
     assert torch.equal(empty, batch.present == 0)
-    said = (batch.color >= 0) | (batch.shape >= 0) | ~batch.point.isnan().any(1)
-    assert said.all()
+    named = (batch.said.color >= 0) | (batch.said.name >= 0) | (batch.said.texture >= 0)
+    placed = ~batch.points.isnan().flatten(1).all(1)
+    assert (named | placed | (batch.said.absent > 0)).all()
+    assert (batch.present[batch.said.absent > 0] == 0).all()
+    assert (placed & named).any()
+    assert (named & ~placed & (batch.present > 0)).any()
+    for k in (placed & (batch.present > 0)).nonzero()[:, 0].tolist():
+        spots = batch.points[k][~batch.points[k].isnan().any(1)]
+        nearest = torch.nn.functional.max_pool2d(batch.target[k][None], 13, 1, 6)[0]  # places are jittered
+        for x, y in spots.tolist():
+            assert nearest[min(int(y * 96), 95), min(int(x * 96), 95)] > 0
 
 
-def test_the_oracle_says_only_what_is_said(model: Svac) -> None:
+def test_the_oracle_says_only_what_is_said() -> None:
     oracle = Oracle(128)
-    none = torch.tensor([-1])
-    assert oracle.attributes(none, none, none).abs().sum() == 0
-    red = oracle.attributes(torch.tensor([COLORS.index("red")]), none, none)
-    assert torch.equal(red[0], oracle.color.weight[COLORS.index("red")])
+    assert oracle.attributes(Said.of([(None, None, None, False)])).abs().sum() == 0
+    said = oracle.attributes(Said.of([("red", "dog", None, False), (None, None, "striped", True)]))
+    of_both = oracle.color.weight[COLORS.index("red")] + oracle.name.weight[NAMES.index("dog")]
+    assert torch.allclose(said[0], of_both)
+    assert torch.allclose(said[1], oracle.texture.weight[0] + oracle.absent)
     sam = build_sam(recipe.CONFIG.sam)
     code = place(sam, torch.tensor([[0.5, 0.25]]))
-    points, labels = torch.tensor([[[64.0, 32.0]]]), torch.ones(1, 1)
+    points, labels = torch.tensor([[[96.0, 48.0]]]), torch.ones(1, 1)
     expected = sam.sam_prompt_encoder._embed_points(points - 0.5, labels, pad=False)
     assert torch.allclose(code, expected[0], atol=1e-6)
+    nan = float("nan")
+    several = places(
+        sam, torch.tensor([[[0.5, 0.25], [0.1, 0.9]], [[0.5, 0.25], [nan, nan]], [[nan, nan]] * 2])
+    )
+    assert torch.allclose(several[1], code[0], atol=1e-6)
+    assert torch.allclose(several[0], (code[0] + place(sam, torch.tensor([0.1, 0.9]))) / 2, atol=1e-6)
+    assert several[2].abs().sum() == 0
 
 
-def test_absent_colours_are_absent() -> None:
-    rng = np.random.default_rng(0)
-    seen = 0
-    for seed in range(30):
-        scene = make_scene(seed, recipe.SCENES, indices=[0])
-        for sentence in sentences_of(scene, 8, rng):
-            if sentence.target < 0:
-                seen += 1
-                assert COLORS[sentence.color] not in {o.color for o in scene.objects}
-            elif sentence.color >= 0:
-                assert scene.objects[sentence.target].color == COLORS[sentence.color]
-    assert seen > 5
+def test_sentences_are_of_all_kinds_and_never_of_what_is_held_out() -> None:
+    rng, kinds = np.random.default_rng(0), set()
+    for seed in range(1_000_000, 1_000_040):
+        scene = make_rich_scene(seed, SMALL, [0])
+        for sentence in sentences_of(scene, 6, rng):
+            kinds.add(sentence.kind)
+            assert bool(sentence.targets) == (sentence.kind != "absent")
+            assert sentence.name not in HELD_OUT_KINDS
+            if sentence.color and sentence.kind == "color":
+                assert scene.objects[sentence.targets[0]].color == sentence.color
+    assert len(kinds) > 12
 
 
 def test_the_tokenizer_knows_the_special_tokens_and_any_text(model: Svac) -> None:
@@ -134,13 +184,16 @@ def test_training_runs_through_all_stages_and_continues(
             num_key_value_heads=2,
             intermediate_size=32,
         ),
+        sam=replace(recipe.CONFIG.sam, image_size=64, window_spec=(8, 4, 4, 2)),
     )
     assert isinstance(small.language, LanguageConfig)
     monkeypatch.setattr(recipe, "CONFIG", small)
-    recipe.train(tmp_path, steps=recipe.Steps(2, 1, 1, 1, 1, 1), device="cpu")
+    monkeypatch.setattr(recipe, "SCENES", SMALL)
+    monkeypatch.setattr(recipe, "SMALL", SMALL)
+    recipe.train(tmp_path, steps=recipe.Steps(1, 1, 1, 1, 1), device="cpu")
     lines = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["masks", "looking", "language", "joint", "points", "memory"]
+    assert [line["stage"] for line in lines] == ["masks", "looking", "language", "joint", "memory"]
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
-    recipe.train(tmp_path, steps=recipe.Steps(2, 1, 1, 1, 1, 1), device="cpu")
+    recipe.train(tmp_path, steps=recipe.Steps(1, 1, 1, 1, 1), device="cpu")
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
-    assert len((tmp_path / "curves.jsonl").read_text().splitlines()) == 6
+    assert len((tmp_path / "curves.jsonl").read_text().splitlines()) == 5

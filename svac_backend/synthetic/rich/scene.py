@@ -144,8 +144,14 @@ def has_things() -> bool:
     return True
 
 
-def describe(seed: int, config: RichConfig) -> tuple[Description, tuple[RichExpression, ...]]:
+def describe(
+    seed: int, config: RichConfig, *, words: bool = True
+) -> tuple[Description, tuple[RichExpression, ...]]:
     """Return a scene and what is said of it, without painting it.
+
+    Args:
+        seed, config: as in `make_rich_scene`.
+        words: False says nothing, which takes most of the time.
 
     Raises:
         SvacError: for a negative seed.
@@ -159,11 +165,17 @@ def describe(seed: int, config: RichConfig) -> tuple[Description, tuple[RichExpr
     train = config.split == "train"
     cast = Cast(config.kinds, train, (config.min_objects, config.max_objects), config.camera, config.bars)
     scene = stage_scene(cast, span, config.frames, layout_rng)
+    if not words:
+        return scene, ()
     return scene, tuple(expressions_of(scene, words_rng, train=train, per_kind=config.per_kind))
 
 
 def make_rich_scene(
-    seed: int, config: RichConfig | None = None, indices: Sequence[int] | None = None
+    seed: int,
+    config: RichConfig | None = None,
+    indices: Sequence[int] | None = None,
+    *,
+    words: bool = True,
 ) -> RichScene:
     """Make the scene of a seed.
 
@@ -172,6 +184,7 @@ def make_rich_scene(
         config: what it looks like; None takes the defaults.
         indices: paint these frames of the clip only, 0-based, in this order; each is the same as in the
             whole clip. None paints all.
+        words: False leaves `expressions` empty.
 
     Raises:
         SvacError: for a negative seed or an index outside the clip.
@@ -182,7 +195,7 @@ def make_rich_scene(
         raise SvacError(
             f"Scene {seed} has no such frames: the clip has {config.frames}.", "Use frame indices within it."
         )
-    scene, expressions = describe(seed, config)
+    scene, expressions = describe(seed, config, words=words)
     film = Film(config.noise, config.blur, config.motion_blur)
     frames, masks = paint(scene, config.width, config.height, chosen, film, _streams(seed)[2])
     return RichScene(frames, masks, scene, expressions, chosen, seed, config.fps)

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from svac_backend.svac import preprocess
 from svac_backend.svac.astc import clip_images
-from svac_backend.svac.clips import plan
+from svac_backend.svac.clips import ClipPlan, plan
 from svac_backend.svac.config import SvacConfig
-from svac_backend.synthetic.scene import FIRST_TRAIN_SEED, SceneConfig, make_scene
-from svac_backend.synthetic.vocabulary import COLORS, SHAPES
-from svac_backend.training.embedded.mask_stage import TARGET, center
+from svac_backend.synthetic.rich.scene import RichConfig, RichScene
+from svac_backend.training.embedded.mask_batch import (
+    PLACES,
+    SMALLEST,
+    Seen,
+    center,
+    label,
+    random_scene,
+    shares,
+)
+from svac_backend.training.embedded.oracle import Said
 from svac_backend.training.embedded.sentences import Sentence, sentences_of
+
+STORY = 10  # figures of `ClipBatch.story` beside the places on the anchor frames
 
 
 @dataclass
@@ -26,114 +38,220 @@ class ClipBatch:
     Attributes:
         pixels: f32 [B, I, 3, S, S] for the vision tower.
         sentences: B lists of E.
-        color, shape, size: i64 [B, E], -1 where not said. present: f32 [B, E].
-        point: f32 [B, E, N, 2], the object's place in each clip's anchor frame, 0..1; NaN where it is not visible.
-        token: i64 [B, E, N], the visual token of the clip's anchor image that covers it; -1 where not visible.
-        seen_colors, seen_shapes: f32 [B, I, t, classes], 1 where the token's cell holds that colour or shape.
+        said: [B, E, N]; absent where none of what is meant is seen in the clip.
+        points: f32 [B, E, N, PLACES, 2], the objects' places in each clip, 0..1; NaN where there is none.
+        covers: bool [B, E, I * t], whether the visual token covers what the sentence means.
+        seen: of [B * I] images with t cells.
+        story: f32 [B, I, t, 2 * N + STORY], what the thing under a token has done so far: its place on the anchor
+            frames (x, y), then place, way since it was first seen, way of the last quarter, path, growth,
+            turning, size, each about 1 at most; NaN where it is not known.
         sam_pixels: f32 [B, F, 3, S', S'] of F frames; frame_clip: i64 [B, F], their clips.
-        target: f32 [B, E, F, TARGET, TARGET]; visible: f32 [B, E, F].
+        target: f32 [B, E, F, S'/2, S'/2]; visible: f32 [B, E, F].
+        things: bool [K, H, W], the visible things of each scene's first such frame; owner: i64 [K], their scenes.
     """
 
     pixels: Tensor
     sentences: list[list[Sentence]]
-    color: Tensor
-    shape: Tensor
-    size: Tensor
-    present: Tensor
-    point: Tensor
-    token: Tensor
-    seen_colors: Tensor
-    seen_shapes: Tensor
+    said: Said
+    points: Tensor
+    covers: Tensor
+    seen: Seen
+    story: Tensor
     sam_pixels: Tensor
     frame_clip: Tensor
     target: Tensor
     visible: Tensor
+    things: Tensor
+    owner: Tensor
 
 
 def make_clip_batch(
     rng: np.random.Generator,
     config: SvacConfig,
-    scenes: SceneConfig,
+    scenes: RichConfig,
     *,
     batch: int,
     sentences: int,
     frames: int,
 ) -> ClipBatch:
-    """Make a batch; `frames` frames of each scene carry masks (0 for stages that need none)."""
+    """Make a batch; `frames` frames of each scene carry masks (0 for stages that need none).
+
+    Frames are painted at SAM-2's size where masks are asked for, else at the vision tower's.
+    """
     clips = plan(scenes.frames, config.method)
-    clip_of = dict(clips.decode)
     rows = []
     for _ in range(batch):
-        scene = make_scene(int(FIRST_TRAIN_SEED + rng.integers(2**31)), scenes)
-        said = sentences_of(scene, sentences, rng)
-        rows.append(_one(scene, said, config, clips, clip_of, rng, frames))
-    stacked = {key: torch.stack([row[key] for row, _ in rows]) for key in rows[0][0]}
-    return ClipBatch(sentences=[said for _, said in rows], **stacked)
+        scene = random_scene(rng, scenes, words=sentences > 0)
+        rows.append(_one(scene, sentences_of(scene, sentences, rng), config, clips, rng, frames))
+    joined = {
+        key: torch.stack([row[key] for row in rows])
+        for key in ("pixels", "points", "covers", "story", "sam_pixels", "frame_clip", "target", "visible")
+    }
+    seen = Seen(
+        *(torch.cat([getattr(row["seen"], name) for row in rows]) for name in ("kind", "color", "texture"))
+    )
+    return ClipBatch(
+        sentences=[row["sentences"] for row in rows],
+        said=Said.stacked([row["said"] for row in rows]),
+        seen=seen,
+        things=torch.cat([row["things"] for row in rows]),
+        owner=torch.repeat_interleave(torch.tensor([len(row["things"]) for row in rows])),
+        **joined,
+    )
 
 
-def _one(scene, said, config, clips, clip_of, rng, frames):  # type: ignore[no-untyped-def]
+def make_pictures(
+    rng: np.random.Generator, config: SvacConfig, scenes: RichConfig, *, batch: int
+) -> tuple[Tensor, Seen]:
+    """Make the anchor frame and the composite of one clip of each of `batch` scenes.
+
+    Returns:
+        f32 [batch * 2, 3, S, S] and what covers the tokens of each image. Many scenes teach more than many frames.
+    """
     method, vision = config.method, config.vision.image_size
-    side = int(vision // config.vision.patch_size * config.downsample_ratio)
-    images, seen = [], []
-    colors = [COLORS.index(o.color) for o in scene.objects]
-    shapes = [SHAPES.index(o.shape) for o in scene.objects]
+    clips = plan(scenes.frames, method)
+    pixels, seen = [], []
+    for _ in range(batch):
+        frames = clips.clip(int(rng.integers(clips.num_clips)))
+        scene = random_scene(rng, scenes, list(frames), words=False)
+        images = clip_images(list(scene.frames), method.grid, compress=method.astc)
+        pixels += [preprocess.resize(image, vision) for image in images]
+        part = ClipPlan(tuple(range(len(frames))), (), None, len(frames), len(frames))
+        seen.append(label(_areas(scene.masks, part, method.grid, _side(config))[0], scene.objects))
+    names = ("kind", "color", "texture")
+    joined = Seen(*(torch.cat([getattr(s, name) for s in seen]) for name in names))
+    return preprocess.mllm_pixels(np.stack(pixels)), joined
+
+
+def _side(config: SvacConfig) -> int:
+    """Return how many visual tokens lie along a side of an image."""
+    return int(config.vision.image_size // config.vision.patch_size * config.downsample_ratio)
+
+
+def _one(
+    scene: RichScene,
+    said: list[Sentence],
+    config: SvacConfig,
+    clips: ClipPlan,
+    rng: np.random.Generator,
+    frames: int,
+) -> dict[str, Any]:
+    method, vision, sam = config.method, config.vision.image_size, config.sam.image_size
+    side = _side(config)
+    images: list[NDArray[np.uint8]] = []
     for n in range(clips.num_clips):
-        frame_ids = clips.clip(n)
-        images += clip_images([scene.frames[i] for i in frame_ids], method.grid, compress=method.astc)
-        # The masks take the frames' way through ASTC, which tells what each visual token can see.
-        cover = []
-        for mask in scene.masks:
-            tiles = clip_images(
-                [np.repeat(mask[i][..., None].astype(np.uint8), 3, 2) for i in frame_ids],
-                method.grid,
-                compress=method.astc,
-            )
-            cover.append(
-                torch.stack(
-                    [F.adaptive_avg_pool2d(torch.from_numpy(t[..., 0]).float()[None], side)[0] for t in tiles]
-                )
-            )
-        seen.append(torch.stack(cover, 1))  # [2, objects, side, side]
-    area = torch.cat(seen).flatten(2)  # [I, objects, t]
-    seen_colors = torch.zeros(len(images), side * side, len(COLORS))
-    seen_shapes = torch.zeros(len(images), side * side, len(SHAPES))
-    for k, (color, shape) in enumerate(zip(colors, shapes, strict=True)):
-        seen_colors[:, :, color] = torch.maximum(seen_colors[:, :, color], (area[:, k] > 0.08).float())
-        seen_shapes[:, :, shape] = torch.maximum(seen_shapes[:, :, shape], (area[:, k] > 0.08).float())
-    point = torch.full((len(said), clips.num_clips, 2), torch.nan)
+        images += clip_images([scene.frames[i] for i in clips.clip(n)], method.grid, compress=method.astc)
+    area, times = _areas(scene.masks, clips, method.grid, side)
+    points = np.full((len(said), clips.num_clips, PLACES, 2), np.nan, np.float32)
+    there = np.zeros((len(said), clips.num_clips), bool)
     for e, sentence in enumerate(said):
         for n in range(clips.num_clips):
-            if sentence.target >= 0:
-                mask = scene.masks[sentence.target, clips.clip(n)[0]]
-                if mask.sum() >= 12:
-                    point[e, n] = torch.tensor(center(mask))
-    cell = (point.nan_to_num(0) * side).long().clamp(max=side - 1)
-    token = torch.where(point.isnan().any(-1), -1, cell[..., 1] * side + cell[..., 0])
+            found = _places(scene.masks[list(sentence.targets)][:, list(clips.clip(n))])
+            there[e, n] = bool(found)
+            points[e, n, : len(found[:PLACES])] = np.array(found[:PLACES]).reshape(-1, 2)
+    covers = np.stack([area[[]].sum(axis=0), *(area[list(s.targets)].sum(axis=0) for s in said)])[1:]
     chosen = (
         np.sort(rng.choice(len(scene.frames), size=frames, replace=False)) if frames else np.zeros(0, int)
     )
-    target = torch.zeros(len(said), frames, TARGET, TARGET)
+    target = torch.zeros(len(said), frames, sam // 2, sam // 2)
     for e, sentence in enumerate(said):
-        if sentence.target >= 0 and frames:
-            masks = torch.from_numpy(scene.masks[sentence.target, chosen]).float()
-            target[e] = F.adaptive_avg_pool2d(masks[:, None], TARGET)[:, 0]
-    size = config.sam.image_size
-    sam_images = [preprocess.resize(scene.frames[i], size) for i in chosen]
-    row = {
+        if sentence.targets and frames:
+            union = torch.from_numpy(scene.masks[list(sentence.targets)][:, chosen].any(axis=0)).float()
+            target[e] = F.adaptive_avg_pool2d(union[:, None], sam // 2)[:, 0]
+    things = scene.masks[:, chosen[0]] if frames else scene.masks[:0, 0]
+    clip_of = dict(clips.decode)
+    sam_images = [preprocess.resize(scene.frames[i], sam) for i in chosen]
+    rows = [(s.color, s.name, s.texture, False) for s in said]
+    words = Said.of(rows)
+    wide = (len(said), clips.num_clips)
+    return {
         "pixels": preprocess.mllm_pixels(np.stack([preprocess.resize(image, vision) for image in images])),
-        "color": torch.tensor([s.color for s in said]),
-        "shape": torch.tensor([s.shape for s in said]),
-        "size": torch.tensor([s.size for s in said]),
-        "present": torch.tensor([float(s.target >= 0) for s in said]),
-        "point": point,
-        "token": token,
-        "seen_colors": seen_colors,
-        "seen_shapes": seen_shapes,
-        "sam_pixels": preprocess.sam_pixels(np.stack(sam_images))
-        if frames
-        else torch.zeros(0, 3, size, size),
+        "sentences": said,
+        "said": Said(
+            words.color[:, None].expand(wide),
+            words.name[:, None].expand(wide),
+            words.texture[:, None].expand(wide),
+            torch.from_numpy(~there).float(),
+        ),
+        "points": torch.from_numpy(points),
+        "covers": torch.from_numpy(covers.reshape(len(said), area[0].size) > 0.2),
+        "seen": label(area, scene.objects),
+        "story": torch.from_numpy(_story(scene, area, times, clips)),
+        "sam_pixels": preprocess.sam_pixels(np.stack(sam_images)) if frames else torch.zeros(0, 3, sam, sam),
+        "things": torch.from_numpy(things[things.mean((1, 2)) > SMALLEST]),
         "frame_clip": torch.tensor([clip_of[int(i)] for i in chosen], dtype=torch.long),
         "target": target,
-        "visible": (target.flatten(2).sum(2) > 3).float() if frames else torch.zeros(len(said), 0),
+        "visible": (target.flatten(2).mean(2) > SMALLEST).float() if frames else torch.zeros(len(said), 0),
     }
-    return row, said
+
+
+def _places(masks: NDArray[np.bool_]) -> list[tuple[float, float]]:
+    """Return where things [k, m, H, W] are on the first of a clip's frames that shows any of them."""
+    for t in range(masks.shape[1]):
+        found = [center(mask) for mask in masks[:, t] if mask.mean() > SMALLEST]
+        if found:
+            return found
+    return []
+
+
+def _areas(
+    masks: NDArray[np.bool_], clips: ClipPlan, grid: tuple[int, int], side: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the share of each visual token that each thing covers, f32 [N, I, t], and its frame, i64 [I, t]."""
+    rows, columns = grid
+    large = shares(masks, side)
+    tall, wide = side // rows, side // columns
+    small = large.reshape(*large.shape[:2], tall, rows, wide, columns).mean(axis=(3, 5))
+    area, times = [], []
+    for n in range(clips.num_clips):
+        first, *rest = clips.clip(n)
+        area.append(large[:, first])
+        times.append(np.full((side, side), first))
+        canvas = np.zeros((len(masks), side, side), np.float32)
+        when = np.zeros((side, side), np.int64)
+        for cell, frame in enumerate(rest):
+            top, left = cell // columns * tall, cell % columns * wide
+            canvas[:, top : top + tall, left : left + wide] = small[:, frame]
+            when[top : top + tall, left : left + wide] = frame
+        if rest:
+            area.append(canvas)
+            times.append(when)
+    return np.stack(area, axis=1).reshape(len(masks), len(area), -1), np.stack(times).reshape(len(times), -1)
+
+
+def _story(
+    scene: RichScene, area: NDArray[np.float32], times: NDArray[np.int64], clips: ClipPlan
+) -> NDArray[np.float32]:
+    """Return `ClipBatch.story` of one scene, f32 [I, t, 2 N + STORY]."""
+    about = scene.description
+    xy = about.image_xy() / np.asarray(about.span)  # [K, T, 2]
+    radius = about.image_radius()
+    angle = np.stack([thing.track.angle for thing in about.things])
+    seen = about.inside() > 0.4
+    count, frames = seen.shape
+    first = seen.argmax(axis=1)
+    rows = np.arange(count)
+    start = xy[rows, first][:, None]
+    quarter = np.clip(np.maximum(np.arange(frames) - frames // 4, first[:, None]), 0, frames - 1)
+    steps = np.linalg.norm(np.diff(xy, axis=1, prepend=xy[:, :1]), axis=-1) * seen
+    facts = np.concatenate(
+        [
+            (xy - 0.5) * 2,
+            (xy - start) * 2,
+            (xy - np.take_along_axis(xy, quarter[..., None], 1)) * 4,
+            np.cumsum(steps, axis=1)[..., None] * 1.5,
+            2 * np.log(radius / radius[rows, first][:, None])[..., None],
+            np.abs(angle - angle[rows, first][:, None])[..., None] / 4,
+            np.log(radius / 0.13)[..., None],
+        ],
+        axis=-1,
+    )  # [K, T, STORY]
+    anchors = np.array([clips.clip(n)[0] for n in range(clips.num_clips)])
+    past = np.where(seen[:, anchors, None], (xy[:, anchors] - 0.5) * 2, np.nan)  # [K, N, 2]
+    best, most = area.argmax(axis=0), area.max(axis=0)
+    clear = (most > np.maximum(0.22, 0.6 * area.sum(axis=0))) & seen[best, times]
+    known = anchors[None, None] <= times[..., None]
+    where = np.where(known[..., None], past[best], np.nan).reshape(*best.shape, -1)
+    story = np.concatenate([where, facts[best, times]], axis=-1)
+    story[~clear] = np.nan
+    return np.asarray(story, np.float32)

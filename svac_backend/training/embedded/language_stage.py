@@ -2,185 +2,241 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svac_backend.svac.config import SvacConfig
-from svac_backend.svac.grounding import decode, encode_frames, without_memory
+from svac_backend.svac.grounding import FrameFeatures, decode, encode_frames, without_memory
 from svac_backend.svac.model import Svac
-from svac_backend.synthetic.scene import SceneConfig
-from svac_backend.synthetic.vocabulary import COLORS, SHAPES
-from svac_backend.training.embedded.clip_batch import ClipBatch, make_clip_batch
+from svac_backend.synthetic.rich.scene import RichConfig
+from svac_backend.training.embedded.clip_batch import STORY, ClipBatch, make_clip_batch, make_pictures
+from svac_backend.training.embedded.heads import PlaceHead, SeenHead, StoryHead
 from svac_backend.training.embedded.losses import mask_loss
-from svac_backend.training.embedded.mask_stage import TARGET
-from svac_backend.training.embedded.oracle import Oracle, place
+from svac_backend.training.embedded.mask_batch import Seen
+from svac_backend.training.embedded.mask_stage import mask_parameters
+from svac_backend.training.embedded.memory_batch import point_at
+from svac_backend.training.embedded.oracle import Oracle, place, places
 from svac_backend.training.embedded.packed import PackedStates, run_packed
 from svac_backend.training.embedded.schedule import Schedule
 
-# The [SEG] tokens' attention at this layer and head is taught to look at the object in the clip's anchor frame:
-# what a head attends to, it copies, so the object's place reaches the [SEG] embedding.
-LOOK_LAYER, LOOK_HEAD = 3, 0
+# The first head of two layers is taught where to look. In the first, [SEG] finds what the sentence means in any image:
+# late images know what things have done. In the second it finds it in its own clip; what a head attends to, it copies,
+# so the object's place reaches the [SEG] embedding.
+FIND_LAYER, PLACE_LAYER = 3, 4
 
 
 class LookingHeads(nn.Module):
-    """Which colours and shapes each visual token covers; used in training only."""
+    """What visual tokens are asked; used in training only."""
 
     def __init__(self, config: SvacConfig) -> None:
         super().__init__()
-        self.color = nn.Linear(config.language.hidden_size, len(COLORS))
-        self.shape = nn.Linear(config.language.hidden_size, len(SHAPES))
-        self.place = nn.Linear(config.language.hidden_size, config.sam.d_model)
+        width = config.language.hidden_size
+        self.seen = SeenHead(width)
+        self.place = PlaceHead(width, config.sam.d_model)
+        self.story = StoryHead(width, 2 * config.method.num_clips + STORY)
 
-    def loss(self, visual: Tensor, batch: ClipBatch) -> tuple[Tensor, dict[str, float]]:
-        """Binary cross-entropy of [B, I, t, H] visual tokens against what they cover."""
-        colors, shapes = self.color(visual), self.shape(visual)
-        loss = F.binary_cross_entropy_with_logits(
-            colors, batch.seen_colors
-        ) + F.binary_cross_entropy_with_logits(shapes, batch.seen_shapes)
-        with torch.no_grad():
-            figures = {
-                "see_color": _f1(colors, batch.seen_colors),
-                "see_shape": _f1(shapes, batch.seen_shapes),
-            }
-        return loss, figures
-
-    def place_loss(self, visual: Tensor, model: Svac) -> Tensor:
-        """Visual tokens carry SAM-2's code of their own place in a form that is easy to copy."""
-        side = round(visual.shape[2] ** 0.5)
-        axis = (torch.arange(side, device=visual.device) + 0.5) / side
-        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(-1, 2)
-        target = place(model.sam, grid).detach()
-        return F.mse_loss(self.place(visual), target.expand(*visual.shape[:2], -1, -1))
+    def loss(self, flat: Tensor, model: Svac, seen: Seen) -> tuple[Tensor, dict[str, float]]:
+        """Ask [n, t, H] visual tokens, as the projector gives them, what they cover and where they are."""
+        loss, figures = self.seen.loss(flat, seen, "see_")
+        side = round(flat.shape[1] ** 0.5)
+        code = place(model.sam, grid_of(side, flat.device)).detach()
+        return loss + self.place.place_loss(flat, code), figures
 
 
-def _f1(logits: Tensor, truth: Tensor) -> float:
-    hit = (logits > 0) & (truth > 0.5)
-    return (2 * hit.sum() / ((logits > 0).sum() + (truth > 0.5).sum()).clamp(min=1)).item()
-
-
-def _visual(model: Svac, batch: ClipBatch) -> Tensor:
+def visual_of(model: Svac, batch: ClipBatch) -> Tensor:
     """Return the visual tokens, [B, I, t, H]."""
     pixels = batch.pixels.to(model.device)
-    return model.mllm.visual_tokens(pixels.flatten(0, 1), batch=1024).view(
-        *pixels.shape[:2], -1, model.mllm.width
-    )
-
-
-def _to(batch: ClipBatch, device: torch.device) -> ClipBatch:
-    moved: dict[str, Any] = {k: v.to(device) for k, v in vars(batch).items() if isinstance(v, Tensor)}
-    return replace(batch, **moved)
+    tokens = model.mllm.visual_tokens(pixels.flatten(0, 1), batch=1024)
+    return tokens.view(*pixels.shape[:2], *tokens.shape[1:])
 
 
 def train_looking(
-    model: Svac, heads: LookingHeads, scenes: SceneConfig, schedule: Schedule, *, batch: int = 8
+    model: Svac, heads: LookingHeads, scenes: RichConfig, schedule: Schedule, *, batch: int = 16
 ) -> None:
     """Teach the vision tower and the projector what stands where."""
-    parameters = [*model.mllm.vision_model.parameters(), *model.mllm.mlp1.parameters(), *heads.parameters()]
-    for _, rng in schedule.run(parameters):
-        data = _to(
-            make_clip_batch(rng, model.config, scenes, batch=batch, sentences=1, frames=0), model.device
-        )
-        visual = _visual(model, data)
-        loss, figures = heads.loss(visual, data)
-        schedule.step(loss + 0.5 * heads.place_loss(visual, model), figures)
+    parameters = [*model.mllm.vision_model.parameters(), *model.mllm.mlp1.parameters()]
+    open_eyes(model)
+    for _, rng in schedule.run([*parameters, *heads.seen.parameters(), *heads.place.parameters()]):
+        pixels, seen = make_pictures(rng, model.config, scenes, batch=batch)
+        visual = model.mllm.visual_tokens(pixels.to(model.device), batch=1024)
+        loss, figures = heads.loss(visual, model, seen)
+        schedule.step(loss, figures)
 
 
-def _run(model: Svac, data: ClipBatch, visual: Tensor) -> tuple[PackedStates, Tensor]:
-    """Run the language model; returns its states and the projected [SEG] embeddings [B, E, N, C]."""
+@torch.no_grad()
+def open_eyes(model: Svac) -> None:
+    """Start the vision tower where it learns fast: branches at full weight, and places as SAM-2 encodes them."""
+    tower = model.mllm.vision_model
+    for layer in tower.encoder.layer:
+        layer.lambda_1.fill_(1.0)  # type: ignore[operator]
+        layer.lambda_2.fill_(1.0)  # type: ignore[operator]
+    position = tower.embeddings.position_embeddings
+    side = round((position.shape[1] - 1) ** 0.5)
+    if position.shape[2] == model.config.sam.d_model:
+        position[0, 1:] = 0.3 * place(model.sam, grid_of(side, position.device))
+
+
+def grid_of(side: int, device: torch.device) -> Tensor:
+    """Return the centres of side x side cells, row by row, f32 [side * side, 2] in 0..1 (x, y)."""
+    axis = (torch.arange(side, device=device) + 0.5) / side
+    return torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(-1, 2)
+
+
+class Taught(NamedTuple):
+    """What the language model answered, and how far it is from what it should have.
+
+    Attributes:
+        seg: [B, E, N, C], the projected [SEG] embeddings.
+        loss: of all that is taught beside the masks.
+        figures: for the curves.
+    """
+
+    seg: Tensor
+    loss: Tensor
+    figures: dict[str, float]
+
+
+def teach(model: Svac, oracle: Oracle, heads: LookingHeads, data: ClipBatch, visual: Tensor) -> Taught:
+    """Run the language model; distil the oracle prompt, teach where to look, and ask for the stories of things."""
     clips = model.config.method.num_clips
     prompts = [[model.prompts.build(s.text, visual.shape[1], clips) for s in said] for said in data.sentences]
     states = run_packed(
-        model.mllm, visual, prompts, model.prompts.context_id, layer=LOOK_LAYER, head=LOOK_HEAD
+        model.mllm, visual, prompts, model.prompts.context_id, layers=(FIND_LAYER, PLACE_LAYER)
     )
-    return states, model.mllm.project(states.seg)
+    seg = model.mllm.project(states.seg)
+    said = data.said.to(seg.device)
+    goal = (oracle.attributes(said) + places(model.sam, data.points.to(seg.device))).detach()
+    distance = F.mse_loss(seg, goal)
+    story, told = heads.story.loss(states.visual, data.story.flatten(1, 2).to(seg.device))
+    find, place_ = _looking(states, data, model.config.method.images_per_clip)
+    loss = 4 * distance + 0.3 * find.loss + 0.3 * place_.loss + 0.1 * states.logits_loss + story
+    figures = told | {
+        "distance": distance.item(),
+        "find": find.hit,
+        "look": place_.hit,
+        "lm": states.logits_loss.item(),
+        "absent": _told_absent(seg, goal, oracle, said.absent),
+    }
+    return Taught(seg, loss, figures)
 
 
-def _teach(
-    model: Svac, oracle: Oracle, data: ClipBatch, states: PackedStates, seg: Tensor, visual: Tensor
-) -> tuple[Tensor, Tensor, Tensor, dict[str, float]]:
-    """Distil the oracle prompt and teach where to look; returns both losses, the oracle prompt and figures."""
-    shape = data.color.shape
-    said = oracle.attributes(data.color.flatten(), data.shape.flatten(), data.size.flatten()).view(
-        *shape, 1, -1
-    )
-    visible = data.token >= 0
-    where = place(model.sam, data.point.nan_to_num(0.5)) * visible[..., None]
-    target = (said + where).detach()
-    distance = (F.mse_loss(seg, target, reduction="none").mean(-1)).mean()
+class _Look(NamedTuple):
+    loss: Tensor
+    hit: float
 
-    prefix = model.prompts.build("x", visual.shape[1], 1).prefix
-    context = (prefix == model.prompts.context_id).nonzero()[:, 0].to(seg.device)
-    per_image, images = visual.shape[2], model.config.method.images_per_clip
-    clip = torch.arange(data.token.shape[2], device=seg.device)
-    position = context[(clip * images * per_image) + data.token.clamp(min=0)]
-    chosen = states.looks.gather(-1, position[..., None])[..., 0]
-    look = -(chosen * visible).sum() / visible.sum().clamp(min=1)
-    with torch.no_grad():
-        hit = (states.looks[..., : len(prefix)].argmax(-1) == position) & visible
-        figures = {
-            "look": (hit.sum() / visible.sum().clamp(min=1)).item(),
-            "distance": distance.item(),
-            "lm": states.logits_loss.item(),
-        }
-    return distance, look, target, figures
+
+def _looking(states: PackedStates, data: ClipBatch, per_clip: int) -> tuple[_Look, _Look]:
+    """Return how well the [SEG] tokens look at what is meant: anywhere, and in their own clip's anchor frame."""
+    covers = data.covers.to(states.seg.device)  # [B, E, I * t]
+    clips, images = data.said.absent.shape[2], data.pixels.shape[1]
+    anywhere = covers[:, :, None].expand(-1, -1, clips, -1)
+    by_image = covers.unflatten(2, (images, -1))
+    clip_of = torch.arange(images, device=covers.device) // per_clip
+    own = by_image[:, :, None] & (clip_of == torch.arange(clips, device=covers.device)[:, None])[..., None]
+    # In the anchor frame where it can be seen there, else in the composite.
+    anchor = own.clone()
+    anchor[:, :, :, torch.arange(images) % per_clip != 0] = False
+    own = torch.where(anchor.flatten(3).any(-1)[..., None, None], anchor, own).flatten(3)
+    return _look(states.looks[0], anywhere), _look(states.looks[1], own)
+
+
+def _look(looks: Tensor, right: Tensor) -> _Look:
+    valid = right.any(-1)
+    mass = looks.masked_fill(~right, -torch.inf).logsumexp(-1)
+    loss = -(mass.masked_fill(~valid, 0)).sum() / valid.sum().clamp(min=1)
+    hit = right.gather(-1, looks.argmax(-1, keepdim=True))[..., 0] & valid
+    return _Look(loss, (hit.sum() / valid.sum().clamp(min=1)).item())
+
+
+@torch.no_grad()
+def _told_absent(seg: Tensor, goal: Tensor, oracle: Oracle, absent: Tensor) -> float:
+    """Return how often the embeddings are on the right side of "not there", both cases weighted alike."""
+    # Along the vector that says so, seen from what the oracle would have said otherwise.
+    along = ((seg - goal) @ oracle.absent) / oracle.absent.square().sum() + absent
+    right = (along > 0.5) == (absent > 0.5)
+    rates = [right[absent == value].float().mean() for value in (0, 1) if (absent == value).any()]
+    return torch.stack(rates).mean().item()
 
 
 def train_language(
     model: Svac,
     oracle: Oracle,
     heads: LookingHeads,
-    scenes: SceneConfig,
+    scenes: RichConfig,
     schedule: Schedule,
     *,
-    batch: int = 8,
-    sentences: int = 6,
+    batch: int = 4,
+    sentences: int = 8,
 ) -> None:
-    """Teach the whole MLLM to turn a sentence into the oracle prompt of its object; SAM-2's part rests."""
-    for _, rng in schedule.run([*model.mllm.parameters(), *heads.parameters()]):
+    """Teach the language model to turn a sentence into the oracle prompt of its object; all else rests."""
+    parameters = [*model.mllm.language_model.parameters(), *model.mllm.text_hidden_fcs.parameters()]
+    for _, rng in schedule.run([*parameters, *model.mllm.mlp1.parameters(), *heads.parameters()]):
         data = make_clip_batch(rng, model.config, scenes, batch=batch, sentences=sentences, frames=0)
-        data = _to(data, model.device)
-        visual = _visual(model, data)
-        seeing, figures = heads.loss(visual, data)
-        states, seg = _run(model, data, visual)
-        distance, look, _, more = _teach(model, oracle, data, states, seg, visual)
-        loss = 4 * distance + 0.3 * look + 0.3 * states.logits_loss + 0.3 * seeing
-        schedule.step(loss + 0.1 * heads.place_loss(visual, model), figures | more)
+        with torch.no_grad():
+            visual = visual_of(model, data)
+        taught = teach(model, oracle, heads, data, visual)
+        schedule.step(taught.loss, taught.figures)
 
 
 def train_joint(
     model: Svac,
     oracle: Oracle,
     heads: LookingHeads,
-    scenes: SceneConfig,
+    scenes: RichConfig,
     schedule: Schedule,
     *,
-    batch: int = 6,
-    sentences: int = 4,
+    batch: int = 3,
+    sentences: int = 6,
     frames: int = 2,
 ) -> None:
     """Train everything on the masks themselves; the distillation fades out."""
-    parts = [model.sam.image_encoder, model.sam.sam_mask_decoder, model.mllm, heads]
-    parameters = [p for part in parts for p in part.parameters()]
-    for step, rng in schedule.run([*parameters, model.sam.no_mem_embed]):
+    parameters = [*mask_parameters(model.sam), *model.mllm.parameters(), *heads.parameters()]
+    for step, rng in schedule.run(parameters):
         data = make_clip_batch(rng, model.config, scenes, batch=batch, sentences=sentences, frames=frames)
-        data = _to(data, model.device)
-        visual = _visual(model, data)
-        seeing, figures = heads.loss(visual, data)
-        states, seg = _run(model, data, visual)
-        distance, look, _, more = _teach(model, oracle, data, states, seg, visual)
-        features = encode_frames(model.sam, data.sam_pixels.flatten(0, 1))
-        b, e, f = data.visible.shape
-        rows = torch.arange(b * f, device=seg.device).view(b, 1, f).expand(b, e, f).reshape(-1)
-        chosen = features.take(rows)
-        clip = data.frame_clip[:, None].expand(b, e, f)
-        language = seg.gather(2, clip[..., None].expand(*clip.shape, seg.shape[-1])).flatten(0, 2)
-        low = without_memory(model.sam, chosen)
-        out = decode(model.sam, low, chosen.high, language, no_object_masking=False)
-        mask, masks = mask_loss(out, data.target.view(-1, TARGET, TARGET), data.visible.flatten())
+        visual = visual_of(model, data)
+        seeing, figures = heads.loss(visual.flatten(0, 1), model, data.seen)
+        taught = teach(model, oracle, heads, data, visual)
+        features = encode_frames(model.sam, data.sam_pixels.flatten(0, 1).to(model.device))
+        loss, more = masks_of(model, data, features, taught.seg)
+        # The decoder would forget clicks, which corrections need.
+        pointing, pointed = _points_of(model, data, features, rng, boxes=step % 2 == 0)
         fade = max(0.1, 1 - step / schedule.steps)
-        loss = mask + fade * (2 * distance + 0.3 * look + 0.2 * seeing) + 0.2 * states.logits_loss
-        schedule.step(loss, figures | more | masks)
+        schedule.step(
+            loss + 0.4 * pointing + fade * (0.5 * taught.loss + 0.1 * seeing),
+            figures | taught.figures | more | pointed,
+        )
+
+
+def masks_of(
+    model: Svac, data: ClipBatch, features: FrameFeatures, seg: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """Draw the masks of the batch's frames with embeddings [B, E, N, C]; returns their loss and figures."""
+    device = seg.device
+    b, e, f = data.visible.shape
+    rows = torch.arange(b * f, device=device).view(b, 1, f).expand(b, e, f).reshape(-1)
+    chosen = features.take(rows)
+    clip = data.frame_clip[:, None].expand(b, e, f).to(device)
+    language = seg.gather(2, clip[..., None].expand(*clip.shape, seg.shape[-1])).flatten(0, 2)
+    low = without_memory(model.sam, chosen)
+    out = decode(model.sam, low, chosen.high, language, no_object_masking=False)
+    return mask_loss(out, data.target.flatten(0, 2).to(device), data.visible.flatten().to(device))
+
+
+def _points_of(
+    model: Svac, data: ClipBatch, features: FrameFeatures, rng: np.random.Generator, *, boxes: bool
+) -> tuple[Tensor, dict[str, float]]:
+    """Draw the things of each scene's first frame from boxes or clicks; returns their loss and IoU."""
+    same = (data.owner[:, None] == data.owner) & ~torch.eye(len(data.owner), dtype=torch.bool)
+    others = torch.einsum("nm,mhw->nhw", same.float(), data.things.float()) > 0
+    points, labels = (part.to(model.device) for part in point_at(rng, data.things, others, boxes=boxes))
+    chosen = features.take(data.owner * data.sam_pixels.shape[1])
+    low = without_memory(model.sam, chosen)
+    given = (points * model.sam.image_size, labels)
+    out = decode(model.sam, low, chosen.high, None, no_object_masking=False, points=given)
+    target = F.avg_pool2d(data.things.float()[:, None], 2)[:, 0].to(model.device)
+    loss, figures = mask_loss(out, target, torch.ones(len(target), device=model.device))
+    return loss, {"box" if boxes else "clicks": figures["iou"]}

@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from svac_backend.svac import preprocess
-from svac_backend.synthetic.scene import FIRST_TRAIN_SEED, SceneConfig, make_scene
+from svac_backend.synthetic.rich.scene import RichConfig, make_rich_scene
+from svac_backend.synthetic.scene import FIRST_TRAIN_SEED
 from svac_backend.synthetic.vocabulary import COLORS, sample_rgb
-from svac_backend.training.embedded.mask_stage import TARGET, center, random_pixel
+from svac_backend.training.embedded.mask_batch import SMALLEST, center, random_pixel
 
 TRAIN_SEEDS = range(FIRST_TRAIN_SEED, FIRST_TRAIN_SEED + 2**31)
 MAX_STRIDE = 6
 CLIP_LENGTHS = (12, 61)
-# Fewer pixels than this are no object: nobody could say what it is.
-SMALLEST = 12
 
 
 @dataclass
@@ -31,7 +30,7 @@ class Sequences:
         pixels: f32 [B*T, 3, S, S].
         frame: i64 [N, T], which of the B*T frames an object's frame t is.
         masks: bool [N, T, H, W], the visible part.
-        target: f32 [N, T, TARGET, TARGET]; present: f32 [N, T].
+        target: f32 [N, T, H/2, W/2]; present: f32 [N, T].
     """
 
     pixels: Tensor
@@ -47,7 +46,7 @@ class Sequences:
 
 def make_sequences(
     rng: np.random.Generator,
-    config: SceneConfig,
+    config: RichConfig,
     *,
     scenes: int,
     length: int,
@@ -68,13 +67,13 @@ def make_sequences(
     while len(images) < scenes:
         clip = replace(config, frames=int(rng.integers(*CLIP_LENGTHS)))
         indices = _indices(rng, clip.frames, length)
-        scene = make_scene(int(rng.integers(seeds.start, seeds.stop)), clip, indices=indices)
+        scene = make_rich_scene(int(rng.integers(seeds.start, seeds.stop)), clip, indices, words=False)
         frames, visible = scene.frames, scene.masks
         if rng.random() < 0.4:
             frames, visible = _move_camera(rng, frames, visible)
         if rng.random() < 0.35:
             frames, visible = _hide_one(rng, frames, visible, given)
-        shown = [k for k, mask in enumerate(visible) if (mask[list(given)].sum((1, 2)) >= SMALLEST).any()]
+        shown = [k for k, mask in enumerate(visible) if (mask[list(given)].mean((1, 2)) > SMALLEST).any()]
         if shown:
             rows += [len(images)] * len(shown)
             images.append(frames)
@@ -84,8 +83,8 @@ def make_sequences(
         pixels=preprocess.sam_pixels(np.concatenate(images)),
         frame=torch.tensor(rows)[:, None] * length + torch.arange(length),
         masks=every,
-        target=F.adaptive_avg_pool2d(every.float(), TARGET),
-        present=(every.flatten(2).sum(2) >= SMALLEST).float(),
+        target=F.avg_pool2d(every.float(), 2),
+        present=(every.flatten(2).float().mean(2) > SMALLEST).float(),
     )
 
 
@@ -162,7 +161,7 @@ def make_clicks(rng: np.random.Generator, masks: Tensor, others: Tensor) -> tupl
     rows = []
     for mask, other in zip(masks.numpy(), others.numpy(), strict=True):
         row: list[tuple[float, float, float]] = []
-        if mask.sum() >= SMALLEST:
+        if mask.mean() > SMALLEST:
             row.append((*(center(mask) if rng.random() < 0.4 else random_pixel(mask, rng)), 1.0))
             if rng.random() < 0.3:
                 row.append((*random_pixel(mask, rng), 1.0))
@@ -180,7 +179,7 @@ def make_boxes(rng: np.random.Generator, masks: Tensor, *, jitter: float = 0.08)
     rows = []
     for mask in masks.numpy():
         row: list[tuple[float, float, float]] = []
-        if mask.sum() >= SMALLEST:
+        if mask.mean() > SMALLEST:
             ys, xs = np.nonzero(mask)
             height, width = mask.shape
             box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], float)
@@ -190,6 +189,19 @@ def make_boxes(rng: np.random.Generator, masks: Tensor, *, jitter: float = 0.08)
             row = [(box[0], box[1], 2.0), (box[2], box[3], 3.0)]
         rows.append(row)
     return _padded(rows)
+
+
+def point_at(
+    rng: np.random.Generator, masks: Tensor, others: Tensor, *, boxes: bool
+) -> tuple[Tensor, Tensor]:
+    """Point at objects with boxes, some of them with clicks, or with clicks alone; the rest as `make_clicks`."""
+    points = make_clicks(rng, masks, others)
+    if not boxes:
+        return points
+    corners = make_boxes(rng, masks)
+    # A box comes first, and may come with clicks.
+    both = [torch.cat(pair, 1) for pair in zip(corners, points, strict=True)]
+    return (both[0], both[1]) if rng.random() < 0.3 else corners
 
 
 def _padded(rows: list[list[tuple[float, float, float]]]) -> tuple[Tensor, Tensor]:

@@ -14,9 +14,10 @@ from torch import Tensor
 from svac_backend.masks.metrics import jaccard
 from svac_backend.svac import preprocess
 from svac_backend.svac.grounding import Decoded, decode, encode_frames, without_memory
-from svac_backend.synthetic.scene import VALIDATION_SEEDS, SceneConfig, make_scene
-from svac_backend.training.embedded.mask_stage import TARGET, center
-from svac_backend.training.embedded.memory_batch import SMALLEST, Sequences, make_boxes, make_sequences
+from svac_backend.synthetic.rich.scene import RichConfig, make_rich_scene
+from svac_backend.synthetic.scene import VALIDATION_SEEDS
+from svac_backend.training.embedded.mask_batch import SMALLEST, center
+from svac_backend.training.embedded.memory_batch import Sequences, make_boxes, make_sequences
 from svac_backend.training.embedded.memory_rollout import Given, masked, rollout
 from svac_backend.training.embedded.memory_stage import others_of
 
@@ -24,7 +25,7 @@ LENGTH = 16
 MemoryFigures = dict[str, list[float]]
 
 
-def measure_memory(sam: SAM2Base, scenes: SceneConfig, *, seeds: range) -> MemoryFigures:
+def measure_memory(sam: SAM2Base, scenes: RichConfig, *, seeds: range) -> MemoryFigures:
     """Measure on all objects of validation scenes.
 
     Returns:
@@ -61,7 +62,7 @@ def measure_memory(sam: SAM2Base, scenes: SceneConfig, *, seeds: range) -> Memor
     }
 
 
-def measure_hidden(sam: SAM2Base, scenes: SceneConfig, *, batches: int) -> MemoryFigures:
+def measure_hidden(sam: SAM2Base, scenes: RichConfig, *, batches: int) -> MemoryFigures:
     """Measure objects that are covered or leave: 7 frames after one mask, on sequences as in training, of other scenes.
 
     Returns:
@@ -89,17 +90,17 @@ def measure_hidden(sam: SAM2Base, scenes: SceneConfig, *, batches: int) -> Memor
     return {name: [round(100 * float(np.mean(values)), 1)] for name, values in rows.items()}
 
 
-def held_out(seed: int, scenes: SceneConfig, length: int) -> Sequences:
+def held_out(seed: int, scenes: RichConfig, length: int) -> Sequences:
     """Return the first frames of one scene and all its objects that the first and the last of them show."""
-    scene = make_scene(seed, scenes, indices=range(length))
-    shown = [k for k, m in enumerate(scene.masks) if min(m[0].sum(), m[-1].sum()) >= SMALLEST]
+    scene = make_rich_scene(seed, scenes, range(length), words=False)
+    shown = [k for k, m in enumerate(scene.masks) if min(m[0].mean(), m[-1].mean()) > SMALLEST]
     masks = torch.from_numpy(scene.masks[shown])
     return Sequences(
         pixels=preprocess.sam_pixels(scene.frames),
         frame=torch.arange(length).expand(len(shown), -1),
         masks=masks,
-        target=F.adaptive_avg_pool2d(masks.float(), TARGET),
-        present=(masks.flatten(2).sum(2) >= SMALLEST).float(),
+        target=F.avg_pool2d(masks.float(), 2),
+        present=(masks.flatten(2).float().mean(2) > SMALLEST).float(),
     )
 
 

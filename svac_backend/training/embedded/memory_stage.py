@@ -12,16 +12,20 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from torch.nn import Parameter
 
-from svac_backend.svac.grounding import FrameFeatures, decode, encode_frames, without_memory
-from svac_backend.synthetic.scene import SceneConfig
+from svac_backend.svac.grounding import FrameFeatures, encode_frames, without_memory
+from svac_backend.synthetic.rich.scene import RichConfig
 from svac_backend.training.embedded.losses import mask_loss
-from svac_backend.training.embedded.memory_batch import Sequences, make_boxes, make_clicks, make_sequences
+from svac_backend.training.embedded.memory_batch import (
+    Sequences,
+    make_boxes,
+    make_clicks,
+    make_sequences,
+)
 from svac_backend.training.embedded.memory_rollout import Given, rollout
 from svac_backend.training.embedded.schedule import Schedule
 
 # All that decoding with a [SEG] and without memory does not touch.
-POINTS = ("sam_prompt_encoder.point_embeddings.",)
-MEMORY = (
+TRAINED = (
     "memory_attention.",
     "memory_encoder.",
     "maskmem_tpos_enc",
@@ -30,10 +34,9 @@ MEMORY = (
     "mask_downsample.",
     "sam_prompt_encoder.mask_downscaling.",
 )
-TRAINED = POINTS + MEMORY
 
 
-def prepare(sam: SAM2Base, scenes: SceneConfig, *, seed: int) -> None:
+def prepare(sam: SAM2Base, scenes: RichConfig, *, seed: int) -> None:
     """Start memory as nearly nothing: what it hands to the mask decoder looks like a frame without memory.
 
     The decoder is frozen and knows features of a standard deviation of 4; a fresh layer norm gives 1, and takes
@@ -90,30 +93,8 @@ def others_of(batch: Sequences, t: int) -> Tensor:
     return torch.einsum("nm,mhw->nhw", same.float(), batch.masks[:, t].float()) > 0
 
 
-def train_points(sam: SAM2Base, scenes: SceneConfig, schedule: Schedule, *, scenes_per_step: int = 5) -> None:
-    """Train the embeddings of clicks and of box corners in place, on single frames; every other weight stays."""
-    device = sam.no_mem_embed.device
-    with only(sam, POINTS) as parameters:
-        for step, rng in schedule.run(parameters):
-            batch = make_sequences(rng, scenes, scenes=scenes_per_step, length=1, given=(0,))
-            boxes, points = step % 2 == 0, make_clicks(rng, batch.masks[:, 0], others_of(batch, 0))
-            if boxes:
-                corners = make_boxes(rng, batch.masks[:, 0])
-                # A box comes first, and may come with clicks.
-                both = [torch.cat(pair, 1) for pair in zip(corners, points, strict=True)]
-                points = (both[0], both[1]) if rng.random() < 0.3 else corners
-            batch = batch.to(device)
-            with torch.no_grad():
-                features = encode_frames(sam, batch.pixels).take(batch.frame[:, 0])
-            given = (points[0].to(device) * sam.image_size, points[1].to(device))
-            low = without_memory(sam, features)
-            out = decode(sam, low, features.high, None, no_object_masking=False, points=given)
-            loss, figures = mask_loss(out, batch.target[:, 0], batch.present[:, 0])
-            schedule.step(loss, {"box" if boxes else "clicks": figures["iou"]})
-
-
 def train_memory(
-    sam: SAM2Base, scenes: SceneConfig, schedule: Schedule, *, scenes_per_step: int = 6, fresh: bool = True
+    sam: SAM2Base, scenes: RichConfig, schedule: Schedule, *, scenes_per_step: int = 6, fresh: bool = True
 ) -> None:
     """Train memory and mask prompts in place; every other weight stays bit for bit.
 
@@ -123,7 +104,7 @@ def train_memory(
     device = sam.no_mem_embed.device
     if fresh:
         prepare(sam, scenes, seed=schedule.seed)
-    with only(sam, MEMORY) as parameters:
+    with only(sam, TRAINED) as parameters:
         for step, rng in schedule.run(parameters):
             length, given = plan_of(rng, step / schedule.steps)
             count = max(2, round(scenes_per_step * 4 / (length + 1)))

@@ -1,36 +1,77 @@
 """The oracle prompt: what a [SEG] embedding should say, built from the truth of a generated scene.
 
-It is the sum of learned attribute vectors (colour, shape, size) and of SAM-2's own positive-point embedding of the
-object's place, so that the mask part is pretrained on points as SAM-2 itself is.
+It is the sum of learned attribute vectors (colour, name, texture), of SAM-2's own positive-point embedding of the
+object's place, so that the mask part is pretrained on points as SAM-2 itself is, and of a vector that says that what
+was named is not there.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, fields
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from svac_backend.synthetic.vocabulary import COLORS, SHAPES
+from svac_backend.synthetic.rich.kinds import FAMILIES, KINDS
+from svac_backend.synthetic.vocabulary import COLORS
 
-SIZES = ("small", "medium", "large", "largest", "smallest")
+NAMES: tuple[str, ...] = (*KINDS, *FAMILIES)
+TEXTURES: tuple[str, ...] = ("striped", "dotted", "checked")
+
+
+@dataclass
+class Said:
+    """What k prompts say. Indices into `COLORS`, `NAMES` and `TEXTURES`; -1 where it is not said.
+
+    Attributes:
+        color, name, texture: i64 [...].
+        absent: f32 [...], 1 where nothing of the kind is there.
+    """
+
+    color: Tensor
+    name: Tensor
+    texture: Tensor
+    absent: Tensor
+
+    @classmethod
+    def of(cls, rows: list[tuple[str | None, str | None, str | None, bool]]) -> Said:
+        """Turn words (colour, name, texture, absent) into indices, [k]."""
+        tables = (COLORS, NAMES, TEXTURES)
+        color, name, texture = (
+            torch.tensor([table.index(row[c]) if row[c] in table else -1 for row in rows], dtype=torch.long)
+            for c, table in enumerate(tables)
+        )
+        return cls(color, name, texture, torch.tensor([float(row[3]) for row in rows]))
+
+    @classmethod
+    def stacked(cls, parts: list[Said]) -> Said:
+        """Stack prompts of several scenes, [B, k]."""
+        return cls(**{f.name: torch.stack([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
+    def to(self, device: torch.device) -> Said:
+        """Move to a device."""
+        return Said(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 class Oracle(nn.Module):
-    """Attribute vectors and places in SAM-2's prompt space of `d_model` dimensions. Index -1 means: not said."""
+    """Attribute vectors in SAM-2's prompt space of `d_model` dimensions."""
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
         self.color = nn.Embedding(len(COLORS), d_model)
-        self.shape = nn.Embedding(len(SHAPES), d_model)
-        self.size = nn.Embedding(len(SIZES), d_model)
-        for table in (self.color, self.shape, self.size):
+        self.name = nn.Embedding(len(NAMES), d_model)
+        self.texture = nn.Embedding(len(TEXTURES), d_model)
+        self.absent = nn.Parameter(torch.zeros(d_model))
+        for table in (self.color, self.name, self.texture):
             nn.init.normal_(table.weight, std=0.5)
+        nn.init.normal_(self.absent, std=0.5)
 
-    def attributes(self, color: Tensor, shape: Tensor, size: Tensor) -> Tensor:
-        """Sum the attribute vectors; i64 [k] each, -1 where the attribute is not said; returns [k, C]."""
-        total = torch.zeros(len(color), self.color.embedding_dim, device=color.device)
-        for table, index in ((self.color, color), (self.shape, shape), (self.size, size)):
-            total = total + table(index.clamp(min=0)) * (index >= 0)[:, None]
+    def attributes(self, said: Said) -> Tensor:
+        """Sum the vectors of what is said, without places; returns [..., C]."""
+        total = said.absent[..., None] * self.absent
+        for table, index in ((self.color, said.color), (self.name, said.name), (self.texture, said.texture)):
+            total = total + table(index.clamp(min=0)) * (index >= 0)[..., None]
         return total
 
 
@@ -40,3 +81,10 @@ def place(sam: SAM2Base, points: Tensor) -> Tensor:
     flat = points.reshape(1, -1, 2) * sam.image_size
     code = encoder.pe_layer.forward_with_coords(flat, encoder.input_image_size)[0]
     return (code + encoder.point_embeddings[1].weight).reshape(*points.shape[:-1], -1)
+
+
+def places(sam: SAM2Base, points: Tensor) -> Tensor:
+    """Return the mean code of up to P places f32 [..., P, 2], NaN where there is none; [..., C], 0 for no place."""
+    there = ~points.isnan().any(-1)
+    each = place(sam, points.nan_to_num(0.5)) * there[..., None]
+    return each.sum(-2) / there.sum(-1, keepdim=True).clamp(min=1)

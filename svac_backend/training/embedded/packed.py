@@ -6,8 +6,9 @@ after the prefix, and see the prefix and themselves only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,12 +25,15 @@ class PackedStates:
 
     Attributes:
         seg: [B, E, N, H], last hidden state at the [SEG] tokens.
-        looks: [B, E, N, L], log attention of the [SEG] tokens at the supervised layer and head.
+        looks: for each layer asked for, [B, E, N, I * t], log attention of the [SEG] tokens' first head to the
+            visual tokens, of all that they look at.
+        visual: [B, I * t, H], the visual tokens as they enter the first of these layers.
         logits_loss: cross-entropy of the answers.
     """
 
     seg: Tensor
-    looks: Tensor
+    looks: list[Tensor]
+    visual: Tensor
     logits_loss: Tensor
 
 
@@ -39,15 +43,14 @@ def run_packed(
     prompts: Sequence[Sequence[PromptIds]],
     context_id: int,
     *,
-    layer: int,
-    head: int,
+    layers: Sequence[int],
 ) -> PackedStates:
     """Run B scenes with E sentences each.
 
     Args:
         visual: [B, I, t, H] visual tokens.
         prompts: B lists of E prompts, all with the same prefix.
-        layer, head: where the attention of the [SEG] tokens is read off.
+        layers: where the attention of the [SEG] tokens is read off, ascending.
     """
     device = visual.device
     batch, each = len(prompts), len(prompts[0])
@@ -78,14 +81,17 @@ def run_packed(
     embeds = mllm.language_model.get_input_embeddings()(ids.to(device))
     images = (ids == context_id).to(device)
     embeds = embeds.masked_scatter(images[..., None], visual.to(embeds.dtype))
-    kept: dict[str, Tensor] = {}
-    block = mllm.language_model.model.layers[layer]
+    kept: dict[int, dict[str, Tensor]] = {}
 
-    def keep(_module: object, _args: object, kwargs: dict[str, Tensor]) -> None:
-        kept["hidden"], kept["cos"] = kwargs["hidden_states"], kwargs["position_embeddings"][0]
-        kept["sin"] = kwargs["position_embeddings"][1]
+    def keep(number: int) -> Callable[[object, object, dict[str, Any]], None]:
+        def hook(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
+            cos, sin = kwargs["position_embeddings"]
+            kept[number] = {"hidden": kwargs["hidden_states"], "cos": cos, "sin": sin}
 
-    hook = block.self_attn.register_forward_pre_hook(keep, with_kwargs=True)
+        return hook
+
+    blocks = mllm.language_model.model.layers
+    hooks = [blocks[n].self_attn.register_forward_pre_hook(keep(n), with_kwargs=True) for n in layers]
     try:
         states = mllm.language_model.model(
             inputs_embeds=embeds,
@@ -94,20 +100,27 @@ def run_packed(
             use_cache=False,
         ).last_hidden_state
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     rows = torch.arange(batch, device=device)[:, None, None]
     seg = seg.to(device)
-    attention = block.self_attn
-    shape = (batch, length, -1, attention.head_dim)
-    q = attention.q_proj(kept["hidden"]).view(shape).transpose(1, 2)
-    k = attention.k_proj(kept["hidden"]).view(shape).transpose(1, 2)
-    q, k = apply_rotary_pos_emb(q, k, kept["cos"], kept["sin"])
-    groups = q.shape[1] // k.shape[1]
-    query = q[:, head].gather(1, seg.flatten(1)[..., None].expand(-1, -1, attention.head_dim))
-    scores = query @ k[:, head // groups].transpose(1, 2) * attention.scaling
-    row_bias = bias[:, 0].gather(1, seg.flatten(1)[..., None].expand(-1, -1, length))
-    looks = (scores + row_bias).log_softmax(-1).view(*seg.shape, length)
+    seeing = images[0].nonzero()[:, 0]
+    looks = [_looks(blocks[n].self_attn, kept[n], bias, seg, seeing) for n in layers]
 
     logits = mllm.language_model.lm_head(states[:, start - 1 : -1])
     loss = F.cross_entropy(logits.flatten(0, 1), labels[:, start:].flatten().to(device))
-    return PackedStates(seg=states[rows, seg], looks=looks, logits_loss=loss)
+    return PackedStates(states[rows, seg], looks, kept[layers[0]]["hidden"][:, seeing], loss)
+
+
+def _looks(attention: Any, kept: dict[str, Tensor], bias: Tensor, seg: Tensor, seeing: Tensor) -> Tensor:
+    """Return the log attention [B, E, N, k] of the first head at `seg` [B, E, N] to the k visual tokens."""
+    hidden, size, at = kept["hidden"], attention.head_dim, seg.flatten(1)[..., None]
+
+    def rows(values: Tensor) -> Tensor:
+        return values.expand(len(hidden), -1, -1).gather(1, at.expand(-1, -1, values.shape[-1]))
+
+    q, k = attention.q_proj(rows(hidden))[:, None, :, :size], attention.k_proj(hidden)[:, None, :, :size]
+    q, _ = apply_rotary_pos_emb(q, q, rows(kept["cos"]), rows(kept["sin"]))
+    k, _ = apply_rotary_pos_emb(k, k, kept["cos"], kept["sin"])
+    scores = (q @ k.transpose(-1, -2))[:, 0] * attention.scaling + rows(bias[:, 0])
+    return scores.log_softmax(-1)[..., seeing].view(*seg.shape, len(seeing))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import torch
+import torch.distributed as dist
 
 from svac_backend.svac.config import LanguageConfig, MethodConfig, SamConfig, SvacConfig, VisionConfig
 from svac_backend.svac.model import Svac
-from svac_backend.synthetic.scene import SceneConfig
+from svac_backend.synthetic.rich.scene import RichConfig
+from svac_backend.training.embedded.heads import SeenHead
 from svac_backend.training.embedded.language_stage import (
     LookingHeads,
     train_joint,
@@ -18,14 +20,16 @@ from svac_backend.training.embedded.language_stage import (
     train_looking,
 )
 from svac_backend.training.embedded.mask_stage import train_masks
-from svac_backend.training.embedded.memory_stage import train_memory, train_points
+from svac_backend.training.embedded.memory_stage import train_memory
 from svac_backend.training.embedded.oracle import Oracle
 from svac_backend.training.embedded.schedule import Schedule
 from svac_backend.training.embedded.sentences import train_tokenizer
 
 # Real videos are squashed into the model's squares, so generated ones are too.
-SCENES = SceneConfig(aspects=(1.0, 4 / 3, 16 / 9, 9 / 16))
-VOCABULARY = 640
+SCENES = RichConfig(width=192, height=192, aspects=(16 / 9, 16 / 9, 4 / 3, 1.0, 9 / 16), per_kind=4)
+# Where no mask is drawn, frames are painted at the vision tower's size.
+SMALL = replace(SCENES, width=128, height=128)
+VOCABULARY = 1024
 
 CONFIG = SvacConfig(
     preset="svac",
@@ -34,7 +38,7 @@ CONFIG = SvacConfig(
         num_hidden_layers=4,
         num_attention_heads=4,
         intermediate_size=384,
-        image_size=64,
+        image_size=128,
         patch_size=8,
     ),
     language=LanguageConfig(
@@ -49,11 +53,12 @@ CONFIG = SvacConfig(
         tie_word_embeddings=True,
     ),
     sam=SamConfig(
-        image_size=128,
+        image_size=192,
         embed_dim=32,
         num_heads=1,
         stages=(1, 2, 3, 1),
         global_att_blocks=(4,),
+        window_spec=(8, 4, 12, 6),
         d_model=128,
         memory_layers=2,
     ),
@@ -65,12 +70,11 @@ CONFIG = SvacConfig(
 class Steps:
     """Optimiser steps of each stage; the defaults are what the shipped weights were made with."""
 
-    masks: int = 3200
-    looking: int = 400
-    language: int = 900
+    masks: int = 2200
+    looking: int = 500
+    language: int = 1500
     joint: int = 600
-    points: int = 700
-    memory: int = 1200
+    memory: int = 800
 
     def scaled(self, factor: float) -> Steps:
         """Return the same stages, shorter or longer."""
@@ -80,44 +84,47 @@ class Steps:
 def train(folder: Path, *, steps: Steps, device: str, seed: int = 0, onto: str | Path | None = None) -> Svac:
     """Train all stages; each stage's weights are kept in `folder`, and a stage that is there is not run again.
 
+    Several processes (torch.distributed) share the work: each makes batches of its own.
+
     Args:
         folder: of checkpoints, curves and the model.
         steps: of each stage.
         device: torch's name of it.
         seed: seeds data and weights.
-        onto: a model of this architecture to start from; only the stages that its language path does not notice run.
+        onto: a model of this architecture to start from; only the stage that its language path does not notice runs.
 
     Returns:
         The model; it is also saved in `folder / "model"`.
     """
+    first = not dist.is_initialized() or dist.get_rank() == 0
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     cv2.setNumThreads(1)
     tokenizer = folder / "tokenizer.json"
-    if onto is None and not tokenizer.is_file():
+    if first and onto is None and not tokenizer.is_file():
         train_tokenizer(CONFIG.method.question, vocabulary=VOCABULARY).save(str(tokenizer))
+    _wait()
     if onto is None:
         model = Svac(CONFIG, tokenizer).to(device)
     else:
         model = Svac.from_pretrained(onto, device=device, dtype="float32")
+    side = model.config.sam.image_size
+    scenes = replace(SCENES, width=side, height=side)
     oracle, heads = Oracle(CONFIG.sam.d_model).to(device), LookingHeads(CONFIG).to(device)
-    parts = torch.nn.ModuleDict({"model": model, "oracle": oracle, "heads": heads})
+    seen = SeenHead(CONFIG.sam.d_model).to(device)
+    parts = torch.nn.ModuleDict({"model": model, "oracle": oracle, "heads": heads, "seen": seen})
 
-    def schedule(name: str, count: int, lr: float, number: int) -> Schedule:
+    def schedule(name: str, lr: float, number: int) -> Schedule:
+        count = getattr(steps, name)
         return Schedule(name=name, steps=count, lr=lr, seed=seed * 10 + number, log=folder / "curves.jsonl")
 
     from_nothing = {
-        "masks": lambda: train_masks(model.sam, oracle, SCENES, schedule("masks", steps.masks, 1e-3, 1)),
-        "looking": lambda: train_looking(model, heads, SCENES, schedule("looking", steps.looking, 1e-3, 2)),
-        "language": lambda: train_language(
-            model, oracle, heads, SCENES, schedule("language", steps.language, 1e-3, 3)
-        ),
-        "joint": lambda: train_joint(model, oracle, heads, SCENES, schedule("joint", steps.joint, 3e-4, 4)),
+        "masks": lambda: train_masks(model.sam, oracle, seen, scenes, schedule("masks", 1e-3, 1)),
+        "looking": lambda: train_looking(model, heads, SMALL, schedule("looking", 1.5e-3, 2)),
+        "language": lambda: train_language(model, oracle, heads, SMALL, schedule("language", 1e-3, 3)),
+        "joint": lambda: train_joint(model, oracle, heads, scenes, schedule("joint", 4e-4, 4)),
     }
-    beside = {
-        "points": lambda: train_points(model.sam, SCENES, schedule("points", steps.points, 2e-2, 5)),
-        "memory": lambda: train_memory(model.sam, SCENES, schedule("memory", steps.memory, 1e-3, 6)),
-    }
+    beside = {"memory": lambda: train_memory(model.sam, scenes, schedule("memory", 1e-3, 6))}
     stages = beside if onto is not None else from_nothing | beside
     for name, run in stages.items():
         kept = folder / f"{name}.pt"
@@ -126,9 +133,18 @@ def train(folder: Path, *, steps: Steps, device: str, seed: int = 0, onto: str |
             continue
         model.train()
         run()
-        partial = kept.with_suffix(".part")
-        torch.save(parts.state_dict(), partial)
-        partial.rename(kept)
+        if first:
+            partial = kept.with_suffix(".part")
+            torch.save(parts.state_dict(), partial)
+            partial.rename(kept)
+        _wait()
     model.eval()
-    model.save_pretrained(folder / "model", torch.float16)
+    if first:
+        model.save_pretrained(folder / "model", torch.float16)
     return model
+
+
+def _wait() -> None:
+    """Let the other processes catch up."""
+    if dist.is_initialized():
+        dist.barrier()

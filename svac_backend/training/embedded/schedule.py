@@ -1,4 +1,4 @@
-"""AdamW with warm-up and cosine, and the record of a stage's curves."""
+"""AdamW with warm-up and cosine, over one process or several, and the record of a stage's curves."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -48,10 +49,10 @@ class Schedule:
         self._started = time.monotonic()
         for step in range(self.steps):
             self._at = step
-            yield step, np.random.default_rng([self.seed, step])
+            yield step, np.random.default_rng([self.seed, step, _rank()])
 
     def step(self, loss: Tensor, figures: dict[str, float]) -> None:
-        """Do one optimiser step and record the figures."""
+        """Do one optimiser step and record the figures; processes average their gradients."""
         warm = max(1, self.steps // 20)
         done = self._at / self.steps
         rate = (
@@ -61,6 +62,7 @@ class Schedule:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        _average(self._parameters)
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
         for key, value in {"loss": loss.item(), **figures}.items():
@@ -74,6 +76,25 @@ class Schedule:
                 "seconds": round(time.monotonic() - self._started, 1),
                 **means,
             }
+            if _rank():
+                return
             with self.log.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(" ".join(f"{k}={v}" for k, v in line.items()), flush=True)  # noqa: T201
+
+
+def _rank() -> int:
+    """Return which of the training's processes this is."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _average(parameters: Sequence[Parameter]) -> None:
+    """Average the gradients over the processes, in one message."""
+    if not dist.is_initialized():
+        return
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    joined = torch.cat([grad.flatten() for grad in grads])
+    dist.all_reduce(joined)
+    joined /= dist.get_world_size()
+    for p, part in zip(parameters, joined.split([p.numel() for p in parameters]), strict=True):
+        p.grad = part.view_as(p)

@@ -9,117 +9,121 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from svac_backend.svac.prompts import IMG_CONTEXT, IMG_END, IMG_START, SEG
-from svac_backend.synthetic.scene import Scene, SceneConfig, make_scene
-from svac_backend.synthetic.vocabulary import COLORS, SHAPES
-from svac_backend.training.embedded.oracle import SIZES
+from svac_backend.synthetic.rich.kinds import FAMILIES, HELD_OUT_KINDS, KINDS
+from svac_backend.synthetic.rich.phrases import RichExpression
+from svac_backend.synthetic.rich.scene import RichConfig, RichScene, describe
+from svac_backend.synthetic.scene import FIRST_TRAIN_SEED
+from svac_backend.synthetic.vocabulary import COLORS
 
-# A visitor writes "the white dog", not "the white object". The model knows no dog; it should still hear "white".
+# A visitor writes "the white van", not "the white object". The model knows no van; it should still hear "white".
 NOUNS = (
-    "dog",
-    "cat",
-    "car",
-    "truck",
-    "bus",
-    "van",
-    "bike",
-    "bird",
-    "horse",
-    "cow",
-    "sheep",
-    "person",
-    "man",
-    "woman",
-    "boy",
-    "girl",
-    "player",
-    "rider",
-    "shirt",
-    "hat",
-    "bag",
-    "box",
-    "ball",
-    "cup",
-    "bottle",
-    "chair",
-    "table",
-    "lamp",
-    "door",
-    "book",
-    "phone",
-    "plane",
-    "boat",
-    "train",
-    "fish",
-    "flower",
-    "tree",
-    "robot",
-    "toy",
-    "block",
-    "animal",
-    "vehicle",
-    "item",
+    *(
+        "van",
+        "man",
+        "woman",
+        "boy",
+        "girl",
+        "player",
+        "rider",
+        "shirt",
+        "bag",
+        "box",
+        "ball",
+        "cup",
+        "bottle",
+    ),
+    *(
+        "table",
+        "lamp",
+        "door",
+        "phone",
+        "boat",
+        "train",
+        "flower",
+        "toy",
+        "block",
+        "item",
+        "thing",
+        "goat",
+        "deer",
+    ),
 )
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", IMG_START, IMG_END, IMG_CONTEXT]
 SPECIAL += ["<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>", SEG, "<p>", "</p>", "<vp>", "</vp>"]
 
 
+# How often a kind of expression is chosen where a scene offers it; rare ones more often.
+_WEIGHTS: dict[str, float] = {
+    "category": 1.6,
+    "color": 1.3,
+    "color_category": 1.6,
+    "texture": 1.2,
+    "size": 1.1,
+    "position": 1.0,
+    "motion": 1.5,
+    "change": 1.8,
+    "speed": 1.2,
+    "presence": 2.5,
+    "order": 2.0,
+    "relation": 1.2,
+    "relation_time": 1.8,
+    "several": 1.0,
+    "absent": 1.0,
+}
+
+
 @dataclass(frozen=True)
 class Sentence:
-    """One training expression. Attributes are indices into the vocabularies, -1 where not said; target -1: absent."""
+    """One training expression.
+
+    Attributes:
+        text, kind, targets: as in `RichExpression`.
+        color, texture, name: what its noun says, or None.
+    """
 
     text: str
     kind: str
-    target: int
-    color: int
-    shape: int
-    size: int
+    targets: tuple[int, ...]
+    color: str | None
+    texture: str | None
+    name: str | None
 
 
-def sentences_of(scene: Scene, count: int, rng: np.random.Generator) -> list[Sentence]:
-    """Choose `count` sentences about a scene: kinds evenly, some with a strange noun, some of absent objects."""
-    by_kind: dict[str, list[int]] = {}
-    for k, expression in enumerate(scene.expressions):
-        by_kind.setdefault(expression.kind, []).append(k)
+def sentences_of(scene: RichScene, count: int, rng: np.random.Generator) -> list[Sentence]:
+    """Choose `count` sentences about a scene: first the kind, then the sentence; some with a strange noun."""
+    by_kind: dict[str, list[RichExpression]] = {}
+    for expression in scene.expressions:
+        by_kind.setdefault(expression.kind, []).append(expression)
     kinds = sorted(by_kind)
-    out = []
+    weights = np.array([_WEIGHTS[kind] for kind in kinds])
+    out: list[Sentence] = []
     for _ in range(count):
-        absent = sorted(set(COLORS) - {o.color for o in scene.objects})
-        if absent and rng.random() < 0.1:
-            color = str(rng.choice(absent))
-            noun = str(rng.choice(["object", "one", "thing", "shape", *NOUNS]))
-            out.append(Sentence(f"the {color} {noun}", "absent", -1, COLORS.index(color), -1, -1))
-            continue
-        expression = scene.expressions[int(rng.choice(by_kind[str(rng.choice(kinds))]))]
-        text = expression.text
-        if expression.kind == "color" and rng.random() < 0.3:
-            article = str(rng.choice(["the ", "a ", ""]))
-            text = f"{article}{expression.color} {rng.choice(NOUNS)}"
+        of_kind = by_kind[kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]]
+        said = of_kind[int(rng.integers(len(of_kind)))]
+        text = said.text
+        if said.kind == "color" and said.says == "color" and rng.random() < 0.2:
+            text = f"{rng.choice(['the ', 'a ', ''])}{said.color} {rng.choice(NOUNS)}"
         if rng.random() < 0.1:
             text += "."
         if rng.random() < 0.1:
             text = text.capitalize()
-        out.append(
-            Sentence(
-                text,
-                expression.kind,
-                expression.targets[0],
-                COLORS.index(expression.color) if expression.color else -1,
-                SHAPES.index(expression.shape) if expression.shape else -1,
-                SIZES.index(expression.size) if expression.size else -1,
-            )
-        )
+        out.append(Sentence(text, said.kind, said.targets, said.color, said.texture, said.name))
     return out
 
 
-def train_tokenizer(question: str, *, scenes: int = 400, vocabulary: int = 640) -> Tokenizer:
+def train_tokenizer(question: str, *, scenes: int = 600, vocabulary: int = 1024) -> Tokenizer:
     """Train a byte-level BPE tokenizer on the generator's language; any other text falls back to bytes."""
 
     def corpus() -> Iterator[str]:
-        config = SceneConfig(frames=2)
-        for seed in range(1_000_000, 1_000_000 + scenes):
-            for expression in make_scene(seed, config, indices=[0]).expressions:
+        config = RichConfig(per_kind=6)
+        for seed in range(FIRST_TRAIN_SEED, FIRST_TRAIN_SEED + scenes):
+            for expression in describe(seed, config)[1]:
                 yield question.format(exp=expression.text)
-        for noun in NOUNS:
+        for noun in (
+            *NOUNS,
+            *FAMILIES,
+            *(n for k in KINDS.values() if k.name not in HELD_OUT_KINDS for n in k.names),
+        ):
             for color in COLORS:
                 yield question.format(exp=f"the {color} {noun}")
         yield from ["user\nassistant\nIt is ."] * 200
