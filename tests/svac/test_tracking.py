@@ -253,11 +253,11 @@ def test_what_is_remembered_does_not_grow(random_weights: Svac) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_finds_nearly_the_same(random_weights: Svac, dtype: str, tmp_path: Path) -> None:
-    random_weights.save_pretrained(tmp_path)
-    half = Svac.from_pretrained(tmp_path, device="cpu", dtype=dtype)
+def test_half_precision_finds_nearly_the_same(dtype: str) -> None:
+    # Of random weights too many logits are next to 0.
+    whole, half = (Svac.from_pretrained("svac-tiny", device="cpu", dtype=d) for d in ("float32", dtype))
     prompts = [given(0, 3), {6: click_on(1, 6), 9: absent()}, {4: FramePrompt(box=(20, 10, 60, 50))}]
-    full, reduced = run(random_weights, prompts), run(half, prompts)
+    full, reduced = run(whole, prompts), run(half, prompts)
     assert full.keys() == reduced.keys()
     assert np.mean([full[key] ^ reduced[key] for key in full]) < 0.05
 
