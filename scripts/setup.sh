@@ -171,8 +171,25 @@ install_browser() {
   fi
 }
 
+# The embedded model knows things by this font's pictures; made videos have shapes only without it.
+install_emoji() {
+  local found
+  for found in /usr/share/fonts /usr/local/share/fonts ~/.local/share/fonts ~/.fonts /Library/Fonts; do
+    if [ -d "$found" ] && [ -n "$(find "$found" -name NotoColorEmoji.ttf -print -quit)" ]; then
+      return
+    fi
+  done
+  if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] &&
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends fonts-noto-color-emoji; } >.venv-emoji.log 2>&1; then
+    say "font Noto Color Emoji, from apt"
+  else
+    say "font Noto Color Emoji: not found. Made videos will show shapes only (on Debian: sudo apt-get install fonts-noto-color-emoji)."
+  fi
+}
+
 started=$SECONDS
 [ $browser = 0 ] || install_browser
+install_emoji
 
 label_studio_job=
 if [ $label_studio = 1 ]; then

@@ -73,16 +73,18 @@ def make_clip_batch(
     batch: int,
     sentences: int,
     frames: int,
+    easy: float = 0.0,
 ) -> ClipBatch:
     """Make a batch; `frames` frames of each scene carry masks (0 for stages that need none).
 
     Frames are painted at SAM-2's size where masks are asked for, else at the vision tower's.
+    `easy` is that of `sentences_of`.
     """
     clips = plan(scenes.frames, config.method)
     rows = []
     for _ in range(batch):
         scene = random_scene(rng, scenes, words=sentences > 0)
-        rows.append(_one(scene, sentences_of(scene, sentences, rng), config, clips, rng, frames))
+        rows.append(_one(scene, sentences_of(scene, sentences, rng, easy=easy), config, clips, rng, frames))
     joined = {
         key: torch.stack([row[key] for row in rows])
         for key in ("pixels", "points", "covers", "story", "sam_pixels", "frame_clip", "target", "visible")

@@ -54,6 +54,7 @@ class StoryHead(nn.Module):
 
     def __init__(self, width: int, figures: int) -> None:
         super().__init__()
+        self.figures = figures
         self.layers = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, figures))
 
     def loss(self, tokens: Tensor, story: Tensor) -> tuple[Tensor, dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -80,6 +81,22 @@ def open_eyes(model: Svac) -> None:
         position[0, 1:] = 0.3 * place(model.sam, grid_of(side, position.device))
 
 
+@torch.no_grad()
+def open_ears(model: Svac) -> None:
+    """Start the language model at weights that suit its width; 0.02, as large models have, leaves a narrow one deaf."""
+    for name, parameter in model.mllm.language_model.named_parameters():
+        if parameter.dim() == 2:
+            scale = (
+                0.1
+                if "embed" in name
+                else 0.5
+                if name.endswith(("o_proj.weight", "down_proj.weight"))
+                else 1.0
+            )
+            std = scale if "embed" in name else scale * parameter.shape[1] ** -0.5
+            nn.init.normal_(parameter, std=std)
+
+
 def grid_of(side: int, device: torch.device) -> Tensor:
     """Return the centres of side x side cells, row by row, f32 [side * side, 2] in 0..1 (x, y)."""
     axis = (torch.arange(side, device=device) + 0.5) / side
@@ -102,7 +119,7 @@ class Taught(NamedTuple):
 
 def teach(model: Svac, oracle: Oracle, heads: LookingHeads, data: ClipBatch, visual: Tensor) -> Taught:
     """Run the language model; distil the oracle prompt, teach where to look, and ask for the stories of things."""
-    clips = model.config.method.num_clips
+    clips = data.said.absent.shape[2]
     prompts = [[model.prompts.build(s.text, visual.shape[1], clips) for s in said] for said in data.sentences]
     states = run_packed(
         model.mllm, visual, prompts, model.prompts.context_id, layers=(FIND_LAYER, PLACE_LAYER)
@@ -111,9 +128,9 @@ def teach(model: Svac, oracle: Oracle, heads: LookingHeads, data: ClipBatch, vis
     said = data.said.to(seg.device)
     goal = (oracle.attributes(said) + places(model.sam, data.points.to(seg.device))).detach()
     distance = F.mse_loss(seg, goal)
-    story, told = heads.story.loss(states.visual, data.story.flatten(1, 2).to(seg.device))
+    story, told = heads.story.loss(states.visual, _padded(data.story, clips, heads).to(seg.device))
     find, place_ = _looking(states, data, model.config.method.images_per_clip)
-    loss = 4 * distance + 0.3 * find.loss + 0.3 * place_.loss + 0.1 * states.logits_loss + story
+    loss = 4 * distance + find.loss + place_.loss + 0.1 * states.logits_loss + story
     figures = told | {
         "distance": distance.item(),
         "find": find.hit,
@@ -122,6 +139,13 @@ def teach(model: Svac, oracle: Oracle, heads: LookingHeads, data: ClipBatch, vis
         "absent": _told_absent(seg, goal, oracle, said.absent),
     }
     return Taught(seg, loss, figures)
+
+
+def _padded(story: Tensor, clips: int, heads: LookingHeads) -> Tensor:
+    """Return stories [B, I, t, 2 * clips + STORY] as [B, I * t, figures]; places in clips that are not there: NaN."""
+    missing = heads.story.figures - story.shape[-1]
+    none = story.new_full((*story.shape[:-1], missing), torch.nan)
+    return torch.cat([story[..., : 2 * clips], none, story[..., 2 * clips :]], -1).flatten(1, 2)
 
 
 class _Look(NamedTuple):
@@ -162,6 +186,27 @@ def _told_absent(seg: Tensor, goal: Tensor, oracle: Oracle, absent: Tensor) -> f
     return torch.stack(rates).mean().item()
 
 
+def train_binding(
+    model: Svac,
+    oracle: Oracle,
+    heads: LookingHeads,
+    scenes: RichConfig,
+    schedule: Schedule,
+    *,
+    batch: int = 10,
+    sentences: int = 12,
+) -> None:
+    """Teach the language model to find what a simple sentence says, on one clip: five times as many scenes an hour."""
+    open_ears(model)
+    config = replace(model.config, method=replace(model.config.method, num_clips=1))
+    for _, rng in schedule.run([*model.mllm.parameters(), *heads.parameters()]):
+        data = make_clip_batch(rng, config, scenes, batch=batch, sentences=sentences, frames=0, easy=1.0)
+        with torch.no_grad():
+            visual = visual_of(model, data)
+        taught = teach(model, oracle, heads, data, visual)
+        schedule.step(taught.loss, taught.figures)
+
+
 def train_language(
     model: Svac,
     oracle: Oracle,
@@ -170,16 +215,24 @@ def train_language(
     schedule: Schedule,
     *,
     batch: int = 4,
-    sentences: int = 8,
+    sentences: int = 12,
 ) -> None:
-    """Teach the language model to turn a sentence into the oracle prompt of its object; all else rests."""
-    parameters = [*model.mllm.language_model.parameters(), *model.mllm.text_hidden_fcs.parameters()]
-    for _, rng in schedule.run([*parameters, *model.mllm.mlp1.parameters(), *heads.parameters()]):
-        data = make_clip_batch(rng, model.config, scenes, batch=batch, sentences=sentences, frames=0)
-        with torch.no_grad():
+    """Teach the MLLM to turn a sentence into the oracle prompt of its object; SAM-2's part rests."""
+    for step, rng in schedule.run([*model.mllm.parameters(), *heads.parameters()]):
+        easy = max(0.2, 0.8 - 2 * step / schedule.steps)
+        data = make_clip_batch(
+            rng, model.config, scenes, batch=batch, sentences=sentences, frames=0, easy=easy
+        )
+        # The vision tower goes on learning on every second step: it is what a step costs most.
+        sees = step % 2 == 0
+        with torch.set_grad_enabled(sees):
             visual = visual_of(model, data)
         taught = teach(model, oracle, heads, data, visual)
-        schedule.step(taught.loss, taught.figures)
+        loss, figures = taught.loss, taught.figures
+        if sees:
+            seeing, more = heads.loss(visual.flatten(0, 1), model, data.seen)
+            loss, figures = loss + 0.3 * seeing, figures | more
+        schedule.step(loss, figures)
 
 
 def train_joint(

@@ -15,6 +15,7 @@ from svac_backend.synthetic.rich.scene import RichConfig
 from svac_backend.training.embedded.heads import SeenHead
 from svac_backend.training.embedded.language_stage import (
     LookingHeads,
+    train_binding,
     train_joint,
     train_language,
     train_looking,
@@ -49,7 +50,7 @@ CONFIG = SvacConfig(
         intermediate_size=384,
         vocab_size=VOCABULARY,
         max_position_embeddings=2048,
-        rope_theta=10_000.0,
+        rope_theta=1_000_000.0,
         tie_word_embeddings=True,
     ),
     sam=SamConfig(
@@ -72,6 +73,7 @@ class Steps:
 
     masks: int = 2200
     looking: int = 500
+    binding: int = 350
     language: int = 1500
     joint: int = 600
     memory: int = 800
@@ -121,6 +123,7 @@ def train(folder: Path, *, steps: Steps, device: str, seed: int = 0, onto: str |
     from_nothing = {
         "masks": lambda: train_masks(model.sam, oracle, seen, scenes, schedule("masks", 1e-3, 1)),
         "looking": lambda: train_looking(model, heads, SMALL, schedule("looking", 1.5e-3, 2)),
+        "binding": lambda: train_binding(model, oracle, heads, SMALL, schedule("binding", 1e-3, 5)),
         "language": lambda: train_language(model, oracle, heads, SMALL, schedule("language", 1e-3, 3)),
         "joint": lambda: train_joint(model, oracle, heads, scenes, schedule("joint", 4e-4, 4)),
     }
