@@ -16,9 +16,9 @@ from svac_backend.evaluation.truth import open_truth
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import CocoRle
 from svac_backend.store.corrections import Correction
-from svac_backend.synthetic.rich.scene import RichConfig, make_rich_scene
-from svac_backend.training.embedded.sentences import sentences_of
-from svac_backend.training.videos import FileVideo, MadeScene, MadeVideo, PictureFolder, VideoRef
+from svac_backend.synthetic.scene import Scene, SceneConfig, make_scene
+from svac_backend.training.rehearsal import sentences_of
+from svac_backend.training.videos import FileVideo, MadeVideo, PictureFolder, VideoRef
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def from_mevis(root: Path, split: str) -> list[Example]:
 
 
 def from_scene(
-    key: str, make: Callable[[], MadeScene], scene: MadeScene, said: Sequence[tuple[str, Sequence[int]]]
+    key: str, make: Callable[[], Scene], scene: Scene, said: Sequence[tuple[str, int]]
 ) -> list[Example]:
     """Return examples of a generated scene.
 
@@ -104,18 +104,19 @@ def from_scene(
         key: names the scene.
         make: makes it again.
         scene: the scene.
-        said: expressions and the numbers of the objects that each means; none: they are not there.
+        said: expressions and the number of the object that each means; -1: it is not there.
     """
     video, frames = MadeVideo(key, make), frozenset(range(len(scene.frames)))
     found = []
-    for text, targets in said:
-        union = np.asarray(scene.masks[list(targets)].any(axis=0))
-        masks = {i: to_coco(mask) for i, mask in enumerate(union) if mask.any()}
+    for text, target in said:
+        masks = {}
+        if target >= 0:
+            masks = {i: to_coco(mask) for i, mask in enumerate(scene.masks[target]) if mask.any()}
         found.append(Example(video, text, masks, frames))
     return found
 
 
-def generated(seeds: Iterable[int], config: RichConfig, *, each: int = 4) -> list[Example]:
+def generated(seeds: Iterable[int], config: SceneConfig, *, each: int = 4) -> list[Example]:
     """Return sentences about generated scenes, as the embedded model was trained on; some mean nothing that is there.
 
     Args:
@@ -126,10 +127,9 @@ def generated(seeds: Iterable[int], config: RichConfig, *, each: int = 4) -> lis
     look = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
     found = []
     for seed in seeds:
-        scene = make_rich_scene(seed, config)
-        sentences = sentences_of(scene, each, np.random.default_rng(seed))
-        said = [(sentence.text, sentence.targets) for sentence in sentences]
-        found += from_scene(f"rich-{look}-{seed}", lambda s=seed: make_rich_scene(s, config), scene, said)  # type: ignore[misc]
+        scene = make_scene(seed, config)
+        said = sentences_of(scene, each, np.random.default_rng(seed))
+        found += from_scene(f"scene-{look}-{seed}", lambda s=seed: make_scene(s, config), scene, said)  # type: ignore[misc]
     return found
 
 

@@ -11,16 +11,17 @@ from pathlib import Path
 from svac_backend.errors import SvacError
 from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.model import Svac
+from svac_backend.svac.weights import EMBEDDED
 from svac_backend.synthetic.scene import FIRST_TRAIN_SEED
 from svac_backend.training.adapter_files import verify_adapter
 from svac_backend.training.adapters import load_adapter, unload_adapter
 from svac_backend.training.clip_cache import ClipCache
 from svac_backend.training.dataset import FineTuneData
-from svac_backend.training.embedded.recipe import CONFIG, SCENES
 from svac_backend.training.evaluation import ExampleScore, evaluate, fit, mean_j_and_f
 from svac_backend.training.examples import Example, generated, split_by_video
 from svac_backend.training.gate import Decision, GateOptions, Scores, decide, too_few
 from svac_backend.training.options import TrainOptions, options_for
+from svac_backend.training.rehearsal import SCENES
 from svac_backend.training.replay import as_answered
 from svac_backend.training.report import write_report
 from svac_backend.training.trainer import finetune
@@ -179,7 +180,8 @@ def figures_of(held: Sequence[Example], scores: Sequence[ExampleScore]) -> Score
 
 def is_embedded(config: SvacConfig) -> bool:
     """Say whether a model has the embedded model's architecture, which generated scenes are for."""
-    return (config.vision, config.language, config.sam) == (CONFIG.vision, CONFIG.language, CONFIG.sam)
+    shipped = SvacConfig.load(EMBEDDED["svac-tiny"] / "config.json")
+    return (config.vision, config.language, config.sam) == (shipped.vision, shipped.language, shipped.sam)
 
 
 def _scored(

@@ -11,8 +11,7 @@ import torch
 from svac_backend.masks.rle import to_coco
 from svac_backend.svac.config import MethodConfig, SvacConfig, VisionConfig
 from svac_backend.svac.model import Svac
-from svac_backend.synthetic.rich.scene import RichConfig
-from svac_backend.synthetic.scene import Scene
+from svac_backend.synthetic.scene import Scene, SceneConfig
 from svac_backend.training.embedded import recipe
 from svac_backend.training.examples import Example
 from svac_backend.training.videos import MadeVideo
@@ -38,7 +37,7 @@ SMALL = replace(
     sam=replace(recipe.CONFIG.sam, image_size=64, embed_dim=16, d_model=32, memory_layers=1),
     method=MethodConfig(num_clips=3, frames_per_clip=2, grid=(1, 1), template="qwen_chat"),
 )
-SCENES = RichConfig(width=48, height=32, frames=8, min_objects=2, max_objects=2)
+SCENES = SceneConfig(width=48, height=32, frames=8, max_objects=2)
 
 
 def small_model(tokenizer_file: Path, config: SvacConfig = SMALL) -> Svac:

@@ -88,7 +88,7 @@ def test_each_correction_comes_once_before_one_comes_again(tmp_path: Path) -> No
     assert set(Counter(fresh).values()) == {3}
     replayed = data(tmp_path).chosen(0)[3:]
     assert len(replayed) == 3
-    assert all(e.video.key.startswith("rich-") for e in replayed)
+    assert all(e.video.key.startswith("scene-") for e in replayed)
 
 
 def test_masks_are_those_of_their_frames_and_drawn_ones_weigh_more(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_all_expressions_of_a_video_are_on_one_side() -> None:
 
 
 def test_a_folder_in_the_layout_of_mevis(tmp_path: Path) -> None:
-    write_mevis(tmp_path / "mevis" / "train", [1, 2], SCENES, expressions=2, level="rich")
+    write_mevis(tmp_path / "mevis" / "train", [1, 2], SCENES, expressions=2)
     found = from_mevis(tmp_path, "train")
     assert len(found) == 4
     first = found[0]

@@ -190,10 +190,10 @@ def test_training_runs_through_all_stages_and_continues(
     monkeypatch.setattr(recipe, "CONFIG", small)
     monkeypatch.setattr(recipe, "SCENES", SMALL)
     monkeypatch.setattr(recipe, "SMALL", SMALL)
-    recipe.train(tmp_path, steps=recipe.Steps(1, 1, 1, 1, 1), device="cpu")
+    recipe.train(tmp_path, steps=recipe.Steps(1, 1, 1, 1, 1, 1), device="cpu")
     lines = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["masks", "looking", "language", "joint", "memory"]
+    assert [line["stage"] for line in lines] == ["masks", "looking", "binding", "language", "joint", "memory"]
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
-    recipe.train(tmp_path, steps=recipe.Steps(1, 1, 1, 1, 1), device="cpu")
+    recipe.train(tmp_path, steps=recipe.Steps(1, 1, 1, 1, 1, 1), device="cpu")
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
-    assert len((tmp_path / "curves.jsonl").read_text().splitlines()) == 5
+    assert len((tmp_path / "curves.jsonl").read_text().splitlines()) == 6

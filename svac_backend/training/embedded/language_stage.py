@@ -21,7 +21,7 @@ from svac_backend.training.embedded.mask_batch import Seen
 from svac_backend.training.embedded.mask_stage import mask_parameters
 from svac_backend.training.embedded.memory_batch import point_at
 from svac_backend.training.embedded.oracle import Oracle, place, places
-from svac_backend.training.embedded.packed import PackedStates, run_packed
+from svac_backend.training.embedded.packed import run_packed
 from svac_backend.training.embedded.schedule import Schedule
 
 # The first head of two layers is taught where to look. In the first, [SEG] finds what the sentence means in any image:
@@ -117,21 +117,39 @@ class Taught(NamedTuple):
     figures: dict[str, float]
 
 
-def teach(model: Svac, oracle: Oracle, heads: LookingHeads, data: ClipBatch, visual: Tensor) -> Taught:
-    """Run the language model; distil the oracle prompt, teach where to look, and ask for the stories of things."""
+def teach(
+    model: Svac,
+    oracle: Oracle,
+    heads: LookingHeads,
+    data: ClipBatch,
+    visual: Tensor,
+    *,
+    shown: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> Taught:
+    """Run the language model; distil the oracle prompt, teach where to look, and ask for the stories of things.
+
+    Args:
+        shown: share of the sentences whose place is shown to the [SEG] tokens, chosen by `rng`: what is wrong half of
+            the time would not be copied.
+    """
     clips = data.said.absent.shape[2]
     prompts = [[model.prompts.build(s.text, visual.shape[1], clips) for s in said] for said in data.sentences]
-    states = run_packed(
-        model.mllm, visual, prompts, model.prompts.context_id, layers=(FIND_LAYER, PLACE_LAYER)
-    )
+    anywhere, own = _where(data, model.config.method.images_per_clip)
+    told = None
+    if shown and rng is not None:
+        told = own & torch.from_numpy(rng.random(own.shape[:2]) < shown)[..., None, None]
+        told = told.to(visual.device)
+    layers = (FIND_LAYER, PLACE_LAYER)
+    states = run_packed(model.mllm, visual, prompts, model.prompts.context_id, layers=layers, shown=told)
     seg = model.mllm.project(states.seg)
     said = data.said.to(seg.device)
     goal = (oracle.attributes(said) + places(model.sam, data.points.to(seg.device))).detach()
     distance = F.mse_loss(seg, goal)
-    story, told = heads.story.loss(states.visual, _padded(data.story, clips, heads).to(seg.device))
-    find, place_ = _looking(states, data, model.config.method.images_per_clip)
+    story, figures = heads.story.loss(states.visual, _padded(data.story, clips, heads).to(seg.device))
+    find, place_ = _look(states.looks[0], anywhere.to(seg.device)), _look(states.looks[1], own.to(seg.device))
     loss = 4 * distance + find.loss + place_.loss + 0.1 * states.logits_loss + story
-    figures = told | {
+    figures |= {
         "distance": distance.item(),
         "find": find.hit,
         "look": place_.hit,
@@ -153,19 +171,18 @@ class _Look(NamedTuple):
     hit: float
 
 
-def _looking(states: PackedStates, data: ClipBatch, per_clip: int) -> tuple[_Look, _Look]:
-    """Return how well the [SEG] tokens look at what is meant: anywhere, and in their own clip's anchor frame."""
-    covers = data.covers.to(states.seg.device)  # [B, E, I * t]
+def _where(data: ClipBatch, per_clip: int) -> tuple[Tensor, Tensor]:
+    """Return what the [SEG] tokens should look at, bool [B, E, N, I * t] each: anywhere, and in their own clip."""
+    covers = data.covers  # [B, E, I * t]
     clips, images = data.said.absent.shape[2], data.pixels.shape[1]
     anywhere = covers[:, :, None].expand(-1, -1, clips, -1)
     by_image = covers.unflatten(2, (images, -1))
-    clip_of = torch.arange(images, device=covers.device) // per_clip
-    own = by_image[:, :, None] & (clip_of == torch.arange(clips, device=covers.device)[:, None])[..., None]
+    number = torch.arange(images)
+    own = by_image[:, :, None] & (number // per_clip == torch.arange(clips)[:, None])[..., None]
     # In the anchor frame where it can be seen there, else in the composite.
-    anchor = own.clone()
-    anchor[:, :, :, torch.arange(images) % per_clip != 0] = False
-    own = torch.where(anchor.flatten(3).any(-1)[..., None, None], anchor, own).flatten(3)
-    return _look(states.looks[0], anywhere), _look(states.looks[1], own)
+    anchor = own & (number % per_clip == 0)[:, None]
+    own = torch.where(anchor.flatten(3).any(-1)[..., None, None], anchor, own)
+    return anywhere, own.flatten(3)
 
 
 def _look(looks: Tensor, right: Tensor) -> _Look:
@@ -203,7 +220,7 @@ def train_binding(
         data = make_clip_batch(rng, config, scenes, batch=batch, sentences=sentences, frames=0, easy=1.0)
         with torch.no_grad():
             visual = visual_of(model, data)
-        taught = teach(model, oracle, heads, data, visual)
+        taught = teach(model, oracle, heads, data, visual, shown=0.6, rng=rng)
         schedule.step(taught.loss, taught.figures)
 
 
@@ -227,7 +244,7 @@ def train_language(
         sees = step % 2 == 0
         with torch.set_grad_enabled(sees):
             visual = visual_of(model, data)
-        taught = teach(model, oracle, heads, data, visual)
+        taught = teach(model, oracle, heads, data, visual, shown=0.6, rng=rng)
         loss, figures = taught.loss, taught.figures
         if sees:
             seeing, more = heads.loss(visual.flatten(0, 1), model, data.seen)

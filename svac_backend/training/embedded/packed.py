@@ -44,6 +44,7 @@ def run_packed(
     context_id: int,
     *,
     layers: Sequence[int],
+    shown: Tensor | None = None,
 ) -> PackedStates:
     """Run B scenes with E sentences each.
 
@@ -51,6 +52,8 @@ def run_packed(
         visual: [B, I, t, H] visual tokens.
         prompts: B lists of E prompts, all with the same prefix.
         layers: where the attention of the [SEG] tokens is read off, ascending.
+        shown: bool [B, E, N, I * t]; at the last of these layers the first head attends to these visual tokens
+            instead, where there are any, so that what follows learns to use what it copies.
     """
     device = visual.device
     batch, each = len(prompts), len(prompts[0])
@@ -90,8 +93,30 @@ def run_packed(
 
         return hook
 
+    rows = torch.arange(batch, device=device)[:, None, None]
+    seg = seg.to(device)
+    seeing = images[0].nonzero()[:, 0]
     blocks = mllm.language_model.model.layers
+
+    def show(attention: Any, number: int) -> Callable[[object, tuple[Tensor]], tuple[Tensor]]:
+        def hook(_module: object, args: tuple[Tensor]) -> tuple[Tensor]:
+            assert shown is not None
+            size = attention.head_dim
+            values = attention.v_proj(kept[number]["hidden"][:, seeing])[..., :size]
+            share = shown / shown.sum(-1, keepdim=True).clamp(min=1)
+            copied = (share.flatten(1, 2) @ values).view(*seg.shape, size)
+            out = args[0].clone()
+            out[rows, seg, :size] = torch.where(
+                shown.any(-1, keepdim=True), copied, args[0][rows, seg, :size]
+            )
+            return (out,)
+
+        return hook
+
     hooks = [blocks[n].self_attn.register_forward_pre_hook(keep(n), with_kwargs=True) for n in layers]
+    if shown is not None:
+        last = blocks[layers[-1]].self_attn
+        hooks.append(last.o_proj.register_forward_pre_hook(show(last, layers[-1])))
     try:
         states = mllm.language_model.model(
             inputs_embeds=embeds,
@@ -102,9 +127,6 @@ def run_packed(
     finally:
         for hook in hooks:
             hook.remove()
-    rows = torch.arange(batch, device=device)[:, None, None]
-    seg = seg.to(device)
-    seeing = images[0].nonzero()[:, 0]
     looks = [_looks(blocks[n].self_attn, kept[n], bias, seg, seeing) for n in layers]
 
     logits = mllm.language_model.lm_head(states[:, start - 1 : -1])
