@@ -40,6 +40,11 @@ def random_model(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory)
     from tests.small import CONFIG
 
     folder = tmp_path_factory.mktemp("random-model")
-    torch.manual_seed(3)  # most other seeds see nothing anywhere
-    Svac(CONFIG, tokenizer_file).save_pretrained(folder)
+    torch.manual_seed(3)
+    model = Svac(CONFIG, tokenizer_file)
+    # Random weights may say of everything that it is not there, or of every pixel that it is outside.
+    with torch.no_grad():
+        decoder = model.sam.sam_mask_decoder
+        decoder.pred_obj_score_head.layers[-1].bias.fill_(10.0)
+    model.save_pretrained(folder)
     return folder

@@ -31,6 +31,9 @@ SCENES = RichConfig(width=192, height=192, aspects=(16 / 9, 16 / 9, 4 / 3, 1.0, 
 # Where no mask is drawn, frames are painted at the vision tower's size.
 SMALL = replace(SCENES, width=128, height=128)
 VOCABULARY = 1024
+# SAM-2's code of places is made of random waves. With waves of so many periods, few numbers say nearly all of a place, and a
+# narrow language model can copy it.
+WAVES = 0.35
 
 CONFIG = SvacConfig(
     preset="svac",
@@ -108,6 +111,7 @@ def train(folder: Path, *, steps: Steps, device: str, seed: int = 0, onto: str |
     _wait()
     if onto is None:
         model = Svac(CONFIG, tokenizer).to(device)
+        model.sam.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(WAVES)
     else:
         model = Svac.from_pretrained(onto, device=device, dtype="float32")
     side = model.config.sam.image_size
