@@ -31,8 +31,8 @@ SCENES = RichConfig(width=192, height=192, aspects=(16 / 9, 16 / 9, 4 / 3, 1.0, 
 # Where no mask is drawn, frames are painted at the vision tower's size.
 SMALL = replace(SCENES, width=128, height=128)
 VOCABULARY = 1024
-# SAM-2's code of places is made of random waves. With fewer periods, few numbers say nearly all of a place, and a narrow
-# language model can copy them sooner.
+# SAM-2's code of places is made of random waves. With fewer periods, few numbers say nearly all of a place, and a
+# narrow language model can copy them sooner.
 WAVES = 0.35
 
 CONFIG = SvacConfig(
