@@ -171,7 +171,7 @@ install_browser() {
   fi
 }
 
-# The embedded model knows things by this font's pictures; made videos have shapes only without it.
+# Rich made videos draw things such as dogs and cars with this font; without it they have shapes only.
 install_emoji() {
   local found
   for found in /usr/share/fonts /usr/local/share/fonts ~/.local/share/fonts ~/.fonts /Library/Fonts; do
