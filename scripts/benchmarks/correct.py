@@ -129,7 +129,9 @@ def run(
             result.j.append(100 * score.j)
             result.f.append(100 * score.f)
             copies = truth[_nearest(rest, shown)] if shown else before
-            result.copied.append(100 * j_and_f(copies, truth[rest]).j_and_f)
+            copied = j_and_f(copies, truth[rest])
+            # As `j_and_f` of a result is made: the mean of percentages.
+            result.copied.append((100 * copied.j + 100 * copied.f) / 2)
     return results, found_wrong, model_version(model)
 
 
