@@ -23,6 +23,7 @@ from svac_backend.training.embedded.heads import SeenHead
 from svac_backend.training.embedded.language_stage import LookingHeads, teach, visual_of
 from svac_backend.training.embedded.mask_batch import SMALLEST, Seen, label, make_batch, shares
 from svac_backend.training.embedded.oracle import NAMES, Oracle, Said, place, places
+from svac_backend.training.embedded.packed import run_packed
 from svac_backend.training.embedded.sentences import sentences_of, train_tokenizer
 
 torch.set_num_threads(1)
@@ -48,6 +49,25 @@ def test_packed_sentences_equal_sentences_alone(model: Svac) -> None:
                 prompt = model.prompts.build(data.sentences[b][e].text, visual.shape[1], 4)
                 alone = model.mllm.seg_embeddings(visual[b], [prompt], model.prompts.context_id)
                 assert torch.allclose(alone[0], packed[b, e], atol=1e-5)
+
+
+def test_a_place_that_is_shown_reaches_its_own_sentence_only(model: Svac) -> None:
+    data = make_clip_batch(np.random.default_rng(2), model.config, SMALL, batch=1, sentences=3, frames=0)
+    with torch.no_grad():
+        visual = visual_of(model, data)
+        prompts = [[model.prompts.build(s.text, visual.shape[1], 4) for s in data.sentences[0]]]
+        shown = torch.zeros(1, 3, 4, 512, dtype=torch.bool)
+        shown[0, 1, :, 100] = True
+
+        def run(at: torch.Tensor | None) -> torch.Tensor:
+            context = model.prompts.context_id
+            return run_packed(model.mllm, visual, prompts, context, layers=(3, 4), shown=at).seg
+
+        plain, told = run(None), run(shown)
+        other = run(shown.roll(50, -1))
+    assert torch.equal(plain[0, [0, 2]], told[0, [0, 2]])
+    assert not torch.allclose(plain[0, 1], told[0, 1])
+    assert not torch.allclose(other[0, 1], told[0, 1])
 
 
 def test_tokens_places_and_masks_of_a_clip_agree(model: Svac) -> None:
