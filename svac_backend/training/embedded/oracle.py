@@ -88,3 +88,9 @@ def places(sam: SAM2Base, points: Tensor) -> Tensor:
     there = ~points.isnan().any(-1)
     each = place(sam, points.nan_to_num(0.5)) * there[..., None]
     return each.sum(-2) / there.sum(-1, keepdim=True).clamp(min=1)
+
+
+def grid_of(side: int, device: torch.device) -> Tensor:
+    """Return the centres of side x side cells, row by row, f32 [side * side, 2] in 0..1 (x, y)."""
+    axis = (torch.arange(side, device=device) + 0.5) / side
+    return torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(-1, 2)

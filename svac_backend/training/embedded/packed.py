@@ -129,8 +129,10 @@ def run_packed(
             hook.remove()
     looks = [_looks(blocks[n].self_attn, kept[n], bias, seg, seeing) for n in layers]
 
-    logits = mllm.language_model.lm_head(states[:, start - 1 : -1])
-    loss = F.cross_entropy(logits.flatten(0, 1), labels[:, start:].flatten().to(device))
+    answers = labels[:, start:].to(device)
+    asked = answers != -100
+    logits = mllm.language_model.lm_head(states[:, start - 1 : -1][asked])
+    loss = F.cross_entropy(logits, answers[asked])
     return PackedStates(states[rows, seg], looks, kept[layers[0]]["hidden"][:, seeing], loss)
 
 

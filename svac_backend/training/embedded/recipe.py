@@ -13,18 +13,15 @@ from svac_backend.svac.config import LanguageConfig, MethodConfig, SamConfig, Sv
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.scene import RichConfig
 from svac_backend.training.embedded.heads import SeenHead
-from svac_backend.training.embedded.language_stage import (
-    LookingHeads,
-    train_binding,
-    train_joint,
-    train_language,
-    train_looking,
-)
+from svac_backend.training.embedded.joint_stage import train_joint
+from svac_backend.training.embedded.language_stage import train_binding, train_language
+from svac_backend.training.embedded.looking_stage import train_looking
 from svac_backend.training.embedded.mask_stage import train_masks
 from svac_backend.training.embedded.memory_stage import train_memory
 from svac_backend.training.embedded.oracle import Oracle
 from svac_backend.training.embedded.schedule import Schedule
 from svac_backend.training.embedded.sentences import train_tokenizer
+from svac_backend.training.embedded.teaching import LookingHeads
 
 # Real videos are squashed into the model's squares, so generated ones are too.
 SCENES = RichConfig(width=192, height=192, aspects=(16 / 9, 16 / 9, 4 / 3, 1.0, 9 / 16), per_kind=4)

@@ -51,6 +51,10 @@ class Schedule:
             self._at = step
             yield step, np.random.default_rng([self.seed, step, _rank()])
 
+    def rng(self) -> np.random.Generator:
+        """Return the generator of what is made before the first step, another one in every process."""
+        return np.random.default_rng([self.seed, 2**31, _rank()])
+
     def step(self, loss: Tensor, figures: dict[str, float]) -> None:
         """Do one optimiser step and record the figures; processes average their gradients."""
         warm = max(1, self.steps // 20)

@@ -1,0 +1,147 @@
+"""A store of scenes whose visual tokens are known, for stages in which the vision tower rests.
+
+To paint a scene and look at it costs as much as the language model's step on it; each scene offers more sentences
+than one step takes. So scenes are made once and met several times, with other sentences each time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from svac_backend.svac.grounding import FrameFeatures, encode_frames
+from svac_backend.svac.model import Svac
+from svac_backend.synthetic.rich.scene import RichConfig
+from svac_backend.training.embedded.clip_batch import ClipBatch, make_clip_batch
+from svac_backend.training.embedded.oracle import Said
+
+SIMPLE = frozenset({"color", "color_category", "category", "texture", "position", "size", "absent"})
+
+
+class Drawn(NamedTuple):
+    """A batch without pixels, its visual tokens f32 [B, I, t, H], and its frames' features if they were kept."""
+
+    data: ClipBatch
+    visual: Tensor
+    features: FrameFeatures | None
+
+
+@dataclass
+class Bank:
+    """Scenes, one batch each; their visual tokens [1, I, t, H] and frames' features in half precision."""
+
+    scenes: list[ClipBatch] = field(default_factory=list)
+    visual: list[Tensor] = field(default_factory=list)
+    features: list[FrameFeatures] = field(default_factory=list)
+
+    def draw(
+        self, rng: np.random.Generator, *, batch: int, sentences: int, easy: float, clips: int | None = None
+    ) -> Drawn:
+        """Choose scenes and sentences.
+
+        Args:
+            easy: share of sentences that are of the kinds that one look decides.
+            clips: how many of each scene's clips to show, None for all.
+        """
+        chosen = rng.integers(len(self.scenes), size=batch)
+        parts, visual = [], []
+        for k in chosen:
+            part, tokens = self.scenes[k], self.visual[k]
+            if clips is not None:
+                part, tokens = _some(part, tokens, clips, rng)
+            parts.append(_say(part, rng, sentences, easy))
+            visual.append(tokens)
+        features = FrameFeatures.joined([self.features[k] for k in chosen]) if self.features else None
+        if features is not None:
+            s0, s1 = features.high
+            features = FrameFeatures(
+                features.low.float(), (s0.float(), s1.float()), features.position.float()
+            )
+        return Drawn(_joined(parts), torch.cat(visual).float(), features)
+
+
+@torch.no_grad()
+def fill(
+    model: Svac,
+    scenes: RichConfig,
+    rng: np.random.Generator,
+    count: int,
+    *,
+    sentences: int = 32,
+    frames: int = 0,
+) -> Bank:
+    """Make `count` scenes with `sentences` each and look at them; keep the features of `frames` frames of each."""
+    bank = Bank()
+    for _ in range(count):
+        data = make_clip_batch(
+            rng, model.config, scenes, batch=1, sentences=sentences, frames=frames, easy=0.5
+        )
+        images = data.pixels.shape[1]
+        tokens = model.mllm.visual_tokens(data.pixels.flatten(0, 1).to(model.device), batch=1024)
+        bank.visual.append(tokens[None].half())
+        if frames:
+            found = encode_frames(model.sam, data.sam_pixels[0].to(model.device))
+            s0, s1 = found.high
+            bank.features.append(
+                FrameFeatures(found.low.half(), (s0.half(), s1.half()), found.position[:1].half())
+            )
+        bank.scenes.append(
+            replace(
+                data,
+                pixels=torch.zeros(1, images, 0),
+                sam_pixels=torch.zeros(1, frames, 0),
+                target=data.target.half(),
+            )
+        )
+    return bank
+
+
+def _say(data: ClipBatch, rng: np.random.Generator, count: int, easy: float) -> ClipBatch:
+    """Choose `count` of the sentences."""
+    simple = np.array([said.kind in SIMPLE for said in data.sentences[0]])
+    share = max(simple.mean(), 1e-6)
+    weight = np.where(simple, easy / share, (1 - easy) / max(1 - share, 1e-6)) + 1e-9
+    some = torch.from_numpy(rng.choice(len(weight), size=count, replace=False, p=weight / weight.sum()))
+    said = data.said
+    return replace(
+        data,
+        sentences=[[data.sentences[0][k] for k in some]],
+        said=Said(**{name: value[:, some] for name, value in vars(said).items()}),
+        points=data.points[:, some],
+        covers=data.covers[:, some],
+        target=data.target[:, some].float(),
+        visible=data.visible[:, some],
+    )
+
+
+def _some(data: ClipBatch, tokens: Tensor, clips: int, rng: np.random.Generator) -> tuple[ClipBatch, Tensor]:
+    """Keep `clips` neighbouring clips."""
+    count = data.said.absent.shape[2]
+    first = int(rng.integers(count - clips + 1))
+    each = tokens.shape[1] // count
+    images, of = slice(first * each, (first + clips) * each), slice(first, first + clips)
+    story = data.story[:, images]
+    past, facts = story[..., : 2 * count], story[..., 2 * count :]
+    return replace(
+        data,
+        pixels=data.pixels[:, images],
+        said=Said(**{name: value[:, :, of] for name, value in vars(data.said).items()}),
+        points=data.points[:, :, of],
+        covers=data.covers.unflatten(2, (count * each, -1))[:, :, images].flatten(2),
+        story=torch.cat([past[..., 2 * first : 2 * (first + clips)], facts], -1),
+    ), tokens[:, images]
+
+
+def _joined(parts: list[ClipBatch]) -> ClipBatch:
+    """Put batches of one scene each together."""
+    names = ("pixels", "points", "covers", "story", "sam_pixels", "frame_clip", "target", "visible", "things")
+    tensors: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    said = Said(**{name: torch.cat([getattr(p.said, name) for p in parts]) for name in vars(parts[0].said)})
+    owner = torch.repeat_interleave(torch.tensor([len(part.things) for part in parts]))
+    return replace(
+        parts[0], sentences=[part.sentences[0] for part in parts], said=said, owner=owner, **tensors
+    )

@@ -1,0 +1,87 @@
+"""Stage `joint`: the masks themselves."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from svac_backend.svac.grounding import FrameFeatures, decode, without_memory
+from svac_backend.svac.model import Svac
+from svac_backend.synthetic.rich.scene import RichConfig
+from svac_backend.training.embedded.bank import fill
+from svac_backend.training.embedded.clip_batch import ClipBatch
+from svac_backend.training.embedded.losses import mask_loss
+from svac_backend.training.embedded.mask_stage import mask_parameters
+from svac_backend.training.embedded.memory_batch import point_at
+from svac_backend.training.embedded.oracle import Oracle
+from svac_backend.training.embedded.schedule import Schedule
+from svac_backend.training.embedded.teaching import LookingHeads, teach
+
+_MEETINGS = 2.5  # how often a scene of the bank is met
+
+
+def train_joint(
+    model: Svac,
+    oracle: Oracle,
+    heads: LookingHeads,
+    scenes: RichConfig,
+    schedule: Schedule,
+    *,
+    batch: int = 4,
+    sentences: int = 8,
+    frames: int = 3,
+) -> None:
+    """Train the language model and the mask decoder on the masks themselves; the distillation fades out.
+
+    Both encoders rest, so that scenes are encoded once and met several times.
+    """
+    count = ceil(schedule.steps * batch / _MEETINGS)
+    bank = fill(model, scenes, schedule.rng(), count, sentences=20, frames=frames)
+    encoder = {id(p) for p in model.sam.image_encoder.parameters()}
+    drawing = [p for p in mask_parameters(model.sam) if id(p) not in encoder]
+    mllm = model.mllm
+    speaking = [*mllm.language_model.parameters(), *mllm.text_hidden_fcs.parameters()]
+    for step, rng in schedule.run([*drawing, *speaking, *heads.story.parameters()]):
+        data, visual, features = bank.draw(rng, batch=batch, sentences=sentences, easy=0.3)
+        assert features is not None
+        taught = teach(model, oracle, heads, data, visual)
+        loss, more = masks_of(model, data, features, taught.seg)
+        # The decoder would forget clicks, which corrections need.
+        pointing, pointed = _points_of(model, data, features, rng, boxes=step % 2 == 0)
+        fade = 0.5 * max(0.1, 1 - step / schedule.steps)
+        schedule.step(loss + 0.4 * pointing + fade * taught.loss, taught.figures | more | pointed)
+
+
+def masks_of(
+    model: Svac, data: ClipBatch, features: FrameFeatures, seg: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """Draw the masks of the batch's frames with embeddings [B, E, N, C]; returns their loss and figures."""
+    device = seg.device
+    b, e, f = data.visible.shape
+    rows = torch.arange(b * f, device=device).view(b, 1, f).expand(b, e, f).reshape(-1)
+    chosen = features.take(rows)
+    clip = data.frame_clip[:, None].expand(b, e, f).to(device)
+    language = seg.gather(2, clip[..., None].expand(*clip.shape, seg.shape[-1])).flatten(0, 2)
+    low = without_memory(model.sam, chosen)
+    out = decode(model.sam, low, chosen.high, language, no_object_masking=False)
+    return mask_loss(out, data.target.flatten(0, 2).to(device), data.visible.flatten().to(device))
+
+
+def _points_of(
+    model: Svac, data: ClipBatch, features: FrameFeatures, rng: np.random.Generator, *, boxes: bool
+) -> tuple[Tensor, dict[str, float]]:
+    """Draw the things of each scene's first frame from boxes or clicks; returns their loss and IoU."""
+    same = (data.owner[:, None] == data.owner) & ~torch.eye(len(data.owner), dtype=torch.bool)
+    others = torch.einsum("nm,mhw->nhw", same.float(), data.things.float()) > 0
+    points, labels = (part.to(model.device) for part in point_at(rng, data.things, others, boxes=boxes))
+    chosen = features.take(data.owner * data.sam_pixels.shape[1])
+    low = without_memory(model.sam, chosen)
+    given = (points * model.sam.image_size, labels)
+    out = decode(model.sam, low, chosen.high, None, no_object_masking=False, points=given)
+    target = F.avg_pool2d(data.things.float()[:, None], 2)[:, 0].to(model.device)
+    loss, figures = mask_loss(out, target, torch.ones(len(target), device=model.device))
+    return loss, {"box" if boxes else "clicks": figures["iou"]}

@@ -1,0 +1,122 @@
+"""Before any training, a place that [SEG] is shown stands in its embedding; the bank gives what was made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from svac_backend.svac.grounding import encode_frames
+from svac_backend.svac.model import Svac
+from svac_backend.training.embedded import recipe
+from svac_backend.training.embedded.bank import SIMPLE, fill
+from svac_backend.training.embedded.clip_batch import make_clip_batch
+from svac_backend.training.embedded.oracle import place
+from svac_backend.training.embedded.packed import run_packed
+from svac_backend.training.embedded.sentences import train_tokenizer
+from svac_backend.training.embedded.starts import RANK, lanes_of, open_ears, open_eyes
+from svac_backend.training.embedded.teaching import PLACE_LAYER, visual_of
+
+torch.set_num_threads(1)
+SCENES = replace(recipe.SCENES, width=64, height=64)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Svac:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    train_tokenizer(recipe.CONFIG.method.question, scenes=5, vocabulary=recipe.VOCABULARY).save(str(path))
+    torch.manual_seed(0)
+    model = Svac(recipe.CONFIG, path).eval()
+    with torch.no_grad():
+        model.sam.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(recipe.WAVES)
+    open_eyes(model)
+    open_ears(model, PLACE_LAYER)
+    return model
+
+
+def test_few_lanes_say_nearly_all_of_a_place(model: Svac) -> None:
+    points = torch.rand(200, 2, generator=torch.Generator().manual_seed(0))
+    code = place(model.sam, points)
+    lanes, basis = lanes_of(model, points)
+    assert lanes.shape == (200, RANK)
+    lost = (code - lanes @ basis).square().sum() / (code - code.mean(0)).square().sum()
+    assert lost < 0.05
+
+
+def test_a_place_reaches_the_seg_embedding_before_training(model: Svac) -> None:
+    config = replace(model.config, method=replace(model.config.method, num_clips=1))
+    data = make_clip_batch(np.random.default_rng(1), config, SCENES, batch=1, sentences=8, frames=0)
+    cells = torch.randint(64, (8,), generator=torch.Generator().manual_seed(1))
+    shown = torch.zeros(1, 8, 1, 128, dtype=torch.bool)
+    shown[0, torch.arange(8), 0, cells] = True
+    with torch.no_grad():
+        visual = visual_of(model, data)
+        prompts = [[model.prompts.build(s.text, 2, 1) for s in data.sentences[0]]]
+        states = run_packed(
+            model.mllm, visual, prompts, model.prompts.context_id, layers=(3, PLACE_LAYER), shown=shown
+        )
+        lanes = lanes_of(model, torch.stack([cells % 8 + 0.5, cells // 8 + 0.5], -1) / 8)[0]
+        # What passes is a place up to its size, which the norms on the way change.
+        same = torch.cosine_similarity(states.seg[0, :, 0, -RANK:], lanes)
+        others = torch.cosine_similarity(states.seg[0, :, 0, -RANK:], lanes.roll(1, 0))
+        embedding = torch.cosine_similarity(
+            model.mllm.project(states.seg)[0, :, 0], lanes @ lanes_of(model, lanes[:, :2])[1]
+        )
+    assert same.min() > 0.9
+    assert (same > others).all()
+    assert embedding.min() > 0.6
+
+
+def test_the_bank_gives_what_was_made(model: Svac) -> None:
+    rng = np.random.default_rng(3)
+    bank = fill(model, SCENES, rng, 2, sentences=6, frames=2)
+    made = make_clip_batch(
+        np.random.default_rng(3), model.config, SCENES, batch=1, sentences=6, frames=2, easy=0.5
+    )
+    with torch.no_grad():
+        tokens = visual_of(model, made)
+        features = encode_frames(model.sam, made.sam_pixels[0])
+    drawn = bank.draw(np.random.default_rng(5), batch=3, sentences=6, easy=0.5)
+    of_first = [b for b in range(3) if len(drawn.data.things[drawn.data.owner == b]) == len(made.things)]
+    assert of_first
+    b = of_first[0]
+    assert torch.allclose(drawn.visual[b], tokens[0], atol=2e-2, rtol=1e-2)
+    assert drawn.features is not None
+    assert torch.allclose(drawn.features.low[2 * b : 2 * b + 2], features.low, atol=2e-2, rtol=1e-2)
+    for e, sentence in enumerate(drawn.data.sentences[b]):
+        k = made.sentences[0].index(sentence)
+        assert torch.equal(drawn.data.covers[b, e], made.covers[0, k])
+        assert torch.equal(drawn.data.said.absent[b, e], made.said.absent[0, k])
+        assert torch.allclose(drawn.data.points[b, e], made.points[0, k], equal_nan=True)
+        assert torch.allclose(drawn.data.target[b, e], made.target[0, k], atol=1e-3)
+
+
+def test_the_bank_shows_one_clip_of_a_scene(model: Svac) -> None:
+    bank = fill(model, SCENES, np.random.default_rng(4), 1, sentences=8)
+    rng = np.random.default_rng(6)
+    whole = bank.draw(rng, batch=1, sentences=8, easy=0.5)
+    for _ in range(4):
+        part = bank.draw(rng, batch=1, sentences=8, easy=0.5, clips=1)
+        n = next(n for n in range(4) if torch.equal(part.visual[0], whole.visual[0, 2 * n : 2 * n + 2]))
+        for e, sentence in enumerate(part.data.sentences[0]):
+            k = whole.data.sentences[0].index(sentence)
+            covers = whole.data.covers[0, k].view(4, -1)[n]
+            assert torch.equal(part.data.covers[0, e], covers)
+            assert torch.allclose(part.data.points[0, e, 0], whole.data.points[0, k, n], equal_nan=True)
+        story, long = part.data.story[0], whole.data.story[0, 2 * n : 2 * n + 2]
+        assert torch.allclose(story[..., :2], long[..., 2 * n : 2 * n + 2], equal_nan=True)
+        assert torch.allclose(story[..., 2:], long[..., 8:], equal_nan=True)
+
+
+def test_the_bank_chooses_simple_sentences_as_often_as_asked(model: Svac) -> None:
+    bank = fill(model, SCENES, np.random.default_rng(8), 6, sentences=24)
+    rng = np.random.default_rng(9)
+
+    def share(easy: float) -> float:
+        drawn = bank.draw(rng, batch=24, sentences=2, easy=easy).data.sentences
+        return float(np.mean([said.kind in SIMPLE for row in drawn for said in row]))
+
+    assert share(1.0) == 1.0
+    assert share(0.0) < 0.2 < share(0.6)
