@@ -11,7 +11,7 @@ import torch
 from svac_backend.svac.grounding import encode_frames
 from svac_backend.svac.model import Svac
 from svac_backend.training.embedded import recipe
-from svac_backend.training.embedded.bank import SIMPLE, fill
+from svac_backend.training.embedded.bank import fill
 from svac_backend.training.embedded.clip_batch import make_clip_batch
 from svac_backend.training.embedded.oracle import place
 from svac_backend.training.embedded.packed import run_packed
@@ -78,7 +78,7 @@ def test_the_bank_gives_what_was_made(model: Svac) -> None:
     with torch.no_grad():
         tokens = visual_of(model, made)
         features = encode_frames(model.sam, made.sam_pixels[0])
-    drawn = bank.draw(np.random.default_rng(5), batch=3, sentences=6, easy=0.5)
+    drawn = bank.draw(np.random.default_rng(5), batch=3, sentences=6, weights={})
     of_first = [b for b in range(3) if len(drawn.data.things[drawn.data.owner == b]) == len(made.things)]
     assert of_first
     b = of_first[0]
@@ -96,9 +96,9 @@ def test_the_bank_gives_what_was_made(model: Svac) -> None:
 def test_the_bank_shows_one_clip_of_a_scene(model: Svac) -> None:
     bank = fill(model, SCENES, np.random.default_rng(4), 1, sentences=8)
     rng = np.random.default_rng(6)
-    whole = bank.draw(rng, batch=1, sentences=8, easy=0.5)
+    whole = bank.draw(rng, batch=1, sentences=8, weights={})
     for _ in range(4):
-        part = bank.draw(rng, batch=1, sentences=8, easy=0.5, clips=1)
+        part = bank.draw(rng, batch=1, sentences=8, weights={}, clips=1)
         n = next(n for n in range(4) if torch.equal(part.visual[0], whole.visual[0, 2 * n : 2 * n + 2]))
         for e, sentence in enumerate(part.data.sentences[0]):
             k = whole.data.sentences[0].index(sentence)
@@ -110,13 +110,13 @@ def test_the_bank_shows_one_clip_of_a_scene(model: Svac) -> None:
         assert torch.allclose(story[..., 2:], long[..., 8:], equal_nan=True)
 
 
-def test_the_bank_chooses_simple_sentences_as_often_as_asked(model: Svac) -> None:
+def test_the_bank_chooses_kinds_as_often_as_asked(model: Svac) -> None:
     bank = fill(model, SCENES, np.random.default_rng(8), 6, sentences=24)
     rng = np.random.default_rng(9)
 
-    def share(easy: float) -> float:
-        drawn = bank.draw(rng, batch=24, sentences=2, easy=easy).data.sentences
-        return float(np.mean([said.kind in SIMPLE for row in drawn for said in row]))
+    def share(weights: dict[str, float]) -> float:
+        drawn = bank.draw(rng, batch=24, sentences=1, weights=weights).data.sentences
+        return float(np.mean([said.kind == "color" for row in drawn for said in row]))
 
-    assert share(1.0) == 1.0
-    assert share(0.0) < 0.2 < share(0.6)
+    rare, plain, often = share({"color": 0.01}), share({}), share({"color": 100.0})
+    assert rare < 0.05 < plain < 0.7 * often

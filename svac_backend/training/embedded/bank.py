@@ -6,6 +6,7 @@ than one step takes. So scenes are made once and met several times, with other s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -18,8 +19,6 @@ from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.scene import RichConfig
 from svac_backend.training.embedded.clip_batch import ClipBatch, make_clip_batch
 from svac_backend.training.embedded.oracle import Said
-
-SIMPLE = frozenset({"color", "color_category", "category", "texture", "position", "size", "absent"})
 
 
 class Drawn(NamedTuple):
@@ -39,12 +38,18 @@ class Bank:
     features: list[FrameFeatures] = field(default_factory=list)
 
     def draw(
-        self, rng: np.random.Generator, *, batch: int, sentences: int, easy: float, clips: int | None = None
+        self,
+        rng: np.random.Generator,
+        *,
+        batch: int,
+        sentences: int,
+        weights: Mapping[str, float],
+        clips: int | None = None,
     ) -> Drawn:
         """Choose scenes and sentences.
 
         Args:
-            easy: share of sentences that are of the kinds that one look decides.
+            weights: how often to choose each kind of sentence where a scene offers it, 1 where not said.
             clips: how many of each scene's clips to show, None for all.
         """
         chosen = rng.integers(len(self.scenes), size=batch)
@@ -53,7 +58,7 @@ class Bank:
             part, tokens = self.scenes[k], self.visual[k]
             if clips is not None:
                 part, tokens = _some(part, tokens, clips, rng)
-            parts.append(_say(part, rng, sentences, easy))
+            parts.append(_say(part, rng, sentences, weights))
             visual.append(tokens)
         features = FrameFeatures.joined([self.features[k] for k in chosen]) if self.features else None
         if features is not None:
@@ -100,11 +105,10 @@ def fill(
     return bank
 
 
-def _say(data: ClipBatch, rng: np.random.Generator, count: int, easy: float) -> ClipBatch:
+def _say(data: ClipBatch, rng: np.random.Generator, count: int, weights: Mapping[str, float]) -> ClipBatch:
     """Choose `count` of the sentences."""
-    simple = np.array([said.kind in SIMPLE for said in data.sentences[0]])
-    share = max(simple.mean(), 1e-6)
-    weight = np.where(simple, easy / share, (1 - easy) / max(1 - share, 1e-6)) + 1e-9
+    kinds = [said.kind for said in data.sentences[0]]
+    weight = np.array([weights.get(kind, 1.0) / kinds.count(kind) for kind in kinds])
     some = torch.from_numpy(rng.choice(len(weight), size=count, replace=False, p=weight / weight.sum()))
     said = data.said
     return replace(

@@ -46,7 +46,7 @@ def train_joint(
     mllm = model.mllm
     speaking = [*mllm.language_model.parameters(), *mllm.text_hidden_fcs.parameters()]
     for step, rng in schedule.run([*drawing, *speaking, *heads.story.parameters()]):
-        data, visual, features = bank.draw(rng, batch=batch, sentences=sentences, easy=0.3)
+        data, visual, features = bank.draw(rng, batch=batch, sentences=sentences, weights={})
         assert features is not None
         taught = teach(model, oracle, heads, data, visual)
         loss, more = masks_of(model, data, features, taught.seg)
