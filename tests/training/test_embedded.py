@@ -18,7 +18,7 @@ from svac_backend.synthetic.rich.kinds import HELD_OUT_KINDS, KINDS
 from svac_backend.synthetic.rich.scene import make_rich_scene
 from svac_backend.synthetic.vocabulary import COLORS
 from svac_backend.training.embedded import recipe
-from svac_backend.training.embedded.clip_batch import STORY, make_clip_batch, outlines
+from svac_backend.training.embedded.clip_batch import STORY, make_clip_batch
 from svac_backend.training.embedded.heads import SeenHead
 from svac_backend.training.embedded.mask_batch import SMALLEST, Seen, label, make_batch, shares
 from svac_backend.training.embedded.oracle import NAMES, Oracle, Said, place, places
@@ -122,21 +122,6 @@ def test_cells_are_labelled_by_what_covers_them() -> None:
     assert loss > 0
     assert set(figures) == {"kind", "color", "texture"}
     assert len(Seen.SIZES) == 3
-
-
-def test_outlines_are_those_of_the_things_under_the_tokens() -> None:
-    masks = np.zeros((2, 5, 64, 64), bool)
-    masks[0, :, 8:24, 0:32] = True
-    masks[1, 3, 32:64, 40:56] = True  # on one frame only
-    area = np.zeros((2, 2, 64), np.float32)
-    area[0, 0, 3], area[1, 1, 7], area[:, 0, 5] = 1.0, 0.5, 0.4
-    times = np.zeros((2, 64), np.int64)
-    times[1] = 3
-    found = outlines(masks, area, times)
-    assert np.allclose(found[0, 3], [0.25, 0.25, 0.5, 0.25, 0.5 * np.log(1 / 8) + 2])
-    assert np.allclose(found[1, 7], [0.75, 0.75, 0.25, 0.5, 0.5 * np.log(1 / 8) + 2])
-    known = ~np.isnan(found).any(-1)
-    assert known.sum() == 2  # nothing is said where two things or none are under a token
 
 
 def test_mask_prompts_mean_what_they_say() -> None:

@@ -21,7 +21,6 @@ from svac_backend.training.embedded.mask_batch import (
     SMALLEST,
     Seen,
     center,
-    is_clear,
     label,
     random_scene,
     shares,
@@ -29,7 +28,6 @@ from svac_backend.training.embedded.mask_batch import (
 from svac_backend.training.embedded.oracle import Said
 from svac_backend.training.embedded.sentences import Sentence, sentences_of
 
-OUTLINE = 5  # figures of `outlines`
 STORY = 10  # figures of `ClipBatch.story` beside the places on the anchor frames
 
 
@@ -106,54 +104,25 @@ def make_clip_batch(
 
 def make_pictures(
     rng: np.random.Generator, config: SvacConfig, scenes: RichConfig, *, batch: int
-) -> tuple[Tensor, Seen, Tensor]:
+) -> tuple[Tensor, Seen]:
     """Make the anchor frame and the composite of one clip of each of `batch` scenes.
 
     Returns:
-        f32 [batch * 2, 3, S, S], what covers the tokens of each image, and where that thing is and how large
-        (`outlines`), f32 [batch * 2, t, OUTLINE]. Many scenes teach more than many frames.
+        f32 [batch * 2, 3, S, S] and what covers the tokens of each image. Many scenes teach more than many frames.
     """
     method, vision = config.method, config.vision.image_size
     clips = plan(scenes.frames, method)
-    pixels, seen, where = [], [], []
+    pixels, seen = [], []
     for _ in range(batch):
         frames = clips.clip(int(rng.integers(clips.num_clips)))
         scene = random_scene(rng, scenes, list(frames), words=False)
         images = clip_images(list(scene.frames), method.grid, compress=method.astc)
         pixels += [preprocess.resize(image, vision) for image in images]
         part = ClipPlan(tuple(range(len(frames))), (), None, len(frames), len(frames))
-        area, times = _areas(scene.masks, part, method.grid, _side(config))
-        seen.append(label(area, scene.objects))
-        where.append(outlines(scene.masks, area, times))
+        seen.append(label(_areas(scene.masks, part, method.grid, _side(config))[0], scene.objects))
     names = ("kind", "color", "texture")
     joined = Seen(*(torch.cat([getattr(s, name) for s in seen]) for name in names))
-    return preprocess.mllm_pixels(np.stack(pixels)), joined, torch.from_numpy(np.concatenate(where))
-
-
-def outlines(
-    masks: NDArray[np.bool_], area: NDArray[np.float32], times: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Say where the thing under each visual token is on the token's frame, and how large.
-
-    Args:
-        masks: [K, m, H, W]; area, times: of `_areas`, [K, I, t] and [I, t].
-
-    Returns:
-        f32 [I, t, OUTLINE]: its centre (x, y) and its width and height, in 0..1 of the frame, and half the logarithm
-        of its area, plus 2; NaN where no one thing is under the token.
-    """
-    total = masks.sum((2, 3)).clip(1)
-    facts = np.empty((*masks.shape[:2], OUTLINE), np.float32)
-    for axis, place in ((3, 0), (2, 1)):
-        size = masks.shape[axis]
-        along = masks.sum(5 - axis)  # [K, m, size]
-        facts[..., place] = (along * (np.arange(size) + 0.5)).sum(-1) / total / size
-        facts[..., 2 + place] = (along > 0).sum(-1) / size
-    facts[..., 4] = 0.5 * np.log(total / masks[0, 0].size) + 2
-    best, clear = area.argmax(axis=0), is_clear(area)
-    found = facts[best, times]
-    found[~clear] = np.nan
-    return found
+    return preprocess.mllm_pixels(np.stack(pixels)), joined
 
 
 def _side(config: SvacConfig) -> int:
@@ -281,8 +250,8 @@ def _story(
     )  # [K, T, STORY]
     anchors = np.array([clips.clip(n)[0] for n in range(clips.num_clips)])
     past = np.where(seen[:, anchors, None], (xy[:, anchors] - 0.5) * 2, np.nan)  # [K, N, 2]
-    best = area.argmax(axis=0)
-    clear = is_clear(area) & seen[best, times]
+    best, most = area.argmax(axis=0), area.max(axis=0)
+    clear = (most > np.maximum(0.22, 0.6 * area.sum(axis=0))) & seen[best, times]
     known = anchors[None, None] <= times[..., None]
     where = np.where(known[..., None], past[best], np.nan).reshape(*best.shape, -1)
     story = np.concatenate([where, facts[best, times]], axis=-1)

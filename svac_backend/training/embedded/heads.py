@@ -65,26 +65,9 @@ class StoryHead(nn.Module):
         return loss, {"story": loss.item()}
 
 
-class OutlineHead(nn.Linear):
-    """Where the thing under a visual token is and how large; `clip_batch.outlines`."""
-
-    def loss(self, tokens: Tensor, outlines: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Smooth absolute error of tokens [n, t, width] against outlines [n, t, figures]."""
-        known = ~outlines.isnan()
-        found = self(tokens)
-        each = F.smooth_l1_loss(found, outlines.nan_to_num(0), reduction="none", beta=0.05)
-        with torch.no_grad():
-            off = (found - outlines.nan_to_num(0)).abs() * known
-            mean = off.sum((0, 1)) / known.sum((0, 1)).clamp(min=1)
-        return (each * known).sum() / known.sum().clamp(min=1), {
-            "see_center": mean[:2].mean().item(),
-            "see_size": mean[-1].item(),
-        }
-
-
 class PlaceHead(nn.Linear):
-    """Visual tokens carry SAM-2's code of a place in a form that is easy to copy."""
+    """Visual tokens carry SAM-2's code of their own place in a form that is easy to copy."""
 
     def place_loss(self, tokens: Tensor, code: Tensor) -> Tensor:
-        """Squared error of tokens [n, t, width] against the codes of their places [n, t, C]."""
-        return F.mse_loss(self(tokens), code)
+        """Squared error of tokens [n, t, width] against the codes of their places [t, C]."""
+        return F.mse_loss(self(tokens), code.expand(len(tokens), -1, -1))

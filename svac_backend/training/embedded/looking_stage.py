@@ -16,8 +16,8 @@ def train_looking(
     """Teach the vision tower and the projector what stands where."""
     parameters = [*model.mllm.vision_model.parameters(), *model.mllm.mlp1.parameters()]
     open_eyes(model)
-    for _, rng in schedule.run([*parameters, *heads.parameters()]):
-        pixels, seen, where = make_pictures(rng, model.config, scenes, batch=batch)
+    for _, rng in schedule.run([*parameters, *heads.seen.parameters(), *heads.place.parameters()]):
+        pixels, seen = make_pictures(rng, model.config, scenes, batch=batch)
         visual = model.mllm.visual_tokens(pixels.to(model.device), batch=1024)
-        loss, figures = heads.loss(visual, model, seen, where.to(visual.device))
+        loss, figures = heads.loss(visual, model, seen)
         schedule.step(loss, figures)

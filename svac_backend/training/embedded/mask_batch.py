@@ -79,20 +79,15 @@ def shares(masks: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
     return np.asarray(cells.mean(axis=(-3, -1), dtype=np.float32))
 
 
-def is_clear(area: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Say which cells one thing covers, from the share of each of N things [N, n, c]; [n, c]."""
-    return np.asarray(area.max(axis=0) > np.maximum(0.22, 0.6 * area.sum(axis=0)))
-
-
 def label(area: NDArray[np.float32], looks: tuple[Look, ...]) -> Seen:
     """Say what covers each cell, from the share of each of N things [N, n, c]."""
-    best, total = area.argmax(axis=0), area.sum(axis=0)
+    best, most, total = area.argmax(axis=0), area.max(axis=0), area.sum(axis=0)
     tables = {
         "kind": [_KINDS.index(look.kind) for look in looks],
         "color": [COLORS.index(look.color) if look.color else len(COLORS) for look in looks],
         "texture": [_ALL_TEXTURES.index(look.texture) for look in looks],
     }
-    clear = is_clear(area)
+    clear = most > np.maximum(0.22, 0.6 * total)
     return Seen(
         **{
             name: torch.from_numpy(np.where(clear, np.array(table)[best], np.where(total < 0.04, -1, -2)))

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.model import Svac
-from svac_backend.training.embedded.clip_batch import OUTLINE, STORY, ClipBatch
-from svac_backend.training.embedded.heads import OutlineHead, PlaceHead, SeenHead, StoryHead
+from svac_backend.training.embedded.clip_batch import STORY, ClipBatch
+from svac_backend.training.embedded.heads import PlaceHead, SeenHead, StoryHead
 from svac_backend.training.embedded.mask_batch import Seen
 from svac_backend.training.embedded.oracle import Oracle, grid_of, place, places
 from svac_backend.training.embedded.packed import run_packed
@@ -31,25 +31,14 @@ class LookingHeads(nn.Module):
         width = config.language.hidden_size
         self.seen = SeenHead(width)
         self.place = PlaceHead(width, config.sam.d_model)
-        self.outline = OutlineHead(width, OUTLINE)
         self.story = StoryHead(width, 2 * config.method.num_clips + STORY)
 
-    def loss(
-        self, flat: Tensor, model: Svac, seen: Seen, outlines: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
-        """Ask [n, t, H] visual tokens, as the projector gives them, what they cover and where it is.
-
-        What [SEG] copies is the place of a thing, so a token carries the place of what it covers, if anything.
-        """
+    def loss(self, flat: Tensor, model: Svac, seen: Seen) -> tuple[Tensor, dict[str, float]]:
+        """Ask [n, t, H] visual tokens, as the projector gives them, what they cover and where they are."""
         loss, figures = self.seen.loss(flat, seen, "see_")
-        shape, more = self.outline.loss(flat, outlines)
         side = round(flat.shape[1] ** 0.5)
-        own = grid_of(side, flat.device).expand(len(flat), -1, -1)
-        where = torch.where(outlines[..., :2].isnan(), own, outlines[..., :2])
-        return (
-            loss + 5 * shape + self.place.place_loss(flat, place(model.sam, where).detach()),
-            figures | more,
-        )
+        code = place(model.sam, grid_of(side, flat.device)).detach()
+        return loss + self.place.place_loss(flat, code), figures
 
 
 def visual_of(model: Svac, batch: ClipBatch) -> Tensor:
