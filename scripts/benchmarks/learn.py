@@ -62,7 +62,7 @@ def corrected(seeds: Sequence[int]) -> list[Example]:
     found = []
     for seed in seeds:
         clip = make_concept_clip(seed)
-        said = [(ZORBO.expression, len(clip.objects) - 1)]
+        said = [(ZORBO.expression, (len(clip.objects) - 1,))]
         made = from_scene(f"{ZORBO.name}-{seed}", lambda s=seed: make_concept_clip(s), clip, said)  # type: ignore[misc]
         for example in made:
             drawn = frozenset(i for i in example.drawn if i % 2 == 0)

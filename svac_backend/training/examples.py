@@ -16,7 +16,8 @@ from svac_backend.evaluation.truth import open_truth
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import CocoRle
 from svac_backend.store.corrections import Correction
-from svac_backend.synthetic.scene import Scene, SceneConfig, make_scene
+from svac_backend.synthetic.rich.scene import RichConfig, RichScene, make_rich_scene
+from svac_backend.synthetic.scene import Scene
 from svac_backend.training.rehearsal import sentences_of
 from svac_backend.training.videos import FileVideo, MadeVideo, PictureFolder, VideoRef
 
@@ -96,7 +97,10 @@ def from_mevis(root: Path, split: str) -> list[Example]:
 
 
 def from_scene(
-    key: str, make: Callable[[], Scene], scene: Scene, said: Sequence[tuple[str, int]]
+    key: str,
+    make: Callable[[], Scene | RichScene],
+    scene: Scene | RichScene,
+    said: Sequence[tuple[str, Sequence[int]]],
 ) -> list[Example]:
     """Return examples of a generated scene.
 
@@ -104,19 +108,18 @@ def from_scene(
         key: names the scene.
         make: makes it again.
         scene: the scene.
-        said: expressions and the number of the object that each means; -1: it is not there.
+        said: expressions and the numbers of the objects that each means, none if it is not there.
     """
     video, frames = MadeVideo(key, make), frozenset(range(len(scene.frames)))
     found = []
-    for text, target in said:
-        masks = {}
-        if target >= 0:
-            masks = {i: to_coco(mask) for i, mask in enumerate(scene.masks[target]) if mask.any()}
+    for text, targets in said:
+        union = np.asarray(scene.masks[list(targets)].any(axis=0))
+        masks = {i: to_coco(mask) for i, mask in enumerate(union) if mask.any()}
         found.append(Example(video, text, masks, frames))
     return found
 
 
-def generated(seeds: Iterable[int], config: SceneConfig, *, each: int = 4) -> list[Example]:
+def generated(seeds: Iterable[int], config: RichConfig, *, each: int = 4) -> list[Example]:
     """Return sentences about generated scenes, as the embedded model was trained on; some mean nothing that is there.
 
     Args:
@@ -127,9 +130,9 @@ def generated(seeds: Iterable[int], config: SceneConfig, *, each: int = 4) -> li
     look = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
     found = []
     for seed in seeds:
-        scene = make_scene(seed, config)
-        said = sentences_of(scene, each, np.random.default_rng(seed))
-        found += from_scene(f"scene-{look}-{seed}", lambda s=seed: make_scene(s, config), scene, said)  # type: ignore[misc]
+        scene = make_rich_scene(seed, config)
+        said = [(s.text, s.targets) for s in sentences_of(scene, each, np.random.default_rng(seed))]
+        found += from_scene(f"scene-{look}-{seed}", lambda s=seed: make_rich_scene(s, config), scene, said)  # type: ignore[misc]
     return found
 
 

@@ -1,88 +1,123 @@
-"""What the shipped weights were taught: sentences about plain scenes, strange names, and objects that are not there."""
+"""What the shipped weights were taught, so that fine-tuning can rehearse it: rich scenes and sentences about them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from svac_backend.synthetic.scene import Scene, SceneConfig
-from svac_backend.synthetic.vocabulary import COLORS
+from svac_backend.synthetic.rich.phrases import RichExpression
+from svac_backend.synthetic.rich.scene import RichConfig, RichScene
 
-# What the shipped weights were made from. Real videos are squashed into the model's squares, so these are too.
-SCENES = SceneConfig(aspects=(1.0, 4 / 3, 16 / 9, 9 / 16))
+# Real videos are squashed into the model's squares, so generated ones are too.
+SCENES = RichConfig(width=192, height=192, aspects=(16 / 9, 16 / 9, 4 / 3, 1.0, 9 / 16), per_kind=4)
 
-# A visitor writes "the white dog", not "the white object". The model knows no dog; it should still hear "white".
+# A visitor writes "the white van", not "the white object". The model knows no van; it should still hear "white".
 NOUNS = (
-    "dog",
-    "cat",
-    "car",
-    "truck",
-    "bus",
-    "van",
-    "bike",
-    "bird",
-    "horse",
-    "cow",
-    "sheep",
-    "person",
-    "man",
-    "woman",
-    "boy",
-    "girl",
-    "player",
-    "rider",
-    "shirt",
-    "hat",
-    "bag",
-    "box",
-    "ball",
-    "cup",
-    "bottle",
-    "chair",
-    "table",
-    "lamp",
-    "door",
-    "book",
-    "phone",
-    "plane",
-    "boat",
-    "train",
-    "fish",
-    "flower",
-    "tree",
-    "robot",
-    "toy",
-    "block",
-    "animal",
-    "vehicle",
-    "item",
+    *(
+        "van",
+        "man",
+        "woman",
+        "boy",
+        "girl",
+        "player",
+        "rider",
+        "shirt",
+        "bag",
+        "box",
+        "ball",
+        "cup",
+        "bottle",
+    ),
+    *(
+        "table",
+        "lamp",
+        "door",
+        "phone",
+        "boat",
+        "train",
+        "flower",
+        "toy",
+        "block",
+        "item",
+        "thing",
+        "goat",
+        "deer",
+    ),
 )
 
+# How often a kind of expression is chosen where a scene offers it; rare ones more often.
+_WEIGHTS: dict[str, float] = {
+    "category": 1.6,
+    "color": 1.3,
+    "color_category": 1.6,
+    "texture": 1.2,
+    "size": 1.1,
+    "position": 1.0,
+    "motion": 1.5,
+    "change": 1.8,
+    "speed": 1.2,
+    "presence": 2.5,
+    "order": 2.0,
+    "relation": 1.2,
+    "relation_time": 1.8,
+    "several": 1.0,
+    "absent": 1.0,
+}
+# What one look at one thing decides. The language model learns to find anything by these first.
+_EASY: dict[str, float] = {
+    "color": 5.0,
+    "color_category": 2.0,
+    "category": 1.0,
+    "texture": 1.5,
+    "position": 0.7,
+    "size": 0.5,
+    "absent": 0.3,
+}
 
-def sentences_of(scene: Scene, count: int, rng: np.random.Generator) -> list[tuple[str, int]]:
-    """Choose `count` sentences about a scene, each with the number of its object; -1: it is not there.
 
-    Kinds come evenly, some with a strange noun.
+@dataclass(frozen=True)
+class Sentence:
+    """One training expression.
+
+    Attributes:
+        text, kind, targets: as in `RichExpression`.
+        color, texture, name: what its noun says, or None.
     """
-    by_kind: dict[str, list[int]] = {}
-    for k, expression in enumerate(scene.expressions):
-        by_kind.setdefault(expression.kind, []).append(k)
+
+    text: str
+    kind: str
+    targets: tuple[int, ...]
+    color: str | None
+    texture: str | None
+    name: str | None
+
+
+def sentences_of(
+    scene: RichScene, count: int, rng: np.random.Generator, *, easy: float = 0.0
+) -> list[Sentence]:
+    """Choose `count` sentences about a scene: first the kind, then the sentence; some with a strange noun.
+
+    Args:
+        easy: share of sentences that are of the kinds that one look decides.
+    """
+    by_kind: dict[str, list[RichExpression]] = {}
+    for expression in scene.expressions:
+        by_kind.setdefault(expression.kind, []).append(expression)
     kinds = sorted(by_kind)
-    out = []
+    every = np.array([_WEIGHTS[kind] for kind in kinds])
+    simple = np.array([_EASY.get(kind, 0.0) for kind in kinds])
+    out: list[Sentence] = []
     for _ in range(count):
-        absent = sorted(set(COLORS) - {o.color for o in scene.objects})
-        if absent and rng.random() < 0.1:
-            color = str(rng.choice(absent))
-            noun = str(rng.choice(["object", "one", "thing", "shape", *NOUNS]))
-            out.append((f"the {color} {noun}", -1))
-            continue
-        expression = scene.expressions[int(rng.choice(by_kind[str(rng.choice(kinds))]))]
-        text = expression.text
-        if expression.kind == "color" and rng.random() < 0.3:
-            article = str(rng.choice(["the ", "a ", ""]))
-            text = f"{article}{expression.color} {rng.choice(NOUNS)}"
+        weights = simple if rng.random() < easy and simple.any() else every
+        of_kind = by_kind[kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]]
+        said = of_kind[int(rng.integers(len(of_kind)))]
+        text = said.text
+        if said.kind == "color" and said.says == "color" and rng.random() < 0.2:
+            text = f"{rng.choice(['the ', 'a ', ''])}{said.color} {rng.choice(NOUNS)}"
         if rng.random() < 0.1:
             text += "."
         if rng.random() < 0.1:
             text = text.capitalize()
-        out.append((text, expression.targets[0]))
+        out.append(Sentence(text, said.kind, said.targets, said.color, said.texture, said.name))
     return out

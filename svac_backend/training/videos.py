@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from svac_backend.synthetic.rich.scene import RichScene
 from svac_backend.synthetic.scene import Scene
 from svac_backend.video.array import ArrayVideo
 from svac_backend.video.images import ImageFolderVideo
@@ -87,7 +88,7 @@ class MadeVideo:
     """
 
     key: str
-    make: Callable[[], Scene] = field(compare=False, repr=False)
+    make: Callable[[], Scene | RichScene] = field(compare=False, repr=False)
 
     @contextmanager
     def open(self) -> Iterator[VideoSource]:

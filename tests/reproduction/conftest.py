@@ -59,13 +59,16 @@ def small_config() -> SvacConfig:
 
 @pytest.fixture(scope="session")
 def small_folder(small_config: SvacConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a model of this configuration, with random weights and the embedded model's tokenizer."""
+    """A folder of this configuration with the embedded model's tokenizer; its random weights find something."""
     tokenizer = locate("svac-tiny") / "tokenizer.json"
     words = len(PromptBuilder(tokenizer, small_config.method, 4).tokenizer)
     config = replace(small_config, language=replace(small_config.language, vocab_size=words))
     folder = tmp_path_factory.mktemp("small")
     torch.manual_seed(0)
-    Svac(config, tokenizer).save_pretrained(folder)
+    model = Svac(config, tokenizer)
+    with torch.no_grad():
+        model.sam.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(10.0)
+    model.save_pretrained(folder)
     return folder
 
 

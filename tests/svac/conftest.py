@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from svac_backend.svac.model import Svac
-from svac_backend.training.embedded.sentences import train_tokenizer
+from svac_backend.training.embedded.tokenizer import train_tokenizer
 from tests.small import CONFIG, VOCABULARY
 
 torch.set_num_threads(1)

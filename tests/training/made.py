@@ -11,6 +11,7 @@ import torch
 from svac_backend.masks.rle import to_coco
 from svac_backend.svac.config import MethodConfig, SvacConfig, VisionConfig
 from svac_backend.svac.model import Svac
+from svac_backend.synthetic.rich.scene import RichConfig
 from svac_backend.synthetic.scene import Scene, SceneConfig
 from svac_backend.training.embedded import recipe
 from svac_backend.training.examples import Example
@@ -38,6 +39,7 @@ SMALL = replace(
     method=MethodConfig(num_clips=3, frames_per_clip=2, grid=(1, 1), template="qwen_chat"),
 )
 SCENES = SceneConfig(width=48, height=32, frames=8, max_objects=2)
+RICH = RichConfig(width=48, height=32, frames=8, max_objects=4)
 
 
 def small_model(tokenizer_file: Path, config: SvacConfig = SMALL) -> Svac:

@@ -20,14 +20,14 @@ from svac_backend.training.clip_cache import ClipCache, choose_frames, decoded_b
 from svac_backend.training.dataset import ACCEPTED_WEIGHT, DRAWN_WEIGHT, FineTuneData
 from svac_backend.training.examples import Example, from_mevis, generated, split_by_video
 from svac_backend.training.videos import VideoPart
-from tests.training.made import SCENES, SMALL, squares
+from tests.training.made import RICH, SCENES, SMALL, squares
 
 
 def data(tmp_path: Path, **options: object) -> FineTuneData:
     given = {"batch": 6, "replay_share": 0.5, **options}
     return FineTuneData(
         [squares(k) for k in range(5)],
-        generated(range(2), SCENES, each=2),
+        generated(range(2), RICH, each=2),
         ClipCache(SMALL, tmp_path / "cache"),
         **given,  # type: ignore[arg-type]
     )
@@ -205,7 +205,7 @@ def test_a_folder_in_the_layout_of_mevis(tmp_path: Path) -> None:
 
 
 def test_generated_examples_know_what_is_not_there() -> None:
-    found = generated(range(30), SCENES, each=3)
+    found = generated(range(30), RICH, each=3)
     absent = [e for e in found if not e.masks]
     assert 0 < len(absent) < len(found) / 2
     assert all(isinstance(e, Example) and e.frames == tuple(range(8)) for e in found)

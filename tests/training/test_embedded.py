@@ -23,8 +23,9 @@ from svac_backend.training.embedded.heads import SeenHead
 from svac_backend.training.embedded.mask_batch import SMALLEST, Seen, label, make_batch, shares
 from svac_backend.training.embedded.oracle import NAMES, Oracle, Said, place, places
 from svac_backend.training.embedded.packed import run_packed
-from svac_backend.training.embedded.sentences import sentences_of, train_tokenizer
 from svac_backend.training.embedded.teaching import LookingHeads, teach, visual_of
+from svac_backend.training.embedded.tokenizer import train_tokenizer
+from svac_backend.training.rehearsal import sentences_of
 
 torch.set_num_threads(1)
 # Small pictures: what is tested here does not depend on their size.

@@ -15,9 +15,9 @@ from svac_backend.training.embedded.bank import fill
 from svac_backend.training.embedded.clip_batch import make_clip_batch
 from svac_backend.training.embedded.oracle import place
 from svac_backend.training.embedded.packed import run_packed
-from svac_backend.training.embedded.sentences import train_tokenizer
 from svac_backend.training.embedded.starts import RANK, lanes_of, open_ears, open_eyes
 from svac_backend.training.embedded.teaching import PLACE_LAYER, visual_of
+from svac_backend.training.embedded.tokenizer import train_tokenizer
 
 torch.set_num_threads(1)
 SCENES = replace(recipe.SCENES, width=64, height=64)

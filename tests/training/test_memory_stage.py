@@ -210,7 +210,7 @@ def test_memory_starts_as_features_that_the_decoder_knows(shipped: Svac) -> None
                 branch.bias.data.zero_()
         low = features.low.flatten(2).permute(2, 0, 1)
         position = features.position.flatten(2).permute(2, 0, 1)
-        memory = torch.zeros(64, low.shape[1], 64)
+        memory = torch.zeros(len(low), low.shape[1], 64)
         fused = sam.memory_attention([low], memory, [position], memory)
         return float((fused - low).square().mean() / low.var())
 

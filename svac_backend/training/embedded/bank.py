@@ -115,6 +115,7 @@ def _say(data: ClipBatch, rng: np.random.Generator, count: int, weights: Mapping
         data,
         sentences=[[data.sentences[0][k] for k in some]],
         said=Said(**{name: value[:, some] for name, value in vars(said).items()}),
+        alone=data.alone[:, some],
         points=data.points[:, some],
         covers=data.covers[:, some],
         target=data.target[:, some].float(),
@@ -142,7 +143,18 @@ def _some(data: ClipBatch, tokens: Tensor, clips: int, rng: np.random.Generator)
 
 def _joined(parts: list[ClipBatch]) -> ClipBatch:
     """Put batches of one scene each together."""
-    names = ("pixels", "points", "covers", "story", "sam_pixels", "frame_clip", "target", "visible", "things")
+    names = (
+        "pixels",
+        "alone",
+        "points",
+        "covers",
+        "story",
+        "sam_pixels",
+        "frame_clip",
+        "target",
+        "visible",
+        "things",
+    )
     tensors: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
     said = Said(**{name: torch.cat([getattr(p.said, name) for p in parts]) for name in vars(parts[0].said)})
     owner = torch.repeat_interleave(torch.tensor([len(part.things) for part in parts]))

@@ -15,6 +15,7 @@ from svac_backend.svac import preprocess
 from svac_backend.svac.astc import clip_images
 from svac_backend.svac.clips import ClipPlan, plan
 from svac_backend.svac.config import SvacConfig
+from svac_backend.synthetic.rich.nouns import make_noun
 from svac_backend.synthetic.rich.scene import RichConfig, RichScene
 from svac_backend.training.embedded.mask_batch import (
     PLACES,
@@ -26,7 +27,7 @@ from svac_backend.training.embedded.mask_batch import (
     shares,
 )
 from svac_backend.training.embedded.oracle import Said
-from svac_backend.training.embedded.sentences import Sentence, sentences_of
+from svac_backend.training.rehearsal import Sentence, sentences_of
 
 STORY = 10  # figures of `ClipBatch.story` beside the places on the anchor frames
 
@@ -39,6 +40,7 @@ class ClipBatch:
         pixels: f32 [B, I, 3, S, S] for the vision tower.
         sentences: B lists of E.
         said: [B, E, N]; absent where none of what is meant is seen in the clip.
+        alone: bool [B, E], whether the words for colour, name and texture alone decide what is meant.
         points: f32 [B, E, N, PLACES, 2], the objects' places in each clip, 0..1; NaN where there is none.
         covers: bool [B, E, I * t], whether the visual token covers what the sentence means.
         seen: of [B * I] images with t cells.
@@ -53,6 +55,7 @@ class ClipBatch:
     pixels: Tensor
     sentences: list[list[Sentence]]
     said: Said
+    alone: Tensor
     points: Tensor
     covers: Tensor
     seen: Seen
@@ -87,7 +90,17 @@ def make_clip_batch(
         rows.append(_one(scene, sentences_of(scene, sentences, rng, easy=easy), config, clips, rng, frames))
     joined = {
         key: torch.stack([row[key] for row in rows])
-        for key in ("pixels", "points", "covers", "story", "sam_pixels", "frame_clip", "target", "visible")
+        for key in (
+            "pixels",
+            "alone",
+            "points",
+            "covers",
+            "story",
+            "sam_pixels",
+            "frame_clip",
+            "target",
+            "visible",
+        )
     }
     seen = Seen(
         *(torch.cat([getattr(row["seen"], name) for row in rows]) for name in ("kind", "color", "texture"))
@@ -175,6 +188,7 @@ def _one(
             words.texture[:, None].expand(wide),
             torch.from_numpy(~there).float(),
         ),
+        "alone": torch.tensor([_decide(scene, sentence) for sentence in said]),
         "points": torch.from_numpy(points),
         "covers": torch.from_numpy(covers.reshape(len(said), area[0].size) > 0.2),
         "seen": label(area, scene.objects),
@@ -185,6 +199,12 @@ def _one(
         "target": target,
         "visible": (target.flatten(2).mean(2) > SMALLEST).float() if frames else torch.zeros(len(said), 0),
     }
+
+
+def _decide(scene: RichScene, said: Sentence) -> bool:
+    """Say whether a sentence's words for colour, texture and name mean what the whole of it means."""
+    truth = make_noun(scene.objects, said.color, said.texture, said.name).truth
+    return not (truth == 0).any() and set(np.flatnonzero(truth == 1)) == set(said.targets)
 
 
 def _places(masks: NDArray[np.bool_]) -> list[tuple[float, float]]:

@@ -113,7 +113,7 @@ def _move_camera(
         matrix = np.array([[zoom[t], 0, -left * zoom[t]], [0, zoom[t], -top * zoom[t]]])
         seen[t] = cv2.warpAffine(frames[t], matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
         for k in range(len(masks)):
-            shown[k, t] = cv2.warpAffine(masks[k, t].astype(np.uint8) * 255, matrix, (width, height)) >= 128
+            shown[k, t] = cv2.warpAffine(masks[k, t].astype(np.uint8) * 255, matrix, (width, height)) > 128
     return seen, shown
 
 

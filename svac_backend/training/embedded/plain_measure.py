@@ -14,10 +14,10 @@ from svac_backend.masks.metrics import j_and_f
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.scene import SceneConfig, make_scene
 from svac_backend.synthetic.vocabulary import COLORS
-from svac_backend.training.rehearsal import SCENES
 from svac_backend.video.reader import ArrayVideo
 
 ABSENT = "absent"
+SCENES = SceneConfig(aspects=(1.0, 4 / 3, 16 / 9, 9 / 16))
 
 
 @dataclass(frozen=True)

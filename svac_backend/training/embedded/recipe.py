@@ -11,7 +11,6 @@ import torch.distributed as dist
 
 from svac_backend.svac.config import LanguageConfig, MethodConfig, SamConfig, SvacConfig, VisionConfig
 from svac_backend.svac.model import Svac
-from svac_backend.synthetic.rich.scene import RichConfig
 from svac_backend.training.embedded.heads import SeenHead
 from svac_backend.training.embedded.joint_stage import train_joint
 from svac_backend.training.embedded.language_stage import train_binding, train_language
@@ -20,11 +19,10 @@ from svac_backend.training.embedded.mask_stage import train_masks
 from svac_backend.training.embedded.memory_stage import train_memory
 from svac_backend.training.embedded.oracle import Oracle
 from svac_backend.training.embedded.schedule import Schedule
-from svac_backend.training.embedded.sentences import train_tokenizer
 from svac_backend.training.embedded.teaching import LookingHeads
+from svac_backend.training.embedded.tokenizer import train_tokenizer
+from svac_backend.training.rehearsal import SCENES
 
-# Real videos are squashed into the model's squares, so generated ones are too.
-SCENES = RichConfig(width=192, height=192, aspects=(16 / 9, 16 / 9, 4 / 3, 1.0, 9 / 16), per_kind=4)
 # Where no mask is drawn, frames are painted at the vision tower's size.
 SMALL = replace(SCENES, width=128, height=128)
 VOCABULARY = 1024
@@ -69,14 +67,14 @@ CONFIG = SvacConfig(
 
 @dataclass(frozen=True)
 class Steps:
-    """Optimiser steps of each stage; the defaults are what the shipped weights were made with."""
+    """Optimiser steps of each stage; the shipped weights took about as many, in goes (docs/embedded-model.md)."""
 
-    masks: int = 2200
-    looking: int = 500
+    masks: int = 4000
+    looking: int = 900
     binding: int = 350
-    language: int = 1500
+    language: int = 1600
     joint: int = 600
-    memory: int = 800
+    memory: int = 600
 
     def scaled(self, factor: float) -> Steps:
         """Return the same stages, shorter or longer."""

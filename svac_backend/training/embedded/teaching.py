@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -81,6 +82,10 @@ def teach(
     clips = data.said.absent.shape[2]
     prompts = [[model.prompts.build(s.text, visual.shape[1], clips) for s in said] for said in data.sentences]
     anywhere, own = _where(data, model.config.method.images_per_clip)
+    # What the words alone decide is left to SAM-2's part, which knows more kinds than the visual tokens do: no place,
+    # and no word on whether it is there.
+    alone = data.alone[..., None]
+    own &= ~alone[..., None]
     told = None
     if shown and rng is not None:
         told = own & torch.from_numpy(rng.random(own.shape[:2]) < shown)[..., None, None]
@@ -88,8 +93,9 @@ def teach(
     layers = (FIND_LAYER, PLACE_LAYER)
     states = run_packed(model.mllm, visual, prompts, model.prompts.context_id, layers=layers, shown=told)
     seg = model.mllm.project(states.seg)
-    said = data.said.to(seg.device)
-    goal = (oracle.attributes(said) + places(model.sam, data.points.to(seg.device))).detach()
+    said = replace(data.said, absent=data.said.absent * ~alone).to(seg.device)
+    where = data.points.masked_fill(alone[..., None, None], torch.nan)
+    goal = (oracle.attributes(said) + places(model.sam, where.to(seg.device))).detach()
     distance = F.mse_loss(seg, goal)
     story, figures = heads.story.loss(states.visual, _padded(data.story, clips, heads).to(seg.device))
     find, place_ = _look(states.looks[0], anywhere.to(seg.device)), _look(states.looks[1], own.to(seg.device))
