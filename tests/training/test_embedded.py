@@ -95,6 +95,34 @@ def test_tokens_places_and_masks_of_a_clip_agree(model: Svac) -> None:
     assert not data.story[data.covers.any(1).view(4, 8, 64)].isnan().all()
 
 
+def test_words_alone_decide_what_a_noun_alone_means(model: Svac) -> None:
+    data = make_clip_batch(
+        np.random.default_rng(8), model.config, SMALL, batch=10, sentences=16, frames=0, easy=0.5
+    )
+    of_kind: dict[str, set[bool]] = {}
+    for row, alone in zip(data.sentences, data.alone.tolist(), strict=True):
+        for sentence, decided in zip(row, alone, strict=True):
+            of_kind.setdefault(sentence.kind, set()).add(decided)
+    assert of_kind["category"] == of_kind["color"] == of_kind["color_category"] == {True}
+    assert of_kind["position"] == of_kind["relation"] == {False}
+    assert of_kind["several"] | of_kind["absent"] == {True, False}
+
+
+def test_of_what_words_alone_decide_no_place_is_asked(model: Svac) -> None:
+    data = make_clip_batch(np.random.default_rng(9), model.config, SMALL, batch=1, sentences=3, frames=0)
+    data.points[:] = 0.5
+    data.said.absent[:] = 0
+    oracle, heads = Oracle(128), LookingHeads(model.config)
+
+    def distance(alone: bool, x: float) -> float:
+        asked = replace(data, alone=torch.full((1, 3), alone), points=torch.full_like(data.points, x))
+        with torch.no_grad():
+            return teach(model, oracle, heads, asked, visual_of(model, data)).figures["distance"]
+
+    assert distance(True, 0.2) == distance(True, 0.8)
+    assert distance(False, 0.2) != distance(False, 0.8)
+
+
 def test_stories_are_told_in_the_order_of_time(model: Svac) -> None:
     data = make_clip_batch(np.random.default_rng(5), model.config, SMALL, batch=3, sentences=1, frames=0)
     anchors = data.story[..., : 2 * 4].unflatten(3, (4, 2))
