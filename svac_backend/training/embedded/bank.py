@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from svac_backend.svac.grounding import FrameFeatures, encode_frames
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.scene import RichConfig
-from svac_backend.training.embedded.clip_batch import ClipBatch, make_clip_batch
+from svac_backend.training.embedded.clip_batch import ClipBatch, joined, make_clip_batch
 from svac_backend.training.embedded.oracle import Said
 
 
@@ -66,7 +66,7 @@ class Bank:
             features = FrameFeatures(
                 features.low.float(), (s0.float(), s1.float()), features.position.float()
             )
-        return Drawn(_joined(parts), torch.cat(visual).float(), features)
+        return Drawn(joined(parts), torch.cat(visual).float(), features)
 
 
 @torch.no_grad()
@@ -139,25 +139,3 @@ def _some(data: ClipBatch, tokens: Tensor, clips: int, rng: np.random.Generator)
         covers=data.covers.unflatten(2, (count * each, -1))[:, :, images].flatten(2),
         story=torch.cat([past[..., 2 * first : 2 * (first + clips)], facts], -1),
     ), tokens[:, images]
-
-
-def _joined(parts: list[ClipBatch]) -> ClipBatch:
-    """Put batches of one scene each together."""
-    names = (
-        "pixels",
-        "alone",
-        "points",
-        "covers",
-        "story",
-        "sam_pixels",
-        "frame_clip",
-        "target",
-        "visible",
-        "things",
-    )
-    tensors: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-    said = Said(**{name: torch.cat([getattr(p.said, name) for p in parts]) for name in vars(parts[0].said)})
-    owner = torch.repeat_interleave(torch.tensor([len(part.things) for part in parts]))
-    return replace(
-        parts[0], sentences=[part.sentences[0] for part in parts], said=said, owner=owner, **tensors
-    )

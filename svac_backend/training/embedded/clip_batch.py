@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -84,34 +84,26 @@ def make_clip_batch(
     `easy` is that of `sentences_of`.
     """
     clips = plan(scenes.frames, config.method)
-    rows = []
+    parts = []
     for _ in range(batch):
         scene = random_scene(rng, scenes, words=sentences > 0)
-        rows.append(_one(scene, sentences_of(scene, sentences, rng, easy=easy), config, clips, rng, frames))
-    joined = {
-        key: torch.stack([row[key] for row in rows])
-        for key in (
-            "pixels",
-            "alone",
-            "points",
-            "covers",
-            "story",
-            "sam_pixels",
-            "frame_clip",
-            "target",
-            "visible",
-        )
+        parts.append(_one(scene, sentences_of(scene, sentences, rng, easy=easy), config, clips, rng, frames))
+    return joined(parts)
+
+
+def joined(parts: list[ClipBatch]) -> ClipBatch:
+    """Put batches of one scene each together."""
+    tensors: dict[str, Any] = {
+        field.name: torch.cat([getattr(part, field.name) for part in parts])
+        for field in fields(ClipBatch)
+        if field.name not in ("sentences", "said", "seen", "owner")
     }
-    seen = Seen(
-        *(torch.cat([getattr(row["seen"], name) for row in rows]) for name in ("kind", "color", "texture"))
-    )
     return ClipBatch(
-        sentences=[row["sentences"] for row in rows],
-        said=Said.stacked([row["said"] for row in rows]),
-        seen=seen,
-        things=torch.cat([row["things"] for row in rows]),
-        owner=torch.repeat_interleave(torch.tensor([len(row["things"]) for row in rows])),
-        **joined,
+        sentences=[part.sentences[0] for part in parts],
+        said=Said(**{f.name: torch.cat([getattr(p.said, f.name) for p in parts]) for f in fields(Said)}),
+        seen=Seen(**{f.name: torch.cat([getattr(p.seen, f.name) for p in parts]) for f in fields(Seen)}),
+        owner=torch.repeat_interleave(torch.tensor([len(part.things) for part in parts])),
+        **tensors,
     )
 
 
@@ -150,7 +142,7 @@ def _one(
     clips: ClipPlan,
     rng: np.random.Generator,
     frames: int,
-) -> dict[str, Any]:
+) -> ClipBatch:
     method, vision, sam = config.method, config.vision.image_size, config.sam.image_size
     side = _side(config)
     images: list[NDArray[np.uint8]] = []
@@ -173,32 +165,39 @@ def _one(
         if sentence.targets and frames:
             union = torch.from_numpy(scene.masks[list(sentence.targets)][:, chosen].any(axis=0)).float()
             target[e] = F.adaptive_avg_pool2d(union[:, None], sam // 2)[:, 0]
-    things = scene.masks[:, chosen[0]] if frames else scene.masks[:0, 0]
     clip_of = dict(clips.decode)
     sam_images = [preprocess.resize(scene.frames[i], sam) for i in chosen]
     rows = [(s.color, s.name, s.texture, False) for s in said]
     words = Said.of(rows)
     wide = (len(said), clips.num_clips)
-    return {
-        "pixels": preprocess.mllm_pixels(np.stack([preprocess.resize(image, vision) for image in images])),
-        "sentences": said,
-        "said": Said(
-            words.color[:, None].expand(wide),
-            words.name[:, None].expand(wide),
-            words.texture[:, None].expand(wide),
-            torch.from_numpy(~there).float(),
+    first_masks = scene.masks[:, chosen[0]] if frames else scene.masks[:0, 0]
+    things = torch.from_numpy(first_masks[first_masks.mean((1, 2)) > SMALLEST])
+    alone = torch.tensor([_decide(scene, sentence) for sentence in said])
+    return ClipBatch(
+        pixels=preprocess.mllm_pixels(np.stack([preprocess.resize(image, vision) for image in images]))[None],
+        sentences=[said],
+        said=Said(
+            words.color[None, :, None].expand(1, *wide),
+            words.name[None, :, None].expand(1, *wide),
+            words.texture[None, :, None].expand(1, *wide),
+            torch.from_numpy(~there)[None].float(),
         ),
-        "alone": torch.tensor([_decide(scene, sentence) for sentence in said]),
-        "points": torch.from_numpy(points),
-        "covers": torch.from_numpy(covers.reshape(len(said), area[0].size) > 0.2),
-        "seen": label(area, scene.objects),
-        "story": torch.from_numpy(_story(scene, area, times, clips)),
-        "sam_pixels": preprocess.sam_pixels(np.stack(sam_images)) if frames else torch.zeros(0, 3, sam, sam),
-        "things": torch.from_numpy(things[things.mean((1, 2)) > SMALLEST]),
-        "frame_clip": torch.tensor([clip_of[int(i)] for i in chosen], dtype=torch.long),
-        "target": target,
-        "visible": (target.flatten(2).mean(2) > SMALLEST).float() if frames else torch.zeros(len(said), 0),
-    }
+        alone=alone[None],
+        points=torch.from_numpy(points)[None],
+        covers=torch.from_numpy(covers.reshape(1, len(said), area[0].size) > 0.2),
+        seen=label(area, scene.objects),
+        story=torch.from_numpy(_story(scene, area, times, clips))[None],
+        sam_pixels=(preprocess.sam_pixels(np.stack(sam_images)) if frames else torch.zeros(0, 3, sam, sam))[
+            None
+        ],
+        frame_clip=torch.tensor([[clip_of[int(i)] for i in chosen]], dtype=torch.long),
+        target=target[None],
+        visible=((target.flatten(2).mean(2) > SMALLEST).float() if frames else torch.zeros(len(said), 0))[
+            None
+        ],
+        things=things,
+        owner=torch.zeros(len(things), dtype=torch.long),
+    )
 
 
 def _decide(scene: RichScene, said: Sentence) -> bool:

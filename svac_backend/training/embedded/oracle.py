@@ -44,11 +44,6 @@ class Said:
         )
         return cls(color, name, texture, torch.tensor([float(row[3]) for row in rows]))
 
-    @classmethod
-    def stacked(cls, parts: list[Said]) -> Said:
-        """Stack prompts of several scenes, [B, k]."""
-        return cls(**{f.name: torch.stack([getattr(part, f.name) for part in parts]) for f in fields(cls)})
-
     def to(self, device: torch.device) -> Said:
         """Move to a device."""
         return Said(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
