@@ -223,7 +223,7 @@ def test_memory_starts_as_features_that_the_decoder_knows(shipped: Svac) -> None
 
 
 def test_what_ships_propagates_better_than_copying(shipped: Svac) -> None:
-    figures = measure_memory(shipped.sam, SCENES, seeds=range(20, 24))
+    figures = measure_memory(shipped.sam, SCENES, seeds=range(20, 22))
     far = slice(8, 16)
     copied = float(np.mean(figures["copied"][far]))
     for way in ("forward", "backward"):
