@@ -70,7 +70,7 @@ class Steps:
     """Optimiser steps of each stage; the shipped weights took about as many, in goes (docs/embedded-model.md)."""
 
     masks: int = 4000
-    looking: int = 900
+    looking: int = 1050
     binding: int = 350
     language: int = 1600
     joint: int = 600
