@@ -16,10 +16,9 @@ from svac_backend.evaluation.truth import open_truth
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import CocoRle
 from svac_backend.store.corrections import Correction
-from svac_backend.synthetic.rich.scene import RichConfig, RichScene, make_rich_scene
-from svac_backend.synthetic.scene import Scene
+from svac_backend.synthetic.rich.scene import RichConfig, make_rich_scene
 from svac_backend.training.rehearsal import sentences_of
-from svac_backend.training.videos import FileVideo, MadeVideo, PictureFolder, VideoRef
+from svac_backend.training.videos import FileVideo, MadeScene, MadeVideo, PictureFolder, VideoRef
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,7 @@ def from_mevis(root: Path, split: str) -> list[Example]:
 
 
 def from_scene(
-    key: str,
-    make: Callable[[], Scene | RichScene],
-    scene: Scene | RichScene,
-    said: Sequence[tuple[str, Sequence[int]]],
+    key: str, make: Callable[[], MadeScene], scene: MadeScene, said: Sequence[tuple[str, Sequence[int]]]
 ) -> list[Example]:
     """Return examples of a generated scene.
 
@@ -132,7 +128,7 @@ def generated(seeds: Iterable[int], config: RichConfig, *, each: int = 4) -> lis
     for seed in seeds:
         scene = make_rich_scene(seed, config)
         said = [(s.text, s.targets) for s in sentences_of(scene, each, np.random.default_rng(seed))]
-        found += from_scene(f"scene-{look}-{seed}", lambda s=seed: make_rich_scene(s, config), scene, said)  # type: ignore[misc]
+        found += from_scene(f"rich-{look}-{seed}", lambda s=seed: make_rich_scene(s, config), scene, said)  # type: ignore[misc]
     return found
 
 

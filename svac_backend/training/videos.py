@@ -12,8 +12,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from svac_backend.synthetic.rich.scene import RichScene
-from svac_backend.synthetic.scene import Scene
 from svac_backend.video.array import ArrayVideo
 from svac_backend.video.images import ImageFolderVideo
 from svac_backend.video.index import FrameIndex
@@ -78,6 +76,20 @@ class PictureFolder:
         yield ImageFolderVideo(self.folder, self.names)
 
 
+class MadeScene(Protocol):
+    """What every generator makes.
+
+    Attributes:
+        frames: u8 [T, H, W, 3] RGB.
+        masks: bool [N, T, H, W], the visible part of every object.
+        fps: frames per second.
+    """
+
+    frames: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+    fps: float
+
+
 @dataclass(frozen=True)
 class MadeVideo:
     """A generated scene, made again whenever it is opened.
@@ -88,7 +100,7 @@ class MadeVideo:
     """
 
     key: str
-    make: Callable[[], Scene | RichScene] = field(compare=False, repr=False)
+    make: Callable[[], MadeScene] = field(compare=False, repr=False)
 
     @contextmanager
     def open(self) -> Iterator[VideoSource]:

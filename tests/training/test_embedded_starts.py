@@ -93,23 +93,6 @@ def test_the_bank_gives_what_was_made(model: Svac) -> None:
         assert torch.allclose(drawn.data.target[b, e], made.target[0, k], atol=1e-3)
 
 
-def test_the_bank_shows_one_clip_of_a_scene(model: Svac) -> None:
-    bank = fill(model, SCENES, np.random.default_rng(4), 1, sentences=8)
-    rng = np.random.default_rng(6)
-    whole = bank.draw(rng, batch=1, sentences=8, weights={})
-    for _ in range(4):
-        part = bank.draw(rng, batch=1, sentences=8, weights={}, clips=1)
-        n = next(n for n in range(4) if torch.equal(part.visual[0], whole.visual[0, 2 * n : 2 * n + 2]))
-        for e, sentence in enumerate(part.data.sentences[0]):
-            k = whole.data.sentences[0].index(sentence)
-            covers = whole.data.covers[0, k].view(4, -1)[n]
-            assert torch.equal(part.data.covers[0, e], covers)
-            assert torch.allclose(part.data.points[0, e, 0], whole.data.points[0, k, n], equal_nan=True)
-        story, long = part.data.story[0], whole.data.story[0, 2 * n : 2 * n + 2]
-        assert torch.allclose(story[..., :2], long[..., 2 * n : 2 * n + 2], equal_nan=True)
-        assert torch.allclose(story[..., 2:], long[..., 8:], equal_nan=True)
-
-
 def test_the_bank_chooses_kinds_as_often_as_asked(model: Svac) -> None:
     bank = fill(model, SCENES, np.random.default_rng(8), 6, sentences=24)
     rng = np.random.default_rng(9)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -44,29 +45,23 @@ class Bank:
         batch: int,
         sentences: int,
         weights: Mapping[str, float],
-        clips: int | None = None,
     ) -> Drawn:
         """Choose scenes and sentences.
 
         Args:
             weights: how often to choose each kind of sentence where a scene offers it, 1 where not said.
-            clips: how many of each scene's clips to show, None for all.
         """
         chosen = rng.integers(len(self.scenes), size=batch)
-        parts, visual = [], []
-        for k in chosen:
-            part, tokens = self.scenes[k], self.visual[k]
-            if clips is not None:
-                part, tokens = _some(part, tokens, clips, rng)
-            parts.append(_say(part, rng, sentences, weights))
-            visual.append(tokens)
-        features = FrameFeatures.joined([self.features[k] for k in chosen]) if self.features else None
-        if features is not None:
-            s0, s1 = features.high
-            features = FrameFeatures(
-                features.low.float(), (s0.float(), s1.float()), features.position.float()
-            )
-        return Drawn(joined(parts), torch.cat(visual).float(), features)
+        parts = [_say(self.scenes[k], rng, sentences, weights) for k in chosen]
+        features = None
+        if self.features:
+            features = _cast(FrameFeatures.joined([self.features[k] for k in chosen]), torch.float32)
+        return Drawn(joined(parts), torch.cat([self.visual[k] for k in chosen]).float(), features)
+
+
+def scenes_for(steps: int, batch: int) -> int:
+    """Return how many scenes are enough: each is met two or three times."""
+    return ceil(steps * batch / 2.5)
 
 
 @torch.no_grad()
@@ -90,10 +85,7 @@ def fill(
         bank.visual.append(tokens[None].half())
         if frames:
             found = encode_frames(model.sam, data.sam_pixels[0].to(model.device))
-            s0, s1 = found.high
-            bank.features.append(
-                FrameFeatures(found.low.half(), (s0.half(), s1.half()), found.position[:1].half())
-            )
+            bank.features.append(_cast(found, torch.float16))
         bank.scenes.append(
             replace(
                 data,
@@ -123,19 +115,9 @@ def _say(data: ClipBatch, rng: np.random.Generator, count: int, weights: Mapping
     )
 
 
-def _some(data: ClipBatch, tokens: Tensor, clips: int, rng: np.random.Generator) -> tuple[ClipBatch, Tensor]:
-    """Keep `clips` neighbouring clips."""
-    count = data.said.absent.shape[2]
-    first = int(rng.integers(count - clips + 1))
-    each = tokens.shape[1] // count
-    images, of = slice(first * each, (first + clips) * each), slice(first, first + clips)
-    story = data.story[:, images]
-    past, facts = story[..., : 2 * count], story[..., 2 * count :]
-    return replace(
-        data,
-        pixels=data.pixels[:, images],
-        said=Said(**{name: value[:, :, of] for name, value in vars(data.said).items()}),
-        points=data.points[:, :, of],
-        covers=data.covers.unflatten(2, (count * each, -1))[:, :, images].flatten(2),
-        story=torch.cat([past[..., 2 * first : 2 * (first + clips)], facts], -1),
-    ), tokens[:, images]
+def _cast(features: FrameFeatures, dtype: torch.dtype) -> FrameFeatures:
+    """Return the features in another dtype; the positions once, as they are the same for every frame."""
+    s0, s1 = features.high
+    return FrameFeatures(
+        features.low.to(dtype), (s0.to(dtype), s1.to(dtype)), features.position[:1].to(dtype)
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import ceil
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,7 +10,7 @@ from torch import Tensor
 from svac_backend.svac.grounding import FrameFeatures, decode, without_memory
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.scene import RichConfig
-from svac_backend.training.embedded.bank import fill
+from svac_backend.training.embedded.bank import fill, scenes_for
 from svac_backend.training.embedded.clip_batch import ClipBatch
 from svac_backend.training.embedded.losses import mask_loss
 from svac_backend.training.embedded.mask_stage import mask_parameters
@@ -20,8 +18,6 @@ from svac_backend.training.embedded.memory_batch import point_at
 from svac_backend.training.embedded.oracle import Oracle
 from svac_backend.training.embedded.schedule import Schedule
 from svac_backend.training.embedded.teaching import LookingHeads, teach
-
-_MEETINGS = 2.5  # how often a scene of the bank is met
 
 
 def train_joint(
@@ -39,7 +35,7 @@ def train_joint(
 
     Both encoders rest, so that scenes are encoded once and met several times.
     """
-    count = ceil(schedule.steps * batch / _MEETINGS)
+    count = scenes_for(schedule.steps, batch)
     bank = fill(model, scenes, schedule.rng(), count, sentences=20, frames=frames)
     encoder = {id(p) for p in model.sam.image_encoder.parameters()}
     drawing = [p for p in mask_parameters(model.sam) if id(p) not in encoder]

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import ceil
 
 import torch
 
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.scene import RichConfig
-from svac_backend.training.embedded.bank import fill
+from svac_backend.training.embedded.bank import fill, scenes_for
 from svac_backend.training.embedded.clip_batch import make_clip_batch
 from svac_backend.training.embedded.oracle import Oracle
 from svac_backend.training.embedded.schedule import Schedule
 from svac_backend.training.embedded.starts import open_ears
 from svac_backend.training.embedded.teaching import PLACE_LAYER, LookingHeads, teach, visual_of
 
-_MEETINGS = 2.5  # how often a scene of the bank is met
 # Finding by colour is learned first and stays; what compares things takes most of the practice.
 _WEIGHTS = {
     "color": 0.25,
@@ -63,7 +61,7 @@ def train_language(
     sentences: int = 16,
 ) -> None:
     """Teach the language model to turn a sentence into oracle prompts; the vision tower and SAM-2's part rest."""
-    bank = fill(model, scenes, schedule.rng(), ceil(schedule.steps * batch / _MEETINGS))
+    bank = fill(model, scenes, schedule.rng(), scenes_for(schedule.steps, batch))
     mllm = model.mllm
     trained = [
         *mllm.language_model.parameters(),

@@ -17,7 +17,8 @@ from svac_backend.synthetic.vocabulary import COLORS
 from svac_backend.video.reader import ArrayVideo
 
 ABSENT = "absent"
-SCENES = SceneConfig(aspects=(1.0, 4 / 3, 16 / 9, 9 / 16))
+# Real videos are squashed into the model's squares, so generated ones are too.
+PLAIN = SceneConfig(aspects=(1.0, 4 / 3, 16 / 9, 9 / 16))
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class PlainFigures:
 
 
 def measure_plain(
-    model: Svac, scenes: SceneConfig = SCENES, *, seeds: range, per_kind: int = 1
+    model: Svac, scenes: SceneConfig = PLAIN, *, seeds: range, per_kind: int = 1
 ) -> dict[str, PlainFigures]:
     """Measure through the same path that users take (`Svac.segment`).
 
