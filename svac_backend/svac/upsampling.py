@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def masks_at_size(logits: Tensor, sam_size: int, height: int, width: int) -> Ten
     if logits.device.type != "cpu":
         return _whole(large, height, width)
     masks = np.zeros((len(logits), height, width), dtype=np.bool_)
-    for mask, one in zip(masks, large, strict=True):
+    for mask, one in zip(masks, large.numpy(), strict=True):
         _fill(mask, one[0])
     return torch.from_numpy(masks)
 
@@ -40,76 +41,130 @@ def _whole(large: Tensor, height: int, width: int) -> Tensor:
     return full[:, 0].sigmoid_() > 0.5
 
 
-def _fill(mask: NDArray[np.bool_], large: Tensor) -> None:
+def _fill(mask: NDArray[np.bool_], large: NDArray[np.float32]) -> None:
     """Set the pixels of a mask, bool [H, W], that logits [S, S] make positive.
 
     Rows are interpolated to the frame's width first. A pixel between two of these of one sign has that sign; only the
     others are computed.
     """
     positive = large > 0
-    rows, columns = positive.any(1), positive.any(0)
-    if not bool(rows.any()):
+    rows: NDArray[np.bool_] = np.asarray(positive.any(1))
+    columns: NDArray[np.bool_] = np.asarray(positive.any(0))
+    if not rows.any():
         return
-    down, top, bottom, rows_from, rows_to = _box(rows, mask.shape[0])
-    across, left, right, columns_from, columns_to = _box(columns, mask.shape[1])
-    if top >= bottom or left >= right:  # a shrunk frame may take none of these pixels
+    down = _part(rows, mask.shape[0])
+    across = _part(columns, mask.shape[1])
+    if down.begin >= down.end or across.begin >= across.end:  # a shrunk frame may take none of these pixels
         return
-    source = large[rows_from:rows_to, columns_from:columns_to]
-    wide = (source @ across.T).numpy()
-    above = (down > 0).int().argmax(1).numpy()
-    below = np.minimum(above + 1, len(wide) - 1)
-    weight = down.numpy()[np.arange(len(above)), above]
+    source = large[down.low : down.high, across.low : across.high]
+    wide = source[:, across.first] * across.weight + source[:, across.second] * (1 - across.weight)
     sign = wide > 0
-    upper, lower = sign[above], sign[below]
-    part = upper & lower
-    y, x = np.divmod(np.flatnonzero(upper ^ lower), part.shape[1])
-    values = weight[y] * wide[above[y], x] + (1 - weight[y]) * wide[below[y], x]
-    doubt = max(_ROUNDING * float(source.abs().max()), _HALF)
+    below = np.minimum(np.arange(1, len(wide) + 1), len(wide) - 1)
+    part = (sign & sign[below])[down.first]
+    y, x, upper = _between(sign ^ sign[below], down.first)
+    weight = down.weight[y]
+    values = weight * wide[upper, x] + (1 - weight) * wide[below[upper], x]
+    doubt = max(_ROUNDING * float(np.abs(source).max()), _HALF)
     near = np.abs(values) < doubt
     if float(np.abs(wide).min()) < doubt or (
-        near.any() and _undecided(values[near], source, down[y[near]], across[x[near]])
+        near.any() and _undecided(values[near], source, down, across, y[near], x[near])
     ):
-        mask[:] = _whole(large[None, None], *mask.shape)[0].numpy()
+        mask[:] = _whole(torch.from_numpy(large)[None, None], *mask.shape)[0].numpy()
         return
     part[y, x] = values > 0
-    mask[top:bottom, left:right] = part
+    mask[down.begin : down.end, across.begin : across.end] = part
 
 
-def _undecided(values: NDArray[np.float32], source: Tensor, down: Tensor, across: Tensor) -> bool:
-    """Whether rounding decides one of k pixels: the logits around it say how much its value rounds.
+def _between(
+    differ: NDArray[np.bool_], above: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return (y, x, row above) of the pixels that lie between two source rows of unlike sign.
 
     Args:
-        values: f32 [k], near 0.
-        source: logits [r, c] that the pixels are made from.
-        down, across: the pixels' weights, [k, r] and [k, c].
+        differ: bool [r, w], where a source row and the next one differ.
+        above: i64 [h], for each target row the source row at or above it; ascending.
     """
+    row, column = np.divmod(np.flatnonzero(differ), differ.shape[1])
+    start = np.searchsorted(above, np.arange(len(differ) + 1))
+    times = np.diff(start)[row]
+    x, upper = np.repeat(column, times), np.repeat(row, times)
+    # The number of each pixel within its own run of target rows.
+    within = np.arange(len(x)) - np.repeat(np.cumsum(times) - times, times)
+    return start[upper] + within, x, upper
+
+
+def _undecided(
+    values: NDArray[np.float32],
+    source: NDArray[np.float32],
+    down: _Part,
+    across: _Part,
+    y: NDArray[np.int64],
+    x: NDArray[np.int64],
+) -> bool:
+    """Whether rounding decides one of k pixels (y, x): the logits around it say how much its value rounds."""
     if len(values) > _FEW:  # the whole is cheaper then
         return True
-    reached = (down > 0)[:, :, None] & (across > 0)[:, None, :]
-    largest = (source.abs() * reached).amax((1, 2))
-    return bool((torch.from_numpy(values).abs() < torch.clamp(_ROUNDING * largest, min=_HALF)).any())
+    corners = [
+        np.abs(source[row[y], column[x]])
+        for row in (down.first, down.second)
+        for column in (across.first, across.second)
+    ]
+    largest = np.max(corners, axis=0)
+    return bool((np.abs(values) < np.maximum(_ROUNDING * largest, _HALF)).any())
 
 
-def _box(positive: Tensor, target: int) -> tuple[Tensor, int, int, int, int]:
-    """Return the weights [target part, source part] that reach the positive source pixels, and both ranges."""
-    where = positive.nonzero()
-    first, last = int(where[0]), int(where[-1])
-    weights, starts, ends = _weights(len(positive), target)
+class _Part(NamedTuple):
+    """Target pixels begin..end along one axis, made from source pixels low..high.
+
+    Attributes:
+        first, second: i64 [end - begin], the source pixels of each, counted from `low`.
+        weight: f32 [end - begin], the first one's weight; the second has the rest.
+    """
+
+    begin: int
+    end: int
+    low: int
+    high: int
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    weight: NDArray[np.float32]
+
+
+def _part(positive: NDArray[np.bool_], target: int) -> _Part:
+    """Return the target pixels that the positive source pixels reach."""
+    where = np.flatnonzero(positive)
+    left, right = int(where[0]), int(where[-1])
+    first, second, weight, starts, ends = _weights(len(positive), target)
     # Bilinear weights reach one source pixel further to each side.
-    low, high = max(first - 1, 0), min(last + 2, len(positive))
-    begin, end = starts[first], ends[last]
-    return weights[begin:end, low:high], begin, end, low, high
+    low, high = max(left - 1, 0), min(right + 2, len(positive))
+    taken = slice(starts[left], ends[right])
+    # A second pixel of no weight may lie outside.
+    return _Part(
+        taken.start,
+        taken.stop,
+        low,
+        high,
+        first[taken] - low,
+        np.minimum(second[taken], high - 1) - low,
+        weight[taken],
+    )
 
 
 @lru_cache(maxsize=16)
-def _weights(source: int, target: int) -> tuple[Tensor, list[int], list[int]]:
-    """Return PyTorch's own bilinear weights [target, source], and what each source pixel reaches: [start, end)."""
+def _weights(
+    source: int, target: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], list[int], list[int]]:
+    """Return PyTorch's own bilinear weights: each target pixel's two source pixels and the first one's weight.
+
+    And what each source pixel reaches: [start, end).
+    """
     unit = torch.eye(source)[None, :, :, None]
-    weights = F.interpolate(unit, size=(target, 1), mode="bilinear", align_corners=False)[
-        0, :, :, 0
-    ].T.contiguous()
+    weights = F.interpolate(unit, size=(target, 1), mode="bilinear", align_corners=False)[0, :, :, 0].T
     reached = weights > 0
     # Rows ascend: those that reach nothing from a source pixel on come before it, those that reach up to it end it.
     starts = reached.flip(1).cumsum(1).flip(1).eq(0).sum(0).tolist()
     ends = reached.cumsum(1).gt(0).sum(0).tolist()
-    return weights, starts, ends
+    first = reached.int().argmax(1)
+    weight = weights.gather(1, first[:, None])[:, 0]
+    second = (first + 1).clamp(max=source - 1)
+    return first.numpy(), second.numpy(), weight.numpy(), starts, ends

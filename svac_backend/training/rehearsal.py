@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from svac_backend.synthetic.rich.phrases import RichExpression
-from svac_backend.synthetic.rich.scene import RichConfig, RichScene
+from svac_backend.synthetic.rich.scene import RichConfig
 
 # Real videos are squashed into the model's squares, so generated ones are too.
 SCENES = RichConfig(width=192, height=192, aspects=(16 / 9, 16 / 9, 4 / 3, 1.0, 9 / 16), per_kind=4)
@@ -93,8 +94,16 @@ class Sentence:
     name: str | None
 
 
+class Described(Protocol):
+    """A scene, or only what is said of one."""
+
+    @property
+    def expressions(self) -> tuple[RichExpression, ...]:
+        """What is said of it."""
+
+
 def sentences_of(
-    scene: RichScene, count: int, rng: np.random.Generator, *, easy: float = 0.0
+    scene: Described, count: int, rng: np.random.Generator, *, easy: float = 0.0
 ) -> list[Sentence]:
     """Choose `count` sentences about a scene: first the kind, then the sentence; some with a strange noun.
 
