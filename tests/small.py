@@ -8,7 +8,7 @@ from svac_backend.training.embedded import recipe
 
 CONFIG = replace(
     recipe.CONFIG,
-    vision=replace(recipe.CONFIG.vision, image_size=64),
+    vision=replace(recipe.CONFIG.vision, image_size=64, patch_size=8),
     sam=replace(recipe.CONFIG.sam, image_size=128, window_spec=(8, 4, 16, 8)),
 )
 VOCABULARY = recipe.VOCABULARY

@@ -126,14 +126,19 @@ class Mllm(nn.Module):
         Returns:
             [n, tokens_per_image, H].
         """
-        outputs = []
+        return torch.cat([self.tokens_of(self.patches(part)) for part in pixels.split(batch)])
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """Run the vision tower on images f32 [n, 3, S, S]; returns its patches, row by row, [n, p, C]."""
+        hidden: Tensor = self.vision_model(pixels.to(self.device, self.dtype)).last_hidden_state
+        return hidden[:, 1:]
+
+    def tokens_of(self, patches: Tensor) -> Tensor:
+        """Make visual tokens [n, tokens_per_image, H] of patches [n, p, C]: pixel shuffle and projector."""
         side = self.config.vision.image_size // self.config.vision.patch_size
-        for part in pixels.split(batch):
-            hidden = self.vision_model(part.to(self.device, self.dtype)).last_hidden_state[:, 1:]
-            grid = hidden.reshape(len(part), side, side, -1)
-            shuffled = pixel_shuffle(grid, self.config.downsample_ratio, self.config.ps_version)
-            outputs.append(self.mlp1(shuffled.flatten(1, 2)))
-        return torch.cat(outputs)
+        grid = patches.reshape(len(patches), side, side, -1)
+        shuffled = pixel_shuffle(grid, self.config.downsample_ratio, self.config.ps_version)
+        return self.mlp1(shuffled.flatten(1, 2))
 
     def embed(self, ids: Tensor, visual: Tensor | None, context_id: int) -> Tensor:
         """Embed ids [L] and put visual tokens [k, H] in the place of the k image placeholders; returns [L, H]."""

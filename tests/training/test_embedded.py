@@ -29,7 +29,7 @@ from svac_backend.training.rehearsal import sentences_of
 
 torch.set_num_threads(1)
 # Small pictures: what is tested here does not depend on their size.
-SMALL = replace(recipe.SMALL, width=64, height=64)
+SMALL = replace(recipe.SCENES, width=64, height=64)
 
 
 @pytest.fixture(scope="module")
@@ -238,11 +238,12 @@ def test_training_runs_through_all_stages_and_continues(
     assert isinstance(small.language, LanguageConfig)
     monkeypatch.setattr(recipe, "CONFIG", small)
     monkeypatch.setattr(recipe, "SCENES", SMALL)
-    monkeypatch.setattr(recipe, "SMALL", SMALL)
-    recipe.train(tmp_path, steps=recipe.Steps(1, 1, 1, 1, 1, 1), device="cpu")
+    recipe.train(tmp_path, steps=recipe.Steps(1, 1, 1, 1, 1, 1, 1), device="cpu")
     lines = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["masks", "looking", "binding", "language", "joint", "memory"]
+    assert [line["stage"] for line in lines] == [
+        *("masks", "looking", "words", "binding", "language", "joint", "memory")
+    ]
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
-    recipe.train(tmp_path, steps=recipe.Steps(1, 1, 1, 1, 1, 1), device="cpu")
+    recipe.train(tmp_path, steps=recipe.Steps(1, 1, 1, 1, 1, 1, 1), device="cpu")
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
-    assert len((tmp_path / "curves.jsonl").read_text().splitlines()) == 6
+    assert len((tmp_path / "curves.jsonl").read_text().splitlines()) == 7

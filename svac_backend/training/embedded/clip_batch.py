@@ -107,30 +107,7 @@ def joined(parts: list[ClipBatch]) -> ClipBatch:
     )
 
 
-def make_pictures(
-    rng: np.random.Generator, config: SvacConfig, scenes: RichConfig, *, batch: int
-) -> tuple[Tensor, Seen]:
-    """Make the anchor frame and the composite of one clip of each of `batch` scenes.
-
-    Returns:
-        f32 [batch * 2, 3, S, S] and what covers the tokens of each image. Many scenes teach more than many frames.
-    """
-    method, vision = config.method, config.vision.image_size
-    clips = plan(scenes.frames, method)
-    pixels, seen = [], []
-    for _ in range(batch):
-        frames = clips.clip(int(rng.integers(clips.num_clips)))
-        scene = random_scene(rng, scenes, list(frames), words=False)
-        images = clip_images(list(scene.frames), method.grid, compress=method.astc)
-        pixels += [preprocess.resize(image, vision) for image in images]
-        part = ClipPlan(tuple(range(len(frames))), (), None, len(frames), len(frames))
-        seen.append(label(_areas(scene.masks, part, method.grid, _side(config))[0], scene.objects))
-    names = ("kind", "color", "texture")
-    joined = Seen(*(torch.cat([getattr(s, name) for s in seen]) for name in names))
-    return preprocess.mllm_pixels(np.stack(pixels)), joined
-
-
-def _side(config: SvacConfig) -> int:
+def side_of(config: SvacConfig) -> int:
     """Return how many visual tokens lie along a side of an image."""
     return int(config.vision.image_size // config.vision.patch_size * config.downsample_ratio)
 
@@ -144,11 +121,11 @@ def _one(
     frames: int,
 ) -> ClipBatch:
     method, vision, sam = config.method, config.vision.image_size, config.sam.image_size
-    side = _side(config)
+    side = side_of(config)
     images: list[NDArray[np.uint8]] = []
     for n in range(clips.num_clips):
         images += clip_images([scene.frames[i] for i in clips.clip(n)], method.grid, compress=method.astc)
-    area, times = _areas(scene.masks, clips, method.grid, side)
+    area, times = areas(scene.masks, clips, method.grid, side)
     points = np.full((len(said), clips.num_clips, PLACES, 2), np.nan, np.float32)
     there = np.zeros((len(said), clips.num_clips), bool)
     for e, sentence in enumerate(said):
@@ -215,7 +192,7 @@ def _places(masks: NDArray[np.bool_]) -> list[tuple[float, float]]:
     return []
 
 
-def _areas(
+def areas(
     masks: NDArray[np.bool_], clips: ClipPlan, grid: tuple[int, int], side: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the share of each visual token that each thing covers, f32 [N, I, t], and its frame, i64 [I, t]."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svac_backend.training.embedded.mask_batch import Seen
+from svac_backend.training.embedded.pictures import OUTLINE, Labels
 
 
 class SeenHead(nn.Module):
@@ -39,6 +40,31 @@ class SeenHead(nn.Module):
                 right = (logits.argmax(1) == truth) & of
                 figures[f"{prefix}{name}"] = (right.sum() / of.sum().clamp(min=1)).item()
         return total, figures
+
+
+class LabelHead(nn.Module):
+    """What covers each cell, and how far that reaches.
+
+    Args:
+        width: channels of a cell.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.seen = SeenHead(width)
+        self.outline = nn.Linear(width, OUTLINE)
+
+    def forward(self, cells: Tensor, labels: Labels, prefix: str) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of cells [n, c, width], and figures; of the outline the R2 of the size."""
+        loss, figures = self.seen.loss(cells, labels.seen, prefix)
+        truth = labels.outline.to(cells.device)
+        known = ~truth.isnan()
+        found = self.outline(cells)
+        each = F.smooth_l1_loss(found, truth.nan_to_num(0), reduction="none", beta=0.2) * known
+        with torch.no_grad():
+            size, right = found[..., -1][known[..., -1]], truth[..., -1][known[..., -1]]
+            figures[f"{prefix}size"] = (1 - (size - right).square().mean() / right.var()).item()
+        return loss + 2 * each.sum() / known.sum().clamp(min=1), figures
 
 
 _NAMES = ("kind", "color", "texture")

@@ -16,7 +16,7 @@ from svac_backend.training.embedded.losses import mask_loss
 from svac_backend.training.embedded.mask_stage import mask_parameters
 from svac_backend.training.embedded.memory_batch import point_at
 from svac_backend.training.embedded.oracle import Oracle
-from svac_backend.training.embedded.schedule import Schedule
+from svac_backend.training.embedded.schedule import Schedule, matrices_of
 from svac_backend.training.embedded.teaching import LookingHeads, teach
 
 
@@ -41,7 +41,8 @@ def train_joint(
     drawing = [p for p in mask_parameters(model.sam) if id(p) not in encoder]
     mllm = model.mllm
     speaking = [*mllm.language_model.parameters(), *mllm.text_hidden_fcs.parameters()]
-    for step, rng in schedule.run([*drawing, *speaking, *heads.story.parameters()]):
+    trained = [*drawing, *speaking, *heads.story.parameters()]
+    for step, rng in schedule.run(trained, matrices_of(model.sam, mllm.language_model, mllm.text_hidden_fcs)):
         data, visual, features = bank.draw(rng, batch=batch, sentences=sentences, weights={})
         assert features is not None
         taught = teach(model, oracle, heads, data, visual)

@@ -11,9 +11,9 @@ from svac_backend.synthetic.rich.scene import RichConfig
 from svac_backend.training.embedded.bank import fill, scenes_for
 from svac_backend.training.embedded.clip_batch import make_clip_batch
 from svac_backend.training.embedded.oracle import Oracle
-from svac_backend.training.embedded.schedule import Schedule
-from svac_backend.training.embedded.starts import open_ears
-from svac_backend.training.embedded.teaching import PLACE_LAYER, LookingHeads, teach, visual_of
+from svac_backend.training.embedded.schedule import Schedule, matrices_of
+from svac_backend.training.embedded.teaching import LookingHeads, teach, visual_of
+from svac_backend.training.embedded.words_stage import Sentences, words_loss
 
 # Finding by colour is learned first and stays; what compares things takes most of the practice.
 _WEIGHTS = {
@@ -40,9 +40,9 @@ def train_binding(
     sentences: int = 12,
 ) -> None:
     """Teach the language model to find what a simple sentence says, on one clip: five times as many scenes an hour."""
-    open_ears(model, PLACE_LAYER)
     config = replace(model.config, method=replace(model.config.method, num_clips=1))
-    for _, rng in schedule.run([*model.mllm.parameters(), *heads.parameters()]):
+    mllm = model.mllm
+    for _, rng in schedule.run([*mllm.parameters(), *heads.parameters()], matrices_of(mllm)):
         data = make_clip_batch(rng, config, scenes, batch=batch, sentences=sentences, frames=0, easy=1.0)
         with torch.no_grad():
             visual = visual_of(model, data)
@@ -62,15 +62,18 @@ def train_language(
 ) -> None:
     """Teach the language model to turn a sentence into oracle prompts; the vision tower and SAM-2's part rest."""
     bank = fill(model, scenes, schedule.rng(), scenes_for(schedule.steps, batch))
+    spoken = Sentences(scenes, schedule.rng(), 4000)
     mllm = model.mllm
     trained = [
         *mllm.language_model.parameters(),
         *mllm.text_hidden_fcs.parameters(),
         *heads.story.parameters(),
     ]
-    for step, rng in schedule.run(trained):
+    for step, rng in schedule.run(trained, matrices_of(mllm.language_model, mllm.text_hidden_fcs)):
         done = step / schedule.steps
         drawn = bank.draw(rng, batch=batch, sentences=sentences, weights=_WEIGHTS)
         shown = max(0.0, 0.5 - 0.75 * done)
         taught = teach(model, oracle, heads, drawn.data, drawn.visual, shown=shown, rng=rng)
-        schedule.step(taught.loss, taught.figures)
+        # Without this the names, each of which scenes seldom offer, would be forgotten.
+        words, more = words_loss(model, oracle, spoken.draw(rng, 32))
+        schedule.step(taught.loss + 4 * words, taught.figures | more)

@@ -14,7 +14,7 @@ from svac_backend.training.embedded.heads import SeenHead
 from svac_backend.training.embedded.losses import mask_loss
 from svac_backend.training.embedded.mask_batch import make_batch
 from svac_backend.training.embedded.oracle import Oracle, places
-from svac_backend.training.embedded.schedule import Schedule
+from svac_backend.training.embedded.schedule import Schedule, matrices_of
 
 _MEMORY = ("memory_", "maskmem", "no_obj_ptr", "obj_ptr")
 
@@ -35,7 +35,9 @@ def train_masks(
 ) -> None:
     """Train the image encoder, the prompt encoder, the mask decoder and the oracle's vectors in place."""
     device = sam.no_mem_embed.device
-    for step, rng in schedule.run([*mask_parameters(sam), *oracle.parameters(), *head.parameters()]):
+    for step, rng in schedule.run(
+        [*mask_parameters(sam), *oracle.parameters(), *head.parameters()], matrices_of(sam)
+    ):
         # Places first: the mask part learns from them, and only then from bare attributes.
         share = 0.8 if step < 0.15 * schedule.steps else 0.5 if step < 0.5 * schedule.steps else 0.35
         batch = make_batch(rng, scenes, scenes=scenes_per_step, point_share=share)

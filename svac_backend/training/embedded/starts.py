@@ -23,11 +23,24 @@ _GAIN = 1.2  # of copying, so that a place comes out about as large as it went i
 
 @torch.no_grad()
 def open_eyes(model: Svac) -> None:
-    """Start the vision tower where it learns fast: branches at full weight, and places as SAM-2 encodes them."""
+    """Start the vision tower where it learns fast: weights that suit its width, and places as SAM-2 encodes them.
+
+    With weights of 0.02 and branches scaled down, as large towers start, a narrow one is hardly more than its patches.
+    """
     tower = model.mllm.vision_model
     for layer in tower.encoder.layer:
         layer.lambda_1.fill_(1.0)  # type: ignore[operator]
         layer.lambda_2.fill_(1.0)  # type: ignore[operator]
+    for name, parameter in tower.named_parameters():
+        if parameter.dim() > 1 and not name.endswith(("position_embeddings", "cls_token")):
+            scale = (
+                0.7
+                if "q_proj" in name or "k_proj" in name
+                else 0.5
+                if "projection_layer" in name or "fc2" in name
+                else 1.0
+            )
+            nn.init.normal_(parameter, std=scale * parameter[0].numel() ** -0.5)
     position = tower.embeddings.position_embeddings
     side = round((position.shape[1] - 1) ** 0.5)
     if position.shape[2] == model.config.sam.d_model:

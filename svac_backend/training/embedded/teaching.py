@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.model import Svac
 from svac_backend.training.embedded.clip_batch import STORY, ClipBatch
-from svac_backend.training.embedded.heads import PlaceHead, SeenHead, StoryHead
-from svac_backend.training.embedded.mask_batch import Seen
+from svac_backend.training.embedded.heads import LabelHead, PlaceHead, StoryHead
 from svac_backend.training.embedded.oracle import Oracle, grid_of, place, places
 from svac_backend.training.embedded.packed import run_packed
+from svac_backend.training.embedded.pictures import Pictures
 
 # The first head of two layers is taught where to look. In the first, [SEG] finds what the sentence means in any image:
 # late images know what things have done. In the second it finds it in its own clip; what a head attends to, it copies,
@@ -25,21 +25,26 @@ FIND_LAYER, PLACE_LAYER = 3, 4
 
 
 class LookingHeads(nn.Module):
-    """What visual tokens are asked; used in training only."""
+    """What patches and visual tokens are asked; used in training only."""
 
     def __init__(self, config: SvacConfig) -> None:
         super().__init__()
         width = config.language.hidden_size
-        self.seen = SeenHead(width)
+        self.looking = nn.ModuleDict(
+            {"tokens": LabelHead(width), "patches": LabelHead(config.vision.hidden_size)}
+        )
         self.place = PlaceHead(width, config.sam.d_model)
         self.story = StoryHead(width, 2 * config.method.num_clips + STORY)
 
-    def loss(self, flat: Tensor, model: Svac, seen: Seen) -> tuple[Tensor, dict[str, float]]:
-        """Ask [n, t, H] visual tokens, as the projector gives them, what they cover and where they are."""
-        loss, figures = self.seen.loss(flat, seen, "see_")
-        side = round(flat.shape[1] ** 0.5)
-        code = place(model.sam, grid_of(side, flat.device)).detach()
-        return loss + self.place.place_loss(flat, code), figures
+    def loss(
+        self, patches: Tensor, tokens: Tensor, pictures: Pictures, model: Svac
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Ask the patches [n, p, C] and the tokens [n, t, H], as the projector gives them, what they cover."""
+        loss, figures = self.looking["tokens"](tokens, pictures.tokens, "see_")
+        more, _ = self.looking["patches"](patches, pictures.patches, "")
+        side = round(tokens.shape[1] ** 0.5)
+        code = place(model.sam, grid_of(side, tokens.device)).detach()
+        return loss + 0.7 * more + self.place.place_loss(tokens, code), figures
 
 
 def visual_of(model: Svac, batch: ClipBatch) -> Tensor:

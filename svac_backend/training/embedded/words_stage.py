@@ -19,7 +19,9 @@ from svac_backend.synthetic.rich.phrases import RichExpression
 from svac_backend.synthetic.rich.scene import RichConfig, describe
 from svac_backend.synthetic.scene import FIRST_TRAIN_SEED
 from svac_backend.training.embedded.oracle import Oracle, Said
-from svac_backend.training.embedded.schedule import Schedule
+from svac_backend.training.embedded.schedule import Schedule, matrices_of
+from svac_backend.training.embedded.starts import open_ears
+from svac_backend.training.embedded.teaching import PLACE_LAYER
 from svac_backend.training.rehearsal import Sentence, sentences_of
 
 
@@ -104,8 +106,10 @@ def train_words(
         batch: sentences a step.
         count: scenes whose sentences are used.
     """
+    open_ears(model, PLACE_LAYER)
     sentences = Sentences(scenes, schedule.rng(), count)
-    mllm = model.mllm
-    for _, rng in schedule.run([*mllm.language_model.parameters(), *mllm.text_hidden_fcs.parameters()]):
+    speaking = (model.mllm.language_model, model.mllm.text_hidden_fcs)
+    trained = [parameter for module in speaking for parameter in module.parameters()]
+    for _, rng in schedule.run(trained, matrices_of(*speaking)):
         loss, figures = words_loss(model, oracle, sentences.draw(rng, batch))
         schedule.step(4 * loss, figures)
