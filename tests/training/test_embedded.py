@@ -29,7 +29,7 @@ from svac_backend.training.rehearsal import sentences_of
 
 torch.set_num_threads(1)
 # Small pictures: what is tested here does not depend on their size.
-SMALL = replace(recipe.SCENES, width=64, height=64)
+SMALL = replace(recipe.SMALL, width=64, height=64)
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +103,8 @@ def test_words_alone_decide_what_a_noun_alone_means(model: Svac) -> None:
     for row, alone in zip(data.sentences, data.alone.tolist(), strict=True):
         for sentence, decided in zip(row, alone, strict=True):
             of_kind.setdefault(sentence.kind, set()).add(decided)
-    assert of_kind["category"] == of_kind["color"] == of_kind["color_category"] == {True}
-    assert of_kind["position"] == of_kind["relation"] == {False}
+    assert of_kind["category"] == of_kind["color_category"] == {True}
+    assert of_kind["color"] == of_kind["position"] == of_kind["relation"] == {False}
     assert of_kind["several"] | of_kind["absent"] == {True, False}
 
 
@@ -238,6 +238,7 @@ def test_training_runs_through_all_stages_and_continues(
     assert isinstance(small.language, LanguageConfig)
     monkeypatch.setattr(recipe, "CONFIG", small)
     monkeypatch.setattr(recipe, "SCENES", SMALL)
+    monkeypatch.setattr(recipe, "SMALL", SMALL)
     recipe.train(tmp_path, steps=recipe.Steps(1, 1, 1, 1, 1, 1, 1), device="cpu")
     lines = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines] == [

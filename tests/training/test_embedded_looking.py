@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from svac_backend.svac.model import Svac
-from svac_backend.training.embedded import recipe
+from svac_backend.training.embedded import recipe, words_stage
 from svac_backend.training.embedded.oracle import Oracle
 from svac_backend.training.embedded.pictures import make_pictures
 from svac_backend.training.embedded.schedule import Schedule, matrices_of
@@ -67,12 +67,15 @@ def test_every_name_is_drawn_as_often_as_another() -> None:
     assert 0.1 < nameless / 4000 < 0.25
 
 
-def test_words_are_learned_from_sentences_alone(model: Svac, tmp_path: Path) -> None:
+def test_words_are_learned_from_sentences_alone(
+    model: Svac, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words_stage, "enough_for", lambda schedule: 12)
     oracle = Oracle(128)
     log = tmp_path / "curves.jsonl"
     vision = model.mllm.vision_model.embeddings.cls_token.clone()
     schedule = Schedule(name="words", steps=60, lr=1e-3, seed=0, log=log, every=10)
-    train_words(model, oracle, SCENES, schedule, batch=48, count=12)
+    train_words(model, oracle, SCENES, schedule, batch=48)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert lines[-1]["words"] < 0.6 * lines[0]["words"]
     assert lines[-1]["names"] > 0.4

@@ -40,7 +40,7 @@ class ClipBatch:
         pixels: f32 [B, I, 3, S, S] for the vision tower.
         sentences: B lists of E.
         said: [B, E, N]; absent where none of what is meant is seen in the clip.
-        alone: bool [B, E], whether the words for colour, name and texture alone decide what is meant.
+        alone: bool [B, E], whether a name, and words for colour and texture beside it, alone decide what is meant.
         points: f32 [B, E, N, PLACES, 2], the objects' places in each clip, 0..1; NaN where there is none.
         covers: bool [B, E, I * t], whether the visual token covers what the sentence means.
         seen: of [B * I] images with t cells.
@@ -178,7 +178,9 @@ def _one(
 
 
 def _decide(scene: RichScene, said: Sentence) -> bool:
-    """Say whether a sentence's words for colour, texture and name mean what the whole of it means."""
+    """Say whether a sentence names a kind, and with colour and texture that alone means what the whole of it means."""
+    if said.name is None:  # the language model sees colours and textures well
+        return False
     truth = make_noun(scene.objects, said.color, said.texture, said.name).truth
     return not (truth == 0).any() and set(np.flatnonzero(truth == 1)) == set(said.targets)
 

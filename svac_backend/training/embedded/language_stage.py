@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
+from torch.nn import Parameter
 
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.scene import RichConfig
@@ -13,10 +15,13 @@ from svac_backend.training.embedded.clip_batch import make_clip_batch
 from svac_backend.training.embedded.oracle import Oracle
 from svac_backend.training.embedded.schedule import Schedule, matrices_of
 from svac_backend.training.embedded.teaching import LookingHeads, teach, visual_of
-from svac_backend.training.embedded.words_stage import Sentences, words_loss
+from svac_backend.training.embedded.words_stage import Sentences, enough_for, words_loss
 
+# Sentences without pictures beside each step, and the weight of their loss: scenes offer each name too seldom, and
+# names would be forgotten.
+_SPOKEN, _LOUD = 48, 12.0
 # Finding by colour is learned first and stays; what compares things takes most of the practice.
-_WEIGHTS = {
+_WEIGHTS: dict[str, float] = {
     "color": 0.25,
     "color_category": 0.8,
     "category": 0.5,
@@ -41,13 +46,14 @@ def train_binding(
 ) -> None:
     """Teach the language model to find what a simple sentence says, on one clip: five times as many scenes an hour."""
     config = replace(model.config, method=replace(model.config.method, num_clips=1))
-    mllm = model.mllm
-    for _, rng in schedule.run([*mllm.parameters(), *heads.parameters()], matrices_of(mllm)):
+    spoken = Sentences(scenes, schedule.rng(), enough_for(schedule))
+    for _, rng in schedule.run(*_taught(model, heads)):
         data = make_clip_batch(rng, config, scenes, batch=batch, sentences=sentences, frames=0, easy=1.0)
         with torch.no_grad():
             visual = visual_of(model, data)
         taught = teach(model, oracle, heads, data, visual, shown=0.6, rng=rng)
-        schedule.step(taught.loss, taught.figures)
+        words, more = words_loss(model, oracle, spoken.draw(rng, _SPOKEN))
+        schedule.step(taught.loss + _LOUD * words, taught.figures | more)
 
 
 def train_language(
@@ -62,18 +68,17 @@ def train_language(
 ) -> None:
     """Teach the language model to turn a sentence into oracle prompts; the vision tower and SAM-2's part rest."""
     bank = fill(model, scenes, schedule.rng(), scenes_for(schedule.steps, batch))
-    spoken = Sentences(scenes, schedule.rng(), 4000)
-    mllm = model.mllm
-    trained = [
-        *mllm.language_model.parameters(),
-        *mllm.text_hidden_fcs.parameters(),
-        *heads.story.parameters(),
-    ]
-    for step, rng in schedule.run(trained, matrices_of(mllm.language_model, mllm.text_hidden_fcs)):
+    spoken = Sentences(scenes, schedule.rng(), enough_for(schedule))
+    for step, rng in schedule.run(*_taught(model, heads)):
         done = step / schedule.steps
         drawn = bank.draw(rng, batch=batch, sentences=sentences, weights=_WEIGHTS)
         shown = max(0.0, 0.5 - 0.75 * done)
         taught = teach(model, oracle, heads, drawn.data, drawn.visual, shown=shown, rng=rng)
-        # Without this the names, each of which scenes seldom offer, would be forgotten.
-        words, more = words_loss(model, oracle, spoken.draw(rng, 32))
-        schedule.step(taught.loss + 4 * words, taught.figures | more)
+        words, more = words_loss(model, oracle, spoken.draw(rng, _SPOKEN))
+        schedule.step(taught.loss + _LOUD * words, taught.figures | more)
+
+
+def _taught(model: Svac, heads: LookingHeads) -> tuple[list[Parameter], list[Tensor]]:
+    """Return what both stages train, and its matrices."""
+    modules = (model.mllm.language_model, model.mllm.text_hidden_fcs, heads.story)
+    return [parameter for module in modules for parameter in module.parameters()], matrices_of(*modules)

@@ -24,6 +24,8 @@ from svac_backend.training.embedded.tokenizer import train_tokenizer
 from svac_backend.training.embedded.words_stage import train_words
 from svac_backend.training.rehearsal import SCENES
 
+# Where no mask is drawn, frames are painted at the vision tower's size.
+SMALL = replace(SCENES, width=128, height=128)
 VOCABULARY = 1024
 # SAM-2's code of places is made of random waves. With fewer periods, few numbers say nearly all of a place, and a
 # narrow language model can copy them sooner.
@@ -36,8 +38,8 @@ CONFIG = SvacConfig(
         num_hidden_layers=4,
         num_attention_heads=4,
         intermediate_size=384,
-        image_size=192,
-        patch_size=12,
+        image_size=128,
+        patch_size=8,
     ),
     language=LanguageConfig(
         hidden_size=128,
@@ -121,10 +123,10 @@ def train(folder: Path, *, steps: Steps, device: str, seed: int = 0, onto: str |
 
     from_nothing = {
         "masks": lambda: train_masks(model.sam, oracle, seen, scenes, schedule("masks", 1e-3, 1)),
-        "looking": lambda: train_looking(model, heads, scenes, schedule("looking", 1.5e-3, 2)),
-        "words": lambda: train_words(model, oracle, scenes, schedule("words", 1e-3, 7)),
-        "binding": lambda: train_binding(model, oracle, heads, scenes, schedule("binding", 1e-3, 5)),
-        "language": lambda: train_language(model, oracle, heads, scenes, schedule("language", 1e-3, 3)),
+        "looking": lambda: train_looking(model, heads, SMALL, schedule("looking", 1.5e-3, 2)),
+        "words": lambda: train_words(model, oracle, SMALL, schedule("words", 1e-3, 7)),
+        "binding": lambda: train_binding(model, oracle, heads, SMALL, schedule("binding", 1e-3, 5)),
+        "language": lambda: train_language(model, oracle, heads, SMALL, schedule("language", 1e-3, 3)),
         "joint": lambda: train_joint(model, oracle, heads, scenes, schedule("joint", 4e-4, 4)),
     }
     beside = {"memory": lambda: train_memory(model.sam, scenes, schedule("memory", 1e-3, 6))}

@@ -17,7 +17,7 @@ from svac_backend.svac.model import Svac
 from svac_backend.training.embedded.oracle import grid_of, place
 
 RANK = 16
-_LOUD = 0.5  # of the lanes beside the tower's other channels
+_LOUD = 1.0  # of the lanes beside the tower's other channels
 _GAIN = 1.2  # of copying, so that a place comes out about as large as it went in
 
 

@@ -59,6 +59,11 @@ class Sentences:
         return drawn
 
 
+def enough_for(schedule: Schedule) -> int:
+    """Return of how many scenes to take the sentences, so that few of them come twice."""
+    return min(4000, 20 * schedule.steps)
+
+
 def words_loss(model: Svac, oracle: Oracle, sentences: list[Sentence]) -> tuple[Tensor, dict[str, float]]:
     """Ask for the words' part of the oracle prompt where there is nothing to see.
 
@@ -104,10 +109,9 @@ def train_words(
         scenes: what the sentences are about.
         schedule: steps and learning rate.
         batch: sentences a step.
-        count: scenes whose sentences are used.
     """
     open_ears(model, PLACE_LAYER)
-    sentences = Sentences(scenes, schedule.rng(), count)
+    sentences = Sentences(scenes, schedule.rng(), enough_for(schedule))
     speaking = (model.mllm.language_model, model.mllm.text_hidden_fcs)
     trained = [parameter for module in speaking for parameter in module.parameters()]
     for _, rng in schedule.run(trained, matrices_of(*speaking)):
