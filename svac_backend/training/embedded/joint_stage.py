@@ -18,6 +18,7 @@ from svac_backend.training.embedded.memory_batch import point_at
 from svac_backend.training.embedded.oracle import Oracle
 from svac_backend.training.embedded.schedule import Schedule, matrices_of
 from svac_backend.training.embedded.teaching import LookingHeads, teach
+from svac_backend.training.embedded.words_stage import LOUD, SPOKEN, Sentences, enough_for, words_loss
 
 
 def train_joint(
@@ -42,7 +43,9 @@ def train_joint(
     mllm = model.mllm
     speaking = [*mllm.language_model.parameters(), *mllm.text_hidden_fcs.parameters()]
     trained = [*drawing, *speaking, *heads.story.parameters()]
-    for step, rng in schedule.run(trained, matrices_of(model.sam, mllm.language_model, mllm.text_hidden_fcs)):
+    matrices = matrices_of(model.sam, mllm.language_model, mllm.text_hidden_fcs, heads.story)
+    spoken = Sentences(scenes, schedule.rng(), enough_for(schedule))
+    for step, rng in schedule.run(trained, matrices):
         data, visual, features = bank.draw(rng, batch=batch, sentences=sentences, weights={})
         assert features is not None
         taught = teach(model, oracle, heads, data, visual)
@@ -50,7 +53,9 @@ def train_joint(
         # The decoder would forget clicks, which corrections need.
         pointing, pointed = _points_of(model, data, features, rng, boxes=step % 2 == 0)
         fade = 0.5 * max(0.1, 1 - step / schedule.steps)
-        schedule.step(loss + 0.4 * pointing + fade * taught.loss, taught.figures | more | pointed)
+        words, known = words_loss(model, oracle, spoken.draw(rng, SPOKEN))
+        told = taught.loss + LOUD * words
+        schedule.step(loss + 0.4 * pointing + fade * told, taught.figures | more | pointed | known)
 
 
 def masks_of(

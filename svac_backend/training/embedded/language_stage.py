@@ -14,12 +14,10 @@ from svac_backend.training.embedded.bank import fill, scenes_for
 from svac_backend.training.embedded.clip_batch import make_clip_batch
 from svac_backend.training.embedded.oracle import Oracle
 from svac_backend.training.embedded.schedule import Schedule, matrices_of
-from svac_backend.training.embedded.teaching import LookingHeads, teach, visual_of
-from svac_backend.training.embedded.words_stage import Sentences, enough_for, words_loss
+from svac_backend.training.embedded.starts import open_copying
+from svac_backend.training.embedded.teaching import PLACE_LAYER, LookingHeads, teach, visual_of
+from svac_backend.training.embedded.words_stage import LOUD, SPOKEN, Sentences, enough_for, words_loss
 
-# Sentences without pictures beside each step, and the weight of their loss: scenes offer each name too seldom, and
-# names would be forgotten.
-_SPOKEN, _LOUD = 48, 12.0
 # Finding by colour is learned first and stays; what compares things takes most of the practice.
 _WEIGHTS: dict[str, float] = {
     "color": 0.25,
@@ -45,6 +43,7 @@ def train_binding(
     sentences: int = 12,
 ) -> None:
     """Teach the language model to find what a simple sentence says, on one clip: five times as many scenes an hour."""
+    open_copying(model, PLACE_LAYER)
     config = replace(model.config, method=replace(model.config.method, num_clips=1))
     spoken = Sentences(scenes, schedule.rng(), enough_for(schedule))
     for _, rng in schedule.run(*_taught(model, heads)):
@@ -52,8 +51,8 @@ def train_binding(
         with torch.no_grad():
             visual = visual_of(model, data)
         taught = teach(model, oracle, heads, data, visual, shown=0.6, rng=rng)
-        words, more = words_loss(model, oracle, spoken.draw(rng, _SPOKEN))
-        schedule.step(taught.loss + _LOUD * words, taught.figures | more)
+        words, more = words_loss(model, oracle, spoken.draw(rng, SPOKEN))
+        schedule.step(taught.loss + LOUD * words, taught.figures | more)
 
 
 def train_language(
@@ -74,8 +73,8 @@ def train_language(
         drawn = bank.draw(rng, batch=batch, sentences=sentences, weights=_WEIGHTS)
         shown = max(0.0, 0.5 - 0.75 * done)
         taught = teach(model, oracle, heads, drawn.data, drawn.visual, shown=shown, rng=rng)
-        words, more = words_loss(model, oracle, spoken.draw(rng, _SPOKEN))
-        schedule.step(taught.loss + _LOUD * words, taught.figures | more)
+        words, more = words_loss(model, oracle, spoken.draw(rng, SPOKEN))
+        schedule.step(taught.loss + LOUD * words, taught.figures | more)
 
 
 def _taught(model: Svac, heads: LookingHeads) -> tuple[list[Parameter], list[Tensor]]:

@@ -117,9 +117,9 @@ def train(folder: Path, *, steps: Steps, device: str, seed: int = 0, onto: str |
     seen = SeenHead(CONFIG.sam.d_model).to(device)
     parts = torch.nn.ModuleDict({"model": model, "oracle": oracle, "heads": heads, "seen": seen})
 
-    def schedule(name: str, lr: float, number: int) -> Schedule:
-        count = getattr(steps, name)
-        return Schedule(name=name, steps=count, lr=lr, seed=seed * 10 + number, log=folder / "curves.jsonl")
+    def schedule(name: str, lr: float, number: int, matrix_lr: float = 0.02) -> Schedule:
+        count, log = getattr(steps, name), folder / "curves.jsonl"
+        return Schedule(name, steps=count, lr=lr, seed=seed * 10 + number, log=log, matrix_lr=matrix_lr)
 
     from_nothing = {
         "masks": lambda: train_masks(model.sam, oracle, seen, scenes, schedule("masks", 1e-3, 1)),
@@ -127,7 +127,7 @@ def train(folder: Path, *, steps: Steps, device: str, seed: int = 0, onto: str |
         "words": lambda: train_words(model, oracle, SMALL, schedule("words", 1e-3, 7)),
         "binding": lambda: train_binding(model, oracle, heads, SMALL, schedule("binding", 1e-3, 5)),
         "language": lambda: train_language(model, oracle, heads, SMALL, schedule("language", 1e-3, 3)),
-        "joint": lambda: train_joint(model, oracle, heads, scenes, schedule("joint", 4e-4, 4)),
+        "joint": lambda: train_joint(model, oracle, heads, scenes, schedule("joint", 4e-4, 4, 0.005)),
     }
     beside = {"memory": lambda: train_memory(model.sam, scenes, schedule("memory", 1e-3, 6))}
     stages = beside if onto is not None else from_nothing | beside

@@ -66,7 +66,7 @@ def open_ears(model: Svac, copying: int) -> None:
             )
             std = scale if "embed" in name else scale * parameter.shape[1] ** -0.5
             nn.init.normal_(parameter, std=std)
-    _open_copying(model, copying)
+    open_copying(model, copying)
 
 
 @torch.no_grad()
@@ -106,8 +106,11 @@ def _open_lanes(model: Svac) -> None:
 
 
 @torch.no_grad()
-def _open_copying(model: Svac, layer: int) -> None:
-    """Let the first head of a layer copy the lanes, and nobody else write into them; [SEG] passes them on."""
+def open_copying(model: Svac, layer: int) -> None:
+    """Let the first head of a layer copy the lanes, and nobody else write into them; [SEG] passes them on.
+
+    Muon's steps are as long in directions that nothing asks for: what learned without pictures has lost these lanes.
+    """
     language = dict(model.mllm.language_model.model.named_parameters())
     for name, parameter in language.items():
         if name.endswith(("o_proj.weight", "down_proj.weight")):

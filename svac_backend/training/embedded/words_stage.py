@@ -24,6 +24,9 @@ from svac_backend.training.embedded.starts import open_ears
 from svac_backend.training.embedded.teaching import PLACE_LAYER
 from svac_backend.training.rehearsal import Sentence, sentences_of
 
+# In later stages: sentences without pictures beside each step, and the weight of their loss. Else names are forgotten.
+SPOKEN, LOUD = 48, 12.0
+
 
 @dataclass(frozen=True)
 class _Spoken:
