@@ -127,7 +127,9 @@ def generated(seeds: Iterable[int], config: RichConfig, *, each: int = 4) -> lis
     found = []
     for seed in seeds:
         scene = make_rich_scene(seed, config)
-        said = [(s.text, s.targets) for s in sentences_of(scene, each, np.random.default_rng(seed))]
+        said = [
+            (s.text, s.targets) for s in sentences_of(scene.expressions, each, np.random.default_rng(seed))
+        ]
         found += from_scene(f"scene-{look}-{seed}", lambda s=seed: make_rich_scene(s, config), scene, said)  # type: ignore[misc]
     return found
 

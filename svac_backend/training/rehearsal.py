@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -94,24 +94,16 @@ class Sentence:
     name: str | None
 
 
-class Described(Protocol):
-    """A scene, or only what is said of one."""
-
-    @property
-    def expressions(self) -> tuple[RichExpression, ...]:
-        """What is said of it."""
-
-
 def sentences_of(
-    scene: Described, count: int, rng: np.random.Generator, *, easy: float = 0.0
+    expressions: Sequence[RichExpression], count: int, rng: np.random.Generator, *, easy: float = 0.0
 ) -> list[Sentence]:
-    """Choose `count` sentences about a scene: first the kind, then the sentence; some with a strange noun.
+    """Choose `count` of the sentences about a scene: first the kind, then the sentence; some with a strange noun.
 
     Args:
         easy: share of sentences that are of the kinds that one look decides.
     """
     by_kind: dict[str, list[RichExpression]] = {}
-    for expression in scene.expressions:
+    for expression in expressions:
         by_kind.setdefault(expression.kind, []).append(expression)
     kinds = sorted(by_kind)
     every = np.array([_WEIGHTS[kind] for kind in kinds])

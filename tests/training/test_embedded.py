@@ -195,7 +195,7 @@ def test_sentences_are_of_all_kinds_and_never_of_what_is_held_out() -> None:
     rng, kinds = np.random.default_rng(0), set()
     for seed in range(1_000_000, 1_000_040):
         scene = make_rich_scene(seed, SMALL, [0])
-        for sentence in sentences_of(scene, 6, rng):
+        for sentence in sentences_of(scene.expressions, 6, rng):
             kinds.add(sentence.kind)
             assert bool(sentence.targets) == (sentence.kind != "absent")
             assert sentence.name not in HELD_OUT_KINDS

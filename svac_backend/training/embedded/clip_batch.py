@@ -87,7 +87,11 @@ def make_clip_batch(
     parts = []
     for _ in range(batch):
         scene = random_scene(rng, scenes, words=sentences > 0)
-        parts.append(_one(scene, sentences_of(scene, sentences, rng, easy=easy), config, clips, rng, frames))
+        parts.append(
+            _one(
+                scene, sentences_of(scene.expressions, sentences, rng, easy=easy), config, clips, rng, frames
+            )
+        )
     return joined(parts)
 
 

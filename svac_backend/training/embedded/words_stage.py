@@ -7,7 +7,7 @@ pictures a step takes ten times as many sentences.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from svac_backend.svac.model import Svac
-from svac_backend.synthetic.rich.phrases import RichExpression
 from svac_backend.synthetic.rich.scene import RichConfig, describe
 from svac_backend.synthetic.scene import FIRST_TRAIN_SEED
 from svac_backend.training.embedded.oracle import Oracle, Said
@@ -26,13 +25,6 @@ from svac_backend.training.rehearsal import Sentence, sentences_of
 
 # In later stages: sentences without pictures beside each step, and the weight of their loss. Else names are forgotten.
 SPOKEN, LOUD = 48, 12.0
-
-
-@dataclass(frozen=True)
-class _Spoken:
-    """What `sentences_of` needs of a scene."""
-
-    expressions: tuple[RichExpression, ...]
 
 
 class Sentences:
@@ -47,8 +39,8 @@ class Sentences:
     def __init__(self, scenes: RichConfig, rng: np.random.Generator, count: int) -> None:
         self._by_name: dict[str, list[Sentence]] = defaultdict(list)
         for seed in FIRST_TRAIN_SEED + rng.integers(2**31, size=count):
-            spoken = _Spoken(describe(int(seed), replace(scenes, per_kind=6))[1])
-            for sentence in sentences_of(spoken, 24, rng, easy=0.3):
+            expressions = describe(int(seed), replace(scenes, per_kind=6))[1]
+            for sentence in sentences_of(expressions, 24, rng, easy=0.3):
                 self._by_name[sentence.name or ""].append(sentence)
         self._names = sorted(self._by_name)
 
