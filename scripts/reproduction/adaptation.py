@@ -129,7 +129,7 @@ def losses(viewer: Viewer, one: Lesson, length: int) -> tuple[Tensor, dict[str, 
     )
     target = one.target.flatten(0, 1).to(out.logits.device)
     present = (target.mean((1, 2)) > SMALLEST).float()
-    mask, figures = mask_loss(out, target, present)
+    mask, figures = mask_loss(out, target, present, clear=torch.ones_like(present, dtype=torch.bool))
     return LM_WEIGHT * told + mask, {"lm": told.item(), **figures}
 
 

@@ -11,7 +11,7 @@ from svac_backend.synthetic.rich.phrases import RichExpression
 from svac_backend.synthetic.rich.scene import RichConfig
 
 # Real videos are squashed into the model's squares, so generated ones are too.
-SCENES = RichConfig(width=192, height=192, aspects=(16 / 9, 16 / 9, 4 / 3, 1.0, 9 / 16), per_kind=4)
+SCENES = RichConfig(width=192, height=192, aspects=(*[16 / 9] * 4, 4 / 3, 1.0, 9 / 16), per_kind=4)
 
 # A visitor writes "the white van", not "the white object". The model knows no van; it should still hear "white".
 NOUNS = (
@@ -84,6 +84,7 @@ class Sentence:
     Attributes:
         text, kind, targets: as in `RichExpression`.
         color, texture, name: what its noun says, or None.
+        says: what it says of the noun, as in `RichExpression`.
     """
 
     text: str
@@ -92,6 +93,7 @@ class Sentence:
     color: str | None
     texture: str | None
     name: str | None
+    says: str = "noun"
 
 
 def sentences_of(
@@ -120,5 +122,5 @@ def sentences_of(
             text += "."
         if rng.random() < 0.1:
             text = text.capitalize()
-        out.append(Sentence(text, said.kind, said.targets, said.color, said.texture, said.name))
+        out.append(Sentence(text, said.kind, said.targets, said.color, said.texture, said.name, said.says))
     return out

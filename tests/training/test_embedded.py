@@ -14,18 +14,31 @@ from svac_backend.svac.config import LanguageConfig, VisionConfig
 from svac_backend.svac.grounding import build_sam
 from svac_backend.svac.model import Svac
 from svac_backend.svac.prompts import IMG_CONTEXT, SEG
+from svac_backend.synthetic.rich.clauses import own_clauses
+from svac_backend.synthetic.rich.comparisons import comparisons
+from svac_backend.synthetic.rich.description import Look
+from svac_backend.synthetic.rich.facts import events_of, measure
 from svac_backend.synthetic.rich.kinds import HELD_OUT_KINDS, KINDS
+from svac_backend.synthetic.rich.phrases import standing_phrases
 from svac_backend.synthetic.rich.scene import make_rich_scene
 from svac_backend.synthetic.vocabulary import COLORS
 from svac_backend.training.embedded import recipe
-from svac_backend.training.embedded.clip_batch import STORY, make_clip_batch
+from svac_backend.training.embedded.clip_batch import STORY, _decide, make_clip_batch
 from svac_backend.training.embedded.heads import SeenHead
-from svac_backend.training.embedded.mask_batch import SMALLEST, Seen, label, make_batch, shares
-from svac_backend.training.embedded.oracle import NAMES, Oracle, Said, place, places
+from svac_backend.training.embedded.mask_batch import (
+    EXTENTS,
+    SMALLEST,
+    Seen,
+    crowded,
+    label,
+    make_batch,
+    shares,
+)
+from svac_backend.training.embedded.oracle import NAMES, SAYS, Oracle, Row, Said, place, places
 from svac_backend.training.embedded.packed import run_packed
 from svac_backend.training.embedded.teaching import LookingHeads, teach, visual_of
 from svac_backend.training.embedded.tokenizer import train_tokenizer
-from svac_backend.training.rehearsal import sentences_of
+from svac_backend.training.rehearsal import Sentence, sentences_of
 
 torch.set_num_threads(1)
 # Small pictures: what is tested here does not depend on their size.
@@ -103,9 +116,32 @@ def test_words_alone_decide_what_a_noun_alone_means(model: Svac) -> None:
     for row, alone in zip(data.sentences, data.alone.tolist(), strict=True):
         for sentence, decided in zip(row, alone, strict=True):
             of_kind.setdefault(sentence.kind, set()).add(decided)
+            if sentence.says in SAYS:
+                assert decided
     assert of_kind["category"] == of_kind["color_category"] == {True}
-    assert of_kind["color"] == of_kind["position"] == of_kind["relation"] == {False}
+    assert of_kind["color"] == of_kind["relation"] == {False}
     assert of_kind["several"] | of_kind["absent"] == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("color", "name", "targets", "alone"),
+    [
+        (None, "circle", (0, 2), True),
+        ("red", "circle", (0,), False),  # "the red one" would do
+        ("blue", "circle", (2,), True),
+        ("blue", None, (1, 2), False),
+        ("blue", None, (2,), False),  # it takes more than the words
+    ],
+)
+def test_a_name_that_a_colour_makes_idle_does_not_decide(
+    color: str | None, name: str | None, targets: tuple[int, ...], alone: bool
+) -> None:
+    scene = make_rich_scene(1_000_003, SMALL, [0])
+    looks = [Look("circle", "red"), Look("square", "blue"), Look("circle", "blue")]
+    things = tuple(replace(scene.description.things[0], look=look) for look in looks)
+    scene = replace(scene, description=replace(scene.description, things=things))
+    said = Sentence("the thing", "motion", targets, color, None, name, "stop")
+    assert _decide(scene, said) == alone
 
 
 def test_of_what_words_alone_decide_no_place_is_asked(model: Svac) -> None:
@@ -144,20 +180,23 @@ def test_cells_are_labelled_by_what_covers_them() -> None:
     for k, mask in enumerate(scene.masks[:, 4]):
         whole = torch.from_numpy(shares(mask, 16).reshape(1, -1) > 0.99)
         assert (seen.kind[whole] == kinds.index(scene.objects[k].kind)).all()
+        above = sum(np.sqrt(mask.mean() / np.pi) >= radius for radius in EXTENTS)
+        assert (seen.extent[whole] == above).all()
     nothing = torch.from_numpy(~scene.masks[:, 4].any(axis=0)).view(16, 4, 16, 4).permute(0, 2, 1, 3)
     assert (seen.color.view(16, 16)[nothing.flatten(2).all(-1)] == -1).all()
     cells = torch.randn(1, 256, 24)
     loss, figures = SeenHead(24).loss(cells, seen)
     assert loss > 0
-    assert set(figures) == {"kind", "color", "texture"}
-    assert len(Seen.SIZES) == 3
+    assert set(figures) == {"kind", "color", "texture", "extent"}
+    assert len(Seen.CLASSES) == 4
 
 
 def test_mask_prompts_mean_what_they_say() -> None:
     batch = make_batch(np.random.default_rng(1), recipe.SCENES, scenes=12, point_share=0.4)
     empty = batch.target.flatten(1).mean(1) <= SMALLEST
     assert torch.equal(empty, batch.present == 0)
-    named = (batch.said.color >= 0) | (batch.said.name >= 0) | (batch.said.texture >= 0)
+    standing = batch.said.says >= 0
+    named = (batch.said.color >= 0) | (batch.said.name >= 0) | (batch.said.texture >= 0) | standing
     placed = ~batch.points.isnan().flatten(1).all(1)
     assert (named | placed | (batch.said.absent > 0)).all()
     assert (batch.present[batch.said.absent > 0] == 0).all()
@@ -170,12 +209,41 @@ def test_mask_prompts_mean_what_they_say() -> None:
             assert nearest[min(int(y * 96), 95), min(int(x * 96), 95)] > 0
 
 
+def test_sizes_and_positions_are_said_of_a_frame_as_it_is() -> None:
+    batch = make_batch(np.random.default_rng(2), recipe.SCENES, scenes=16, point_share=0.0)
+    everything = [batch.target[batch.frame == n].amax(0) for n in range(16)]
+    lone = (batch.said.color < 0) & (batch.said.name < 0) & (batch.present > 0)
+    met = 0
+    for k in (lone & (batch.said.says == SAYS.index("leftmost"))).nonzero()[:, 0].tolist():
+        column = (batch.target[k] > 0.5).any(0).float().argmax()
+        assert column <= (everything[batch.frame[k]] > 0.5).any(0).float().argmax() + 12
+        met += 1
+    assert met
+    described = make_rich_scene(1_000_003, recipe.SCENES, [0], words=False).description
+    keys = {phrase.says for phrase in standing_phrases(described.still(3, [0, 1]))}
+    assert keys <= set(SAYS)
+    facts = measure(described)
+    clauses = [c.key for c in own_clauses(facts, events_of(facts)) if not c.needs_time]
+    superlatives = [c.key for c in comparisons(facts, events_of(facts), []) if not c.needs_time]
+    assert sorted(clauses + superlatives) == sorted(SAYS)
+
+
+def test_every_other_frame_is_crowded_with_many_kinds() -> None:
+    scene = make_rich_scene(1_000_005, crowded(recipe.SCENES), words=False)
+    assert len(scene.objects) >= 6
+    assert len({look.kind for look in scene.objects}) >= len(scene.objects) - 2
+    batch = make_batch(np.random.default_rng(3), recipe.SCENES, scenes=8, point_share=0.3)
+    covered = (batch.seen.kind >= 0).float().mean(1)
+    assert covered[1::2].mean() > covered[::2].mean()
+
+
 def test_the_oracle_says_only_what_is_said() -> None:
     oracle = Oracle(128)
-    assert oracle.attributes(Said.of([(None, None, None, False)])).abs().sum() == 0
-    said = oracle.attributes(Said.of([("red", "dog", None, False), (None, None, "striped", True)]))
+    assert oracle.attributes(Said.of([(None, None, None, "stop", False)])).abs().sum() == 0
+    rows: list[Row] = [("red", "dog", None, "largest", False), (None, None, "striped", None, True)]
+    said = oracle.attributes(Said.of(rows))
     of_both = oracle.color.weight[COLORS.index("red")] + oracle.name.weight[NAMES.index("dog")]
-    assert torch.allclose(said[0], of_both)
+    assert torch.allclose(said[0], of_both + oracle.says.weight[SAYS.index("largest")])
     assert torch.allclose(said[1], oracle.texture.weight[0] + oracle.absent)
     sam = build_sam(recipe.CONFIG.sam)
     code = place(sam, torch.tensor([[0.5, 0.25]]))

@@ -104,6 +104,22 @@ def phrases_of(scene: Description) -> list[Phrase]:
     return found
 
 
+def standing_phrases(scene: Description) -> list[Phrase]:
+    """Return what the sizes and positions of things decide, in themselves and beside the others'."""
+    facts = measure(scene)
+    events = events_of(facts)
+    clauses = [clause for clause in own_clauses(facts, events) if not clause.needs_time]
+    statements = np.stack([clause.truth for clause in clauses])
+    superlatives = [c for c in comparisons(facts, events, []) if not c.needs_time]
+    found: list[Phrase] = []
+    for noun in nouns_of(tuple(thing.look for thing in scene.things)):
+        if noun.texture is None and (noun.truth >= 0).sum() >= 2:
+            found += _with_clauses(noun, clauses, statements)
+            for comparison in superlatives:
+                found += _with_comparison(noun, comparison)
+    return found
+
+
 def expressions_of(
     scene: Description, rng: np.random.Generator, *, train: bool, per_kind: int = 3
 ) -> list[RichExpression]:

@@ -40,6 +40,7 @@ class RichConfig:
         things: pictures of things beside shapes. None: where the font is installed. True demands it.
         aspects: display aspect ratios to choose from, as in `SceneConfig`. None: square pixels.
         per_kind: at most so many expressions of a kind and scene.
+        mixed: every thing is of a kind of its own; else things often share kind or colour.
         camera: share of scenes whose camera moves.
         bars: share of scenes with bars in front of everything.
         noise, blur, motion_blur: as in `painter.Film`.
@@ -55,6 +56,7 @@ class RichConfig:
     things: bool | None = None
     aspects: tuple[float, ...] | None = None
     per_kind: int = 3
+    mixed: bool = False
     camera: float = 0.3
     bars: float = 0.2
     noise: float = 6.0
@@ -72,10 +74,10 @@ class RichConfig:
                 f"No rich scene of {self.width}x{self.height}, {self.frames} frames, {self.fps} fps can be made.",
                 "Use at least 32x32 pixels, one frame, a positive frame rate and one expression per kind.",
             )
-        if not 1 <= self.min_objects <= self.max_objects <= 8:
+        if not 1 <= self.min_objects <= self.max_objects <= 16:
             raise SvacError(
                 f"A rich scene cannot have {self.min_objects} to {self.max_objects} objects.",
-                "Use 1 <= min_objects <= max_objects <= 8.",
+                "Use 1 <= min_objects <= max_objects <= 16.",
             )
         if self.noise < 0 or not all(
             0 <= s <= 1 for s in (self.camera, self.bars, self.blur, self.motion_blur)
@@ -163,7 +165,8 @@ def describe(
     aspect = aspects[int(layout_rng.integers(len(aspects)))]
     span = (aspect, 1.0) if aspect >= 1 else (1.0, 1.0 / aspect)
     train = config.split == "train"
-    cast = Cast(config.kinds, train, (config.min_objects, config.max_objects), config.camera, config.bars)
+    counts = (config.min_objects, config.max_objects)
+    cast = Cast(config.kinds, train, counts, config.camera, config.bars, config.mixed)
     scene = stage_scene(cast, span, config.frames, layout_rng)
     if not words:
         return scene, ()

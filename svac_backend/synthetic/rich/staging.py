@@ -59,6 +59,7 @@ class Cast:
         counts: fewest and most things.
         camera: share of scenes whose camera moves.
         bars: share of scenes with bars in front.
+        mixed: whether every thing is of a kind drawn for it alone.
     """
 
     kinds: tuple[str, ...]
@@ -66,6 +67,7 @@ class Cast:
     counts: tuple[int, int]
     camera: float
     bars: float
+    mixed: bool = False
 
 
 def stage_scene(cast: Cast, span: tuple[float, float], frames: int, rng: np.random.Generator) -> Description:
@@ -205,7 +207,7 @@ def _looks(count: int, cast: Cast, rng: np.random.Generator) -> list[Look]:
     """Return looks that often share kind, colour or both, so that one word alone is seldom enough."""
     shapes = [k for k in cast.kinds if KINDS[k].family == "shape"]
     glyphs = [k for k in cast.kinds if KINDS[k].code]
-    mode = rng.random()
+    mode = 1.0 if cast.mixed else rng.random()
     few = int(rng.integers(1, 3)) if mode < 0.35 else (2 if mode < 0.7 else count)
     kinds: list[str] = []
     family = rng.random() < 0.35
@@ -215,6 +217,8 @@ def _looks(count: int, cast: Cast, rng: np.random.Generator) -> list[Look]:
             pool = [k for k in cast.kinds if KINDS[k].family == KINDS[kinds[0]].family]
         kinds.append(pool[int(rng.integers(len(pool)))])
     colors = [COLORS[i] for i in rng.permutation(len(COLORS))[: int(rng.integers(2, 4)) if mode < 0.7 else 6]]
+    if cast.mixed:
+        return [_look(kind, colors, cast, rng) for kind in kinds]
     return [_look(kinds[int(rng.integers(len(kinds)))], colors, cast, rng) for _ in range(count)]
 
 

@@ -26,7 +26,7 @@ from svac_backend.training.embedded.mask_batch import (
     random_scene,
     shares,
 )
-from svac_backend.training.embedded.oracle import Said
+from svac_backend.training.embedded.oracle import SAYS, Row, Said
 from svac_backend.training.rehearsal import Sentence, sentences_of
 
 STORY = 10  # figures of `ClipBatch.story` beside the places on the anchor frames
@@ -40,7 +40,7 @@ class ClipBatch:
         pixels: f32 [B, I, 3, S, S] for the vision tower.
         sentences: B lists of E.
         said: [B, E, N]; absent where none of what is meant is seen in the clip.
-        alone: bool [B, E], whether a name, and words for colour and texture beside it, alone decide what is meant.
+        alone: bool [B, E], whether words that SAM-2's part knows decide what is meant, and colour and texture don't.
         points: f32 [B, E, N, PLACES, 2], the objects' places in each clip, 0..1; NaN where there is none.
         covers: bool [B, E, I * t], whether the visual token covers what the sentence means.
         seen: of [B * I] images with t cells.
@@ -148,7 +148,7 @@ def _one(
             target[e] = F.adaptive_avg_pool2d(union[:, None], sam // 2)[:, 0]
     clip_of = dict(clips.decode)
     sam_images = [preprocess.resize(scene.frames[i], sam) for i in chosen]
-    rows = [(s.color, s.name, s.texture, False) for s in said]
+    rows: list[Row] = [(s.color, s.name, s.texture, s.says, False) for s in said]
     words = Said.of(rows)
     wide = (len(said), clips.num_clips)
     first_masks = scene.masks[:, chosen[0]] if frames else scene.masks[:0, 0]
@@ -161,6 +161,7 @@ def _one(
             words.color[None, :, None].expand(1, *wide),
             words.name[None, :, None].expand(1, *wide),
             words.texture[None, :, None].expand(1, *wide),
+            words.says[None, :, None].expand(1, *wide),
             torch.from_numpy(~there)[None].float(),
         ),
         alone=alone[None],
@@ -182,10 +183,19 @@ def _one(
 
 
 def _decide(scene: RichScene, said: Sentence) -> bool:
-    """Say whether a sentence names a kind, and with colour and texture that alone means what the whole of it means."""
-    if said.name is None:  # the language model sees colours and textures well
+    """Say whether words that SAM-2's part knows mean what the sentence means, and colour and texture alone don't."""
+    if _mean(scene, said, None):  # the language model sees colours and textures well
         return False
-    truth = make_noun(scene.objects, said.color, said.texture, said.name).truth
+    if said.says in SAYS:
+        return True
+    return _mean(scene, said, said.name)
+
+
+def _mean(scene: RichScene, said: Sentence, name: str | None) -> bool:
+    """Say whether the sentence's colour and texture with this name, without more, mean what it means."""
+    if not (said.color or said.texture or name):
+        return False
+    truth = make_noun(scene.objects, said.color, said.texture, name).truth
     return not (truth == 0).any() and set(np.flatnonzero(truth == 1)) == set(said.targets)
 
 

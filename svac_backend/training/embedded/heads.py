@@ -11,7 +11,7 @@ from svac_backend.training.embedded.pictures import OUTLINE, Labels
 
 
 class SeenHead(nn.Module):
-    """Which kind, colour and texture covers each cell; the last class of each is: nothing.
+    """Which kind, colour and texture covers each cell, and of what extent; the last class of each is: nothing.
 
     Args:
         width: channels of a cell.
@@ -20,14 +20,14 @@ class SeenHead(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(width, size + 1) for name, size in zip(_NAMES, Seen.SIZES, strict=True)}
+            {name: nn.Linear(width, size + 1) for name, size in zip(_NAMES, Seen.CLASSES, strict=True)}
         )
 
     def loss(self, cells: Tensor, seen: Seen, prefix: str = "") -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy of cells [n, c, width] against what covers them; empty cells count a fifth."""
         total = cells.new_zeros(())
         figures = {}
-        for name, size in zip(_NAMES, Seen.SIZES, strict=True):
+        for name, size in zip(_NAMES, Seen.CLASSES, strict=True):
             truth = getattr(seen, name).to(cells.device).flatten()
             logits = self.heads[name](cells).flatten(0, 1)
             clear = truth != -2
@@ -67,7 +67,7 @@ class LabelHead(nn.Module):
         return loss + 2 * each.sum() / known.sum().clamp(min=1), figures
 
 
-_NAMES = ("kind", "color", "texture")
+_NAMES = ("kind", "color", "texture", "extent")
 
 
 class StoryHead(nn.Module):

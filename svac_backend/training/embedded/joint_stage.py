@@ -70,7 +70,8 @@ def masks_of(
     language = seg.gather(2, clip[..., None].expand(*clip.shape, seg.shape[-1])).flatten(0, 2)
     low = without_memory(model.sam, chosen)
     out = decode(model.sam, low, chosen.high, language, no_object_masking=False)
-    return mask_loss(out, data.target.flatten(0, 2).to(device), data.visible.flatten().to(device))
+    target, visible = data.target.flatten(0, 2).to(device), data.visible.flatten().to(device)
+    return mask_loss(out, target, visible, clear=torch.ones_like(visible, dtype=torch.bool))
 
 
 def _points_of(

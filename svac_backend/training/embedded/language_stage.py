@@ -18,17 +18,23 @@ from svac_backend.training.embedded.starts import open_copying
 from svac_backend.training.embedded.teaching import PLACE_LAYER, LookingHeads, teach, visual_of
 from svac_backend.training.embedded.words_stage import LOUD, SPOKEN, Sentences, enough_for, words_loss
 
-# Finding by colour is learned first and stays; what compares things takes most of the practice.
+# Finding by colour is learned first and stays; what words alone decide is not found by looking at all.
 _WEIGHTS: dict[str, float] = {
-    "color": 0.25,
-    "color_category": 0.8,
-    "category": 0.5,
-    "texture": 0.7,
+    "color": 0.3,
+    "color_category": 0.6,
+    "category": 0.4,
+    "texture": 0.6,
     "several": 0.6,
-    "position": 2.5,
-    "size": 2.5,
-    "absent": 1.5,
-    "motion": 1.3,
+    "position": 0.5,
+    "size": 0.5,
+    "absent": 1.2,
+    "motion": 1.8,
+    "change": 1.6,
+    "speed": 1.5,
+    "order": 1.3,
+    "presence": 1.3,
+    "relation": 2.0,
+    "relation_time": 1.5,
 }
 
 

@@ -9,13 +9,19 @@ from torch import Tensor
 from svac_backend.svac.grounding import Decoded
 
 
-def mask_loss(out: Decoded, target: Tensor, present: Tensor) -> tuple[Tensor, dict[str, float]]:
+def mask_loss(
+    out: Decoded, target: Tensor, present: Tensor, *, clear: Tensor | None = None
+) -> tuple[Tensor, dict[str, float]]:
     """SAM-2's training loss in small: the best of three masks, their predicted IoU, and the existence score.
+
+    A click can mean three things, and three masks may guess. Words mean one thing: all three masks must be that,
+    or each guesses another kind and none is learned.
 
     Args:
         out: k decoded pairs, without masking of absent objects.
         target: f32 [k, M, M], share of each cell that the object covers.
         present: f32 [k], 1 where the object is in the frame.
+        clear: bool [k], whether the prompt means one thing; None: no prompt does.
 
     Returns:
         The loss and what it is made of.
@@ -28,7 +34,10 @@ def mask_loss(out: Decoded, target: Tensor, present: Tensor) -> tuple[Tensor, di
     dice = 1 - (2 * (prob * truth).sum((2, 3)) + 1) / (prob.sum((2, 3)) + truth.sum((2, 3)) + 1)
     each = 10 * bce + dice
     weight = present.sum().clamp(min=1)
-    best = ((each.min(1).values + 0.1 * each.mean(1)) * present).sum() / weight
+    drawn = each.min(1).values + 0.1 * each.mean(1)
+    if clear is not None:
+        drawn = torch.where(clear.to(drawn.device), each.mean(1), drawn)
+    best = (drawn * present).sum() / weight
     with torch.no_grad():
         hard, real = logits > 0, truth > 0.5
         iou = (hard & real).sum((2, 3)) / (hard | real).sum((2, 3)).clamp(min=1)

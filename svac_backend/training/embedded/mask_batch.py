@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from svac_backend.svac import preprocess
-from svac_backend.synthetic.rich.description import Look
+from svac_backend.synthetic.rich.description import Description, Look
 from svac_backend.synthetic.rich.kinds import KINDS, allowed
 from svac_backend.synthetic.rich.nouns import make_noun
+from svac_backend.synthetic.rich.phrases import Phrase, standing_phrases
 from svac_backend.synthetic.rich.scene import RichConfig, RichScene, make_rich_scene
 from svac_backend.synthetic.scene import FIRST_TRAIN_SEED
 from svac_backend.synthetic.vocabulary import COLORS
-from svac_backend.training.embedded.oracle import NAMES, TEXTURES, Said
+from svac_backend.training.embedded.oracle import NAMES, TEXTURES, Row, Said
 
 PLACES = 3  # places that one prompt can name
 SMALLEST = 1 / 1500  # share of the frame from which on a thing counts as visible
+_PER_FRAME = 5  # things of a frame that are prompted for
+# Radii of circles of equal area, in sides of the square.
+EXTENTS = (0.045, 0.06, 0.075, 0.09, 0.11, 0.13, 0.16)
 _KINDS = tuple(KINDS)
 _ALL_TEXTURES = ("plain", *TEXTURES, "grainy")
 
@@ -30,14 +34,16 @@ class Seen:
     """What covers each cell of n maps of c cells: -1 nothing, -2 not clear.
 
     Attributes:
-        kind, color, texture: i64 [n, c]; a glyph in its own colours has the colour after the last.
+        kind, color, texture, extent: i64 [n, c]; a glyph in its own colours has the colour after the last; the extent
+            is the number of `EXTENTS` that the thing's radius is above.
     """
 
     kind: Tensor
     color: Tensor
     texture: Tensor
+    extent: Tensor
 
-    SIZES = (len(_KINDS), len(COLORS) + 1, len(_ALL_TEXTURES))
+    CLASSES = (len(_KINDS), len(COLORS) + 1, len(_ALL_TEXTURES), len(EXTENTS) + 1)
 
 
 @dataclass
@@ -88,12 +94,11 @@ def label(area: NDArray[np.float32], looks: tuple[Look, ...]) -> Seen:
         "texture": [_ALL_TEXTURES.index(look.texture) for look in looks],
     }
     clear = most > np.maximum(0.22, 0.6 * total)
-    return Seen(
-        **{
-            name: torch.from_numpy(np.where(clear, np.array(table)[best], np.where(total < 0.04, -1, -2)))
-            for name, table in tables.items()
-        }
-    )
+    extent = np.digitize(np.sqrt(area.mean(axis=2) / np.pi), EXTENTS)  # [N, n]
+    found = {name: np.array(table)[best] for name, table in tables.items()}
+    found["extent"] = extent[best, np.arange(len(best))[:, None]]
+    nothing = np.where(total < 0.04, -1, -2)
+    return Seen(**{name: torch.from_numpy(np.where(clear, of, nothing)) for name, of in found.items()})
 
 
 def random_scene(
@@ -103,16 +108,27 @@ def random_scene(
     return make_rich_scene(int(FIRST_TRAIN_SEED + rng.integers(2**31)), config, indices, words=words)
 
 
+def crowded(config: RichConfig) -> RichConfig:
+    """Return scenes of one frame with many things, each of another kind: what kinds are is learned sooner by them."""
+    return replace(config, frames=1, min_objects=9, max_objects=13, mixed=True)
+
+
 def make_batch(rng: np.random.Generator, config: RichConfig, *, scenes: int, point_share: float) -> MaskBatch:
-    """Make one frame of each of `scenes` scenes with its prompts: of things, of several things, and of none."""
+    """Make one frame of each of `scenes` scenes with its prompts: of things, of several things, and of none.
+
+    Every other scene is a crowded one.
+    """
     images, words, owners, points, targets, seen = [], [], [], [], [], []
     for n in range(scenes):
-        scene = random_scene(rng, config, [int(rng.integers(config.frames))], words=False)
+        look = crowded(config) if n % 2 else config
+        scene = random_scene(rng, look, [int(rng.integers(look.frames))], words=False)
         images.append(scene.frames[0])
         masks = scene.masks[:, 0]
         side = config.width // 16
         seen.append(label(shares(masks, side).reshape(len(masks), 1, -1), scene.objects))
-        for row, where, mask in _prompts(rng, scene.objects, masks, point_share):
+        prompts = _prompts(rng, scene.objects, masks, point_share)
+        prompts += _standing(rng, scene.description, scene.indices[0], masks)
+        for row, where, mask in prompts:
             owners.append(n)
             words.append(row)
             points.append(where)
@@ -126,22 +142,22 @@ def make_batch(rng: np.random.Generator, config: RichConfig, *, scenes: int, poi
         points=torch.tensor(np.array(points), dtype=torch.float32),
         target=F.avg_pool2d(target[:, None], 2)[:, 0],
         present=visible.float(),
-        seen=Seen(*(torch.cat([getattr(s, name) for s in seen]) for name in ("kind", "color", "texture"))),
+        seen=Seen(**{f.name: torch.cat([getattr(s, f.name) for s in seen]) for f in fields(Seen)}),
     )
 
 
-Words = tuple[str | None, str | None, str | None, bool]
-Prompt = tuple[Words, NDArray[np.float64], NDArray[np.bool_]]
+Prompt = tuple[Row, NDArray[np.float64], NDArray[np.bool_]]
 
 
 def _prompts(
     rng: np.random.Generator, looks: tuple[Look, ...], masks: NDArray[np.bool_], point_share: float
 ) -> list[Prompt]:
-    """Return one prompt for each visible thing, and some that mean several or none."""
+    """Return a prompt for each of some visible things, and some that mean several or none."""
     visible = [k for k in range(len(looks)) if masks[k].mean() > SMALLEST]
+    chosen = rng.choice(visible, size=_PER_FRAME, replace=False) if len(visible) > _PER_FRAME else visible
     nowhere = np.full((PLACES, 2), np.nan)
     found: list[Prompt] = []
-    for k in visible:
+    for k in chosen:
         words = _words(rng, looks[k])
         truth = make_noun(looks, *_order(words)).truth
         exact = any(words) and not (truth == 0).any()
@@ -149,22 +165,44 @@ def _prompts(
             spot = center(masks[k]) if rng.random() < 0.6 else random_pixel(masks[k], rng)
             where = nowhere.copy()
             where[0] = np.clip(np.array(spot) + rng.normal(0, 0.012, 2), 0, 1)
-            found.append(((*words, False), where, masks[k]))
+            found.append(((*words, None, False), where, masks[k]))
         else:
-            found.append(((*words, False), nowhere, masks[truth == 1].any(axis=0)))
+            found.append(((*words, None, False), nowhere, masks[truth == 1].any(axis=0)))
     if len(visible) > 1 and rng.random() < 0.4:
         several = rng.choice(visible, size=int(rng.integers(2, min(len(visible), PLACES) + 1)), replace=False)
         where = nowhere.copy()
         where[: len(several)] = [center(masks[k]) for k in several]
-        found.append(((None, None, None, False), where, masks[several].any(axis=0)))
+        found.append(((None, None, None, None, False), where, masks[several].any(axis=0)))
     empty = np.zeros_like(masks[0])
     if rng.random() < 0.6:
         words = _strange(rng, looks)
         if (make_noun(looks, *_order(words)).truth == -1).all():
-            found.append(((*words, bool(rng.random() < 0.5)), nowhere, empty))
+            found.append(((*words, None, bool(rng.random() < 0.5)), nowhere, empty))
     if rng.random() < 0.3 or not found:
         # "The red car that turns back", and the red car does not: named, and said not to be there.
-        found.append(((*_words(rng, looks[int(rng.integers(len(looks)))]), True), nowhere, empty))
+        found.append(((*_words(rng, looks[int(rng.integers(len(looks)))]), None, True), nowhere, empty))
+    return found
+
+
+def _standing(
+    rng: np.random.Generator, scene: Description, frame: int, masks: NDArray[np.bool_]
+) -> list[Prompt]:
+    """Return a prompt that says a size and one that says a position, as this frame alone shows them."""
+    visible = [k for k in range(len(masks)) if masks[k].mean() > SMALLEST]
+    if len(visible) < 2:
+        return []
+    by_kind: dict[str, dict[str, list[Phrase]]] = {}
+    for phrase in standing_phrases(scene.still(frame, visible)):
+        by_kind.setdefault(phrase.kind, {}).setdefault(phrase.says, []).append(phrase)
+    found: list[Prompt] = []
+    for kind in ("size", "position", *(("several", "absent")[n] for n in (0, 1) if rng.random() < 0.25)):
+        if by_says := by_kind.get(kind):
+            of_it = by_says[sorted(by_says)[int(rng.integers(len(by_says)))]]
+            phrase = of_it[int(rng.integers(len(of_it)))]
+            mask = np.asarray(masks[[visible[k] for k in phrase.targets]].any(axis=0))
+            noun = phrase.noun
+            row: Row = (noun.color, noun.name, noun.texture, phrase.says, False)
+            found.append((row, np.full((PLACES, 2), np.nan), mask))
     return found
 
 

@@ -47,8 +47,9 @@ def train_masks(
         prompt = oracle.attributes(batch.said.to(device)) + places(sam, batch.points.to(device))
         low = without_memory(sam, chosen)
         out = decode(sam, low, chosen.high, prompt, no_object_masking=False)
-        loss, more = mask_loss(out, batch.target.to(device), batch.present.to(device))
-        told = batch.present.bool() & batch.points.isnan().flatten(1).all(1)
+        worded = batch.points.isnan().flatten(1).all(1)
+        loss, more = mask_loss(out, batch.target.to(device), batch.present.to(device), clear=worded)
+        told = batch.present.bool() & worded
         schedule.step(loss + 0.5 * seeing, figures | more | {"iou_named": _iou(out, batch.target, told)})
 
 

@@ -1,8 +1,8 @@
 """The oracle prompt: what a [SEG] embedding should say, built from the truth of a generated scene.
 
-It is the sum of learned attribute vectors (colour, name, texture), of SAM-2's own positive-point embedding of the
-object's place, so that the mask part is pretrained on points as SAM-2 itself is, and of a vector that says that what
-was named is not there.
+It is the sum of learned attribute vectors (colour, name, texture, and the sizes and positions that a frame shows), of
+SAM-2's own positive-point embedding of the object's place, so that the mask part is pretrained on points as SAM-2
+itself is, and of a vector that says that what was named is not there.
 """
 
 from __future__ import annotations
@@ -18,31 +18,40 @@ from svac_backend.synthetic.vocabulary import COLORS
 
 NAMES: tuple[str, ...] = (*KINDS, *FAMILIES)
 TEXTURES: tuple[str, ...] = ("striped", "dotted", "checked")
+# Keys of clauses and superlatives that one frame decides.
+SAYS: tuple[str, ...] = (
+    *("large", "small", "largest", "smallest", "leftmost", "rightmost", "highest", "lowest"),
+    *("at left", "at right", "at top", "at bottom", "at middle"),
+    *("at top left", "at top right", "at bottom left", "at bottom right"),
+)
+# Colour, name and texture, and what is said of them, each or None; and whether it is not there.
+Row = tuple[str | None, str | None, str | None, str | None, bool]
 
 
 @dataclass
 class Said:
-    """What k prompts say. Indices into `COLORS`, `NAMES` and `TEXTURES`; -1 where it is not said.
+    """What k prompts say. Indices into `COLORS`, `NAMES`, `TEXTURES` and `SAYS`; -1 where it is not said.
 
     Attributes:
-        color, name, texture: i64 [...].
+        color, name, texture, says: i64 [...].
         absent: f32 [...], 1 where nothing of the kind is there.
     """
 
     color: Tensor
     name: Tensor
     texture: Tensor
+    says: Tensor
     absent: Tensor
 
     @classmethod
-    def of(cls, rows: list[tuple[str | None, str | None, str | None, bool]]) -> Said:
-        """Turn words (colour, name, texture, absent) into indices, [k]."""
-        tables = (COLORS, NAMES, TEXTURES)
-        color, name, texture = (
+    def of(cls, rows: list[Row]) -> Said:
+        """Turn words into indices, [k]; words that no table has are not said."""
+        tables = (COLORS, NAMES, TEXTURES, SAYS)
+        color, name, texture, says = (
             torch.tensor([table.index(row[c]) if row[c] in table else -1 for row in rows], dtype=torch.long)
             for c, table in enumerate(tables)
         )
-        return cls(color, name, texture, torch.tensor([float(row[3]) for row in rows]))
+        return cls(color, name, texture, says, torch.tensor([float(row[4]) for row in rows]))
 
     def to(self, device: torch.device) -> Said:
         """Move to a device."""
@@ -57,15 +66,17 @@ class Oracle(nn.Module):
         self.color = nn.Embedding(len(COLORS), d_model)
         self.name = nn.Embedding(len(NAMES), d_model)
         self.texture = nn.Embedding(len(TEXTURES), d_model)
+        self.says = nn.Embedding(len(SAYS), d_model)
         self.absent = nn.Parameter(torch.zeros(d_model))
-        for table in (self.color, self.name, self.texture):
+        for table in (self.color, self.name, self.texture, self.says):
             nn.init.normal_(table.weight, std=0.5)
         nn.init.normal_(self.absent, std=0.5)
 
     def attributes(self, said: Said) -> Tensor:
         """Sum the vectors of what is said, without places; returns [..., C]."""
         total = said.absent[..., None] * self.absent
-        for table, index in ((self.color, said.color), (self.name, said.name), (self.texture, said.texture)):
+        for name in ("color", "name", "texture", "says"):
+            table, index = getattr(self, name), getattr(said, name)
             total = total + table(index.clamp(min=0)) * (index >= 0)[..., None]
         return total
 

@@ -70,11 +70,11 @@ CONFIG = SvacConfig(
 class Steps:
     """Optimiser steps of each stage; the shipped weights took about as many, in goes (docs/embedded-model.md)."""
 
-    masks: int = 4000
+    masks: int = 6000
     looking: int = 1050
     words: int = 250
     binding: int = 350
-    language: int = 1600
+    language: int = 2400
     joint: int = 600
     memory: int = 600
 

@@ -87,8 +87,8 @@ def teach(
     clips = data.said.absent.shape[2]
     prompts = [[model.prompts.build(s.text, visual.shape[1], clips) for s in said] for said in data.sentences]
     anywhere, own = _where(data, model.config.method.images_per_clip)
-    # What a name alone decides is left to SAM-2's part, which knows more kinds than the visual tokens do: no place,
-    # and no word on whether it is there.
+    # What words alone decide is left to SAM-2's part, which knows kinds, sizes and positions better than the visual
+    # tokens do: no place, and no word on whether it is there.
     alone = data.alone[..., None]
     own &= ~alone[..., None]
     told = None

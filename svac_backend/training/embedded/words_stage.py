@@ -77,7 +77,7 @@ def words_loss(model: Svac, oracle: Oracle, sentences: list[Sentence]) -> tuple[
     states = model.mllm.language_model.model(inputs_embeds=embeds, use_cache=False).last_hidden_state
     at = seg.to(model.device)[..., None].expand(-1, -1, states.shape[-1])
     found = model.mllm.project(states.gather(1, at))
-    said = Said.of([(s.color, s.name, s.texture, False) for s in sentences]).to(model.device)
+    said = Said.of([(s.color, s.name, s.texture, s.says, False) for s in sentences]).to(model.device)
     goal = oracle.attributes(said).detach()[:, None]
     loss = F.mse_loss(found, goal.expand_as(found))
     with torch.no_grad():

@@ -143,7 +143,7 @@ def test_the_plain_scenes_are_what_they_were() -> None:
         {"width": 8},
         {"frames": 0},
         {"min_objects": 4, "max_objects": 3},
-        {"max_objects": 9},
+        {"max_objects": 17},
         {"camera": 1.5},
         {"noise": -1.0},
         {"aspects": ()},
