@@ -43,7 +43,7 @@ def test_a_frame_corrected_with_the_brush_is_carried_to_the_others(
     before = editor.results()
     masks = frame_masks(before)
     assert sorted(masks) == list(range(frames))
-    assert mean_iou(masks, clip.truth(ASKED)) > 0.7
+    assert mean_iou(masks, clip.truth(ASKED)) > 0.8
     editor.screenshot("brush_2_prompted")
 
     editor.go_to_frame(CORRECTED)
