@@ -12,7 +12,15 @@ from svac_backend.svac.weights import EMBEDDED
 from svac_backend.synthetic.rich.phrases import GROUPS
 from svac_backend.synthetic.rich.scene import RichConfig
 from svac_backend.training.embedded.card import write_card
-from svac_backend.training.embedded.controls import ALL, FULL, OTHER_SENTENCE, OTHER_VIDEO, SINGLE, Controls
+from svac_backend.training.embedded.controls import (
+    ALL,
+    FULL,
+    OTHER_SENTENCE,
+    OTHER_VIDEO,
+    SHUFFLED,
+    SINGLE,
+    Controls,
+)
 from svac_backend.training.embedded.figures import Measured, Row
 from svac_backend.training.embedded.measure import write_split
 from svac_backend.training.embedded.report import measure_and_write_card
@@ -52,6 +60,7 @@ def card(tmp_path: Path, measured: tuple[Row, ...], controls: dict[str, tuple[Ro
         tmp_path / "model",
         Measured("svac-12345678", measured),
         Controls(controls),
+        Controls({name: tuple(r for r in of if r.kind == "motion") for name, of in controls.items()}),
         TRAVELLED,
         {"masks": 1000, "joint": 50},
     )
@@ -68,6 +77,10 @@ def test_a_model_that_understands(tmp_path: Path) -> None:
     assert "0 % of 3 expressions get a mask on some frame, 0 % of their frames have one" in text
     assert "not met" not in text
     assert "| motion | 3 | +52.0 (+52.0 to +52.0) | first frame |" in text
+    assert (
+        "3 about 3 of them: J&F 82.0; shuffled 5.0;\nsingle frames 30.0 (first frame), 30.0 (middle" in text
+    )
+    assert "The gain over the best single frame is +52.0 (+52.0 to +52.0)." in text
     assert "| one mask, forwards | 90 |" in text
     limits = text.split("## What it does not understand yet\n\n")[1].splitlines()
     assert [line.split()[1] for line in limits] == ["Words", "Photographs,", "Expressions"]
@@ -110,13 +123,29 @@ def test_figures_are_kept_and_the_card_is_written(tmp_path: Path) -> None:
     shutil.copytree(EMBEDDED["svac-tiny"], tmp_path / "model")
     config = RichConfig(width=96, height=64, frames=8, split="validation", per_kind=2)
     split = write_split(tmp_path / "split", seeds=range(5000, 5002), config=config, expressions=3)
+    every = write_split(tmp_path / "every", seeds=range(5000, 5002), config=config, expressions=None)
+    motions = every.only("motion")
+    asked = [e for video in motions.benchmark.videos for e in video.expressions]
+    assert asked
+    assert {e.type for e in asked} == {row.kind for row in motions.rows} == {"motion"}
+    assert len(asked) == len(motions.rows) < len(every.rows)
     said: list[str] = []
     measured, controls = measure_and_write_card(
-        tmp_path / "model", tmp_path, TRAVELLED, {"masks": 7}, device="cpu", split=split, say=said.append
+        tmp_path / "model",
+        tmp_path,
+        TRAVELLED,
+        {"masks": 7},
+        device="cpu",
+        split=split,
+        motions=motions,
+        say=said.append,
     )
     assert Measured.load(tmp_path / "measured.json") == measured
     assert Controls.load(tmp_path / "controls.json") == controls
+    motion = Controls.load(tmp_path / "motion.json")
+    assert len(motion.rows[FULL]) == len(motion.rows[SHUFFLED]) == len(asked)
     text = (tmp_path / "model" / "README.md").read_text()
     assert "with 7 steps (masks)" in text
     assert f"means over 6 expressions of {measured.videos} videos" in text
-    assert [line.split()[0] for line in said[-5:-1]] == ["full", "another", "another", "shuffled"]
+    assert [line.split()[0] for line in said[-6:-2]] == ["full", "another", "another", "shuffled"]
+    assert said[-1].startswith("motion over the")

@@ -48,6 +48,7 @@ def write_card(
     folder: Path,
     measured: Measured,
     controls: Controls,
+    motion: Controls,
     travelled: MemoryFigures,
     steps: Mapping[str, int],
 ) -> None:
@@ -56,6 +57,7 @@ def write_card(
     Args:
         folder: with config.json and model.safetensors.
         measured, controls: of these weights.
+        motion: controls on all sentences of motion.
         travelled: what corrections are worth.
         steps: optimiser steps by stage.
     """
@@ -80,11 +82,11 @@ SAM-2 part at {config.sam.image_size} px, vision tower at {config.vision.image_s
 
 ## Asked for
 
-{asked_table(measured, controls)}
+{asked_table(measured, motion)}
 
 ## Controls
 
-{controls_table(controls)}
+{controls_table(controls, motion)}
 
 ## Corrections
 

@@ -10,6 +10,7 @@ from svac_backend.training.embedded.controls import (
     OTHER_SENTENCE,
     OTHER_VIDEO,
     SHUFFLED,
+    SINGLE,
     Controls,
     Difference,
 )
@@ -102,7 +103,7 @@ def _line(name: str, row: Figures) -> str:
     return f"| {name} | {row.count} | {row.j_and_f:.1f} | {row.j:.1f} | {row.f:.1f} | {row.chance:.1f} |"
 
 
-def asked_table(measured: Measured, controls: Controls) -> str:
+def asked_table(measured: Measured, motion: Controls) -> str:
     groups = by_group(measured.rows)
     lines = []
     for group, (on_cpu, with_gpu) in _ASKED.items():
@@ -113,7 +114,7 @@ def asked_table(measured: Measured, controls: Controls) -> str:
         if on_cpu is None:
             met[0] = "none"
         if group == "time":
-            gain = controls.difference(lambda row: row.kind == "motion")
+            gain = motion.difference(lambda _: True)
             met[0] = f"motion above one frame, {'met' if gain and gain.low > 0 else 'not met'}"
         lines.append(f"| {group} | {reached:.1f} | {met[0]} | {met[1]} |")
     absence = absence_of(measured.rows)
@@ -129,7 +130,7 @@ def asked_table(measured: Measured, controls: Controls) -> str:
 {table}"""
 
 
-def controls_table(controls: Controls) -> str:
+def controls_table(controls: Controls, motion: Controls) -> str:
     lines = []
     for group in (*(g for g in GROUP_NAMES if g != ABSENT),):
         cells = [
@@ -163,7 +164,22 @@ What all frames gain over the best single frame, in points of J&F, with the 95 %
 
 | expressions by | count | gain | best single frame |
 |---|---|---|---|
-{gained}"""
+{gained}
+
+{_motions(motion)}"""
+
+
+def _motions(motion: Controls) -> str:
+    """Return what all sentences of motion say, more than the controls have."""
+    gain, whole = motion.difference(lambda _: True), motion.of(FULL, lambda _: True)
+    if gain is None or whole is None:
+        return "No sentence of motion was asked."
+    single = ", ".join(f"{_score(motion.of(name, lambda _: True))} ({name})" for name in SINGLE)
+    shuffled = _score(motion.of(SHUFFLED, lambda _: True))
+    return f"""All sentences of motion that can be said of the split's videos, {whole.count} about \
+{motion.videos} of them: J&F {whole.j_and_f:.1f}; shuffled {shuffled};
+single frames {single}; chance {whole.chance:.1f}.
+The gain over the best single frame is {written(gain)}."""
 
 
 def gains(controls: Controls) -> dict[str, Difference | None]:

@@ -14,6 +14,7 @@ from svac_backend.errors import SvacError
 from svac_backend.synthetic.rich.phrases import GROUPS
 
 ABSENT = "absent"
+MOTION = "motion"
 GROUP_NAMES: tuple[str, ...] = tuple(dict.fromkeys(GROUPS.values()))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +48,16 @@ class Split:
     benchmark: Benchmark
     truth: Truth
     rows: tuple[Row, ...]
+
+    def only(self, kind: str) -> Split:
+        """Return the expressions of one kind, and the videos that have any."""
+        videos = (
+            replace(v, expressions=tuple(e for e in v.expressions if e.type == kind))
+            for v in self.benchmark.videos
+        )
+        kept = tuple(video for video in videos if video.expressions)
+        rows = tuple(row for row in self.rows if row.kind == kind)
+        return Split(replace(self.benchmark, videos=kept), self.truth, rows)
 
 
 def write_split(

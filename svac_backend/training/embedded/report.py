@@ -12,10 +12,11 @@ from svac_backend.training.embedded.controls import (
     OTHER_SENTENCE,
     OTHER_VIDEO,
     SHUFFLED,
+    SINGLE,
     Controls,
     run_controls,
 )
-from svac_backend.training.embedded.figures import ABSENT, Measured, absence_of, by_kind
+from svac_backend.training.embedded.figures import ABSENT, MOTION, Measured, absence_of, by_kind
 from svac_backend.training.embedded.measure import Split, measure, write_split
 from svac_backend.training.embedded.memory_measure import MemoryFigures
 
@@ -31,19 +32,22 @@ def measure_and_write_card(
     workers: int = 1,
     device: str = "auto",
     split: Split | None = None,
+    motions: Split | None = None,
     say: Callable[[str], None] = print,
 ) -> tuple[Measured, Controls]:
     """Measure the fp16 file that ships, loaded the way users load it, in float32.
 
     Args:
         folder: the model; its README.md is written.
-        work: gets `measured.json`, `controls.json`, the split (`rich`) and the predictions (`predicted`).
+        work: gets `measured.json`, `controls.json`, `motion.json`, the split (`rich`; `rich-all` with every sentence)
+            and the predictions (`predicted`).
         travelled, steps: as in `write_card`.
         videos: of the split; None takes all 90.
         control_videos: of these, for the controls; None takes all.
         workers: processes that predict and score; the controls run in this one.
         device: as in `Svac.from_pretrained`.
         split: another split than the benchmark's.
+        motions: other sentences of motion than all that can be said of the benchmark's videos.
         say: gets the figures, in lines.
 
     Raises:
@@ -71,5 +75,11 @@ def measure_and_write_card(
         say(
             f"over the {gain.best}, where time is needed: {gain.points:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
         )
-    write_card(folder, measured, controls, travelled, steps)
+    # A split has few sentences of a kind; whether time counts is asked with all that there are.
+    motions = motions or write_split(work / "rich-all", seeds=SEEDS[:videos], expressions=None).only(MOTION)
+    motion = run_controls(folder, motions, controls=(SHUFFLED, *SINGLE), device=device, dtype="float32")
+    motion.save(work / "motion.json")
+    if gain := motion.difference(lambda _: True):
+        say(f"motion over the {gain.best}: {gain.points:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})")
+    write_card(folder, measured, controls, motion, travelled, steps)
     return measured, controls
