@@ -92,16 +92,7 @@ def phrases_of(scene: Description) -> list[Phrase]:
     events = events_of(facts)
     anchors = [n for n in names if facts.observed[n].mean() >= 0.5][:_ANCHORS]
     clauses = [*own_clauses(facts, events), *relation_clauses(facts, anchors)]
-    statements = np.stack([clause.truth for clause in clauses])
-    superlatives = list(comparisons(facts, events, anchors))
-    found = list(_bare(nouns, looks))
-    for noun in nouns:
-        if noun.texture or (noun.truth >= 0).sum() < 2:
-            continue
-        found += _with_clauses(noun, clauses, statements)
-        for comparison in superlatives:
-            found += _with_comparison(noun, comparison)
-    return found
+    return [*_bare(nouns, looks), *_stated(nouns, clauses, list(comparisons(facts, events, anchors)))]
 
 
 def standing_phrases(scene: Description) -> list[Phrase]:
@@ -109,15 +100,8 @@ def standing_phrases(scene: Description) -> list[Phrase]:
     facts = measure(scene)
     events = events_of(facts)
     clauses = [clause for clause in own_clauses(facts, events) if not clause.needs_time]
-    statements = np.stack([clause.truth for clause in clauses])
     superlatives = [c for c in comparisons(facts, events, []) if not c.needs_time]
-    found: list[Phrase] = []
-    for noun in nouns_of(tuple(thing.look for thing in scene.things)):
-        if noun.texture is None and (noun.truth >= 0).sum() >= 2:
-            found += _with_clauses(noun, clauses, statements)
-            for comparison in superlatives:
-                found += _with_comparison(noun, comparison)
-    return found
+    return list(_stated(nouns_of(tuple(thing.look for thing in scene.things)), clauses, superlatives))
 
 
 def expressions_of(
@@ -236,6 +220,17 @@ def _nowhere(looks: tuple[Look, ...]) -> Iterator[Phrase]:
         noun = make_noun(looks, color, None, name)
         if (noun.truth == -1).all():
             yield Phrase(noun, "color" if color else "noun", "absent", noun.truth, False)
+
+
+def _stated(nouns: list[Noun], clauses: list[Clause], superlatives: list[Comparison]) -> Iterator[Phrase]:
+    """Return phrases of each noun that could mean several things, and a clause or superlative."""
+    statements = np.stack([clause.truth for clause in clauses])
+    for noun in nouns:
+        if noun.texture or (noun.truth >= 0).sum() < 2:
+            continue
+        yield from _with_clauses(noun, clauses, statements)
+        for comparison in superlatives:
+            yield from _with_comparison(noun, comparison)
 
 
 def _with_clauses(noun: Noun, clauses: list[Clause], statements: Truth) -> Iterator[Phrase]:

@@ -17,6 +17,7 @@ from svac_backend.training.embedded.controls import (
 from svac_backend.training.embedded.figures import (
     ABSENT,
     GROUP_NAMES,
+    MOTION,
     Figures,
     Measured,
     Row,
@@ -184,7 +185,7 @@ The gain over the best single frame is {written(gain)}."""
 
 def gains(controls: Controls) -> dict[str, Difference | None]:
     return {
-        "motion": controls.difference(lambda row: row.kind == "motion"),
+        "motion": controls.difference(lambda row: row.kind == MOTION),
         "time": controls.difference(_of_group("time")),
         NEEDS_TIME: controls.difference(lambda row: row.needs_time and row.kind != ABSENT),
         "appearance": controls.difference(_of_group("appearance")),

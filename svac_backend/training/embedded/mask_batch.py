@@ -195,7 +195,7 @@ def _standing(
     for phrase in standing_phrases(scene.still(frame, visible)):
         by_kind.setdefault(phrase.kind, {}).setdefault(phrase.says, []).append(phrase)
     found: list[Prompt] = []
-    for kind in ("size", "position", *(("several", "absent")[n] for n in (0, 1) if rng.random() < 0.25)):
+    for kind in ("size", "position", *(rare for rare in ("several", "absent") if rng.random() < 0.25)):
         if by_says := by_kind.get(kind):
             of_it = by_says[sorted(by_says)[int(rng.integers(len(by_says)))]]
             phrase = of_it[int(rng.integers(len(of_it)))]
