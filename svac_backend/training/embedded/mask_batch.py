@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from svac_backend.svac import preprocess
 from svac_backend.synthetic.rich.description import Description, Look
@@ -53,6 +54,7 @@ class MaskBatch:
     Attributes:
         pixels: f32 [n, 3, S, S]; frame: i64 [k]; said: [k]; points: f32 [k, PLACES, 2] in 0..1, NaN where not said.
         target: f32 [k, S/2, S/2]; present: f32 [k]; seen: on the S/16 x S/16 cells of each frame.
+        things: f32 [n, N, S/4, S/4], share of each cell that each of a frame's visible things covers, 0 for no thing.
     """
 
     pixels: Tensor
@@ -62,6 +64,7 @@ class MaskBatch:
     target: Tensor
     present: Tensor
     seen: Seen
+    things: Tensor
 
 
 def center(mask: NDArray[np.bool_]) -> tuple[float, float]:
@@ -118,7 +121,7 @@ def make_batch(rng: np.random.Generator, config: RichConfig, *, scenes: int, poi
 
     Every other scene is a crowded one.
     """
-    images, words, owners, points, targets, seen = [], [], [], [], [], []
+    images, words, owners, points, targets, seen, things = [], [], [], [], [], [], []
     for n in range(scenes):
         look = crowded(config) if n % 2 else config
         scene = random_scene(rng, look, [int(rng.integers(look.frames))], words=False)
@@ -126,6 +129,7 @@ def make_batch(rng: np.random.Generator, config: RichConfig, *, scenes: int, poi
         masks = scene.masks[:, 0]
         side = config.width // 16
         seen.append(label(shares(masks, side).reshape(len(masks), 1, -1), scene.objects))
+        things.append(shares(masks[masks.mean((1, 2)) > SMALLEST], config.width // 4))
         prompts = _prompts(rng, scene.objects, masks, point_share)
         prompts += _standing(rng, scene.description, scene.indices[0], masks)
         for row, where, mask in prompts:
@@ -143,6 +147,7 @@ def make_batch(rng: np.random.Generator, config: RichConfig, *, scenes: int, poi
         target=F.avg_pool2d(target[:, None], 2)[:, 0],
         present=visible.float(),
         seen=Seen(**{f.name: torch.cat([getattr(s, f.name) for s in seen]) for f in fields(Seen)}),
+        things=pad_sequence([torch.from_numpy(of) for of in things], batch_first=True),
     )
 
 
@@ -187,7 +192,7 @@ def _prompts(
 def _standing(
     rng: np.random.Generator, scene: Description, frame: int, masks: NDArray[np.bool_]
 ) -> list[Prompt]:
-    """Return a prompt that says a size and one that says a position, as this frame alone shows them."""
+    """Return two prompts that say a size and one that says a position, as this frame alone shows them."""
     visible = [k for k in range(len(masks)) if masks[k].mean() > SMALLEST]
     if len(visible) < 2:
         return []
@@ -195,7 +200,8 @@ def _standing(
     for phrase in standing_phrases(scene.still(frame, visible)):
         by_kind.setdefault(phrase.kind, {}).setdefault(phrase.says, []).append(phrase)
     found: list[Prompt] = []
-    for kind in ("size", "position", *(rare for rare in ("several", "absent") if rng.random() < 0.25)):
+    rare = [kind for kind in ("several", "absent") if rng.random() < 0.25]
+    for kind in ("size", "size", "position", *rare):
         if by_says := by_kind.get(kind):
             of_it = by_says[sorted(by_says)[int(rng.integers(len(by_says)))]]
             phrase = of_it[int(rng.integers(len(of_it)))]

@@ -11,7 +11,7 @@ from torch.nn import Parameter
 from svac_backend.svac.grounding import Decoded, decode, encode_frames, without_memory
 from svac_backend.synthetic.rich.scene import RichConfig
 from svac_backend.training.embedded.heads import SeenHead
-from svac_backend.training.embedded.losses import mask_loss
+from svac_backend.training.embedded.losses import choice_loss, mask_loss
 from svac_backend.training.embedded.mask_batch import make_batch
 from svac_backend.training.embedded.oracle import Oracle, places
 from svac_backend.training.embedded.schedule import Schedule, matrices_of
@@ -49,8 +49,11 @@ def train_masks(
         out = decode(sam, low, chosen.high, prompt, no_object_masking=False)
         worded = batch.points.isnan().flatten(1).all(1)
         loss, more = mask_loss(out, batch.target.to(device), batch.present.to(device), clear=worded)
+        things = batch.things[batch.frame].to(device)
+        which, right = choice_loss(out, batch.target.to(device), things, worded)
         told = batch.present.bool() & worded
-        schedule.step(loss + 0.5 * seeing, figures | more | {"iou_named": _iou(out, batch.target, told)})
+        right |= {"iou_named": _iou(out, batch.target, told)}
+        schedule.step(loss + 0.5 * (which + seeing), figures | more | right)
 
 
 @torch.no_grad()
