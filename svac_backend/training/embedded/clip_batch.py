@@ -49,7 +49,7 @@ class ClipBatch:
             turning, size, each about 1 at most; NaN where it is not known.
         sam_pixels: f32 [B, F, 3, S', S'] of F frames; frame_clip: i64 [B, F], their clips.
         target: f32 [B, E, F, S'/2, S'/2]; visible: f32 [B, E, F].
-        things: bool [K, H, W], the visible things of each scene's first such frame; owner: i64 [K], their scenes.
+        things: bool [K, H, W], the visible things of these frames; owner: i64 [K], rising, their frames, b * F + f.
     """
 
     pixels: Tensor
@@ -106,7 +106,7 @@ def joined(parts: list[ClipBatch]) -> ClipBatch:
         sentences=[part.sentences[0] for part in parts],
         said=Said(**{f.name: torch.cat([getattr(p.said, f.name) for p in parts]) for f in fields(Said)}),
         seen=Seen(**{f.name: torch.cat([getattr(p.seen, f.name) for p in parts]) for f in fields(Seen)}),
-        owner=torch.repeat_interleave(torch.tensor([len(part.things) for part in parts])),
+        owner=torch.cat([part.owner + n * part.sam_pixels.shape[1] for n, part in enumerate(parts)]),
         **tensors,
     )
 
@@ -151,8 +151,8 @@ def _one(
     rows: list[Row] = [(s.color, s.name, s.texture, s.says, False) for s in said]
     words = Said.of(rows)
     wide = (len(said), clips.num_clips)
-    first_masks = scene.masks[:, chosen[0]] if frames else scene.masks[:0, 0]
-    things = torch.from_numpy(first_masks[first_masks.mean((1, 2)) > SMALLEST])
+    shown = scene.masks[:, chosen].swapaxes(0, 1)  # [F, N, H, W]
+    owner, thing = np.nonzero(shown.mean((2, 3)) > SMALLEST)
     alone = torch.tensor([_decide(scene, sentence) for sentence in said])
     return ClipBatch(
         pixels=preprocess.mllm_pixels(np.stack([preprocess.resize(image, vision) for image in images]))[None],
@@ -177,8 +177,8 @@ def _one(
         visible=((target.flatten(2).mean(2) > SMALLEST).float() if frames else torch.zeros(len(said), 0))[
             None
         ],
-        things=things,
-        owner=torch.zeros(len(things), dtype=torch.long),
+        things=torch.from_numpy(shown[owner, thing]),
+        owner=torch.from_numpy(owner),
     )
 
 

@@ -6,13 +6,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from svac_backend.svac.grounding import FrameFeatures, decode, without_memory
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.scene import RichConfig
 from svac_backend.training.embedded.bank import fill, scenes_for
 from svac_backend.training.embedded.clip_batch import ClipBatch
-from svac_backend.training.embedded.losses import mask_loss
+from svac_backend.training.embedded.losses import choice_loss, mask_loss
 from svac_backend.training.embedded.mask_stage import mask_parameters
 from svac_backend.training.embedded.memory_batch import point_at
 from svac_backend.training.embedded.oracle import Oracle
@@ -71,20 +72,28 @@ def masks_of(
     low = without_memory(model.sam, chosen)
     out = decode(model.sam, low, chosen.high, language, no_object_masking=False)
     target, visible = data.target.flatten(0, 2).to(device), data.visible.flatten().to(device)
-    return mask_loss(out, target, visible, clear=torch.ones_like(visible, dtype=torch.bool))
+    clear = torch.ones_like(visible, dtype=torch.bool)
+    loss, figures = mask_loss(out, target, visible, clear=clear)
+    cells = F.adaptive_avg_pool2d(data.things.float()[:, None], out.logits.shape[-1])[:, 0].to(device)
+    counts = torch.bincount(data.owner, minlength=b * f)
+    things = pad_sequence(cells.split(counts.tolist()), batch_first=True)
+    which, right = choice_loss(out, target, things[rows], clear)
+    return loss + 0.5 * which, figures | right
 
 
 def _points_of(
     model: Svac, data: ClipBatch, features: FrameFeatures, rng: np.random.Generator, *, boxes: bool
 ) -> tuple[Tensor, dict[str, float]]:
     """Draw the things of each scene's first frame from boxes or clicks; returns their loss and IoU."""
-    same = (data.owner[:, None] == data.owner) & ~torch.eye(len(data.owner), dtype=torch.bool)
-    others = torch.einsum("nm,mhw->nhw", same.float(), data.things.float()) > 0
-    points, labels = (part.to(model.device) for part in point_at(rng, data.things, others, boxes=boxes))
-    chosen = features.take(data.owner * data.sam_pixels.shape[1])
+    first = data.owner % data.sam_pixels.shape[1] == 0
+    things, owner = data.things[first], data.owner[first]
+    same = (owner[:, None] == owner) & ~torch.eye(len(owner), dtype=torch.bool)
+    others = torch.einsum("nm,mhw->nhw", same.float(), things.float()) > 0
+    points, labels = (part.to(model.device) for part in point_at(rng, things, others, boxes=boxes))
+    chosen = features.take(owner)
     low = without_memory(model.sam, chosen)
     given = (points * model.sam.image_size, labels)
     out = decode(model.sam, low, chosen.high, None, no_object_masking=False, points=given)
-    target = F.avg_pool2d(data.things.float()[:, None], 2)[:, 0].to(model.device)
+    target = F.avg_pool2d(things.float()[:, None], 2)[:, 0].to(model.device)
     loss, figures = mask_loss(out, target, torch.ones(len(target), device=model.device))
     return loss, {"box" if boxes else "clicks": figures["iou"]}
