@@ -53,7 +53,7 @@ def train_masks(
         which, right = choice_loss(out, batch.target.to(device), things, worded)
         told = batch.present.bool() & worded
         right |= {"iou_named": _iou(out, batch.target, told)}
-        schedule.step(loss + 0.5 * (which + seeing), figures | more | right)
+        schedule.step(loss + 0.5 * which + seeing, figures | more | right)
 
 
 @torch.no_grad()

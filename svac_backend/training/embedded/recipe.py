@@ -70,12 +70,12 @@ CONFIG = SvacConfig(
 class Steps:
     """Optimiser steps of each stage; the shipped weights took about as many, in goes (docs/embedded-model.md)."""
 
-    masks: int = 6000
+    masks: int = 9000
     looking: int = 1050
     words: int = 250
     binding: int = 350
     language: int = 2400
-    joint: int = 600
+    joint: int = 900
     memory: int = 600
 
     def scaled(self, factor: float) -> Steps:
