@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import DynamicCache
+from transformers import GenerationConfig
 
 from svac_backend.svac import decoding, encoding, preprocess
 from svac_backend.svac.astc import clip_images
@@ -97,7 +97,7 @@ def _published_one(model: Svac, path: Path, expression: str, clock: Clock) -> Ma
     logits = []
     for index in range(len(pictures)):
         with clock.stage("image encoder"):
-            features = encode_frames(model.sam, pixels[index : index + 1])
+            features = encode_frames(model.sam, pixels[index : index + 1], fuse=False)
         with clock.stage("mask decoder"):
             language = embeddings[clip_of[index]][None].to(features.low.dtype)
             out = decode(
@@ -106,6 +106,7 @@ def _published_one(model: Svac, path: Path, expression: str, clock: Clock) -> Ma
                 features.high,
                 language,
                 no_object_masking=method.no_object_masking,
+                fuse=False,
             )
             model.sam.obj_ptr_proj(out.token)
             # SAM-2's heads upsample all three masks before one is chosen.
@@ -121,21 +122,33 @@ def _published_one(model: Svac, path: Path, expression: str, clock: Clock) -> Ma
 
 
 def _generated(model: Svac, visual: torch.Tensor, expression: str, num_clips: int) -> torch.Tensor:
-    """Prefill prompt and images, then write the forced answer token by token; returns [N, d_model]."""
+    """Let transformers generate the forced answer and keep every layer's states, as published; returns [N, d_model]."""
     prompt = model.prompts.build(expression, len(visual), num_clips)
     asked = torch.cat([prompt.prefix, prompt.suffix[: prompt.answer_start]])
-    answer = prompt.suffix[prompt.answer_start :].tolist()
-    language, cache = model.mllm.language_model, DynamicCache(config=model.mllm.language_model.config)
-    step = model.mllm.embed(asked, visual.flatten(0, 1), model.prompts.context_id)[None]
-    states = []
-    for number, token in enumerate(answer):
-        hidden = language.model(inputs_embeds=step, past_key_values=cache, use_cache=True).last_hidden_state
-        language.lm_head(hidden[0, -1]).argmax().item()
-        model.prompts.is_over(answer[: number + 1])
-        if number and answer[number - 1] == model.prompts.seg_id:
-            states.append(hidden[0, -1])
-        step = language.get_input_embeddings()(torch.tensor([[token]], device=visual.device))
-    return model.mllm.project(torch.stack(states)).float()
+    answer = prompt.suffix[prompt.answer_start :].to(visual.device)
+    embeds = model.mllm.embed(asked, visual.flatten(0, 1), model.prompts.context_id)[None]
+
+    def forced(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(scores, -torch.inf).index_fill_(1, answer[ids.shape[1], None], 0.0)
+
+    def over(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([model.prompts.is_over(ids[0].tolist())], device=ids.device)
+
+    written = model.mllm.language_model.generate(
+        inputs_embeds=embeds,
+        attention_mask=torch.ones_like(embeds[..., 0], dtype=torch.long),
+        generation_config=GenerationConfig(
+            max_new_tokens=len(answer),
+            do_sample=False,
+            use_cache=True,
+            output_hidden_states=True,
+            return_dict_in_generate=True,
+        ),
+        logits_processor=[forced],
+        stopping_criteria=[over],
+    )
+    states = torch.cat([layers[-1][0] for layers in written.hidden_states])[1 - len(answer) :]
+    return model.mllm.project(states[answer[:-1] == model.prompts.seg_id]).float()
 
 
 def ours(model: Svac, path: Path, expressions: Sequence[str], clock: Clock) -> Iterator[tuple[int, Masks]]:

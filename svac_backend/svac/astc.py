@@ -24,7 +24,9 @@ def composite(frames: Sequence[NDArray[np.uint8]], grid: tuple[int, int]) -> NDA
     """
     rows, columns = grid
     height, width = frames[0].shape[:2]
-    canvas = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
+    # Zeros would be written, and then overwritten.
+    make = np.empty if len(frames) == rows * columns else np.zeros
+    canvas = make((rows * height, columns * width, 3), dtype=np.uint8)
     for cell, frame in enumerate(frames):
         top, left = cell // columns * height, cell % columns * width
         canvas[top : top + height, left : left + width] = frame

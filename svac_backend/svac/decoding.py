@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,11 +25,32 @@ from svac_backend.svac.grounding import (
     without_memory,
 )
 from svac_backend.svac.memory import MemoryTracker
-from svac_backend.svac.parallel import Workers
+from svac_backend.svac.streaming import FrameFeed
 from svac_backend.svac.upsampling import masks_at_size
 
 # (frame, object) pairs that the mask decoder takes at a time: bounds memory, and more is not faster.
 _PAIRS = 32
+
+
+# Logits f32 [O, S/4, S/4] and scores f32 [O] of a frame's objects.
+_Found = tuple[Tensor, Tensor]
+
+
+@dataclass
+class Window:
+    """A window of frames on its way to masks.
+
+    Attributes:
+        start: its first frame.
+        count: how many there are.
+        features: of its frames; None once they are decoded.
+        found: what was decoded of each frame without memory; None where that has to wait for the frames before.
+    """
+
+    start: int
+    count: int
+    features: FrameFeatures | None
+    found: dict[int, _Found] | None
 
 
 class WindowDecoder:
@@ -42,7 +65,6 @@ class WindowDecoder:
         owners: for each object the row of the result that it belongs to; objects of one row are united.
         rows: rows of the result. A row without an object has empty masks and the score 0.
         propagation: SAM-2 with the original mask decoder, for propagation `anchor`.
-        workers: who decodes; the caller's thread if None.
     """
 
     def __init__(
@@ -55,15 +77,13 @@ class WindowDecoder:
         owners: Sequence[int],
         rows: int,
         propagation: SAM2Base | None = None,
-        workers: Workers | None = None,
     ) -> None:
         self.sam, self.config, self.clips, self.size = sam, config, clips, size
         self.embeddings, self.owners, self.rows = embeddings, owners, rows
-        self.workers = workers or Workers(1)
         self.clips_of: dict[int, list[int]] = {}
         for frame, clip in clips.decode:
             self.clips_of.setdefault(frame, []).append(clip)
-        self.anchors: dict[int, tuple[Tensor, Tensor]] = {}
+        self.anchors: dict[int, _Found] = {}
         self.memory: MemoryTracker | None = None
         if clips.propagated is not None and len(embeddings):
             self.memory = MemoryTracker(
@@ -88,32 +108,38 @@ class WindowDecoder:
             masks = masks_at_size(self.anchors[index][0], self.config.sam.image_size, *self.size)
             self.memory.condition_masks(index, features, masks)
 
-    def window(self, start: int, features: FrameFeatures) -> Iterator[FrameMasks]:
-        """Yield the masks of a window's frames, the first of which is frame `start`."""
-        yield from self.workers.ahead(lambda found: self._result(*found), self._logits(start, features))
+    def begin(self, start: int, features: FrameFeatures) -> Window:
+        """Decode a window whose first frame is `start`, unless memory needs the windows before it; any thread may."""
+        count = len(features.low)
+        if self.memory is not None or not len(self.embeddings):
+            return Window(start, count, features, None)
+        return Window(start, count, None, self._decode_pairs(start, features, remember=False))
 
-    def _logits(
-        self, start: int, features: FrameFeatures
-    ) -> Iterator[tuple[int, tuple[Tensor, Tensor] | None]]:
-        """Yield (frame, (logits f32 [O, S/4, S/4], scores f32 [O])) of a window's frames; None without objects."""
-        stop = start + len(features.low)
+    def window(self, window: Window) -> Iterator[FrameMasks]:
+        """Yield the masks of a window's frames; windows come in order."""
+        for index, found in self._logits(window):
+            yield self._result(index, found)
+
+    def _logits(self, window: Window) -> Iterator[tuple[int, _Found | None]]:
+        """Yield each frame and what was found there; None without objects."""
+        frames, found = range(window.start, window.start + window.count), window.found
         if not len(self.embeddings):
-            yield from ((i, None) for i in range(start, stop))
+            yield from ((i, None) for i in frames)
             return
-        found = self.anchors if self.anchors else self._decode_pairs(start, features, remember=True)
-        for i in range(start, stop):
+        if found is None:
+            assert window.features is not None
+            found = self.anchors or self._decode_pairs(window.start, window.features, remember=True)
+        for i in frames:
             if i in found:
                 yield i, found.pop(i)
                 continue
-            if self.memory is None:
+            if self.memory is None or window.features is None:
                 raise SvacError(
                     f"Frame {i} is in no clip.", "Use sampling 'uniform' or propagation 'memory'."
                 )
-            yield i, self.memory.track(i, features.take([i - start]))
+            yield i, self.memory.track(i, window.features.take([i - window.start]))
 
-    def _decode_pairs(
-        self, start: int, features: FrameFeatures, *, remember: bool
-    ) -> dict[int, tuple[Tensor, Tensor]]:
+    def _decode_pairs(self, start: int, features: FrameFeatures, *, remember: bool) -> dict[int, _Found]:
         """Decode frames x objects without memory: frame -> logits f32 [O, S/4, S/4] and scores f32 [O]."""
         objects, count = len(self.embeddings), len(features.low)
         frames = [i for i in range(start, start + count) if i in self.clips_of]
@@ -125,8 +151,7 @@ class WindowDecoder:
             low, no_object = without_memory(self.sam, chosen), self.config.method.no_object_masking
             return decode(self.sam, low, chosen.high, language.to(low.dtype), no_object_masking=no_object)
 
-        size = max(1, min(_PAIRS, -(-len(pairs) // self.workers.count)))
-        parts = self.workers.map(decoded, [pairs[k : k + size] for k in range(0, len(pairs), size)])
+        parts = [decoded(pairs[k : k + _PAIRS]) for k in range(0, len(pairs), _PAIRS)]
         results = {}
         row = 0
         if parts:
@@ -146,7 +171,7 @@ class WindowDecoder:
                 self.memory.condition(i, one, logits[rows], existence[rows], tokens[rows])
         return results
 
-    def _result(self, index: int, found: tuple[Tensor, Tensor] | None) -> FrameMasks:
+    def _result(self, index: int, found: _Found | None) -> FrameMasks:
         """Bring logits to the frame's size and unite the objects of a row."""
         masks = np.zeros((self.rows, *self.size), dtype=np.bool_)
         scores = np.zeros(self.rows, dtype=np.float32)
@@ -160,3 +185,12 @@ class WindowDecoder:
                 masks[owner] |= each[number]
                 scores[owner] = max(scores[owner], values[number])
         return FrameMasks(index=index, masks=masks, scores=scores)
+
+
+@torch.inference_mode()
+def masks_of_windows(feed: FrameFeed, decoder: WindowDecoder) -> Generator[FrameMasks]:
+    """Yield the masks of each frame of a video, in order."""
+    with closing(feed.features(decoder.begin)) as windows:
+        for parts in windows:
+            for part in parts:
+                yield from decoder.window(part)

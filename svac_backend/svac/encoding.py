@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from sam2.modeling.sam2_base import SAM2Base
 from svac_backend.svac import preprocess
 from svac_backend.svac.grounding import FrameFeatures, encode_frames
 from svac_backend.svac.parallel import Workers
+
+T = TypeVar("T")
 
 
 class FrameEncoder:
@@ -30,11 +33,18 @@ class FrameEncoder:
         """Whether a window is encoded while the caller does something else."""
         return self.workers.count > 1
 
-    def start(self, pixels: NDArray[np.uint8]) -> Callable[[], FrameFeatures]:
-        """Begin to encode frames, u8 [n, S, S, 3]; what this returns waits for their features."""
-        shares = [pixels[share.start : share.stop] for share in self.workers.shares(len(pixels))]
-        waiting = [self.workers.start(self._encode, share) for share in shares]
-        return lambda: FrameFeatures.joined([wait() for wait in waiting])
+    def start(
+        self, first: int, pixels: NDArray[np.uint8], then: Callable[[int, FrameFeatures], T]
+    ) -> Callable[[], list[T]]:
+        """Begin to encode frames, u8 [n, S, S, 3], the first of which is frame `first`.
 
-    def _encode(self, pixels: NDArray[np.uint8]) -> FrameFeatures:
-        return encode_frames(self.sam, preprocess.sam_pixels(pixels))
+        Each worker goes on with its own part: `then` gets the part's first frame and its features. What this returns
+        waits for all parts and gives what `then` made of them, in order.
+        """
+
+        def work(share: range) -> T:
+            features = encode_frames(self.sam, preprocess.sam_pixels(pixels[share.start : share.stop]))
+            return then(first + share.start, features)
+
+        waiting = [self.workers.start(work, share) for share in self.workers.shares(len(pixels))]
+        return lambda: [wait() for wait in waiting]

@@ -19,6 +19,7 @@ from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor
 
+from svac_backend.svac import fused, fused_decoder, fused_encoder
 from svac_backend.svac.config import SamConfig
 
 
@@ -132,6 +133,11 @@ class FrameFeatures:
 
     def take(self, frames: Sequence[int] | Tensor) -> FrameFeatures:
         """Return the features of k of these frames (i64 [k]); a frame may stand there several times."""
+        if isinstance(frames, Sequence) and frames and list(frames) == list(range(frames[0], frames[-1] + 1)):
+            part = slice(frames[0], frames[-1] + 1)  # a view
+            return FrameFeatures(
+                self.low[part], (self.high[0][part], self.high[1][part]), self.position[part]
+            )
         index = torch.as_tensor(frames, device=self.low.device)
         position = self.position[:1].expand(len(index), -1, -1, -1)
         return FrameFeatures(self.low[index], (self.high[0][index], self.high[1][index]), position)
@@ -166,10 +172,21 @@ class Decoded:
     all_ious: Tensor
 
 
-def encode_frames(sam: SAM2Base, pixels: Tensor) -> FrameFeatures:
-    """Run Hiera and the FPN on a batch of frames, f32 [n, 3, S, S]."""
+def encode_frames(sam: SAM2Base, pixels: Tensor, *, fuse: bool = True) -> FrameFeatures:
+    """Run Hiera and the FPN on a batch of frames, f32 [n, 3, S, S].
+
+    Args:
+        sam: the model.
+        pixels: the frames.
+        fuse: take fused operations where there are any; else sam2's own forward pass.
+    """
     weight = sam.image_encoder.neck.convs[0].conv.weight
-    out = sam.forward_image(pixels.to(weight.device, weight.dtype))
+    pixels = pixels.to(weight.device, weight.dtype)
+    if fuse and fused.available(pixels) and fused_encoder.foldable(sam):
+        s0, s1, low = fused_encoder.encode(sam, pixels)
+        position = sam.image_encoder.neck.position_encoding(low)
+        return FrameFeatures(low=low, high=(s0, s1), position=position)
+    out = sam.forward_image(pixels)
     # The FPN adds its levels in fp32 and positions are fp32, whatever the weights are.
     s0, s1, low = (level.to(weight.dtype) for level in out["backbone_fpn"])
     position = out["vision_pos_enc"][-1][:1].to(weight.dtype).expand(len(low), -1, -1, -1)
@@ -190,6 +207,7 @@ def decode(
     no_object_masking: bool,
     points: tuple[Tensor, Tensor] | None = None,
     mask: Tensor | None = None,
+    fuse: bool = True,
 ) -> Decoded:
     """Decode k pairs at once.
 
@@ -202,6 +220,7 @@ def decode(
         no_object_masking: set the logits of absent objects to SAM-2's constant for them.
         points: coordinates f32 [k, P, 2] in SAM-2's pixels and labels i32 [k, P].
         mask: f32 [k, 1, S/4, S/4] mask prompt.
+        fuse: take fused operations where there are any; else sam2's own forward pass.
     """
     k = low.shape[0]
     if points is None:
@@ -212,15 +231,21 @@ def decode(
     sparse, dense = sam.sam_prompt_encoder(points=points, boxes=None, masks=mask)
     if language is not None:
         sparse = torch.cat([sparse, language[:, None].to(sparse.dtype)], dim=1)
-    logits, ious, tokens, existence = sam.sam_mask_decoder(
-        image_embeddings=low,
-        image_pe=sam.sam_prompt_encoder.get_dense_pe().to(low.dtype),
-        sparse_prompt_embeddings=sparse.to(low.dtype),
-        dense_prompt_embeddings=dense.to(low.dtype),
-        multimask_output=True,
-        repeat_image=False,
-        high_res_features=list(high),
-    )
+    positions = sam.sam_prompt_encoder.get_dense_pe().to(low.dtype)
+    if fuse and fused.available(low):
+        logits, ious, tokens, existence = fused_decoder.predict(
+            sam.sam_mask_decoder, low + dense, positions, sparse, high
+        )
+    else:
+        logits, ious, tokens, existence = sam.sam_mask_decoder(
+            image_embeddings=low,
+            image_pe=positions,
+            sparse_prompt_embeddings=sparse.to(low.dtype),
+            dense_prompt_embeddings=dense.to(low.dtype),
+            multimask_output=True,
+            repeat_image=False,
+            high_res_features=list(high),
+        )
     logits, ious, existence = logits.float(), ious.float(), existence.float()[:, 0]
     if no_object_masking:
         logits = torch.where((existence > 0)[:, None, None, None], logits, NO_OBJ_SCORE)

@@ -21,7 +21,7 @@ from svac_backend.masks.tracks import FrameMasks
 from svac_backend.svac import checkpoints, hub, preprocess
 from svac_backend.svac.clips import ClipPlan, plan
 from svac_backend.svac.config import MethodConfig, SvacConfig
-from svac_backend.svac.decoding import WindowDecoder
+from svac_backend.svac.decoding import WindowDecoder, masks_of_windows
 from svac_backend.svac.encoding import FrameEncoder
 from svac_backend.svac.generate import GreedyWriter, objects_of
 from svac_backend.svac.grounding import build_sam
@@ -29,13 +29,15 @@ from svac_backend.svac.mllm import Mllm
 from svac_backend.svac.original_sam import original_sam
 from svac_backend.svac.parallel import Workers, all_threads, frame_workers
 from svac_backend.svac.prompts import PromptBuilder
-from svac_backend.svac.streaming import FrameFeed
+from svac_backend.svac.streaming import FrameFeed, prefetch
 from svac_backend.svac.tokenizer_files import tokenizer_file
 from svac_backend.svac.tracking import Propagation
 from svac_backend.video.reader import VideoSource
 
 Progress = Callable[[float, str], None]
 
+# Frames whose masks wait for the caller.
+_AHEAD = 2
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -249,16 +251,16 @@ class Svac(nn.Module):
                 owners if unite else range(len(owners)),
                 len(expressions) if unite else len(owners),
                 propagation=next(iter(self._original_sam), None),
-                workers=workers,
             )
             if anchors:
                 decoder.condition(anchors, feed.kept(anchors))
-            with closing(feed.features()) as windows:
-                for start, features in windows:
-                    yield from decoder.window(start, features)
-                    if progress:
-                        done = start + len(features.low)
-                        progress(done / len(video), f"frame {done} of {len(video)}")
+            made = masks_of_windows(feed, decoder)
+            # Masks are many small steps in Python: one thread takes them while the workers are at the next window.
+            with closing(prefetch(made, _AHEAD) if encoder.ahead else made) as frames:
+                for number, frame in enumerate(frames, 1):
+                    yield frame
+                    if progress and (number % window == 0 or number == len(video)):
+                        progress(number / len(video), f"frame {number} of {len(video)}")
 
     @torch.inference_mode()
     def propagate(

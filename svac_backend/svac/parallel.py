@@ -1,23 +1,26 @@
 """Cores that work on frames of their own.
 
-Frames that don't depend on each other are encoded, decoded and upsampled fastest on a CPU when every core takes other
-frames and works alone: to share each small operation among cores costs more than it gains, and on a busy machine all of
+Frames that don't depend on each other are encoded and decoded fastest on a CPU when every core takes other frames and
+works alone: to share each small operation among cores costs more than it gains, and on a busy machine all of
 them wait for the slowest. On a GPU, and for memory, which goes frame by frame, there is nothing to share out.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import ctypes
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Lock
+from functools import cache
+from threading import Barrier, Lock
 from typing import TypeVar
 
 import torch
 
-S = TypeVar("S")
 T = TypeVar("T")
+
+# glibc's names in malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 class Workers:
@@ -40,24 +43,6 @@ class Workers:
             return lambda: result
         return self._pool.submit(_run, function, *args).result
 
-    def map(self, function: Callable[[S], T], items: Sequence[S]) -> list[T]:
-        """Return the results, in order."""
-        return [wait() for wait in [self.start(function, item) for item in items]]
-
-    def ahead(self, function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
-        """Yield the results in order, made a few items ahead where there are threads for it."""
-        if self._pool is None:
-            for item in items:
-                yield _run(function, item)
-            return
-        waiting: deque[Future[T]] = deque()
-        for item in items:
-            waiting.append(self._pool.submit(_run, function, item))
-            if len(waiting) > self.count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
     def shares(self, total: int) -> list[range]:
         """Return 0..total in as many ranges as there are workers; none is empty."""
         size = max(1, -(-total // self.count))
@@ -67,6 +52,27 @@ class Workers:
         """Drop what was not begun and wait for the rest."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+
+
+def single_threads(count: int, name: str) -> ThreadPoolExecutor:
+    """Return a pool whose threads give each torch operation one thread, and nobody else's.
+
+    A thread that sets its own number sets that of threads to come as well; so all are started here, and then the
+    caller's number is set again.
+    """
+    before = torch.get_num_threads()
+    started = Barrier(count + 1)
+    pool = ThreadPoolExecutor(count, name, initializer=_take_one_thread)
+    for _ in range(count):
+        pool.submit(started.wait)
+    started.wait()
+    torch.set_num_threads(before)
+    return pool
+
+
+def _take_one_thread() -> None:
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # a thread's first question settles its number; until then it follows the process
 
 
 @contextmanager
@@ -80,6 +86,7 @@ def frame_workers(device: torch.device, *, independent: bool) -> Iterator[Worker
     if device.type != "cpu" or not independent:
         yield Workers(1)
         return
+    _keep_freed_memory()
     count = _THREADS.narrow()
     workers = Workers(count)
     try:
@@ -100,6 +107,19 @@ def all_threads(workers: Workers) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(1)
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let glibc keep what a window freed for the next one.
+
+    By default it gives large pieces back to the kernel at once and takes them again page by page, which costs more than
+    some of the operations that use them.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # other C libraries have no such knobs
+        mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
 
 
 class _TorchThreads:

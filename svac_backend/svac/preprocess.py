@@ -1,13 +1,10 @@
 """Pixel values for the MLLM and for SAM-2.
 
 Both models were trained on PIL's bicubic filter. torch's antialiased bicubic differs from it by 1-2 grey levels and
-OpenCV's by up to 17, so PIL is what is used here; it releases the GIL, and images are resized in threads.
+OpenCV's by up to 17, so PIL's pixels are what is used here.
 """
 
 from __future__ import annotations
-
-import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -17,7 +14,6 @@ from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-POOL = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="resize")
 
 
 def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -29,10 +25,7 @@ def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def mllm_pixels(images: NDArray[np.uint8]) -> Tensor:
     """Normalise u8 [n, S, S, 3] for the vision tower; returns f32 [n, 3, S, S] on the CPU."""
-    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    pixels = torch.tensor(images).permute(0, 3, 1, 2).float().div_(255)
-    return pixels.sub_(mean).div_(std)
+    return _normalised(images, torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD))
 
 
 def sam_pixels(images: NDArray[np.uint8]) -> Tensor:
@@ -40,7 +33,10 @@ def sam_pixels(images: NDArray[np.uint8]) -> Tensor:
 
     The published models keep mean and std in bf16, and their pixels carry that rounding.
     """
-    mean = torch.tensor(IMAGENET_MEAN).bfloat16().float().view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD).bfloat16().float().view(3, 1, 1)
-    pixels = torch.tensor(images).permute(0, 3, 1, 2).float().div_(255)
-    return pixels.sub_(mean).div_(std)
+    mean, std = (torch.tensor(values).bfloat16().float() for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return _normalised(images, mean, std)
+
+
+def _normalised(images: NDArray[np.uint8], mean: Tensor, std: Tensor) -> Tensor:
+    planes = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return planes.float().div_(255).sub_(mean.view(3, 1, 1)).div_(std.view(3, 1, 1))

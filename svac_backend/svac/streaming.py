@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from svac_backend.svac import preprocess
+from svac_backend.svac import resizing
 from svac_backend.svac.astc import clip_images
 from svac_backend.svac.clips import ClipPlan
 from svac_backend.svac.config import SvacConfig
@@ -131,13 +131,13 @@ class FrameFeed:
         try:
             for index, frame in frames:
                 if index in keep:
-                    small[index] = preprocess.POOL.submit(preprocess.resize, frame, sam_size)
+                    small[index] = resizing.submit(resizing.resize, frame, sam_size)
                     pending.append(small[index])
                 if index in selected:
                     around[index] = frame
                 while next_clip in ends and ends[next_clip] == index:
                     clip = [around[i] for i in self.clips.clip(next_clip)]
-                    images.append(preprocess.POOL.submit(self._images, clip))
+                    images.append(resizing.submit(self._images, clip))
                     pending.append(images[-1])
                     next_clip += 1
                     if next_clip in ends:
@@ -153,25 +153,27 @@ class FrameFeed:
     def _images(self, clip: Sequence[Image]) -> list[Image]:
         method = self.config.method
         made = clip_images(clip, method.grid, compress=method.astc)
-        return [preprocess.resize(image, self.config.vision.image_size) for image in made]
+        return [resizing.resize(image, self.config.vision.image_size) for image in made]
 
     def kept(self, indices: Sequence[int]) -> Image:
         """Return the SAM-2 pixels of frames of `keep`, u8 [k, S, S, 3]."""
         return np.stack([self._small[i] for i in indices])
 
-    def features(self) -> Generator[tuple[int, FrameFeatures]]:
-        """Yield (index of its first frame, features) of windows over the whole video, encoded one window ahead."""
+    def features(self, then: Callable[[int, FrameFeatures], T]) -> Generator[list[T]]:
+        """Yield what `then` makes of the parts of each window of the video, given a part's first frame and features.
+
+        Windows are encoded, and handed to `then`, one ahead.
+        """
         if self.encoder is None:
             raise ValueError("A feed without an encoder has no features.")
-        begun: deque[tuple[int, Callable[[], FrameFeatures]]] = deque()
+        begun: deque[Callable[[], list[T]]] = deque()
         with closing(self.windows(self.window)) as windows:
             for start, pixels in windows:
-                begun.append((start, self.encoder.start(pixels)))
+                begun.append(self.encoder.start(start, pixels, then))
                 if len(begun) > self.encoder.ahead:
-                    start, wait = begun.popleft()
-                    yield start, wait()
-            for start, wait in begun:
-                yield start, wait()
+                    yield begun.popleft()()
+            for wait in begun:
+                yield wait()
 
     def windows(self, size: int) -> Generator[tuple[int, Image]]:
         """Yield (index of its first frame, u8 [n, S, S, 3] for SAM-2) over the whole video, n <= `size`."""
@@ -195,7 +197,7 @@ class FrameFeed:
     def _resized(self, frames: Iterator[tuple[int, Image]]) -> Iterator[Image]:
         pending: deque[Future[Image]] = deque()
         for _, frame in frames:
-            pending.append(preprocess.POOL.submit(preprocess.resize, frame, self.config.sam.image_size))
+            pending.append(resizing.submit(resizing.resize, frame, self.config.sam.image_size))
             if len(pending) >= _PENDING:
                 yield pending.popleft().result()
         while pending:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from svac_backend.svac import preprocess
+from svac_backend.svac import resizing
 from svac_backend.svac.streaming import HELD_BYTES, Image, prefetch
 from svac_backend.video.reader import VideoSource
 
@@ -82,7 +82,7 @@ class SweepFrames:
         frames = prefetch(self.video.frames(indices), _PENDING)
         try:
             for index, frame in frames:
-                pending.append((index, preprocess.POOL.submit(preprocess.resize, frame, self.size)))
+                pending.append((index, resizing.submit(resizing.resize, frame, self.size)))
                 if len(pending) >= _PENDING:
                     first, future = pending.popleft()
                     yield first, future.result()

@@ -57,18 +57,24 @@ def _fill(mask: NDArray[np.bool_], large: NDArray[np.float32]) -> None:
     if down.begin >= down.end or across.begin >= across.end:  # a shrunk frame may take none of these pixels
         return
     source = large[down.low : down.high, across.low : across.high]
-    wide = source[:, across.first] * across.weight + source[:, across.second] * (1 - across.weight)
+    wide, rest = source[:, across.first], source[:, across.second]
+    wide *= across.weight
+    rest *= 1 - across.weight
+    wide += rest
     sign = wide > 0
-    below = np.minimum(np.arange(1, len(wide) + 1), len(wide) - 1)
-    part = (sign & sign[below])[down.first]
-    y, x, upper = _between(sign ^ sign[below], down.first)
-    weight = down.weight[y]
-    values = weight * wide[upper, x] + (1 - weight) * wide[below[upper], x]
+    differ = sign[:-1] ^ sign[1:]
     doubt = max(_ROUNDING * float(np.abs(source).max()), _HALF)
+    unsure = np.abs(wide) < doubt
+    if unsure.any():  # pixels beside these are computed, whatever the signs
+        differ |= unsure[:-1] | unsure[1:]
+    both = sign.copy()  # a pixel below the last row of pixel centres has that row only
+    both[:-1] &= sign[1:]
+    part = both[down.first]
+    y, x, upper = _between(differ, down.first)
+    weight = down.weight[y]
+    values = weight * wide[upper, x] + (1 - weight) * wide[upper + 1, x]
     near = np.abs(values) < doubt
-    if float(np.abs(wide).min()) < doubt or (
-        near.any() and _undecided(values[near], source, down, across, y[near], x[near])
-    ):
+    if unsure[-1].any() or (near.any() and _undecided(values[near], source, down, across, y[near], x[near])):
         mask[:] = _whole(torch.from_numpy(large)[None, None], *mask.shape)[0].numpy()
         return
     part[y, x] = values > 0
@@ -81,7 +87,7 @@ def _between(
     """Return (y, x, row above) of the pixels that lie between two source rows of unlike sign.
 
     Args:
-        differ: bool [r, w], where a source row and the next one differ.
+        differ: bool [r - 1, w], where one of r source rows and the next one differ.
         above: i64 [h], for each target row the source row at or above it; ascending.
     """
     row, column = np.divmod(np.flatnonzero(differ), differ.shape[1])

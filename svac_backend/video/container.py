@@ -44,7 +44,7 @@ def signature_of(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file and choose its video stream; decoding it uses all cores.
+    """Open a file and choose its video stream; half of the cores decode it, the others work on what is decoded.
 
     Args:
         path: a video file.
@@ -69,6 +69,7 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
     with container:
         stream = _choose(path, container)
         stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = max(1, (os.cpu_count() or 1) // 2)
         yield container, stream
 
 

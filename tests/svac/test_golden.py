@@ -90,7 +90,9 @@ class Trace:
             lambda _, given, out: self.keep("llm_last", out[0])
         )
         mllm.text_hidden_fcs[0].register_forward_hook(self.seg)
-        sam.image_encoder.register_forward_pre_hook(lambda _, given: self.keep("g_pixel", given[0]))
+        sam.image_encoder.trunk.patch_embed.register_forward_pre_hook(
+            lambda _, given: self.keep("g_pixel", given[0])
+        )
         upsample = decoding.masks_at_size
 
         def logits(small: torch.Tensor, size: int, height: int, width: int) -> torch.Tensor:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from svac_backend.svac.parallel import Workers, all_threads, frame_workers
+from svac_backend.svac.parallel import Workers, all_threads, frame_workers, single_threads
 
 CPU = torch.device("cpu")
 
@@ -23,33 +24,39 @@ def three_threads() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_results_come_in_order_under_inference_mode(count: int) -> None:
+def test_each_result_is_that_of_its_call_under_inference_mode(count: int) -> None:
     def slow_first(number: int) -> tuple[int, bool]:
         time.sleep(0.02 if number == 0 else 0)
         return number, torch.is_inference_mode_enabled()
 
     workers = Workers(count)
-    expected = [(number, True) for number in range(7)]
-    assert workers.map(slow_first, range(7)) == expected
-    assert list(workers.ahead(slow_first, iter(range(7)))) == expected
-    assert workers.start(slow_first, 5)() == (5, True)
-    workers.close()
-
-
-def test_no_more_is_made_ahead_than_there_are_workers() -> None:
-    made: list[int] = []
-    workers = Workers(2)
-    results = workers.ahead(made.append, iter(range(100)))
-    next(results)
-    assert len(made) <= 3
+    waiting = [workers.start(slow_first, number) for number in range(7)]
+    assert [wait() for wait in waiting] == [(number, True) for number in range(7)]
     workers.close()
 
 
 def test_an_error_of_a_worker_reaches_the_caller() -> None:
     workers = Workers(2)
+    good, bad = (workers.start(lambda number: 1 // number, number) for number in (1, 0))
+    assert good() == 1
     with pytest.raises(ZeroDivisionError):
-        workers.map(lambda number: 1 // number, [1, 0])
+        bad()
     workers.close()
+
+
+def test_a_pool_of_single_threads_leaves_other_threads_their_number(three_threads: None) -> None:
+    pool = single_threads(2, "single")
+    work = torch.ones(200, 200)
+
+    def threads_after_work(_: int) -> int:
+        work @ work  # a thread settles its number at its first work at the latest
+        return torch.get_num_threads()
+
+    assert set(pool.map(threads_after_work, range(6))) == {1}
+    assert torch.get_num_threads() == 3
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(threads_after_work, 0).result() == 3
+    pool.shutdown()
 
 
 @pytest.mark.parametrize(("total", "count"), [(16, 2), (5, 3), (1, 4), (0, 2)])
@@ -64,7 +71,8 @@ def test_operations_get_one_thread_and_later_all_of_them_again(three_threads: No
     with frame_workers(CPU, independent=True) as workers:
         assert workers.count == 3
         assert torch.get_num_threads() == 1
-        assert set(workers.map(lambda _: torch.get_num_threads(), range(6))) == {1}
+        waiting = [workers.start(torch.get_num_threads) for _ in range(6)]
+        assert {wait() for wait in waiting} == {1}
         with all_threads(workers):
             assert torch.get_num_threads() == 3
         assert torch.get_num_threads() == 1

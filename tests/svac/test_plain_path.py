@@ -21,8 +21,8 @@ from tests.svac.test_golden import CASES, GOLDEN, golden_model
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of 26 frames."""
-    scene = make_scene(4, SceneConfig(width=160, height=96, frames=26, max_objects=3))
+    """A file of 26 frames on which no logit is 0 within rounding, which sums in another order would decide."""
+    scene = make_scene(1, SceneConfig(width=160, height=96, frames=26, max_objects=3))
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     write_mp4(scene.frames, path, 12.0)
     return path
@@ -37,7 +37,7 @@ def embedded() -> Svac:
 def test_the_embedded_model_on_a_file(
     embedded: Svac, clip: Path, window: int, held_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expressions = ["the blue object", "the white pentagon", "the thing that moves right"]
+    expressions = ["the blue object", "brown hexagon", "the hexagon going around in a circle"]
     with VideoReader(clip) as video:
         plain = [plain_masks(embedded, video, expression) for expression in expressions]
         monkeypatch.setattr(streaming, "HELD_BYTES", held_bytes)
@@ -68,8 +68,8 @@ def test_frames_that_are_seen_twice_are_averaged(embedded: Svac, clip: Path) -> 
         video = ArrayVideo(np.stack([whole.frame(i) for i in range(7)]))
     try:
         embedded.run_as(sampling="uniform_plus", no_object_masking=False)
-        ours = np.stack([frame.masks[0] for frame in embedded.segment(video, ["the white object"])])
-        assert np.array_equal(ours, plain_masks(embedded, video, "the white object"))
+        ours = np.stack([frame.masks[0] for frame in embedded.segment(video, ["brown hexagon"])])
+        assert np.array_equal(ours, plain_masks(embedded, video, "brown hexagon"))
         assert ours.any()
     finally:
         embedded.run_as(sampling="uniform", no_object_masking=True)
