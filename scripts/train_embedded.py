@@ -4,6 +4,7 @@ r"""Train `svac-tiny` from nothing, measure it, and write weights, config, token
 python scripts/train_embedded.py --work data/embedded            # trains, measures, writes data/embedded/model
 python scripts/train_embedded.py --work data/embedded --publish  # and replaces the weights in the package
 python scripts/train_embedded.py --work data/memory --onto svac-tiny  # memory only; what is said stays as it is
+python scripts/train_embedded.py --work data/check --measure svac-tiny  # trains nothing: the card's figures again
 
 Without a GPU, a process for each core is faster than one process for all:
 
@@ -30,7 +31,7 @@ from svac_backend.svac.model import Svac
 from svac_backend.svac.weights import EMBEDDED
 from svac_backend.training.embedded.memory_measure import measure_hidden, measure_memory
 from svac_backend.training.embedded.recipe import SCENES, Steps, train
-from svac_backend.training.embedded.report import measure_and_write_card
+from svac_backend.training.embedded.report import measure_all, measure_and_write_card
 
 
 def main(
@@ -45,6 +46,9 @@ def main(
     ] = None,
     videos: Annotated[int, typer.Option(help="Held-out videos to measure on; 0: all 90.")] = 0,
     publish: Annotated[bool, typer.Option(help="Replace the weights that ship in the package.")] = False,
+    measured: Annotated[
+        str | None, typer.Option("--measure", help="Measure this model as the card says; trains nothing.")
+    ] = None,
 ) -> None:
     """Train, measure, and write `work/model`."""
     if threads:
@@ -52,6 +56,10 @@ def main(
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    asked = {"videos": videos or None, "control_videos": 45, "workers": os.cpu_count() or 1, "device": device}
+    if measured:
+        measure_all(measured, work, **asked)
+        return
     steps = Steps().scaled(scale)
     train(work, steps=steps, device=device, seed=seed, onto=onto)
     if dist.is_initialized():
@@ -63,16 +71,7 @@ def main(
     model = Svac.from_pretrained(work / "model", device=device, dtype="float32")
     travelled = measure_memory(model.sam, SCENES, seeds=range(100))
     travelled |= measure_hidden(model.sam, SCENES, batches=50)
-    measure_and_write_card(
-        work / "model",
-        work,
-        travelled,
-        vars(steps),
-        videos=videos or None,
-        control_videos=45,
-        workers=os.cpu_count() or 1,
-        device=device,
-    )
+    measure_and_write_card(work / "model", work, travelled, vars(steps), **asked)
     if publish:
         target = EMBEDDED["svac-tiny"]
         target.mkdir(parents=True, exist_ok=True)

@@ -12,11 +12,13 @@ import torch
 
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import Expression
+from svac_backend.masks.metrics import jaccard
 from svac_backend.svac.clips import plan
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.scene import RichConfig, make_rich_scene
 from svac_backend.training.embedded.controls import (
     ALL,
+    BLIND,
     FULL,
     OTHER_SENTENCE,
     OTHER_VIDEO,
@@ -29,6 +31,7 @@ from svac_backend.training.embedded.controls import (
 from svac_backend.training.embedded.figures import Row
 from svac_backend.training.embedded.measure import measure, write_split
 from svac_backend.training.embedded.views import ViewedSvac, as_it_is, frozen, of_another, own_frame, shuffled
+from svac_backend.video.images import ImageFolderVideo
 from svac_backend.video.reader import ArrayVideo
 
 CONFIG = RichConfig(width=96, height=64, frames=24, split="validation", per_kind=2)
@@ -160,6 +163,25 @@ def test_videos_are_drawn_and_not_expressions() -> None:
     assert (gain.low, gain.high) == pytest.approx((10.0, 70.0))
 
 
+def test_a_blind_model_is_scored_on_what_it_did_not_see(tmp_path: Path) -> None:
+    """Its masks are those of the next video; the truth is this one's."""
+    config = replace(CONFIG, frames=8)
+    split = write_split(tmp_path / "split", seeds=range(5000, 5002), config=config, expressions=3)
+    controls = run_controls("svac-tiny", split, controls=[BLIND], device="cpu", dtype="float32")
+    assert set(controls.rows) == {FULL, BLIND}
+    first, second = split.benchmark.videos
+    model = Svac.from_pretrained("svac-tiny", device="cpu", dtype="float32")
+    expression = first.expressions[0]
+    seen = ImageFolderVideo(second.folder, second.frames)
+    target = split.truth.target(first, expression)
+    overlaps = []
+    for frame in model.segment(seen, [expression.text]):
+        truth = target.mask(frame.index)
+        overlaps.append(jaccard(frame.masks[0], np.zeros_like(frame.masks[0]) if truth is None else truth))
+    blind = {r.key: r for r in controls.rows[BLIND]}
+    assert blind[first.name, expression.id].j == pytest.approx(100 * np.mean(overlaps))
+
+
 def test_all_controls_on_a_split(tmp_path: Path) -> None:
     config = replace(CONFIG, frames=8)
     split = write_split(tmp_path / "split", seeds=range(5000, 5003), config=config, expressions=3)
@@ -170,7 +192,7 @@ def test_all_controls_on_a_split(tmp_path: Path) -> None:
     whole = {r.key: (r.j, r.f) for r in controls.rows[FULL]}
     assert whole == {r.key: (r.j, r.f) for r in measured.rows if r.key in whole}
     assert len(whole) == 6
-    for name in (OTHER_SENTENCE, OTHER_VIDEO, SHUFFLED):
+    for name in (OTHER_SENTENCE, OTHER_VIDEO, BLIND, SHUFFLED):
         assert controls.of(name, lambda r: True) != controls.of(FULL, lambda r: True)
     controls.save(tmp_path / "controls.json")
     assert Controls.load(tmp_path / "controls.json") == controls

@@ -20,7 +20,7 @@ from svac_backend.training.embedded.card_tables import (
     measured_table,
     written,
 )
-from svac_backend.training.embedded.controls import OTHER_SENTENCE, OTHER_VIDEO, Controls
+from svac_backend.training.embedded.controls import BLIND, OTHER_SENTENCE, OTHER_VIDEO, Controls
 from svac_backend.training.embedded.figures import ABSENT, Measured, absence_of, by_kind, mean_of
 from svac_backend.training.embedded.memory_measure import MemoryFigures
 
@@ -101,11 +101,11 @@ SAM-2 part at {config.sam.image_size} px, vision tower at {config.vision.image_s
 def _not_yet(measured: Measured, controls: Controls) -> str:
     """Return the list of what the figures say it can't do, and of what it was never taught."""
     kinds = {kind: row for kind, row in by_kind(measured.rows).items() if kind != ABSENT}
-    blind = [kind for kind, row in kinds.items() if row.j_and_f < row.chance + _MARGIN]
-    wrong = [kind for kind, row in kinds.items() if kind not in blind and row.j_and_f < _OFTEN_WRONG]
+    guessed = [kind for kind, row in kinds.items() if row.j_and_f < row.chance + _MARGIN]
+    wrong = [kind for kind, row in kinds.items() if kind not in guessed and row.j_and_f < _OFTEN_WRONG]
     said = []
-    if blind:
-        said.append(f"At or near chance: {listed(blind)}.")
+    if guessed:
+        said.append(f"At or near chance: {listed(guessed)}.")
     if wrong:
         said.append(f"More often wrong than right (J&F under {_OFTEN_WRONG:.0f}): {listed(wrong)}.")
     gain = gains(controls)[NEEDS_TIME]
@@ -118,10 +118,16 @@ def _not_yet(measured: Measured, controls: Controls) -> str:
             f"The sentence does not decide alone: with another one J&F is {exchanged.j_and_f:.1f}, a wrong thing's is "
             f"{exchanged.other:.1f}."
         )
+    blindly = controls.of(BLIND, lambda row: row.kind != ABSENT)
+    if blindly and blindly.j_and_f > blindly.chance + _WORTH_SAYING:
+        said.append(
+            f"The scenes are alike: of a model that sees another video J&F is {blindly.j_and_f:.1f}, chance is "
+            f"{blindly.chance:.1f}."
+        )
     elsewhere = controls.of(OTHER_VIDEO, lambda row: row.kind != ABSENT)
     if elsewhere and elsewhere.j_and_f > elsewhere.chance + _WORTH_SAYING:
         said.append(
-            f"The masks do not hang on what the language model sees alone: shown another video, J&F is "
+            f"The masks do not hang on what the language model sees alone: shown another video, it leaves J&F at "
             f"{elsewhere.j_and_f:.1f}, chance is {elsewhere.chance:.1f}. SAM-2 finds what the words say by itself."
         )
     absence = absence_of(measured.rows)

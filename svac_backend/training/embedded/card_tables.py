@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from svac_backend.synthetic.rich.phrases import GROUPS
 from svac_backend.training.embedded.controls import (
+    BLIND,
     FULL,
     OTHER_SENTENCE,
     OTHER_VIDEO,
@@ -133,17 +134,18 @@ def asked_table(measured: Measured, motion: Controls) -> str:
 
 def controls_table(controls: Controls, motion: Controls) -> str:
     lines = []
-    for group in (*(g for g in GROUP_NAMES if g != ABSENT),):
+    asked = {group: _of_group(group) for group in GROUP_NAMES if group != ABSENT}
+    for name, wanted in {**asked, "**all that is there**": lambda row: row.kind != ABSENT}.items():
         cells = [
-            controls.of(name, _of_group(group)) for name in (FULL, OTHER_SENTENCE, OTHER_VIDEO, SHUFFLED)
+            controls.of(control, wanted) for control in (FULL, OTHER_SENTENCE, BLIND, OTHER_VIDEO, SHUFFLED)
         ]
-        whole, other, gain = cells[0], cells[1], controls.difference(_of_group(group))
+        whole, other, gain = cells[0], cells[1], controls.difference(wanted)
         if whole is None or gain is None:
             continue
         wrong = other.other if other else whole.other
         lines.append(
-            f"| {group} | {whole.count} | {' | '.join(_score(cell) for cell in cells)} | "
-            f"{_score(controls.of(gain.best, _of_group(group)))} ({gain.best}) | {whole.chance:.1f} | {wrong:.1f} |"
+            f"| {name} | {whole.count} | {' | '.join(_score(cell) for cell in cells)} | "
+            f"{_score(controls.of(gain.best, wanted))} ({gain.best}) | {whole.chance:.1f} | {wrong:.1f} |"
         )
     table = "\n".join(lines)
     gained = "\n".join(
@@ -151,14 +153,14 @@ def controls_table(controls: Controls, motion: Controls) -> str:
         for name, gain in gains(controls).items()
         if gain
     )
-    return f"""J&F on {controls.videos} of the videos. The sentence is exchanged for one of the same video that means \
-something else; the
-language model (not SAM-2) is shown another video; or its clips in another order, and the frames within them; or one
-frame wherever it sees a frame: the first, middle or last one of the video, or each clip's own anchor frame. "Chance" is
-a thing of the scene taken at random, "wrong" one that is not meant.
+    return f"""J&F on {controls.videos} of the videos. The sentence is exchanged for one of the same video that means
+something else. "Blind": another video is shown to the model, and its masks are compared with this one's; "LM blind":
+only the language model, not SAM-2, is shown it. Shuffled are the clips, and the frames within them. A single frame
+stands wherever the language model sees one: the first, middle or last one of the video, or each clip's own anchor
+frame. "Chance" is a thing of the scene taken at random, "wrong" one that is not meant.
 
-| expressions by | count | whole | another sentence | another video | shuffled | best single frame | chance | wrong |
-|---|---|---|---|---|---|---|---|---|
+| expressions by | count | whole | another sentence | blind | LM blind | shuffled | best single frame | chance | wrong |
+|---|---|---|---|---|---|---|---|---|---|
 {table}
 
 What all frames gain over the best single frame, in points of J&F, with the 95 % interval of a bootstrap over videos:

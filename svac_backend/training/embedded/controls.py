@@ -34,6 +34,8 @@ from svac_backend.video.images import ImageFolderVideo
 FULL = "full"
 OTHER_SENTENCE = "another sentence"
 OTHER_VIDEO = "another video"
+# Every part of the model, SAM-2's too, sees another video than the one that its masks are compared with.
+BLIND = "blind"
 SHUFFLED = "shuffled frames"
 # The language model sees one frame: of the whole video, or (the last) of each clip the clip's own.
 SINGLE: dict[str, View] = {
@@ -42,7 +44,7 @@ SINGLE: dict[str, View] = {
     "last frame": frozen(1.0),
     "own frame": own_frame,
 }
-ALL = (FULL, OTHER_SENTENCE, OTHER_VIDEO, SHUFFLED, *SINGLE)
+ALL = (FULL, OTHER_SENTENCE, OTHER_VIDEO, BLIND, SHUFFLED, *SINGLE)
 _DRAWS = 4000
 
 
@@ -79,8 +81,8 @@ class Controls:
         return len({row.video for row in self.rows[FULL]})
 
     def of(self, control: str, wanted: Callable[[Row], bool]) -> Figures | None:
-        """Return the means of a control over some expressions; None where there are none."""
-        rows = [row for row in self.rows[control] if wanted(row)]
+        """Return the means of a control over some expressions; None where there are none, or it was not run."""
+        rows = [row for row in self.rows.get(control, ()) if wanted(row)]
         return mean_of(control, rows) if rows else None
 
     def difference(
@@ -143,7 +145,7 @@ def run_controls(
     Args:
         model: `svac-tiny`, or a folder with a model that has a [SEG] per clip.
         split: from `measure.write_split`.
-        videos: so many; None takes all. `OTHER_VIDEO` needs two.
+        videos: so many; None takes all. `OTHER_VIDEO` and `BLIND` need two.
         controls: of `ALL`; `FULL` is always among them.
         device, dtype: as in `Svac.from_pretrained`.
         progress: called with a fraction 0..1 and a message.
@@ -153,7 +155,7 @@ def run_controls(
     """
     names = tuple(dict.fromkeys((FULL, *controls)))
     benchmark = split.benchmark.limited(videos)
-    if len(benchmark.videos) < 2 and OTHER_VIDEO in names:
+    if len(benchmark.videos) < 2 and {OTHER_VIDEO, BLIND} & set(names):
         raise SvacError("To show another video takes two.", "Take more videos.")
     loaded = cast(ViewedSvac, ViewedSvac.from_pretrained(model, device=device, dtype=dtype))
     found: dict[str, list[Row]] = {name: [] for name in names}
@@ -170,12 +172,16 @@ def run_controls(
             **SINGLE,
         }
         exchanged = other_sentences(video.expressions)
-        loaded.views = [views[name] for name in names]
+        seeing = [name for name in names if name != BLIND]
+        loaded.views = [views[name] for name in seeing]
         said = [e.text for e in video.expressions]
         other = [exchanged[e.id] or e.text for e in video.expressions]
-        texts = [other if name == OTHER_SENTENCE else said for name in names]
-        scores = _scores(loaded, split, video, texts)
-        for name, of_control in zip(names, scores, strict=True):
+        texts = [other if name == OTHER_SENTENCE else said for name in seeing]
+        scores = dict(zip(seeing, _scores(loaded, split, video, texts, video), strict=True))
+        if BLIND in names:
+            loaded.views = [as_it_is]
+            (scores[BLIND],) = _scores(loaded, split, video, [said], after)
+        for name, of_control in scores.items():
             for expression, result in zip(video.expressions, of_control, strict=True):
                 if name != OTHER_SENTENCE or exchanged[expression.id] is not None:
                     found[name].append(scored(rows[video.name, expression.id], result))
@@ -201,14 +207,23 @@ def other_sentences(expressions: Sequence[Expression]) -> dict[str, str | None]:
 
 
 def _scores(
-    model: ViewedSvac, split: Split, video: BenchmarkVideo, said: Sequence[Sequence[str]]
+    model: ViewedSvac,
+    split: Split,
+    video: BenchmarkVideo,
+    said: Sequence[Sequence[str]],
+    seen: BenchmarkVideo,
 ) -> list[list[ExpressionScore]]:
-    """Return the scores of each view's sentences, in the order of the video's expressions."""
+    """Return the scores of each view's sentences, in the order of the video's expressions.
+
+    The masks are made of the video that is `seen`. Frames that it has too few of have none.
+    """
     texts = [text for of_view in said for text in of_view]
     targets = [split.truth.target(video, e) for e in video.expressions]
     count = len(targets)
     j, f = np.zeros((2, len(texts), len(video.frames)))
-    for frame in model.segment(_opened(video), texts):
+    for frame in model.segment(_opened(seen), texts):
+        if frame.index == len(video.frames):
+            break
         for k, target in enumerate(targets):
             truth = target.mask(frame.index)
             for n in range(k, len(texts), count):
