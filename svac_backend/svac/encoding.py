@@ -15,6 +15,9 @@ from svac_backend.svac.parallel import Workers
 
 T = TypeVar("T")
 
+# A window at SAM-2's size has so many pixels, and so many frames at most: more take memory and no less time.
+_WINDOW_PIXELS, _WINDOW_FRAMES = 16 * 1024**2, 32
+
 
 class FrameEncoder:
     """Encodes windows of frames.
@@ -48,3 +51,8 @@ class FrameEncoder:
 
         waiting = [self.workers.start(work, share) for share in self.workers.shares(len(pixels))]
         return lambda: [wait() for wait in waiting]
+
+
+def frames_at_a_time(size: int) -> int:
+    """Return how many frames of a video are encoded at a time, where SAM-2 sees pictures of `size` px."""
+    return max(1, min(_WINDOW_FRAMES, _WINDOW_PIXELS // size**2))

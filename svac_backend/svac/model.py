@@ -22,7 +22,7 @@ from svac_backend.svac import checkpoints, hub, preprocess
 from svac_backend.svac.clips import ClipPlan, plan
 from svac_backend.svac.config import MethodConfig, SvacConfig
 from svac_backend.svac.decoding import WindowDecoder, masks_of_windows
-from svac_backend.svac.encoding import FrameEncoder
+from svac_backend.svac.encoding import FrameEncoder, frames_at_a_time
 from svac_backend.svac.generate import GreedyWriter, objects_of
 from svac_backend.svac.grounding import build_sam
 from svac_backend.svac.mllm import Mllm
@@ -205,7 +205,7 @@ class Svac(nn.Module):
         *,
         answers: Sequence[str | None] | None = None,
         unite: bool = True,
-        window: int = 16,
+        window: int | None = None,
         progress: Progress | None = None,
     ) -> Iterator[FrameMasks]:
         """Segment what each expression names on every frame, in order.
@@ -219,7 +219,8 @@ class Svac(nn.Module):
             answers: for each expression the answer to force instead of the method's own, or None.
             unite: one mask per expression, the union of its objects; False: one per object, those of the first
                 expression first. (The published evaluations look at the first object only.)
-            window: frames that are held and encoded at a time.
+            window: frames that are held and encoded at a time; None: 16 where SAM-2 sees 1024 px, and more of
+                smaller ones.
             progress: called with a fraction 0..1 and a message.
 
         Raises:
@@ -234,6 +235,8 @@ class Svac(nn.Module):
                 "Answers can be forced for every expression, and not while the model writes its own.",
                 "Give one answer or None per expression, and leave `generate` off.",
             )
+        if window is None:
+            window = frames_at_a_time(self.config.sam.image_size)
         clips = plan(len(video), self.config.method)
         anchors = clips.selected if self.config.method.propagation == "anchor" and clips.propagated else ()
         if progress:
