@@ -2,10 +2,14 @@
 
 The two high-resolution levels of the FPN are read by the mask decoder's `conv_s0` and `conv_s1` only, and nothing is
 added to them from above: two linear maps after each other, which are multiplied first.
+
+Maps of the two fine levels are large, and few frames at a time leave them in the processor's cache; the coarse levels
+take all frames at once, as their operations are small.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from sam2.modeling.backbones.hieradet import Hiera, MultiScaleAttention, MultiScaleBlock, do_pool
 from sam2.modeling.backbones.image_encoder import FpnNeck
@@ -14,6 +18,9 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from svac_backend.svac.fused import affine, linear, norm
+
+# Cells of the finest maps that are worked on together: six of the embedded model's frames, or one of 1024 px.
+_CELLS = 6 * 48**2
 
 
 def foldable(sam: SAM2Base) -> bool:
@@ -34,24 +41,30 @@ def encode(sam: SAM2Base, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         [n, C/8, S/4, S/4], [n, C/4, S/8, S/8] and [n, C, S/16, S/16].
     """
-    neck, decoder = sam.image_encoder.neck, sam.sam_mask_decoder
-    stages = _stages(sam.image_encoder.trunk, pixels)
-    laterals = [conv.conv for conv in neck.convs][::-1]
-    s0 = _twice(stages[0], laterals[0], decoder.conv_s0)
-    s1 = _twice(stages[1], laterals[1], decoder.conv_s1)
-    return _first(s0), _first(s1), _first(_coarse(neck, stages[2], stages[3]))
+    trunk, neck = sam.image_encoder.trunk, sam.image_encoder.neck
+    side = pixels.shape[-1] // trunk.patch_embed.proj.stride[0]
+    positions = trunk._get_pos_embed((side, side))
+    parts = [_fine(sam, part, positions) for part in pixels.split(max(1, _CELLS // side**2))]
+    s0, s1, x = (torch.cat(levels) for levels in zip(*parts, strict=True))
+    third = _stage(trunk, 2, x)
+    return _first(s0), _first(s1), _first(_coarse(neck, third, _stage(trunk, 3, third)))
 
 
-def _stages(trunk: Hiera, pixels: Tensor) -> list[Tensor]:
-    """Return what each stage of Hiera ends with, [n, h, w, c]."""
-    x = trunk.patch_embed(pixels)
-    x = (x + trunk._get_pos_embed(x.shape[1:3])).contiguous()
-    found = []
-    for number, block in enumerate(trunk.blocks):
+def _fine(sam: SAM2Base, pixels: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mask decoder's two fine maps and what Hiera's second stage ends with, [n, h, w, c] each."""
+    trunk, decoder = sam.image_encoder.trunk, sam.sam_mask_decoder
+    laterals = [conv.conv for conv in sam.image_encoder.neck.convs][::-1]
+    first = _stage(trunk, 0, (trunk.patch_embed(pixels) + positions).contiguous())
+    second = _stage(trunk, 1, first)
+    return _twice(first, laterals[0], decoder.conv_s0), _twice(second, laterals[1], decoder.conv_s1), second
+
+
+def _stage(trunk: Hiera, number: int, x: Tensor) -> Tensor:
+    """Run the blocks of one of Hiera's stages on [n, h, w, c]."""
+    begin = trunk.stage_ends[number - 1] + 1 if number else 0
+    for block in trunk.blocks[begin : trunk.stage_ends[number] + 1]:
         x = _block(block, x)
-        if number in trunk.stage_ends:
-            found.append(x)
-    return found
+    return x
 
 
 def _block(block: MultiScaleBlock, x: Tensor) -> Tensor:
