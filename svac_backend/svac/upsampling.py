@@ -60,7 +60,7 @@ def _fill(mask: NDArray[np.bool_], padded: NDArray[np.float32]) -> bool:
     top, bottom = max(int(rows[0]) - 1, 0), min(int(rows[-1]) + 1, len(down.counts))
     left, right = max(int(columns[0]) - 1, 0), min(int(columns[-1]) + 1, len(across.counts))
     source = padded[top : bottom + 1, left : right + 1]
-    some, every = source > 0, source > 2 * _HALF
+    some, every = positive[top : bottom + 1, left : right + 1], source > 2 * _HALF
     some, every = some[:-1] | some[1:], every[:-1] & every[1:]
     some, every = some[:, :-1] | some[:, 1:], every[:, :-1] & every[:, 1:]
     wide = np.repeat(every, across.counts[left:right], axis=1)
