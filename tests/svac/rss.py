@@ -12,14 +12,14 @@ from svac_backend.svac.model import Svac
 from svac_backend.video.reader import VideoReader
 
 
-def main(path: str, window: int) -> None:
+def main(path: str) -> None:
     """Print a line of JSON."""
     torch.set_num_threads(1)
     model = Svac.from_pretrained("svac-tiny", device="cpu", dtype="float32")
     indices = []
     half = 0
     with VideoReader(path) as video:
-        for frame in model.segment(video, ["the red object"], window=window):
+        for frame in model.segment(video, ["the red object"]):
             indices.append(frame.index)
             if frame.index == len(video) // 2:
                 half = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -36,4 +36,4 @@ def main(path: str, window: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1])

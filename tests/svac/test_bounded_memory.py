@@ -40,7 +40,7 @@ def write_video(path: Path, frames: int) -> None:
 def peak(path: Path) -> dict[str, Any]:
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.svac.rss", str(path), "16"],
+        [sys.executable, "-m", "tests.svac.rss", str(path)],
         capture_output=True,
         text=True,
         timeout=280,
