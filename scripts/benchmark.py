@@ -29,7 +29,7 @@ def rle(
     rounds: Annotated[int, typer.Option(min=1, help="Repetitions of each mask; the best one counts.")] = 5,
 ) -> None:
     """Brush RLE: our codec and the Label Studio SDK's, side by side."""
-    from benchmarks import rle as benchmark
+    from lab.benchmarks import rle as benchmark
 
     folder = masks or (SHARED_MASKS if SHARED_MASKS.is_dir() else None)
     loaded, what = benchmark.load_masks(folder, count)
@@ -62,11 +62,11 @@ def server(
 ) -> None:
     """The web process: how fast it answers while the worker is busy with the model, or training takes all cores."""
     if webhooks:
-        from benchmarks import webhooks as storm
+        from lab.benchmarks import webhooks as storm
 
         Console().print(storm.table(storm.run(seconds=seconds, rate=webhooks)))
         return
-    from benchmarks import server as benchmark
+    from lab.benchmarks import server as benchmark
 
     Console().print(benchmark.table(benchmark.run(seconds=seconds, threads=threads, rate=rate)))
 
@@ -83,7 +83,7 @@ def model(
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each way, in turns; the median counts.")] = 5,
 ) -> None:
     """The model: our way to run it against the published one, for 1 and for 5 expressions on one video."""
-    from benchmarks import model as benchmark
+    from lab.benchmarks import model as benchmark
 
     if size not in ("tiny", "1b", "4b"):
         raise SvacError(f"There is no size {size!r}.", "Use tiny, 1b or 4b.")
@@ -108,7 +108,7 @@ def evaluate(
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each, in turns; the best one counts.")] = 3,
 ) -> None:
     """J and F of whole sequences: ours and vos-benchmark, side by side."""
-    from benchmarks import evaluate as benchmark
+    from lab.benchmarks import evaluate as benchmark
 
     Console().print(
         benchmark.table(benchmark.run(masks, vos_python=vos_python, processes=processes, rounds=rounds))
@@ -125,7 +125,7 @@ def correct(
     markdown: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None,
 ) -> None:
     """Corrections: J&F of the other frames after 0, 1, 2 and 4 corrected ones, against copying the nearest."""
-    from benchmarks import correct as benchmark
+    from lab.benchmarks import correct as benchmark
 
     results, wrong, version = benchmark.run(name, clips=clips, frames=frames, width=width, height=height)
     title = benchmark.describe(results, wrong, f"{frames} frames of {width}x{height}", version)
@@ -150,10 +150,10 @@ def learn(
 ) -> None:
     """Fine-tuning: a concept that was never seen, J&F before and after, and what was forgotten."""
     import torch
-    from benchmarks import learn as benchmark
+    from lab.benchmarks import learn as benchmark
+    from lab.train_tiny.recipe import CONFIG
 
-    from svac_backend.training.embedded.recipe import CONFIG
-    from svac_backend.training.options import options_for
+    from svac_backend.learning.options import options_for
 
     if threads:
         torch.set_num_threads(threads)
@@ -182,7 +182,7 @@ def loop(
 ) -> None:
     """Fine-tuning through a real Label Studio: predict, correct, Start Training, predict anew."""
     import torch
-    from benchmarks import loop as benchmark
+    from lab.benchmarks import loop as benchmark
 
     if kind not in ("polygon", "brush"):
         raise SvacError(f"There are no masks of kind {kind!r}.", "Use polygon or brush.")
@@ -209,7 +209,7 @@ def editor(
     screenshots: Annotated[Path | None, typer.Option(help="Folder for a picture of each step.")] = None,
 ) -> None:
     """The annotator's loop in a real Label Studio and browser: seconds of each step, and what blocks the page."""
-    from benchmarks import editor as benchmark
+    from lab.benchmarks import editor as benchmark
 
     if kind not in ("polygon", "brush"):
         raise SvacError(f"There are no masks of kind {kind!r}.", "Use polygon or brush.")

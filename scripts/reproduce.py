@@ -55,9 +55,9 @@ def reproduce(
     ] = None,
 ) -> None:
     """Put the paper's three claims to the test."""
-    from reproduction.report import write_report
-    from reproduction.results import Results
-    from reproduction.variants import CLAIMS
+    from lab.reproduction.report import write_report
+    from lab.reproduction.results import Results
+    from lab.reproduction.variants import CLAIMS
 
     console = Console()
 
@@ -79,11 +79,11 @@ def reproduce(
     else:
         import cv2
         import torch
-        from reproduction.adaptation import Adaptation
-        from reproduction.study import Settings, Study
+        from lab.reproduction.adaptation import Adaptation
+        from lab.reproduction.study import Settings, Study
 
+        from svac_backend.svac.files.weights import model_version
         from svac_backend.svac.model import Svac
-        from svac_backend.svac.weights import model_version
 
         if threads:
             torch.set_num_threads(threads)

@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.lettering import text_picture
 from svac_backend.masks.metrics import j_and_f
-from svac_backend.quickstart.rich_demo import SCENES, STARTS, next_scene
+from svac_backend.masks.render import text_picture
+from svac_backend.quickstart.content import SCENES, STARTS, next_scene
+from svac_backend.svac.files.weights import model_version
 from svac_backend.svac.model import Svac
-from svac_backend.svac.weights import model_version
-from svac_backend.synthetic.rich.benchmark import VALIDATION
+from svac_backend.synthetic.mevis import VALIDATION
 from svac_backend.synthetic.rich.description import Description, Look
 from svac_backend.synthetic.rich.nouns import make_noun
 from svac_backend.synthetic.rich.phrases import phrases_of

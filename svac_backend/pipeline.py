@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.prompts import FramePrompt, Prompts
+from svac_backend.masks.hints import FramePrompt, Prompts
 from svac_backend.masks.render import OverlayWriter, contact_sheet, overlay
 from svac_backend.masks.rle import area, from_coco, to_coco
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track

@@ -23,7 +23,8 @@ def pytest_runtest_setup() -> None:
 @pytest.fixture(scope="session")
 def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model's tokenizer, trained on few scenes."""
-    from svac_backend.training.embedded.tokenizer import train_tokenizer
+    from lab.train_tiny.tokenizer import train_tokenizer
+
     from tests.small import CONFIG, VOCABULARY
 
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from svac_backend.training.embedded import recipe
+from lab.train_tiny import recipe
 
 CONFIG = replace(
     recipe.CONFIG,

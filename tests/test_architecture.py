@@ -20,26 +20,25 @@ LAYERS = {
     "errors": 0,
     "settings": 0,
     "__init__": 0,
-    "svac": 1,
     "masks": 1,
     "video": 1,
+    "svac": 2,
     "synthetic": 2,
-    "pipeline": 2,
     "labelstudio": 2,
-    "evaluation": 2,
     "store": 2,
-    "training": 3,
-    "exporting": 3,
-    "jobs": 4,
-    "server": 5,
-    "commands": 6,
-    "quickstart": 6,
-    "cli": 6,
-    "cli_learning": 6,
-    "cli_storage": 6,
+    "pipeline": 3,
+    "versions": 3,
+    "evaluation": 4,
+    "learning": 5,
+    "datasets": 5,
+    "jobs": 6,
+    "editor": 7,
+    "server": 8,
+    "cli": 9,
+    "quickstart": 9,
 }
 # Held by the web process, so free of torch.
-TORCH_FREE = ("server", "labelstudio", "store")
+TORCH_FREE = ("server", "editor", "labelstudio", "store")
 # Needs a package that is not on the index; its imports are those of server.predicting.
 NOT_IMPORTABLE = {"svac_backend.server.label_studio_ml"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.videos import write_truncated_video, write_video, write_wide_video
+from tests.cli.videos import write_truncated_video, write_video, write_wide_video
 
 pytestmark = pytest.mark.integration
 
@@ -145,7 +145,7 @@ def test_settings_that_cannot_be_used(place: Path) -> None:
 
 def test_a_mistake_is_told_without_loading_torch(place: Path) -> None:
     script = (
-        "import sys\nfrom svac_backend.cli import app\n"
+        "import sys\nfrom svac_backend.cli.app import app\n"
         "sys.argv = ['svac-backend', 'prelabel', 'text.mp4', '-p', 'the dog']\n"
         "try:\n    app()\nexcept SystemExit as end:\n    print(end.code, 'torch' in sys.modules)\n"
     )

@@ -37,7 +37,7 @@ def test_links_lead_to_files(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_that_are_named_exist(document: Path) -> None:
-    from svac_backend.cli import main
+    from svac_backend.cli.app import main
 
     known = {
         command.name or command.callback.__name__ for command in main.registered_commands if command.callback

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 
 from svac_backend.errors import JobCancelled, SvacError
-from svac_backend.labelstudio.api_errors import ApiRefusal
+from svac_backend.labelstudio.api.errors import ApiRefusal
 
 
 def test_it_says_what_is_wrong_and_what_to_do() -> None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.prompts import Click, FramePrompt
+from svac_backend.masks.hints import Click, FramePrompt
 from svac_backend.masks.rle import from_coco, to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.pipeline import load_model, propagate

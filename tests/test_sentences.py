@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from svac_backend.synthetic.rich.description import Description, Look
-from svac_backend.synthetic.rich.glyphs import font_file
+from svac_backend.synthetic.rich.kinds import font_file
 from svac_backend.synthetic.rich.scene import describe, make_rich_scene
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "sentences.py"

@@ -19,8 +19,8 @@ from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import Benchmark, BenchmarkVideo, Expression
 from svac_backend.evaluation.predictions import Manifest, Predictions, Run, VideoWriter
 from svac_backend.settings import Settings
-from svac_backend.svac.hub import locate_or_download
-from svac_backend.svac.weights import version_of
+from svac_backend.svac.files.hub import locate_or_download
+from svac_backend.svac.files.weights import version_of
 from svac_backend.video.images import ImageFolderVideo, find_frames
 
 if TYPE_CHECKING:

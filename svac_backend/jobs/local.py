@@ -22,8 +22,7 @@ from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import BATCH, Job, JobState, Work
 from svac_backend.settings import Settings
 from svac_backend.store.database import BUSY_TIMEOUT_S, Database
-from svac_backend.store.jobs import JobStore
-from svac_backend.store.workers import WorkerStore
+from svac_backend.store.jobs import JobStore, WorkerStore
 
 QUEUE_FILE = "queue.db"
 # One thread of the worker for each lane: cutting frames must not wait for the model, nor the other way round, and

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from contextlib import closing
 
 from svac_backend.errors import SvacError
+from svac_backend.learning.adapters import load_adapter, unload_adapter
 from svac_backend.pipeline import load_model
 from svac_backend.settings import Settings
 from svac_backend.store.database import FILE_NAME, Database
 from svac_backend.store.versions import Version
+from svac_backend.svac.files.weights import version_of
 from svac_backend.svac.model import Svac
-from svac_backend.svac.weights import version_of
-from svac_backend.training.adapters import load_adapter, unload_adapter
-from svac_backend.training.registry import Registry
+from svac_backend.versions import Registry
 
 log = logging.getLogger(__name__)
 

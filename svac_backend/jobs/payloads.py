@@ -7,11 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.config import LabelConfig
-from svac_backend.masks.prompts import FramePrompt, Prompts
+from svac_backend.masks.hints import FramePrompt, Prompts
 from svac_backend.masks.tracks import ObjectPrompt, Track
-from svac_backend.settings import Settings
-from svac_backend.store.connections import ProjectConnection
 from svac_backend.store.predictions import Prediction, correction_key, prediction_key, video_identity
 from svac_backend.video.source import VideoInfo
 
@@ -197,33 +194,6 @@ def no_files_root() -> SvacError:
         "Set SVAC_LABEL_STUDIO_FILES_ROOT to the folder that is Label Studio's LOCAL_FILES_DOCUMENT_ROOT, or "
         "SVAC_MEDIA_URL to the address of `svac-backend serve` in the annotators' browsers.",
     )
-
-
-def label_studio_name(settings: Settings, connection: ProjectConnection | None) -> str:
-    """Return the name under which a project's Label Studio stands in payloads and cache keys.
-
-    With a token of our own it is the address that we call, whatever Label Studio calls itself in /setup: a video that
-    was imported before the backend was connected is then still the same video.
-    """
-    if settings.label_studio_api_key is None and connection is not None and connection.hostname:
-        return connection.hostname
-    return settings.label_studio_url
-
-
-def video_url(data: Mapping[str, Any], config: LabelConfig) -> str:
-    """Return the address of a task's video.
-
-    Raises:
-        SvacError: it has none.
-    """
-    key = config.video.key if config.video else "video"
-    url = data.get(key)
-    if not isinstance(url, str) or not url.strip():
-        raise SvacError(
-            f"The task has no video under the key '{key}'.",
-            f"Put the video's address into the task's '{key}'.",
-        )
-    return url.strip()
 
 
 def describe(payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,19 +7,16 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.config import LabelConfig, MaskControl, parse_config
-from svac_backend.labelstudio.controls import SHOWN_KINDS
-from svac_backend.labelstudio.corrections import merge_results
-from svac_backend.labelstudio.rectangles import tracks_to_boxes
-from svac_backend.labelstudio.results import tracks_to_results, validate_results
-from svac_backend.labelstudio.windows import WINDOW_KEY, Window, window_of
-from svac_backend.masks.certainty import frame_certainty, worst_stretch
-from svac_backend.masks.prompts import Prompts
-from svac_backend.masks.tracks import Track, frames_with_masks
+from svac_backend.labelstudio.config import SHOWN_KINDS, LabelConfig, MaskControl, cached_config
+from svac_backend.labelstudio.regions.merge import merge_results
+from svac_backend.labelstudio.regions.rectangles import tracks_to_boxes
+from svac_backend.labelstudio.regions.written import tracks_to_results, validate_results
+from svac_backend.labelstudio.tasks import WINDOW_KEY, Window, window_of
+from svac_backend.masks.hints import Prompts
+from svac_backend.masks.tracks import Track, frame_certainty, frames_with_masks, worst_stretch
 from svac_backend.settings import Settings
 from svac_backend.store.predictions import Prediction, PredictionStore
 
@@ -32,12 +29,6 @@ EDITOR_FPS = 24.0
 BRUSH_FRAMES = 100
 
 log = logging.getLogger(__name__)
-
-
-@lru_cache(maxsize=64)
-def cached_config(label_config: str) -> LabelConfig:
-    """Return `parse_config` of it, remembered: every /predict carries the config."""
-    return parse_config(label_config)
 
 
 def config_key(label_config: str, settings: Settings, window: Window | None = None) -> str:

@@ -7,32 +7,28 @@ import os
 from collections.abc import Callable
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.collecting import Collector
 from svac_backend.jobs.engine import Handler, Work
-from svac_backend.jobs.handlers.collect import COLLECT, CollectHandler
-from svac_backend.jobs.handlers.finetune import FinetuneHandler
-from svac_backend.jobs.handlers.frames import FramesHandler
-from svac_backend.jobs.handlers.making import PredictionMaker
-from svac_backend.jobs.handlers.prelabel import PrelabelHandler
-from svac_backend.jobs.handlers.propagate import PropagateHandler
-from svac_backend.jobs.handlers.renew import RENEW, RenewHandler, renewal_if_due
-from svac_backend.jobs.label_studio import LabelStudioAccess
+from svac_backend.jobs.frames import FramesHandler
+from svac_backend.jobs.learn import COLLECT, CollectHandler, FinetuneHandler
 from svac_backend.jobs.local import LEASE_S, LocalEngine
 from svac_backend.jobs.model_owner import ModelOwner
 from svac_backend.jobs.payloads import FRAMES, PRELABEL, PROPAGATE
+from svac_backend.jobs.prelabel import PredictionMaker, PrelabelHandler
 from svac_backend.jobs.process import WorkerProcess
+from svac_backend.jobs.propagate import PropagateHandler
+from svac_backend.jobs.renew import RENEW, RenewHandler, renewal_if_due
+from svac_backend.labelstudio.api.access import LabelStudioAccess
+from svac_backend.learning.collect import Collector
+from svac_backend.learning.triggers import FINETUNE, Trigger
 from svac_backend.pipeline import load_model
 from svac_backend.settings import Settings
 from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
 from svac_backend.store.events import EventStore
 from svac_backend.store.jobs import JobStore
-from svac_backend.store.objects import ObjectStore
-from svac_backend.store.parts import PartStore
-from svac_backend.store.predictions import PredictionStore
-from svac_backend.store.sent import SentStore
+from svac_backend.store.objects import ObjectStore, SentStore
+from svac_backend.store.predictions import PartStore, PredictionStore
 from svac_backend.svac.model import Svac
-from svac_backend.training.triggers import FINETUNE, Trigger
 
 # On a small machine the web process, Label Studio and the browser go first; alone, the worker loses nothing.
 NICENESS = 10

@@ -1,272 +1,189 @@
-"""What a person changed in the editor, and new results that keep all of it.
-
-Label Studio does not tell: `origin` stays `prediction` after a polygon was dragged. So what was sent is compared with
-what the annotation holds now, by shape.
-"""
+"""What a person corrected in a task, from what its editor was sent and what it holds now. Torch-free."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.config import LabelConfig
+from svac_backend.labelstudio.regions.merge import corrected_prompts
+from svac_backend.labelstudio.regions.read import drawn_objects, results_to_tracks
+from svac_backend.labelstudio.regions.sent import Region, sent_regions
+from svac_backend.labelstudio.tasks import Window, task_prompts
+from svac_backend.masks.hints import FramePrompt, Prompts
+from svac_backend.masks.rle import area, iou
+from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
+from svac_backend.store.objects import SentObject
 
-from svac_backend.labelstudio.config import LabelConfig, MaskControl
-from svac_backend.labelstudio.drawings import Drawing
-from svac_backend.labelstudio.rectangles import is_overview, same_boxes
-from svac_backend.labelstudio.regions import Drawn, read_drawn
-from svac_backend.labelstudio.results import tracks_to_results
-from svac_backend.labelstudio.shapes import same_shape
-from svac_backend.labelstudio.windows import Window
-from svac_backend.masks.prompts import FramePrompt, Prompts
-from svac_backend.masks.rle import to_coco, union
-from svac_backend.masks.tracks import Track
+# A mask that a person made comes back from the editor a little different where it was scaled or smoothed.
+SAME_MASK = 0.98
 
-Region = dict[str, Any]
-Results = Sequence[Mapping[str, Any]]
+FramePrompts = dict[int, FramePrompt]
 
 
-def corrected_prompts(
-    sent: Results,
-    now: Results,
+@dataclass(frozen=True)
+class Corrections:
+    """What persons showed in a task.
+
+    Attributes:
+        masks: by object and frame of the video, what was drawn, or erased.
+        pointed: likewise clicks and boxes that were answered before.
+        objects: every object that the annotation has.
+        sent: the regions that the annotation started from.
+        unfinished: objects whose last answer had not all frames.
+    """
+
+    masks: dict[str, FramePrompts] = field(default_factory=dict)
+    pointed: dict[str, FramePrompts] = field(default_factory=dict)
+    objects: list[ObjectPrompt] = field(default_factory=list)
+    sent: list[Region] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+
+    def prompts(self, object_id: str) -> FramePrompts:
+        """Return all that was shown of an object; on a frame the mask counts."""
+        return {**self.pointed.get(object_id, {}), **self.masks.get(object_id, {})}
+
+    def to_propagate(self) -> dict[str, FramePrompts]:
+        """Return the prompts of those objects that were corrected, where at least one prompt shows the object.
+
+        Objects whose last answer had not all frames yet are finished.
+        """
+        wanted = [*(name for name, masks in self.masks.items() if masks), *self.unfinished]
+        found = {object_id: self.prompts(object_id) for object_id in dict.fromkeys(wanted)}
+        return {object_id: shown for object_id, shown in found.items() if any(map(_shows, shown.values()))}
+
+
+def known_objects(
+    task_data: Mapping[str, Any], config: LabelConfig, claimed: Sequence[ObjectPrompt]
+) -> list[ObjectPrompt]:
+    """Return the objects that have names: those of the task's prompt, and those asked for in the editor."""
+    try:
+        own = task_prompts(task_data, config, max_chars=sys.maxsize)
+    except SvacError:
+        own = []  # a prompt that asks for nothing names nothing
+    return list({one.object_id: one for one in (*own, *claimed)}.values())
+
+
+def find_corrections(
+    now: Sequence[Region],
+    predictions: Sequence[Sequence[Region]],
+    answered: Mapping[str, SentObject],
     config: LabelConfig,
+    size: tuple[int, int],
     *,
-    width: int,
-    height: int,
     window: Window | None = None,
-    tracks: Sequence[Track] = (),
-    earlier: Prompts | None = None,
-) -> dict[str, dict[int, FramePrompt]]:
-    """Return what a person changed on the frames, as prompts for propagation.
-
-    An object's regions on a frame are untouched when each has its like among those that were sent: the same mask, or
-    the same points within 0.01 % of the frame, and the same label. Anything else is a change: regions edited, added,
-    deleted, given another label.
+    known: Sequence[ObjectPrompt] = (),
+    parent: Sequence[Region] | None = None,
+) -> Corrections:
+    """Compare an annotation with what the editor was sent.
 
     Args:
-        sent: the results that the editor was given; empty if the annotation was not made from them.
-        now: the annotation's or draft's results.
+        now: the annotation's regions, or those of its draft.
+        predictions: the results of the task's predictions, the oldest first.
+        answered: what interactive calls of the task were answered.
         config: the project's labelling config.
-        width, height: the video's display size in pixels.
-        window: which frames the task shows; None for all.
-        tracks: the objects that are known, with the masks that were sent.
-        earlier: what this function returned before the last results were sent. These come back from the editor as they
-            were sent, so only the caller knows that a person made them; those that still hold are in the answer.
-
-    Returns:
-        Object id -> the video's 0-based frame -> prompt with a mask of display size; empty where the person deleted or
-        erased the object. Objects that the person began have new ids, see `regions.drawn_objects`.
+        size: width and height of the frames in pixels.
+        window: which frames the task shows.
+        known: objects with their labels and expressions.
+        parent: of `predictions`, the one that the annotation was made from, where that is known.
 
     Raises:
-        SvacError: a region is malformed, or lies on a frame that the task does not have.
+        SvacError: a region is malformed.
     """
-    before = _read(sent, config, width, height, window, tracks, earlier)
-    after = _read(now, config, width, height, window, tracks, earlier, before)
-    found = {object_id: dict(frames) for object_id, frames in (earlier or {}).items()}
-    old, new = before.by_place(), after.by_place()
-    for object_id, frame in sorted(old.keys() | new.keys()):
-        was, is_ = old.get((object_id, frame), []), new.get((object_id, frame), [])
-        if not _untouched(was, is_, width, height):
-            masks = [drawing.mask for drawing in is_]
-            mask = union(masks) if masks else to_coco(np.zeros((height, width), dtype=np.bool_))
-            found.setdefault(object_id, {})[frame] = FramePrompt(mask=mask)
-    return found
-
-
-def merge_results(
-    now: Results,
-    tracks: Sequence[Track],
-    corrected: Prompts,
-    config: LabelConfig,
-    *,
-    width: int,
-    height: int,
-    control: MaskControl | None = None,
-    window: Window | None = None,
-    frames: Collection[int] | None = None,
-    sent: Results = (),
-    boxes: Results = (),
-    tolerance_px: float = 1.0,
-    iou_floor: float = 0.98,
-    min_area_px: int = 16,
-    frame_stride: int = 1,
-) -> list[Region]:
-    """Return an annotation's results with everything predicted anew but what a person made.
-
-    Verbatim stay: the regions of an object on every frame whose prompt is a mask, those of objects without a track,
-    and the results of all other tags, but for relations one of whose ends is gone and labels of nothing. Every other
-    region is rendered from `tracks`, with the ids of `results.result_id`, and what else a region of the same id had (a
-    note, a parent) stays.
-
-    Args:
-        now: the annotation's results.
-        tracks: as predicted anew; where `corrected` has a mask, with that mask.
-        corrected: prompts, see `corrected_prompts`. Clicks and boxes protect nothing.
-        config: the project's labelling config.
-        width, height: the video's display size in pixels.
-        control: with which masks are shown; the config's first choice if None.
-        window: which frames the task shows; None for all.
-        frames: only these frames of the video get regions rendered; None for all.
-        sent: the results that the editor was given: to tell whose a region is, and which boxes a person moved.
-        boxes: the overview of the new tracks, see `rectangles.tracks_to_boxes`. Boxes that a person moved stay, those
-            that he deleted stay away.
-        tolerance_px, iou_floor, min_area_px, frame_stride: see `results.tracks_to_results`.
-
-    Raises:
-        SvacError: a region is malformed, or the config cannot show a track.
-    """
-    before = _read(sent, config, width, height, window, tracks, corrected)
-    drawn = _read(now, config, width, height, window, tracks, corrected, before)
-    order = {track.object_id: place for place, track in enumerate(tracks)}
-    kept: list[Drawing] = []
-    gone: list[Drawing] = []
-    for drawing in drawn.drawings:
-        prompt = corrected.get(str(drawing.object_id), {}).get(drawing.frame)
-        verbatim = drawing.object_id not in order or (prompt is not None and prompt.mask is not None)
-        (kept if verbatim else gone).append(drawing)
-    settled = {(drawing.object_id, drawing.frame) for drawing in kept}
-    rendered = tracks_to_results(
-        [
-            replace(
-                track,
-                masks={
-                    frame: mask
-                    for frame, mask in track.masks.items()
-                    if (track.object_id, frame) not in settled
-                },
-            )
-            for track in tracks
-        ],
-        control or config.mask_control(),
-        width=width,
-        height=height,
-        tolerance_px=tolerance_px,
-        iou_floor=iou_floor,
-        min_area_px=min_area_px,
-        frame_stride=frame_stride,
-        window=window,
-        frames=frames,
+    width, height = size
+    regions = [region for one in answered.values() for region in one.regions]
+    sent = _relabelled(sent_regions(now, regions, predictions, parent=parent), now)
+    tracks = [Track(**vars(one)) for one in known]
+    held = _held(answered, now, config, size, window)
+    masks = corrected_prompts(
+        sent, now, config, width=width, height=height, window=window, tracks=tracks, earlier=held
     )
-    mine = {id(region) for drawing in (*kept, *gone) for region in drawing.results}
-    others = [
-        dict(region)
-        for region in now
-        if id(region) not in mine and not is_overview(region) and not _is_stray(region, config)
-    ]
-    rendered = _with_extras(_unique(rendered, {drawing.id for drawing in kept}), gone)
-    regions = [dict(region) for drawing in kept for region in drawing.results] + rendered
-    owner = {region["id"]: region["id"].rpartition("-f")[0] for region in rendered}
-    owner |= {drawing.id: str(drawing.object_id) for drawing in kept}
-    regions.sort(
-        key=lambda region: (region.get("item_index") or 0, order.get(owner[region["id"]], len(order)))
+    objects = drawn_objects(
+        now, config, width=width, height=height, window=window, tracks=tracks, certain=masks
     )
-    regions += _overview(now, sent, boxes)
-    ids = {region.get("id") for region in (*regions, *others)}
-    return regions + [region for region in others if _holds(region, ids)]
-
-
-def _read(
-    results: Results,
-    config: LabelConfig,
-    width: int,
-    height: int,
-    window: Window | None,
-    tracks: Sequence[Track],
-    certain: Prompts | None,
-    before: Drawn | None = None,
-) -> Drawn:
-    """Read results; objects and owners of an earlier state are known, so that no region changes hands."""
-    known = list(tracks)
-    owners: dict[str, str] = {}
-    if before is not None:
-        ids = {track.object_id for track in tracks}
-        known += [Track(**vars(prompt)) for name, prompt in before.objects.items() if name not in ids]
-        owners = {drawing.id: str(drawing.object_id) for drawing in before.drawings}
-    return read_drawn(
-        results,
-        config,
-        width=width,
-        height=height,
-        window=window,
-        tracks=known,
-        certain=certain,
-        owners=owners,
-    )
-
-
-def _untouched(was: Sequence[Drawing], is_: Sequence[Drawing], width: int, height: int) -> bool:
-    """Tell whether every drawing has its like, first of all under its own id."""
-    if len(was) != len(is_):
-        return False
-    left = list(was)
-    for drawing in is_:
-        left.sort(key=lambda other: other.id != drawing.id)
-        like = next(
-            (
-                other
-                for other in left
-                if other.label == drawing.label
-                and same_shape(other.results[0], drawing.results[0], width, height)
-            ),
-            None,
-        )
-        if like is None:
-            return False
-        left.remove(like)
-    return True
-
-
-def _unique(rendered: list[Region], taken: set[str]) -> list[Region]:
-    """Give regions another part number whose id a kept region has."""
-    ids = {region["id"] for region in rendered} | taken
-    new: dict[str, str] = {}
-    for region in rendered:
-        if region["id"] in taken and region["id"] not in new:
-            stem = region["id"]
-            part = next(part for part in range(2, len(ids) + 3) if f"{stem}-{part}" not in ids)
-            new[stem] = f"{stem}-{part}"
-            ids.add(new[stem])
-    return [{**region, "id": new.get(region["id"], region["id"])} for region in rendered]
-
-
-def _with_extras(rendered: list[Region], gone: Sequence[Drawing]) -> list[Region]:
-    """Add what the editor keeps with a region and this backend does not write: notes, parents, locks."""
-    extras = {
-        (region.get("id"), region.get("from_name")): region for drawing in gone for region in drawing.results
+    names = {one.object_id: one for one in known}
+    pointed = {
+        object_id: {frame: prompt for frame, prompt in one.prompts.items() if prompt.mask is None}
+        for object_id, one in answered.items()
     }
-    return [
-        {**region, **{key: value for key, value in old.items() if key not in region}}
-        for region in rendered
-        for old in [extras.get((region["id"], region["from_name"]), {})]
-    ]
-
-
-def _overview(now: Results, sent: Results, boxes: Results) -> list[Region]:
-    """The overview: as made now, but as the person left it where he moved or deleted something."""
-    was = {region["id"]: region for region in sent if is_overview(region)}
-    is_ = {region["id"]: region for region in now if is_overview(region)}
-    moved = {id_ for id_ in is_ if id_ in was and not same_boxes(was[id_], is_[id_])}
-    stay = [dict(is_[id_]) for id_ in moved]
-    return stay + [
-        dict(region)
-        for region in boxes
-        if region["id"] not in moved and (region["id"] in is_ or region["id"] not in was)
-    ]
-
-
-def _holds(region: Mapping[str, Any], ids: set[Any]) -> bool:
-    """A relation needs both its ends; everything else stands for itself."""
-    return region.get("type") != "relation" or {region.get("from_id"), region.get("to_id")} <= ids
-
-
-def _is_stray(region: Mapping[str, Any], config: LabelConfig) -> bool:
-    """A label of nothing: the editor leaves one beside a text that was typed while a label was chosen."""
-    value = region.get("value")
-    names = {name for control in config.drawing_controls() for name in (control.name, control.labels_name)}
-    return (
-        region.get("from_name") in names
-        and isinstance(value, Mapping)
-        and bool(value)
-        and all(key.endswith("labels") for key in value)
+    # The editor gives accepted regions the label that is chosen at that moment: what is known goes before it.
+    objects = [names.get(one.object_id, one) for one in objects]
+    return Corrections(
+        masks=masks,
+        pointed={name: shown for name, shown in pointed.items() if shown},
+        objects=objects,
+        sent=sent,
+        unfinished=[name for name, one in answered.items() if one.prompts and not one.complete],
     )
+
+
+def _held(
+    answered: Mapping[str, SentObject],
+    now: Sequence[Region],
+    config: LabelConfig,
+    size: tuple[int, int],
+    window: Window | None,
+) -> Prompts:
+    """Earlier masks that the annotation still has as they were: another annotator's corrections are not there."""
+    earlier = {
+        object_id: {frame: prompt.mask for frame, prompt in one.prompts.items() if prompt.mask is not None}
+        for object_id, one in answered.items()
+    }
+    frames = {frame for masks in earlier.values() for frame in masks}
+    if not frames:
+        return {}
+    there = [region for region in now if _frame(region, window) in frames]
+    tracks = results_to_tracks(
+        there,
+        config,
+        width=size[0],
+        height=size[1],
+        window=window,
+        certain={
+            object_id: {frame: FramePrompt(mask=mask) for frame, mask in masks.items()}
+            for object_id, masks in earlier.items()
+        },
+    )
+    masks_now = {track.object_id: track.masks for track in tracks}
+    return {
+        object_id: {
+            frame: FramePrompt(mask=mask)
+            for frame, mask in masks.items()
+            if _same(mask, masks_now.get(object_id, {}).get(frame))
+        }
+        for object_id, masks in earlier.items()
+    }
+
+
+def _frame(region: Mapping[str, Any], window: Window | None) -> int | None:
+    item = region.get("item_index")
+    if not isinstance(item, int):
+        return None
+    return item if window is None else window.frame(item)
+
+
+def _same(mask: CocoRle, found: CocoRle | None) -> bool:
+    if found is None or not area(mask):
+        return found is None and not area(mask)
+    return found["size"] == mask["size"] and iou(mask, found) >= SAME_MASK
+
+
+def _relabelled(sent: Sequence[Region], now: Sequence[Region]) -> list[Region]:
+    """Give what was sent the labels that its regions have now: a label alone is nothing to propagate."""
+    values = {(region.get("id"), region.get("from_name")): region.get("value") for region in now}
+    relabelled = []
+    for region in sent:
+        value = values.get((region.get("id"), region.get("from_name")))
+        kind = str(region.get("type"))
+        key = kind if kind.endswith("labels") else ""
+        if isinstance(value, Mapping) and key in value and key in region["value"]:
+            region = {**region, "value": {**region["value"], key: value[key]}}
+        relabelled.append(region)
+    return relabelled
+
+
+def _shows(prompt: FramePrompt) -> bool:
+    return prompt.mask is None or area(prompt.mask) > 0

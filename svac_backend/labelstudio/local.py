@@ -22,7 +22,7 @@ import httpx
 import psutil
 
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.client import LabelStudioClient
+from svac_backend.labelstudio.api.client import LabelStudioClient
 
 EXECUTABLE_VARIABLE = "SVAC_LABEL_STUDIO_BIN"
 # What Label Studio may see of our environment: it reads many short names such as HOST, PORT and DEBUG.

@@ -1,4 +1,7 @@
-"""The quickstart itself: start everything, fill the project, connect the backend, and stop it all again."""
+"""The quickstart itself: start everything, fill the project, connect the backend, and stop it all again.
+
+What the quickstart says while it works: each step, and the seconds it took.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from svac_backend.commands.configs import prompt_labels
+from rich.console import Console
+
+from svac_backend.cli.inputs import prompt_labels
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.client import LabelStudioClient
+from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.local import LabelStudioServer
 from svac_backend.quickstart.check import Report, check_live, check_predictions
@@ -30,8 +35,34 @@ from svac_backend.quickstart.content import (
     project_config,
 )
 from svac_backend.quickstart.processes import LOCAL, Process, choose_port, locked, tail, wait_until_up
-from svac_backend.quickstart.steps import Steps
 from svac_backend.video.reader import VideoReader
+
+
+@dataclass
+class Steps:
+    """Names and times the steps.
+
+    Attributes:
+        console: where it is said.
+        seconds: step -> seconds, in the order they ended.
+    """
+
+    console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def say(self, text: str) -> None:
+        """Print a line; square brackets in it are plain text."""
+        self.console.print(f"[quickstart] {text}", markup=False)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Announce a step, and print its seconds when it succeeded."""
+        self.say(f"{name} ...")
+        started = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - started
+        self.say(f"{name}: {self.seconds[name]:.1f} s")
+
 
 # Beyond this many masks the editor gets slow with brush strokes; polygons are light.
 MOST_BRUSH_MASKS = 100

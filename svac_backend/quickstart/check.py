@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.client import LabelStudioClient
+from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.masks.rle import decode_brush, iou, to_coco
 from svac_backend.masks.tracks import CocoRle, Track

@@ -10,7 +10,7 @@ from flask import Blueprint, Response, jsonify, request
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import Job, JobState
 from svac_backend.jobs.payloads import describe
-from svac_backend.server.backend import Backend
+from svac_backend.jobs.services import Backend
 from svac_backend.server.bodies import BadRequest
 from svac_backend.server.security import Gate
 

@@ -24,8 +24,7 @@ except ImportError as error:
         "pip install git+https://github.com/HumanSignal/label-studio-ml-backend"
     ) from error
 
-from svac_backend.server.backend import open_backend
-from svac_backend.server.metrics import Metrics
+from svac_backend.jobs.services import Metrics, open_backend
 from svac_backend.server.predicting import Predictor
 from svac_backend.server.protocol import START_TRAINING
 from svac_backend.settings import get_settings

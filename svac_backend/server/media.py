@@ -14,7 +14,7 @@ from flask import Blueprint, Response, request, send_from_directory
 from werkzeug.exceptions import NotFound as NoFile
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
-from svac_backend.server.backend import Backend
+from svac_backend.jobs.services import Backend
 from svac_backend.server.jobs_api import NotFound
 from svac_backend.settings import Settings
 from svac_backend.store.connections import ConnectionStore

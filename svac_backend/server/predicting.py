@@ -8,24 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from svac_backend.editor.answer import Answer
+from svac_backend.editor.interactive import Interactive, without_points
+from svac_backend.editor.request import Call, task_payload
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import BATCH, Work
-from svac_backend.jobs.frame_places import frames_way
-from svac_backend.jobs.payloads import (
-    FRAMES,
-    PRELABEL,
-    FramesPayload,
-    PrelabelPayload,
-    TaskPayload,
-    label_studio_name,
-)
-from svac_backend.jobs.rendering import cached_config, rendered
+from svac_backend.jobs.frames import frames_way
+from svac_backend.jobs.payloads import FRAMES, PRELABEL, FramesPayload, PrelabelPayload, TaskPayload
+from svac_backend.jobs.rendering import rendered
+from svac_backend.jobs.services import Backend, Metrics
+from svac_backend.labelstudio.api.access import label_studio_name
+from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.tasks import task_prompts
-from svac_backend.server.answers import Answer
-from svac_backend.server.backend import Backend
-from svac_backend.server.calls import Call, task_payload
-from svac_backend.server.interactive import Interactive, without_points
-from svac_backend.server.metrics import Metrics
 from svac_backend.store.database import StoreError
 
 T = TypeVar("T")

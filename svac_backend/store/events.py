@@ -1,4 +1,7 @@
-"""Webhooks as they came, every one of them, in order."""
+"""Webhooks as they came, every one of them, in order.
+
+Which webhooks have been made use of, and which must be tried again.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.sqlite import insert
 
 from svac_backend.store.database import Database, unpack
-from svac_backend.store.tables import EventRow
+from svac_backend.store.tables import CursorRow, EventRow, UncollectedRow
 
 
 @dataclass(frozen=True)
@@ -68,3 +72,89 @@ class EventStore:
         query = select(EventRow.action, func.count()).group_by(EventRow.action)
         with self.database.read() as session:
             return {row[0]: row[1] for row in session.execute(query)}
+
+
+# Seconds until a webhook is tried again, by the number of tries; then it is given up.
+DELAYS_S = (30.0, 120.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0, 24 * 3600.0)
+
+
+@dataclass(frozen=True)
+class Uncollected:
+    """A webhook that could not be made use of.
+
+    Attributes:
+        event: its number.
+        error, hint: why, and what to do.
+        tries: how often that happened.
+        due: when it is tried again, in seconds since the epoch; None when it was given up.
+    """
+
+    event: int
+    error: str
+    hint: str
+    tries: int
+    due: float | None
+
+
+class Inbox:
+    """A reader of the events.
+
+    Args:
+        database: where the events are.
+        name: of the reader, 32 characters at most.
+    """
+
+    def __init__(self, database: Database, name: str = "corrections") -> None:
+        self.database = database
+        self.name = name
+
+    def position(self) -> int:
+        """Return the number of the last event that was looked at."""
+        with self.database.read() as session:
+            row = session.get(CursorRow, self.name)
+            return 0 if row is None else row.value
+
+    def advance(self, event: int) -> None:
+        """Say that all events up to this one were looked at."""
+        statement = insert(CursorRow).values(name=self.name, value=event)
+        statement = statement.on_conflict_do_update(
+            index_elements=["name"], set_={"value": event}, where=CursorRow.value < event
+        )
+        with self.database.write() as session:
+            session.execute(statement)
+
+    def put_off(self, event: int, error: str, hint: str) -> Uncollected:
+        """Have an event tried again, later each time."""
+        with self.database.write() as session:
+            row = session.get(UncollectedRow, event)
+            tries = 1 if row is None else row.tries + 1
+            wait = DELAYS_S[tries - 1] if tries <= len(DELAYS_S) else None
+            due = -1.0 if wait is None else time.time() + wait
+            row = session.merge(UncollectedRow(event=event, error=error, hint=hint, tries=tries, due=due))
+            return _uncollected(row)
+
+    def hurry(self) -> None:
+        """Have all that was put off or given up tried again now, as often as at first."""
+        with self.database.write() as session:
+            session.execute(update(UncollectedRow).values(due=time.time(), tries=0))
+
+    def settle(self, event: int) -> None:
+        """An event was made use of, or there is nothing in it any more."""
+        with self.database.write() as session:
+            session.execute(delete(UncollectedRow).where(UncollectedRow.event == event))
+
+    def due(self) -> list[int]:
+        """Return the events that are to be tried now, the oldest first."""
+        query = select(UncollectedRow.event).where(UncollectedRow.due >= 0, UncollectedRow.due <= time.time())
+        with self.database.read() as session:
+            return list(session.scalars(query.order_by(UncollectedRow.event)))
+
+    def uncollected(self) -> list[Uncollected]:
+        """Return all events that could not be made use of, the oldest first."""
+        with self.database.read() as session:
+            rows = session.scalars(select(UncollectedRow).order_by(UncollectedRow.event))
+            return [_uncollected(row) for row in rows]
+
+
+def _uncollected(row: UncollectedRow) -> Uncollected:
+    return Uncollected(row.event, row.error, row.hint, row.tries, None if row.due < 0 else row.due)

@@ -1,16 +1,25 @@
-"""The objects of a video: ids that stay, however often, and in however many tasks, an object is asked for."""
+"""The objects of a video: ids that stay, however often, and in however many tasks, an object is asked for.
+
+What a task's editor was sent in answer to prompts, so that a correction can be told from what the model drew.
+
+Predictions come back with every interactive call; answers do not: Label Studio's editor merges them into the draft. So
+each answered region is kept, and with it what persons showed of the object (masks, clicks, boxes).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
+from svac_backend.masks.hints import FramePrompt
 from svac_backend.masks.tracks import ObjectPrompt
-from svac_backend.store.database import Database
-from svac_backend.store.tables import ObjectRow
+from svac_backend.store.database import Database, pack, unpack
+from svac_backend.store.tables import ObjectRow, SentRow, SnapshotRow
 
 
 def video_name(identity: str) -> str:
@@ -81,3 +90,106 @@ def _free(used: Collection[str]) -> str:
     while f"obj{number}" in used:
         number += 1
     return f"obj{number}"
+
+
+Region = dict[str, Any]
+FramePrompts = Mapping[int, FramePrompt]
+
+# A task's snapshots: the job of each is done, or superseded, long before so many more are asked for.
+SNAPSHOTS = 5
+
+
+@dataclass(frozen=True)
+class SentObject:
+    """One object of a task, as far as interactive calls were answered about it.
+
+    Attributes:
+        regions: the answered regions, of each (id, control) the latest.
+        prompts: what persons showed of it, by 0-based frame of the video.
+        complete: whether the latest answer had all frames, or its time was up before.
+        updated: when that was, in seconds since the epoch.
+    """
+
+    object_id: str
+    regions: list[Region] = field(default_factory=list)
+    prompts: dict[int, FramePrompt] = field(default_factory=dict)
+    complete: bool = True
+    updated: float = 0.0
+
+
+class SentStore:
+    """Answers of interactive calls in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def find(self, project_id: str, task_id: str) -> dict[str, SentObject]:
+        """Return what a task's calls were answered, by object id."""
+        query = select(SentRow).where(SentRow.project_id == project_id, SentRow.task_id == task_id)
+        with self.database.read() as session:
+            return {row.object_id: _object(row) for row in session.scalars(query.order_by(SentRow.updated))}
+
+    def record(
+        self,
+        project_id: str,
+        task_id: str,
+        regions: Mapping[str, Sequence[Region]],
+        prompts: Mapping[str, FramePrompts],
+        *,
+        complete: bool = True,
+        forget: Collection[str] = (),
+    ) -> None:
+        """Keep an answer: its regions take the place of those of the same id, its prompts that of all earlier ones.
+
+        Args:
+            project_id, task_id: the task.
+            regions: by object id.
+            prompts: what the answer was made from, by object id; none for an object found by its expression.
+            complete: whether the answer has all frames.
+            forget: ids of regions that need not be kept any more.
+        """
+        with self.database.write() as session:
+            for object_id in dict.fromkeys([*regions, *prompts]):
+                old = session.get(SentRow, (project_id, task_id, object_id))
+                known = {} if old is None else {_name(region): region for region in unpack(old.regions)}
+                known = {name: region for name, region in known.items() if name[0] not in forget}
+                known |= {_name(region): region for region in regions.get(object_id, ())}
+                shown = {str(frame): prompt.to_json() for frame, prompt in prompts.get(object_id, {}).items()}
+                session.merge(
+                    SentRow(
+                        project_id=project_id,
+                        task_id=task_id,
+                        object_id=object_id,
+                        regions=pack(list(known.values())),
+                        prompts=pack(shown),
+                        complete=complete,
+                        updated=time.time(),
+                    )
+                )
+
+    def keep_snapshot(self, project_id: str, task_id: str, regions: Sequence[Region]) -> int:
+        """Keep the regions that a job will have to merge its result into; return the number to find them by."""
+        blob = pack(list(regions))
+        mine = (SnapshotRow.project_id == project_id, SnapshotRow.task_id == task_id)
+        with self.database.write() as session:
+            row = SnapshotRow(project_id=project_id, task_id=task_id, regions=blob, created=time.time())
+            session.add(row)
+            session.flush()
+            kept = select(SnapshotRow.id).where(*mine).order_by(SnapshotRow.id.desc()).limit(SNAPSHOTS)
+            session.execute(delete(SnapshotRow).where(*mine, SnapshotRow.id.not_in(kept.scalar_subquery())))
+            return row.id
+
+    def snapshot(self, number: int) -> list[Region] | None:
+        """Return what `keep_snapshot` kept, or None when newer ones took its place."""
+        with self.database.read() as session:
+            row = session.get(SnapshotRow, number)
+            return None if row is None else list(unpack(row.regions))
+
+
+def _name(region: Region) -> tuple[str, str]:
+    return str(region.get("id")), str(region.get("from_name"))
+
+
+def _object(row: SentRow) -> SentObject:
+    prompts = {int(frame): FramePrompt.from_json(data) for frame, data in unpack(row.prompts).items()}
+    return SentObject(row.object_id, list(unpack(row.regions)), prompts, row.complete, row.updated)

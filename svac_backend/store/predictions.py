@@ -1,4 +1,7 @@
-"""The cache of predictions: what the model found, and how it is shown for a labelling config."""
+"""The cache of predictions: what the model found, and how it is shown for a labelling config.
+
+Predictions that are still being made: what a call whose time is up can be answered meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.store.database import Database, pack, unpack
-from svac_backend.store.tables import PredictionRow, RenderingRow
+from svac_backend.store.tables import PartRow, PredictionRow, RenderingRow
 
 # Query parameters that sign an address for a while (S3, Google, Azure): the same video has others tomorrow.
 SIGNATURES = frozenset({"signature", "sig", "x-amz-signature", "x-goog-signature"})
@@ -164,3 +167,35 @@ def _prediction(row: PredictionRow) -> Prediction:
         score=row.score,
         created=row.created,
     )
+
+
+class PartStore:
+    """Unfinished predictions in the database, under the keys that they will have."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def put(self, prediction: Prediction) -> None:
+        """Store how far a prediction is; its tracks hold only the frames that are ready."""
+        data = {
+            **{name: value for name, value in vars(prediction).items() if name != "tracks"},
+            "tracks": [track.to_json() for track in prediction.tracks],
+        }
+        values = {"prediction": pack(data), "updated": time.time()}
+        statement = insert(PartRow).values(key=prediction.key, **values)
+        with self.database.write() as session:
+            session.execute(statement.on_conflict_do_update(index_elements=["key"], set_=values))
+
+    def get(self, key: str) -> Prediction | None:
+        """Return an unfinished prediction, or None."""
+        with self.database.read() as session:
+            row = session.get(PartRow, key)
+            if row is None:
+                return None
+            data = unpack(row.prediction)
+        return Prediction(**{**data, "tracks": [Track.from_json(track) for track in data["tracks"]]})
+
+    def drop(self, key: str) -> None:
+        """Forget an unfinished prediction: it is finished, or given up."""
+        with self.database.write() as session:
+            session.execute(delete(PartRow).where(PartRow.key == key))

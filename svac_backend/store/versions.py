@@ -3,6 +3,8 @@
 A base is a model as the settings name and run it, `svac-3fa9c1d2`; a version of it is called
 `<base>-<adapter id>`. Which one serves follows from the promotions, in order: promoting puts a version on top, rolling
 back takes it off again. What is damaged or deleted is passed over, so that the last good one serves.
+
+Fine-tuning runs: what was known when each began, so that one can tell what is new since.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from svac_backend.errors import SvacError
 from svac_backend.store.database import Database
-from svac_backend.store.tables import PromotionRow, VersionRow
+from svac_backend.store.tables import PromotionRow, TrainingRow, VersionRow
 
 # In place of an adapter's id: the model as it came.
 BASE = "base"
@@ -232,3 +234,57 @@ def _good(session: Session, base: str) -> list[str]:
 def _version(row: VersionRow) -> Version:
     values = {name: getattr(row, name) for name in Version.__dataclass_fields__}
     return Version(**{**values, "state": VersionState(row.state)})
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run.
+
+    Attributes:
+        job_id: its job.
+        base: version of the model without an adapter.
+        parent: id of the adapter that it goes on from, or empty.
+        event: number of the last webhook whose annotations are in it.
+        corrections: how many it learns from.
+        created: when it began, in seconds since the epoch.
+    """
+
+    job_id: str
+    base: str
+    parent: str
+    event: int
+    corrections: int
+    created: float = 0.0
+
+
+class TrainingStore:
+    """Runs in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def begin(self, training: Training) -> Training:
+        """Store a run; one that goes on after a crash stays as it was. Returns what is stored."""
+        with self.database.write() as session:
+            row = session.get(TrainingRow, training.job_id)
+            if row is None:
+                row = TrainingRow(**{**vars(training), "created": training.created or time.time()})
+                session.add(row)
+                session.flush()
+            return _training(row)
+
+    def get(self, job_id: str) -> Training | None:
+        """Return a run, or None."""
+        with self.database.read() as session:
+            row = session.get(TrainingRow, job_id)
+            return None if row is None else _training(row)
+
+    def last_event(self, base: str) -> int:
+        """Return the number of the last webhook that any run of a model has learned from, 0 without one."""
+        query = select(func.max(TrainingRow.event)).where(TrainingRow.base == base)
+        with self.database.read() as session:
+            return session.scalar(query) or 0
+
+
+def _training(row: TrainingRow) -> Training:
+    return Training(**{name: getattr(row, name) for name in Training.__dataclass_fields__})

@@ -16,22 +16,21 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.prompts import FramePrompt
+from svac_backend.masks.hints import FramePrompt
 from svac_backend.masks.tracks import FrameMasks
-from svac_backend.svac import checkpoints, hub, preprocess
-from svac_backend.svac.clips import ClipPlan, plan
+from svac_backend.svac import astc
+from svac_backend.svac.astc import ClipPlan, plan
 from svac_backend.svac.config import MethodConfig, SvacConfig
-from svac_backend.svac.decoding import WindowDecoder, masks_of_windows
-from svac_backend.svac.encoding import FrameEncoder, frames_at_a_time
-from svac_backend.svac.generate import GreedyWriter, objects_of
-from svac_backend.svac.grounding import build_sam
-from svac_backend.svac.mllm import Mllm
-from svac_backend.svac.original_sam import original_sam
-from svac_backend.svac.parallel import Workers, all_threads, frame_workers
-from svac_backend.svac.prompts import PromptBuilder
+from svac_backend.svac.cpu.parallel import Workers, all_threads, frame_workers
+from svac_backend.svac.files import checkpoints, hub
+from svac_backend.svac.language.mllm import GreedyWriter, Mllm, objects_of
+from svac_backend.svac.language.templates import PromptBuilder
+from svac_backend.svac.language.tokenizer import tokenizer_file
+from svac_backend.svac.sam.decoding import WindowDecoder, masks_of_windows
+from svac_backend.svac.sam.grounding import FrameEncoder, build_sam, frames_at_a_time
+from svac_backend.svac.sam.original import original_sam
+from svac_backend.svac.sam.tracking import Propagation
 from svac_backend.svac.streaming import FrameFeed, prefetch
-from svac_backend.svac.tokenizer_files import tokenizer_file
-from svac_backend.svac.tracking import Propagation
 from svac_backend.video.reader import VideoSource
 
 Progress = Callable[[float, str], None]
@@ -183,7 +182,7 @@ class Svac(nn.Module):
         answers: Sequence[str | None] | None,
     ) -> tuple[Tensor, list[int]]:
         """Let the MLLM see the images u8 [n, S, S, 3] of all clips; returns what `_objects` does."""
-        visual = self.mllm.visual_tokens(preprocess.mllm_pixels(images))
+        visual = self.mllm.visual_tokens(astc.mllm_pixels(images))
         method = self.config.method
         prompts = [
             self.prompts.build(text, len(images), num_clips, answer)

@@ -14,12 +14,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from svac_backend.svac import resizing
-from svac_backend.svac.astc import clip_images
-from svac_backend.svac.clips import ClipPlan
+from svac_backend.svac.astc import ClipPlan, clip_images
 from svac_backend.svac.config import SvacConfig
-from svac_backend.svac.encoding import FrameEncoder
-from svac_backend.svac.grounding import FrameFeatures
+from svac_backend.svac.cpu import resampling
+from svac_backend.svac.sam.grounding import FrameEncoder, FrameFeatures
 from svac_backend.video.reader import VideoSource
 
 T = TypeVar("T")
@@ -131,13 +129,13 @@ class FrameFeed:
         try:
             for index, frame in frames:
                 if index in keep:
-                    small[index] = resizing.submit(resizing.resize, frame, sam_size)
+                    small[index] = resampling.submit(resampling.resize, frame, sam_size)
                     pending.append(small[index])
                 if index in selected:
                     around[index] = frame
                 while next_clip in ends and ends[next_clip] == index:
                     clip = [around[i] for i in self.clips.clip(next_clip)]
-                    images.append(resizing.submit(self._images, clip))
+                    images.append(resampling.submit(self._images, clip))
                     pending.append(images[-1])
                     next_clip += 1
                     if next_clip in ends:
@@ -153,7 +151,7 @@ class FrameFeed:
     def _images(self, clip: Sequence[Image]) -> list[Image]:
         method = self.config.method
         made = clip_images(clip, method.grid, compress=method.astc)
-        return [resizing.resize(image, self.config.vision.image_size) for image in made]
+        return [resampling.resize(image, self.config.vision.image_size) for image in made]
 
     def kept(self, indices: Sequence[int]) -> Image:
         """Return the SAM-2 pixels of frames of `keep`, u8 [k, S, S, 3]."""
@@ -197,7 +195,7 @@ class FrameFeed:
     def _resized(self, frames: Iterator[tuple[int, Image]]) -> Iterator[Image]:
         pending: deque[Future[Image]] = deque()
         for _, frame in frames:
-            pending.append(resizing.submit(resizing.resize, frame, self.config.sam.image_size))
+            pending.append(resampling.submit(resampling.resize, frame, self.config.sam.image_size))
             if len(pending) >= _PENDING:
                 yield pending.popleft().result()
         while pending:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from svac_backend.synthetic.vocabulary import COLORS, DIRECTIONS, SHAPES, ObjectSpec
+from svac_backend.synthetic.shapes import COLORS, DIRECTIONS, SHAPES, ObjectSpec
 
 Kind = Literal["color", "shape", "color_shape", "size", "motion"]
 KINDS: tuple[Kind, ...] = ("color", "shape", "color_shape", "size", "motion")

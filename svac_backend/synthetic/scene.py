@@ -22,8 +22,7 @@ from svac_backend.errors import SvacError
 from svac_backend.synthetic.backgrounds import KINDS, NOISE_MARGIN, make_background, noise_bank
 from svac_backend.synthetic.expressions import Expression, expressions_of
 from svac_backend.synthetic.layout import Layout, sample_layout
-from svac_backend.synthetic.shapes import Sprite, draw_sprite
-from svac_backend.synthetic.vocabulary import COLORS, MOTIONS, SHAPES, SIZES, ObjectSpec
+from svac_backend.synthetic.shapes import COLORS, MOTIONS, SHAPES, SIZES, ObjectSpec, Sprite, draw_sprite
 
 VALIDATION_SEEDS = range(0, 10_000)
 DEMO_SEEDS = range(10_000, 20_000)

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from svac_backend.errors import SvacError
-from svac_backend.video.index import FrameIndex
-from svac_backend.video.source import VideoInfo, check_indices, check_size, check_windows
+from svac_backend.video.source import FrameIndex, VideoInfo, check_indices, check_size, check_windows
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 

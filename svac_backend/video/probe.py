@@ -18,11 +18,16 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from svac_backend.errors import SvacError
-from svac_backend.video.bitstream import matroska_is_cut, resets_decoder
-from svac_backend.video.container import REENCODE, opened, reason, signature_of
-from svac_backend.video.index import FrameIndex, average_rate, build_index
-from svac_backend.video.orientation import Orientation
-from svac_backend.video.source import VideoInfo
+from svac_backend.video.container import (
+    REENCODE,
+    Orientation,
+    matroska_is_cut,
+    opened,
+    reason,
+    resets_decoder,
+    signature_of,
+)
+from svac_backend.video.source import FrameIndex, VideoInfo, average_rate, build_index
 
 # Codecs of which one packet is one shown frame, if the stream is not interlaced. VP8 hides frames in packets
 # of their own; MPEG-4 part 2 has packets without a picture.

@@ -1,17 +1,180 @@
-"""What a video is to the rest of the project: its facts, its index, and frames by 0-based index."""
+"""What a video is to the rest of the project: its facts, its index, and frames by 0-based index.
+
+The one place that converts between frame index, timestamp and Label Studio's frame and time.
+
+Inside this project a frame is a 0-based index in display order. Two other countings exist:
+
+* the timestamp (pts) of the file, in ticks of its time base, with an arbitrary start;
+* Label Studio's `VideoRectangle`: frames are 1-based and `time = frame / framerate`.
+"""
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
+from operator import index as as_integer
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
-from svac_backend.video.index import FrameIndex
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """The timestamps of every frame of a video.
+
+    Attributes:
+        pts: timestamp of frame 0, 1, 2, ..., in ticks of `time_base`, strictly ascending, at least one.
+        time_base: length of one tick in seconds.
+    """
+
+    pts: tuple[int, ...]
+    time_base: Fraction
+
+    def __post_init__(self) -> None:
+        if not self.pts:
+            raise SvacError("The video has no frames.", "Give a video with at least one frame.")
+        if self.time_base <= 0 or any(b <= a for a, b in pairwise(self.pts)):
+            raise SvacError(
+                "The video's timestamps do not ascend.",
+                "Re-encode it, e.g. `ffmpeg -i in.mp4 -r 25 out.mp4`.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    def check(self, index: int) -> int:
+        """Return `index` as an int.
+
+        Raises:
+            SvacError: it is no whole number, negative, or behind the last frame.
+        """
+        try:
+            value = as_integer(index)
+        except TypeError as error:
+            raise SvacError(
+                f"A frame index must be a whole number, not {index!r}.", self._range_hint()
+            ) from error
+        if not 0 <= value < len(self.pts):
+            raise SvacError(f"The video has no frame {value}.", self._range_hint())
+        return value
+
+    def time_of(self, index: int) -> float:
+        """Return the time of a frame in seconds, counted from the first frame.
+
+        Raises:
+            SvacError: no such frame.
+        """
+        return float((self.pts[self.check(index)] - self.pts[0]) * self.time_base)
+
+    def index_at(self, seconds: float) -> int:
+        """Return the frame that a player shows at a time, counted from the first frame in seconds.
+
+        A frame is shown from its own timestamp until the next one's; the last one stays. The time is
+        rounded to the nearest tick first, so that `index_at(time_of(i)) == i` in spite of float arithmetic.
+
+        Raises:
+            SvacError: the time is negative or no number.
+        """
+        if not math.isfinite(seconds) or seconds < 0:
+            raise SvacError(
+                f"{seconds} s is no time in a video.", "Give seconds from the first frame, 0 or more."
+            )
+        ticks = round(Fraction(float(seconds)) / self.time_base)
+        return bisect_right(self.pts, self.pts[0] + ticks) - 1
+
+    def to_label_studio(self, index: int, fps: float) -> tuple[int, float]:
+        """Return Label Studio's (1-based frame, time in seconds) of a 0-based frame index.
+
+        Args:
+            index: 0-based frame index.
+            fps: the frame rate that the labelling config gives its `<Video framerate>` tag.
+
+        Raises:
+            SvacError: no such frame, or a frame rate that is not positive.
+        """
+        if not math.isfinite(fps) or fps <= 0:
+            raise SvacError(f"{fps} is no frame rate.", "Give the video's true frame rate, e.g. 29.97.")
+        frame = self.check(index) + 1
+        return frame, frame / fps
+
+    def from_label_studio(self, frame: int) -> int:
+        """Return the 0-based frame index of Label Studio's 1-based frame number.
+
+        Raises:
+            SvacError: no whole number, or the video has no such frame.
+        """
+        try:
+            value = as_integer(frame)
+        except TypeError as error:
+            raise SvacError(
+                f"A frame number must be a whole number, not {frame!r}.", self._range_hint()
+            ) from error
+        if not 1 <= value <= len(self.pts):
+            raise SvacError(
+                f"The video has no Label Studio frame {value}.",
+                f"Label Studio counts this video's frames from 1 to {len(self.pts)}.",
+            )
+        return value - 1
+
+    def _range_hint(self) -> str:
+        return f"Frames of this video are counted from 0 to {len(self.pts) - 1}."
+
+
+def build_index(
+    pts: Sequence[int | None], time_base: Fraction | None, declared_rate: Fraction | None
+) -> FrameIndex:
+    """Return the index of frames with the timestamps that a decoder gave, in the order it gave them.
+
+    Args:
+        pts: a timestamp per frame in ticks; None where the file has none.
+        time_base: length of a tick in seconds.
+        declared_rate: frames per second that the file declares.
+
+    Frames without timestamps (a raw stream) follow each other at the declared rate, or 25 per second. Where
+    timestamps jump back by more than a second, recordings were glued together: the later one is moved
+    behind the earlier one. A smaller step back or a repeated timestamp is moved on by one tick, so that every
+    frame keeps an index of its own.
+
+    Raises:
+        SvacError: no frames.
+    """
+    known = [p for p in pts if p is not None]
+    if len(known) < len(pts) or not time_base:
+        return FrameIndex(tuple(range(len(pts))), 1 / (declared_rate or Fraction(25)))
+    moved = known[:1]
+    offset, gap = 0, 1
+    for before, value in pairwise(known):
+        if (value - before) * time_base < -1:
+            offset = moved[-1] + gap - value
+        elif value > before:
+            gap = value - before
+        moved.append(max(value + offset, moved[-1] + 1))
+    return FrameIndex(tuple(moved), time_base)
+
+
+def average_rate(index: FrameIndex, declared_rate: Fraction | None) -> tuple[float, bool]:
+    """Return (true average frames per second, whether the frames are unevenly spaced).
+
+    The declared rate is believed only if it explains every timestamp to within one tick: coarse time bases
+    (1 ms in Matroska) round them. One frame alone has the declared rate, or 25.
+    """
+    pts = index.pts
+    if len(pts) == 1:
+        return float(declared_rate or 25), False
+    if declared_rate:
+        step = 1 / (declared_rate * index.time_base)
+        if all(abs(p - pts[0] - i * step) <= 1 for i, p in enumerate(pts)):
+            return float(declared_rate), False
+    mean = Fraction(pts[-1] - pts[0], len(pts) - 1)
+    uneven = any(abs((b - a) - mean) > 1 + mean / 10 for a, b in pairwise(pts))
+    return float(1 / (mean * index.time_base)), uneven
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from svac_backend.labelstudio.config import parse_config
-from svac_backend.labelstudio.results import to_prediction, tracks_to_results, validate_results
+from svac_backend.labelstudio.regions.written import to_prediction, tracks_to_results, validate_results
 from svac_backend.labelstudio.tasks import build_task_data, local_files_url
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from svac_backend.errors import SvacError
-from svac_backend.evaluation.plain_pickle import load_plain
+from svac_backend.evaluation.truth import load_plain
 
 PLAIN = {"0": [{"size": [4, 5], "counts": b"abc"}, None], "1": [{"size": [4, 5], "counts": "abc"}, None]}
 

@@ -15,7 +15,7 @@ from svac_backend.evaluation.benchmark import Benchmark, open_benchmark
 from svac_backend.evaluation.predict import manifest_of, predict
 from svac_backend.evaluation.predictions import Predictions, read_mask
 from svac_backend.settings import Settings
-from svac_backend.svac.weights import model_version
+from svac_backend.svac.files.weights import model_version
 from svac_backend.video.images import ImageFolderVideo
 from tests.evaluation import layouts
 

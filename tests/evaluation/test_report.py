@@ -17,8 +17,7 @@ import pytest
 from svac_backend.evaluation.benchmark import Benchmark, open_benchmark
 from svac_backend.evaluation.predictions import Manifest, Predictions, Run
 from svac_backend.evaluation.report import worst_cases, write_report
-from svac_backend.evaluation.results import Results, summarize, write_csv, write_json
-from svac_backend.evaluation.score import score
+from svac_backend.evaluation.score import Results, score, summarize, write_csv, write_json
 from svac_backend.evaluation.truth import open_truth
 from tests.evaluation import layouts
 

@@ -12,8 +12,7 @@ import pytest
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import Benchmark, open_benchmark
 from svac_backend.evaluation.predictions import Predictions
-from svac_backend.evaluation.results import summarize
-from svac_backend.evaluation.score import ExpressionScore, score
+from svac_backend.evaluation.score import ExpressionScore, score, summarize
 from svac_backend.evaluation.truth import open_truth
 from svac_backend.masks.metrics import boundary_f, jaccard
 from tests.evaluation import layouts

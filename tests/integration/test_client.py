@@ -14,11 +14,11 @@ import psutil
 import pytest
 
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.client import LabelStudioClient
+from svac_backend.labelstudio.api.client import LabelStudioClient
+from svac_backend.labelstudio.api.media import MediaFetcher
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.local import LabelStudioServer
-from svac_backend.labelstudio.media import MediaFetcher
-from svac_backend.labelstudio.results import to_prediction, tracks_to_results, validate_results
+from svac_backend.labelstudio.regions.written import to_prediction, tracks_to_results, validate_results
 from svac_backend.labelstudio.tasks import build_task_data, local_files_url, task_prompts
 from svac_backend.masks.rle import decode_brush, to_coco
 from svac_backend.masks.tracks import Track

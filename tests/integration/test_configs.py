@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from svac_backend.commands.configs import CONFIGS, shipped_config
+from svac_backend.cli.inputs import CONFIGS, shipped_config
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.local import LabelStudioServer
 

@@ -17,16 +17,15 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from svac_backend.commands.checks.api import TITLE
-from svac_backend.commands.checks.finding import Finding, Status
-from svac_backend.commands.doctor import check_all, run
+from svac_backend.cli.doctor.command import check_all, run
+from svac_backend.cli.doctor.finding import TITLE, Finding, Status
 from svac_backend.labelstudio import local
-from svac_backend.labelstudio.client import LabelStudioClient
+from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.local import LabelStudioServer
 from svac_backend.quickstart.processes import Process, choose_port, wait_until_up
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
-from svac_backend.store.workers import WorkerStore
+from svac_backend.store.jobs import WorkerStore
 from tests.integration.label_studio import _template
 
 COMMAND = str(Path(sys.executable).with_name("svac-backend"))

@@ -11,21 +11,22 @@ import pytest
 from pydantic import SecretStr
 
 from svac_backend import pipeline
-from svac_backend.commands import export, import_masks, import_videos
-from svac_backend.commands.windowing import Windowing
+from svac_backend.cli import export
+from svac_backend.cli.import_command import import_masks, import_videos
+from svac_backend.cli.import_videos import Windowing
+from svac_backend.datasets.dataset import VideoTracks
+from svac_backend.datasets.layouts import read_dataset
 from svac_backend.errors import SvacError
-from svac_backend.exporting.dataset import VideoTracks
-from svac_backend.exporting.layouts import read_dataset
-from svac_backend.labelstudio.client import LabelStudioClient
+from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.local import LabelStudioServer
-from svac_backend.labelstudio.results import to_prediction, tracks_to_results, validate_results
-from svac_backend.labelstudio.windows import Window, window_of
+from svac_backend.labelstudio.regions.written import to_prediction, tracks_to_results, validate_results
+from svac_backend.labelstudio.tasks import Window, window_of
 from svac_backend.masks.tracks import Track
 from svac_backend.server.app import create_app
 from svac_backend.settings import Settings
-from tests.commands.videos import FPS, HEIGHT, WIDTH, write_video
-from tests.exporting.made import rectangle
+from tests.cli.videos import FPS, HEIGHT, WIDTH, write_video
+from tests.datasets.made import rectangle
 
 FRAMES, PROMPT = 30, "the red square"
 WINDOWS = [Window(0, 11), Window(9, 11), Window(18, 12)]
@@ -66,7 +67,7 @@ def project_of(client: LabelStudioClient, title: str) -> int:
 
 def do_import(settings: Settings, video: Path, title: str, *, predict: bool, **options: Any) -> None:
     windowing = Windowing(**{"size": 12, "overlap": 2, **options})
-    import_videos.run(
+    import_videos(
         settings,
         [video],
         [PROMPT],
@@ -139,7 +140,7 @@ def test_windows_predictions_annotations_export_and_back(
     back = Windowing(12, 2)
     masks = tmp_path / "predictions"
     for _ in range(2):  # the second time all is in
-        import_masks.run(
+        import_masks(
             settings,
             masks,
             "mevis",

@@ -12,20 +12,20 @@ import pytest
 from pydantic import SecretStr
 
 from svac_backend import pipeline
-from svac_backend.commands.import_videos import run
+from svac_backend.cli.import_command import import_videos as run
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.client import LabelStudioClient
+from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.local import LabelStudioServer
-from svac_backend.labelstudio.results import validate_results
+from svac_backend.labelstudio.regions.written import validate_results
 from svac_backend.labelstudio.tasks import task_prompts
 from svac_backend.server.app import create_app
 from svac_backend.settings import Settings
 from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
-from svac_backend.svac.weights import model_version
+from svac_backend.svac.files.weights import model_version
 from svac_backend.video.reader import VideoReader
-from tests.commands.videos import FPS, FRAMES, HEIGHT, WIDTH, write_video
+from tests.cli.videos import FPS, FRAMES, HEIGHT, WIDTH, write_video
 
 PROMPT = "the red square"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.child import Parent
-from svac_backend.jobs.runs import read_run
-from tests.training.adapter_folders import adapter_folder
+from svac_backend.learning.child import Parent
+from svac_backend.learning.freeze import read_run
+from tests.learning.adapter_folders import adapter_folder
 
 
 def train(parent: Parent, folder: Path, steps: int, seconds: float, fault: str) -> dict[str, Any]:

@@ -15,19 +15,19 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from svac_backend.jobs.collecting import Collector
+from svac_backend.jobs import learn as module
 from svac_backend.jobs.engine import Job, JobState
-from svac_backend.jobs.handlers import finetune as module
-from svac_backend.jobs.handlers.finetune import FinetuneHandler, settings_to_json
+from svac_backend.jobs.learn import FinetuneHandler, settings_to_json
 from svac_backend.jobs.local import LocalEngine
 from svac_backend.jobs.process import WorkerProcess
-from svac_backend.jobs.runs import FOLDER
+from svac_backend.learning.collect import Collector
+from svac_backend.learning.freeze import FOLDER
+from svac_backend.learning.triggers import FINETUNE, Trigger
 from svac_backend.masks.tracks import CocoRle, Track
 from svac_backend.settings import Settings
 from svac_backend.store.corrections import Annotation, AnnotationState, Correction, CorrectionStore
 from svac_backend.store.database import Database
-from svac_backend.training.registry import Registry
-from svac_backend.training.triggers import FINETUNE, Trigger
+from svac_backend.versions import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = Path(__file__).with_name("slow_training.py")
@@ -285,7 +285,7 @@ def test_secrets_go_to_the_process_that_trains_and_to_no_file(settings: Settings
 
 def test_versions_that_train_at_once_take_turns(settings: Settings, database: Database) -> None:
     """Two workers on one machine: the real process that trains waits for the lock."""
-    from svac_backend.jobs.finetuning import _alone
+    from svac_backend.learning.process import _alone
 
     told: list[str] = []
     stop = threading.Event()

@@ -10,9 +10,9 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.frame_places import LocalFiles, OwnMedia, frame_place, frames_way
-from svac_backend.jobs.renewal import linked_tasks
-from svac_backend.labelstudio.client import LabelStudioClient
+from svac_backend.jobs.frames import LocalFiles, OwnMedia, frame_place, frames_way
+from svac_backend.jobs.renew import linked_tasks
+from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.settings import Settings
 from svac_backend.store.links import MediaLinks
 

@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
+from svac_backend.jobs import prelabel
 from svac_backend.jobs.engine import JobState
-from svac_backend.jobs.handlers import making
 from svac_backend.jobs.local import LocalEngine
 from svac_backend.jobs.payloads import PrelabelPayload
-from svac_backend.jobs.rendering import cached_config
 from svac_backend.jobs.worker import create_worker
-from svac_backend.labelstudio.results import tracks_to_results
-from svac_backend.masks.prompts import FramePrompt
+from svac_backend.labelstudio.config import cached_config
+from svac_backend.labelstudio.regions.written import tracks_to_results
+from svac_backend.masks.hints import FramePrompt
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
-from svac_backend.store.parts import PartStore
-from svac_backend.store.sent import SentStore
-from svac_backend.svac.weights import model_version
+from svac_backend.store.objects import SentStore
+from svac_backend.store.predictions import PartStore
+from svac_backend.svac.files.weights import model_version
 from tests.jobs.conftest import CONFIG
 
 VIDEO = "/data/local-files/?d=clip.mp4"
@@ -124,7 +124,7 @@ def test_tracks_can_be_looked_at_while_they_are_made(
     model: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(making, "PART_INTERVAL_S", 0.0)
+    monkeypatch.setattr(prelabel, "PART_INTERVAL_S", 0.0)
     parts, wanted = PartStore(database), payload("7")
     key = wanted.cache_key(model_version(connected.model))
     seen: list[list[int]] = []
@@ -151,7 +151,7 @@ def test_a_part_is_gone_when_the_job_fails(
     model: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(making, "PART_INTERVAL_S", 0.0)
+    monkeypatch.setattr(prelabel, "PART_INTERVAL_S", 0.0)
     parts, wanted = PartStore(database), payload("7")
     key = wanted.cache_key(model_version(connected.model))
     there: list[bool] = []

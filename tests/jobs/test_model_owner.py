@@ -17,15 +17,7 @@ from svac_backend.jobs.local import LocalEngine
 from svac_backend.jobs.model_owner import ModelOwner
 from svac_backend.jobs.payloads import PrelabelPayload
 from svac_backend.jobs.worker import create_worker
-from svac_backend.masks.tracks import ObjectPrompt
-from svac_backend.pipeline import load_model
-from svac_backend.settings import Settings
-from svac_backend.store.database import Database
-from svac_backend.store.predictions import PredictionStore
-from svac_backend.store.versions import Version
-from svac_backend.svac.model import Svac
-from svac_backend.training.adapter_files import WEIGHTS
-from svac_backend.training.adapters import (
+from svac_backend.learning.adapters import (
     LoraOptions,
     attach_lora,
     detach_lora,
@@ -34,6 +26,14 @@ from svac_backend.training.adapters import (
     save_adapter,
     trained_parameters,
 )
+from svac_backend.masks.tracks import ObjectPrompt
+from svac_backend.pipeline import load_model
+from svac_backend.settings import Settings
+from svac_backend.store.database import Database
+from svac_backend.store.predictions import PredictionStore
+from svac_backend.store.versions import Version
+from svac_backend.svac.files.adapters import WEIGHTS
+from svac_backend.svac.model import Svac
 from svac_backend.video.reader import ArrayVideo
 from tests.jobs.conftest import CONFIG, write_clip
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 from svac_backend.jobs.payloads import FramesPayload, PrelabelPayload, PropagatePayload, describe
-from svac_backend.masks.prompts import Click, FramePrompt
+from svac_backend.masks.hints import Click, FramePrompt
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt
 
 PRELABEL = PrelabelPayload(

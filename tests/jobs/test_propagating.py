@@ -14,25 +14,24 @@ import pytest
 from pydantic import SecretStr
 
 from svac_backend.jobs.engine import Job, JobState
-from svac_backend.jobs.handlers.propagate import scaled
 from svac_backend.jobs.local import LocalEngine
 from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload
-from svac_backend.jobs.rendering import cached_config
+from svac_backend.jobs.propagate import scaled
 from svac_backend.jobs.worker import create_worker
-from svac_backend.labelstudio.regions import results_to_tracks
-from svac_backend.labelstudio.results import tracks_to_results
-from svac_backend.masks.prompts import Click, FramePrompt
+from svac_backend.labelstudio.config import cached_config
+from svac_backend.labelstudio.regions.read import results_to_tracks
+from svac_backend.labelstudio.regions.written import tracks_to_results
+from svac_backend.masks.hints import Click, FramePrompt
 from svac_backend.masks.rle import from_coco, to_coco
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
 from svac_backend.pipeline import load_model
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.events import EventStore
-from svac_backend.store.parts import PartStore
-from svac_backend.store.predictions import PredictionStore
-from svac_backend.store.sent import SentStore
+from svac_backend.store.objects import SentStore
+from svac_backend.store.predictions import PartStore, PredictionStore
+from svac_backend.svac.files.weights import model_version
 from svac_backend.svac.model import Svac
-from svac_backend.svac.weights import model_version
 from svac_backend.video.source import VideoInfo
 from tests.jobs.conftest import CONFIG
 

@@ -10,7 +10,6 @@ import pytest
 from svac_backend.errors import SvacError
 from svac_backend.jobs.rendering import (
     BRUSH_FRAMES,
-    cached_config,
     check_frames,
     choose_control,
     config_key,
@@ -19,8 +18,9 @@ from svac_backend.jobs.rendering import (
     rendered,
     task_score,
 )
-from svac_backend.labelstudio.windows import WINDOW_KEY, Window
-from svac_backend.masks.prompts import FramePrompt
+from svac_backend.labelstudio.config import cached_config
+from svac_backend.labelstudio.tasks import WINDOW_KEY, Window
+from svac_backend.masks.hints import FramePrompt
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings

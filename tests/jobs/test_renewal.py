@@ -12,19 +12,20 @@ from pydantic import SecretStr
 from svac_backend.errors import SvacError
 from svac_backend.jobs import process
 from svac_backend.jobs.engine import Job, JobState
-from svac_backend.jobs.handlers.renew import RENEW, renewal_if_due
 from svac_backend.jobs.local import LocalEngine
-from svac_backend.jobs.renewal import (
+from svac_backend.jobs.renew import (
     RECORD,
+    RENEW,
     LinkedTask,
     due_tasks,
     gone_tasks,
     linked_tasks,
     remember,
     renew,
+    renewal_if_due,
 )
 from svac_backend.jobs.worker import create_worker
-from svac_backend.labelstudio.client import LabelStudioClient
+from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.links import DAY_S, MediaLinks

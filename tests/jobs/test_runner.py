@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import Job, JobContext, JobState
-from svac_backend.jobs.runner import Runner
+from svac_backend.jobs.process import Runner
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.jobs import JobStore

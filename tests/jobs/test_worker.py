@@ -21,12 +21,12 @@ from svac_backend.jobs.payloads import FramesPayload, PrelabelPayload
 from svac_backend.jobs.rendering import config_key
 from svac_backend.jobs.worker import create_worker
 from svac_backend.labelstudio.config import parse_config
-from svac_backend.labelstudio.results import validate_results
+from svac_backend.labelstudio.regions.written import validate_results
 from svac_backend.masks.tracks import ObjectPrompt
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.predictions import PredictionStore
-from svac_backend.svac.weights import model_version
+from svac_backend.svac.files.weights import model_version
 
 CONFIG = """<View>
   <TextArea name="prompt" toName="frames" smart="true"/>

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from svac_backend.jobs.collecting import Collector
 from svac_backend.jobs.engine import JobContext
-from svac_backend.jobs.handlers.finetune import FinetuneHandler
+from svac_backend.jobs.learn import FinetuneHandler
 from svac_backend.jobs.local import LocalEngine
 from svac_backend.jobs.process import WorkerProcess
+from svac_backend.learning.collect import Collector
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from svac_backend.labelstudio.config import LabelConfig, parse_config
-from svac_backend.labelstudio.results import tracks_to_results
+from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.masks.rle import encode_brush, from_coco, to_coco
 from svac_backend.masks.tracks import Track
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.windows import WINDOW_KEY, Window, window_of
+from svac_backend.labelstudio.tasks import WINDOW_KEY, Window, window_of
 
 
 @given(st.integers(0, 10_000), st.integers(1, 500), st.integers(1, 20))

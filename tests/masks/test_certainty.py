@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from svac_backend.masks.certainty import STRETCH_FRAMES, frame_certainty, worst_stretch
 from svac_backend.masks.rle import to_coco
-from svac_backend.masks.tracks import Track
+from svac_backend.masks.tracks import STRETCH_FRAMES, Track, frame_certainty, worst_stretch
 
 MASK = to_coco(np.ones((2, 2), bool))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from svac_backend.masks import lettering
-from svac_backend.masks.lettering import text_picture
+from svac_backend.masks import render
+from svac_backend.masks.render import text_picture
 
 WHITE = (255, 255, 255)
 
@@ -14,7 +14,7 @@ WHITE = (255, 255, 255)
 @pytest.fixture(params=["fonts of this system", "no font but Pillow's own"])
 def _fonts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param.startswith("no"):
-        monkeypatch.setattr(lettering, "_FONTS", ())
+        monkeypatch.setattr(render, "_FONTS", ())
     text_picture.cache_clear()
     yield
     text_picture.cache_clear()

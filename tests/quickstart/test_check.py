@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.client import LabelStudioClient
+from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import parse_config
-from svac_backend.labelstudio.results import tracks_to_results
+from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.quickstart.check import (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from svac_backend.commands.configs import check_prompts
+from svac_backend.cli.inputs import check_prompts
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.quickstart.content import Clip, State, demo_clips, labelled, own_clip, project_config

@@ -9,23 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from svac_backend.commands.configs import check_prompts
+from svac_backend.cli.inputs import check_prompts
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.masks.rle import from_coco
 from svac_backend.quickstart.check import read_kinds, read_truth
-from svac_backend.quickstart.content import demo_clips, labelled, project_config
-from svac_backend.quickstart.rich_demo import (
+from svac_backend.quickstart.content import (
     SCENES,
     STARTS,
     WANTED,
+    demo_clips,
+    labelled,
     make_rich_demo,
     next_scene,
+    project_config,
     prompts_of,
 )
 from svac_backend.settings import Settings
-from svac_backend.synthetic.rich.glyphs import font_file
-from svac_backend.synthetic.rich.kinds import KINDS
+from svac_backend.synthetic.rich.kinds import KINDS, font_file
 from svac_backend.synthetic.rich.phrases import RichExpression
 from svac_backend.synthetic.rich.scene import make_rich_scene
 from svac_backend.synthetic.scene import DEMO_SEEDS

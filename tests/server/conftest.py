@@ -15,8 +15,8 @@ from flask.testing import FlaskClient
 from svac_backend.jobs.engine import Job, JobState
 from svac_backend.jobs.local import MODEL_LANE, LocalEngine
 from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload
+from svac_backend.jobs.services import Backend
 from svac_backend.server.app import create_app
-from svac_backend.server.backend import Backend
 from svac_backend.settings import Settings
 from tests.jobs.conftest import SmallLabelStudio, serve
 from tests.server.bodies import prediction, propagated

@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from svac_backend.jobs.engine import JobState
-from svac_backend.server.backend import Backend
+from svac_backend.jobs.services import Backend
 from tests.server.bodies import predict_body, task
 
 

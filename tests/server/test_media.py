@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from svac_backend.server.backend import Backend
+from svac_backend.jobs.services import Backend
 from svac_backend.store.links import DAY_S, MediaLinks
 
 LABEL_STUDIO = "http://localhost:8080"

@@ -14,17 +14,17 @@ import pytest
 from pydantic import SecretStr
 from werkzeug.serving import make_server
 
-from svac_backend.commands.checks.finding import Status
-from svac_backend.commands.checks.media import check_media
+from svac_backend.cli.doctor.finding import Status
+from svac_backend.cli.doctor.label_studio import check_media
 from svac_backend.jobs.engine import JobState
-from svac_backend.jobs.label_studio import LabelStudioAccess
-from svac_backend.jobs.renewal import due_tasks, gone_tasks, linked_tasks, renew
+from svac_backend.jobs.renew import due_tasks, gone_tasks, linked_tasks, renew
+from svac_backend.jobs.services import Backend
 from svac_backend.jobs.worker import create_worker
-from svac_backend.labelstudio.client import LabelStudioClient
+from svac_backend.labelstudio.api.access import LabelStudioAccess
+from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.local import LabelStudioServer
 from svac_backend.quickstart.processes import choose_port
 from svac_backend.server.app import create_app
-from svac_backend.server.backend import Backend
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.links import DAY_S, KEY_FILE, MediaLinks

@@ -16,13 +16,13 @@ from sqlalchemy import event
 
 from svac_backend.jobs.engine import BATCH, INTERACTIVE, Job, JobState
 from svac_backend.jobs.payloads import PrelabelPayload
+from svac_backend.jobs.services import Backend
 from svac_backend.labelstudio.config import parse_config
-from svac_backend.labelstudio.results import validate_results
+from svac_backend.labelstudio.regions.written import validate_results
 from svac_backend.masks.tracks import ObjectPrompt
-from svac_backend.server.backend import Backend
+from tests.learning.adapter_folders import adapter_folder
 from tests.server.bodies import CONFIG, predict_body, task
 from tests.server.conftest import Worker
-from tests.training.adapter_folders import adapter_folder
 
 
 def predict(client: FlaskClient, body: dict[str, Any]) -> list[Any]:

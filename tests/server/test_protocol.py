@@ -14,11 +14,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from svac_backend.server.backend import Backend
+from svac_backend.jobs.services import Backend
 from svac_backend.settings import Settings
-from svac_backend.svac.weights import model_version
+from svac_backend.svac.files.weights import model_version
+from tests.learning.adapter_folders import adapter_folder
 from tests.server.bodies import CONFIG, predict_body, task
-from tests.training.adapter_folders import adapter_folder
 
 SETUP = {
     "project": "38.1795331614",

@@ -16,12 +16,12 @@ import httpx
 import pytest
 
 from svac_backend.errors import SvacError
-from svac_backend.server.serve import serve
+from svac_backend.server.app import serve
 from svac_backend.settings import Settings
 from tests.server.bodies import predict_body, task
 
 SERVE = """
-from svac_backend.server.serve import serve
+from svac_backend.server.app import serve
 from svac_backend.settings import Settings
 serve(Settings(_env_file=None))
 """

@@ -11,8 +11,8 @@ from flask.testing import FlaskClient
 
 from svac_backend.jobs.engine import BATCH, JobState
 from svac_backend.jobs.payloads import PropagatePayload
-from svac_backend.server.backend import Backend
-from svac_backend.server.submitting import wanted
+from svac_backend.jobs.services import Backend
+from svac_backend.server.protocol import wanted
 from tests.server.bodies import CONFIG, task
 
 

@@ -17,14 +17,14 @@ from werkzeug.serving import make_server
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import JobState
+from svac_backend.jobs.services import Backend
 from svac_backend.jobs.worker import create_worker
-from svac_backend.labelstudio.client import LabelStudioClient
+from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.local import LabelStudioServer
-from svac_backend.labelstudio.results import validate_results
+from svac_backend.labelstudio.regions.written import validate_results
 from svac_backend.masks.rle import encode_brush
 from svac_backend.server.app import create_app
-from svac_backend.server.backend import Backend
 from svac_backend.settings import Settings
 from svac_backend.store.corrections import CorrectionStore
 from svac_backend.store.database import Database

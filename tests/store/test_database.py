@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from svac_backend.errors import SvacError
 from svac_backend.store.database import Database, StoreError, pack, unpack
 from svac_backend.store.events import EventStore
-from svac_backend.store.sent import SentStore
+from svac_backend.store.objects import SentStore
 from svac_backend.store.tables import SCHEMA_VERSION
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from svac_backend.store import inbox as inbox_module
+from svac_backend.store import events as inbox_module
 from svac_backend.store.database import Database
-from svac_backend.store.inbox import DELAYS_S, Inbox
+from svac_backend.store.events import DELAYS_S, Inbox
 
 
 def test_the_position_only_grows(tmp_path: Path) -> None:

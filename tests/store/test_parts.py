@@ -7,8 +7,7 @@ from pathlib import Path
 
 from svac_backend.masks.tracks import CocoRle, Track
 from svac_backend.store.database import Database
-from svac_backend.store.parts import PartStore
-from svac_backend.store.predictions import Prediction
+from svac_backend.store.predictions import PartStore, Prediction
 
 
 def test_the_latest_part_is_found_until_it_is_dropped(tmp_path: Path) -> None:

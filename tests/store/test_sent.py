@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from svac_backend.masks.prompts import Click, FramePrompt
+from svac_backend.masks.hints import Click, FramePrompt
 from svac_backend.masks.tracks import CocoRle
 from svac_backend.store.database import Database
-from svac_backend.store.sent import SNAPSHOTS, SentStore
+from svac_backend.store.objects import SNAPSHOTS, SentStore
 
 MASK = FramePrompt(mask=CocoRle(size=[2, 4], counts="0`0"))
 CLICKS = FramePrompt(clicks=(Click(1.5, 0.0), Click(3.0, 1.0, positive=False)))

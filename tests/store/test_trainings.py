@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from svac_backend.store.database import Database
-from svac_backend.store.trainings import Training, TrainingStore
+from svac_backend.store.versions import Training, TrainingStore
 
 
 def test_a_run_that_goes_on_stays_as_it_began(tmp_path: Path) -> None:

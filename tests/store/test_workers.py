@@ -7,8 +7,7 @@ from pathlib import Path
 from sqlalchemy import text
 
 from svac_backend.store.database import Database
-from svac_backend.store.jobs import JobStore
-from svac_backend.store.workers import WorkerStore
+from svac_backend.store.jobs import JobStore, WorkerStore
 
 
 def test_workers_come_and_go(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from lab.train_tiny.tokenizer import train_tokenizer
 
 from svac_backend.svac.model import Svac
-from svac_backend.training.embedded.tokenizer import train_tokenizer
 from tests.small import CONFIG, VOCABULARY
 
 torch.set_num_threads(1)

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from svac_backend.svac import preprocess
-from svac_backend.svac.astc import clip_images
-from svac_backend.svac.clips import plan
-from svac_backend.svac.grounding import FrameFeatures, decode, encode_frames, without_memory
-from svac_backend.svac.memory import MemoryTracker
+from svac_backend.svac import astc
+from svac_backend.svac.astc import clip_images, plan
 from svac_backend.svac.model import Svac
+from svac_backend.svac.sam.grounding import FrameFeatures, decode, encode_frames, without_memory
+from svac_backend.svac.sam.memory import MemoryTracker
 from svac_backend.video.reader import VideoSource
 
 
@@ -53,8 +52,8 @@ def plain_masks(model: Svac, video: VideoSource, expression: str, answer: str | 
 
 
 def _encoded(model: Svac, frame: np.ndarray) -> FrameFeatures:
-    small = preprocess.resize(frame, model.config.sam.image_size)
-    return encode_frames(model.sam, preprocess.sam_pixels(small[None]))
+    small = astc.resize(frame, model.config.sam.image_size)
+    return encode_frames(model.sam, astc.sam_pixels(small[None]))
 
 
 def _embeddings(model: Svac, frames: list[np.ndarray], expression: str, answer: str | None) -> torch.Tensor:
@@ -62,9 +61,9 @@ def _embeddings(model: Svac, frames: list[np.ndarray], expression: str, answer: 
     method = model.config.method
     clips = plan(len(frames), method)
     visual = [
-        model.mllm.visual_tokens(
-            preprocess.mllm_pixels(preprocess.resize(image, model.config.vision.image_size)[None])
-        )[0]
+        model.mllm.visual_tokens(astc.mllm_pixels(astc.resize(image, model.config.vision.image_size)[None]))[
+            0
+        ]
         for number in range(clips.num_clips)
         for image in clip_images([frames[i] for i in clips.clip(number)], method.grid, compress=method.astc)
     ]

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
 
-from svac_backend.masks.prompts import FramePrompt
+from svac_backend.masks.hints import FramePrompt
 from svac_backend.masks.rle import area, from_coco
-from svac_backend.svac import preprocess
-from svac_backend.svac.tracking import NEAREST
+from svac_backend.svac import astc
+from svac_backend.svac.sam.tracking import NEAREST
 from svac_backend.video.reader import VideoSource
 
 
@@ -68,7 +68,7 @@ def _step(
     reverse: bool = False,
 ) -> dict[str, Any]:
     size = sam.image_size
-    pixels = preprocess.sam_pixels(preprocess.resize(video.frame(frame), size)[None])
+    pixels = astc.sam_pixels(astc.resize(video.frame(frame), size)[None])
     _, features, positions, sizes = sam._prepare_backbone_features(sam.forward_image(pixels))
     points, mask = None, None
     if prompt is not None and prompt.mask is not None:

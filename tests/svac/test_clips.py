@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svac_backend.errors import SvacError
-from svac_backend.svac.clips import plan
+from svac_backend.svac.astc import plan
 from svac_backend.svac.config import PRESETS, MethodConfig
 
 MAPS = Path(__file__).parents[2] / ".." / "shared" / "golden" / "sasasa2va_index_maps.json"

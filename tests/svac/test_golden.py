@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from svac_backend.svac import checkpoints, decoding, published
-from svac_backend.svac.clips import plan
+from svac_backend.svac.astc import plan
 from svac_backend.svac.config import LanguageConfig, SvacConfig, VisionConfig, whitelisted
+from svac_backend.svac.families import published
+from svac_backend.svac.files import checkpoints
 from svac_backend.svac.model import Svac
+from svac_backend.svac.sam import decoding
 from svac_backend.video.reader import ArrayVideo
 from tests.svac.published_folders import TINY_SAM, golden_state
 

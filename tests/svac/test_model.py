@@ -103,7 +103,7 @@ def test_a_damaged_or_wrong_checkpoint_is_refused(model: Svac, tmp_path: Path) -
     (folder / "model.safetensors").write_bytes(whole)
     state = load_file(folder / "model.safetensors")
     state.pop("mllm.mlp1.1.weight")
-    from svac_backend.svac import checkpoints
+    from svac_backend.svac.files import checkpoints
 
     checkpoints.write(folder / "model.safetensors", state)
     with pytest.raises(SvacError, match=r"lacks 1 tensor.*mllm\.mlp1"):

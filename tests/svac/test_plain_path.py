@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from svac_backend.svac import streaming
 from svac_backend.svac.model import Svac
-from svac_backend.svac.upsampling import masks_at_size
+from svac_backend.svac.sam.decoding import masks_at_size
 from svac_backend.synthetic.scene import SceneConfig, make_scene
 from svac_backend.synthetic.video import write_mp4
 from svac_backend.video.reader import ArrayVideo, VideoReader

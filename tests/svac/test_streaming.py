@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svac_backend.errors import SvacError
-from svac_backend.svac import preprocess, streaming
-from svac_backend.svac.astc import clip_images
-from svac_backend.svac.clips import plan
+from svac_backend.svac import astc, streaming
+from svac_backend.svac.astc import clip_images, plan
 from svac_backend.svac.config import MethodConfig, SamConfig, SvacConfig, VisionConfig
 from svac_backend.svac.streaming import FrameFeed, prefetch
 from svac_backend.video.reader import ArrayVideo
@@ -104,7 +103,7 @@ def test_windows_hold_every_frame_once_in_order(
     feed = FrameFeed(source, clips, CONFIG)
     images = feed.clip_pixels()
     plain = [
-        preprocess.resize(image, 16)
+        astc.resize(image, 16)
         for number in range(4)
         for image in clip_images([source.frame(i) for i in clips.clip(number)], (2, 2))
     ]
@@ -112,7 +111,7 @@ def test_windows_hold_every_frame_once_in_order(
     windows = list(feed.windows(window))
     assert [start for start, _ in windows] == list(range(0, count, window))
     pixels = np.concatenate([pixels for _, pixels in windows])
-    assert np.array_equal(pixels, np.stack([preprocess.resize(source.frame(i), 24) for i in range(count)]))
+    assert np.array_equal(pixels, np.stack([astc.resize(source.frame(i), 24) for i in range(count)]))
     assert len(source.decoded) == (count if held else count + len(set(clips.selected)))
     assert not prefetch_threads()
 
@@ -122,7 +121,7 @@ def test_frames_that_are_asked_for_are_kept_of_a_large_video_too(monkeypatch: py
     source = video(30)
     feed = FrameFeed(source, plan(30, CONFIG.method), CONFIG, frozenset({0, 29}))
     feed.clip_pixels()
-    assert np.array_equal(feed.kept([29])[0], preprocess.resize(source.frame(29), 24))
+    assert np.array_equal(feed.kept([29])[0], astc.resize(source.frame(29), 24))
     assert len(feed._small) == 2
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from svac_backend.synthetic.expressions import KINDS, Expression, expressions_of, words
 from svac_backend.synthetic.scene import SceneConfig, make_scene
-from svac_backend.synthetic.vocabulary import ObjectSpec
+from svac_backend.synthetic.shapes import ObjectSpec
 
 RED_CIRCLE = ObjectSpec("red", "circle", "large", "left", radius=0.2, directions=frozenset({"left"}))
 RED_SQUARE = ObjectSpec("red", "square", "small", "still", radius=0.08)

@@ -13,7 +13,7 @@ from svac_backend.synthetic.scene import (
     SceneConfig,
     make_scene,
 )
-from svac_backend.synthetic.vocabulary import COLORS, DIRECTION_THRESHOLD, SHAPES, ObjectSpec
+from svac_backend.synthetic.shapes import COLORS, DIRECTION_THRESHOLD, SHAPES, ObjectSpec
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from svac_backend.synthetic.shapes import draw_sprite, extent, outline
-from svac_backend.synthetic.vocabulary import SHAPES
+from svac_backend.synthetic.shapes import SHAPES, draw_sprite, extent, outline
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from svac_backend.synthetic.vocabulary import COLORS, sample_rgb
+from svac_backend.synthetic.shapes import COLORS, sample_rgb
 
 
 def test_colors_of_different_names_are_far_apart() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import pytest
 
-from svac_backend.video.bitstream import matroska_is_cut, resets_decoder
+from svac_backend.video.container import matroska_is_cut, resets_decoder
 from svac_backend.video.probe import probe
 
 MakeVideo = Callable[..., Path]

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from svac_backend.errors import SvacError
-from svac_backend.video.array import ArrayVideo
 from svac_backend.video.images import ImageFolderVideo, find_frames
+from svac_backend.video.reader import ArrayVideo
 
 COUNT, HEIGHT, WIDTH = 7, 40, 56
 

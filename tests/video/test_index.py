@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svac_backend.errors import SvacError
-from svac_backend.video.index import FrameIndex, average_rate, build_index
+from svac_backend.video.source import FrameIndex, average_rate, build_index
 
 time_bases = st.sampled_from(
     [Fraction(1, 90000), Fraction(1, 1000), Fraction(1, 15360), Fraction(1001, 30000), Fraction(1, 1_000_000)]

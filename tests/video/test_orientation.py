@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from svac_backend.video.orientation import Orientation
+from svac_backend.video.container import Orientation
 from svac_backend.video.reader import VideoReader
 
 ALL = [Orientation(*flags) for flags in product((False, True), repeat=3)]

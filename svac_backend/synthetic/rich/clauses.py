@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from svac_backend.synthetic.rich.description import Array
-from svac_backend.synthetic.rich.facts import NEVER, Events, Facts
+from svac_backend.synthetic.rich.description import NEVER, Array, Events, Facts
 from svac_backend.synthetic.rich.programs import UNIT
 
 Truth = NDArray[np.int8]

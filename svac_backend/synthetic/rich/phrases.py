@@ -8,14 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from svac_backend.synthetic.rich.clauses import Clause, Truth, own_clauses
-from svac_backend.synthetic.rich.comparisons import Comparison, comparisons
-from svac_backend.synthetic.rich.description import Description, Look
-from svac_backend.synthetic.rich.facts import events_of, measure
+from svac_backend.synthetic.rich.description import Description, Look, events_of, measure
 from svac_backend.synthetic.rich.kinds import FAMILIES, KINDS, allowed
-from svac_backend.synthetic.rich.nouns import Noun, make_noun, nouns_of
-from svac_backend.synthetic.rich.relations import relation_clauses
-from svac_backend.synthetic.rich.wording import say, wordings
-from svac_backend.synthetic.vocabulary import COLORS
+from svac_backend.synthetic.rich.nouns import Noun, make_noun, nouns_of, say, wordings
+from svac_backend.synthetic.rich.relations import Comparison, comparisons, relation_clauses
+from svac_backend.synthetic.shapes import COLORS
 
 # Kind -> the group that figures are reported by.
 GROUPS: dict[str, str] = {

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
 from svac_backend.synthetic.rich.description import Description, Look
-from svac_backend.synthetic.rich.glyphs import font_file
-from svac_backend.synthetic.rich.kinds import HELD_OUT_KINDS, KINDS
+from svac_backend.synthetic.rich.kinds import HELD_OUT_KINDS, KINDS, font_file
 from svac_backend.synthetic.rich.painter import Film, paint
 from svac_backend.synthetic.rich.phrases import RichExpression, expressions_of
 from svac_backend.synthetic.rich.staging import Cast, stage_scene

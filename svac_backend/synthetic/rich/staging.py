@@ -8,19 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from svac_backend.synthetic.rich.description import Array, Bar, Camera, Description, Look, Thing, Track
-from svac_backend.synthetic.rich.glyphs import reach_of
-from svac_backend.synthetic.rich.kinds import DYES, KINDS, ROUND, allowed
-from svac_backend.synthetic.rich.programs import (
-    PROGRAMS,
-    UNIT,
-    Stage,
-    approach,
-    follow,
-    pass_by,
-    play,
-)
-from svac_backend.synthetic.shapes import MAX_TILT
-from svac_backend.synthetic.vocabulary import COLORS, sample_rgb
+from svac_backend.synthetic.rich.kinds import DYES, KINDS, ROUND, allowed, reach_of
+from svac_backend.synthetic.rich.programs import PROGRAMS, UNIT, Stage, approach, follow, pass_by, play
+from svac_backend.synthetic.shapes import COLORS, MAX_TILT, sample_rgb
 
 _TRIES = 8
 # Every thing is at least this visible for at least this share of the clip, and never more hidden by others for long.

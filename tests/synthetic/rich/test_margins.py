@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 
 from svac_backend.synthetic.rich.clauses import own_clauses
-from svac_backend.synthetic.rich.comparisons import Comparison, comparisons
-from svac_backend.synthetic.rich.description import Array, Bar, Camera, Description, Look, Thing, Track
-from svac_backend.synthetic.rich.facts import NEVER, events_of, measure
+from svac_backend.synthetic.rich.description import (
+    NEVER,
+    Array,
+    Bar,
+    Camera,
+    Description,
+    Look,
+    Thing,
+    Track,
+    events_of,
+    measure,
+)
 from svac_backend.synthetic.rich.nouns import make_noun
 from svac_backend.synthetic.rich.phrases import phrases_of
+from svac_backend.synthetic.rich.relations import Comparison, comparisons
 
 T = 20
 TIME = np.linspace(0, 1, T)

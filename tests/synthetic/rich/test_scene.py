@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 
 from svac_backend.errors import SvacError
-from svac_backend.synthetic.rich import glyphs
+from svac_backend.synthetic.rich import kinds
 from svac_backend.synthetic.rich import scene as module
 from svac_backend.synthetic.rich.kinds import HELD_OUT_KINDS, KINDS, held_out_pair, plural
+from svac_backend.synthetic.rich.nouns import WORDINGS, wordings
 from svac_backend.synthetic.rich.phrases import GROUPS
 from svac_backend.synthetic.rich.scene import RichConfig, describe, make_rich_scene
-from svac_backend.synthetic.rich.wording import wordings
-from svac_backend.synthetic.rich.words import WORDINGS
 from svac_backend.synthetic.scene import SceneConfig, make_scene
 
 SHAPES = RichConfig(things=False)
 VALID = RichConfig(things=False, split="validation", per_kind=8)
-needs_font = pytest.mark.skipif(glyphs.font_file() is None, reason="Noto Color Emoji is not installed")
+needs_font = pytest.mark.skipif(kinds.font_file() is None, reason="Noto Color Emoji is not installed")
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not() -> None:
@@ -165,7 +164,7 @@ def test_seeds_and_indices_out_of_range_are_refused(seed: int, indices: tuple[in
 def test_without_the_font_there_are_shapes_only_and_it_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for cached in (module.has_things, glyphs.font_file, glyphs.draw_glyph):
+    for cached in (module.has_things, kinds.font_file, kinds.draw_glyph):
         cached.cache_clear()
     monkeypatch.setenv("SVAC_EMOJI_FONT", "/nowhere.ttf")
     try:
@@ -175,9 +174,9 @@ def test_without_the_font_there_are_shapes_only_and_it_says_so(
         with pytest.raises(SvacError, match="not installed"):
             RichConfig(things=True)
         with pytest.raises(SvacError, match="not installed"):
-            glyphs.draw_glyph("dog")
+            kinds.draw_glyph("dog")
     finally:
-        for cached in (module.has_things, glyphs.font_file, glyphs.draw_glyph):
+        for cached in (module.has_things, kinds.font_file, kinds.draw_glyph):
             cached.cache_clear()
 
 
@@ -186,14 +185,14 @@ def test_all_glyphs_have_pictures_in_the_middle() -> None:
     names = [k.name for k in KINDS.values() if k.code]
     assert len(names) >= 60
     for name in names:
-        glyph = glyphs.draw_glyph(name)
+        glyph = kinds.draw_glyph(name)
         alpha = glyph.rgba[..., 3].astype(float)
         side = (len(alpha) - 1) / 2
         y, x = np.mgrid[: len(alpha), : len(alpha)]
         assert abs((alpha * x).sum() / alpha.sum() - side) < 1, name
         assert abs((alpha * y).sum() / alpha.sum() - side) < 1, name
-    assert "red" in glyphs.draw_glyph("apple").colors
-    assert "blue" not in glyphs.draw_glyph("apple").colors
+    assert "red" in kinds.draw_glyph("apple").colors
+    assert "blue" not in kinds.draw_glyph("apple").colors
 
 
 @needs_font

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from svac_backend.synthetic.rich.nouns import WORDINGS
 from svac_backend.synthetic.rich.phrases import KINDS_OF_EXPRESSIONS
 from svac_backend.synthetic.rich.scene import RichConfig, make_rich_scene
-from svac_backend.synthetic.rich.words import WORDINGS
 from tests.synthetic.rich.plain import Plain
 
 COMPARISONS = {

@@ -1,0 +1,1 @@
+"""The laboratory: how the embedded model is trained, the benchmarks, and the study of the paper's claims."""

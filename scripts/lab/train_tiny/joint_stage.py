@@ -1,0 +1,99 @@
+"""Stage `joint`: the masks themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from lab.train_tiny.bank import fill, scenes_for
+from lab.train_tiny.clip_batch import ClipBatch
+from lab.train_tiny.losses import choice_loss, mask_loss
+from lab.train_tiny.mask_stage import mask_parameters
+from lab.train_tiny.memory_batch import point_at
+from lab.train_tiny.oracle import Oracle
+from lab.train_tiny.schedule import Schedule, matrices_of
+from lab.train_tiny.teaching import LookingHeads, teach
+from lab.train_tiny.words_stage import LOUD, SPOKEN, Sentences, enough_for, words_loss
+from svac_backend.svac.model import Svac
+from svac_backend.svac.sam.grounding import FrameFeatures, decode, without_memory
+from svac_backend.synthetic.rich.scene import RichConfig
+
+
+def train_joint(
+    model: Svac,
+    oracle: Oracle,
+    heads: LookingHeads,
+    scenes: RichConfig,
+    schedule: Schedule,
+    *,
+    batch: int = 4,
+    sentences: int = 8,
+    frames: int = 3,
+) -> None:
+    """Train the language model and the mask decoder on the masks themselves; the distillation fades out.
+
+    Both encoders rest, so that scenes are encoded once and met several times.
+    """
+    count = scenes_for(schedule.steps, batch)
+    bank = fill(model, scenes, schedule.rng(), count, sentences=20, frames=frames)
+    encoder = {id(p) for p in model.sam.image_encoder.parameters()}
+    drawing = [p for p in mask_parameters(model.sam) if id(p) not in encoder]
+    mllm = model.mllm
+    speaking = [*mllm.language_model.parameters(), *mllm.text_hidden_fcs.parameters()]
+    trained = [*drawing, *speaking, *heads.story.parameters()]
+    matrices = matrices_of(model.sam, mllm.language_model, mllm.text_hidden_fcs, heads.story)
+    spoken = Sentences(scenes, schedule.rng(), enough_for(schedule))
+    for step, rng in schedule.run(trained, matrices):
+        data, visual, features = bank.draw(rng, batch=batch, sentences=sentences, weights={})
+        assert features is not None
+        taught = teach(model, oracle, heads, data, visual)
+        loss, more = masks_of(model, data, features, taught.seg)
+        # The decoder would forget clicks, which corrections need.
+        pointing, pointed = _points_of(model, data, features, rng, boxes=step % 2 == 0)
+        fade = 0.5 * max(0.1, 1 - step / schedule.steps)
+        words, known = words_loss(model, oracle, spoken.draw(rng, SPOKEN))
+        told = taught.loss + LOUD * words
+        schedule.step(loss + 0.4 * pointing + fade * told, taught.figures | more | pointed | known)
+
+
+def masks_of(
+    model: Svac, data: ClipBatch, features: FrameFeatures, seg: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """Draw the masks of the batch's frames with embeddings [B, E, N, C]; returns their loss and figures."""
+    device = seg.device
+    b, e, f = data.visible.shape
+    rows = torch.arange(b * f, device=device).view(b, 1, f).expand(b, e, f).reshape(-1)
+    chosen = features.take(rows)
+    clip = data.frame_clip[:, None].expand(b, e, f).to(device)
+    language = seg.gather(2, clip[..., None].expand(*clip.shape, seg.shape[-1])).flatten(0, 2)
+    low = without_memory(model.sam, chosen)
+    out = decode(model.sam, low, chosen.high, language, no_object_masking=False)
+    target, visible = data.target.flatten(0, 2).to(device), data.visible.flatten().to(device)
+    clear = torch.ones_like(visible, dtype=torch.bool)
+    loss, figures = mask_loss(out, target, visible, clear=clear)
+    cells = F.adaptive_avg_pool2d(data.things.float()[:, None], out.logits.shape[-1])[:, 0].to(device)
+    counts = torch.bincount(data.owner, minlength=b * f)
+    things = pad_sequence(cells.split(counts.tolist()), batch_first=True)
+    which, right = choice_loss(out, target, things[rows], clear)
+    return loss + 0.5 * which, figures | right
+
+
+def _points_of(
+    model: Svac, data: ClipBatch, features: FrameFeatures, rng: np.random.Generator, *, boxes: bool
+) -> tuple[Tensor, dict[str, float]]:
+    """Draw the things of each scene's first frame from boxes or clicks; returns their loss and IoU."""
+    first = data.owner % data.sam_pixels.shape[1] == 0
+    things, owner = data.things[first], data.owner[first]
+    same = (owner[:, None] == owner) & ~torch.eye(len(owner), dtype=torch.bool)
+    others = torch.einsum("nm,mhw->nhw", same.float(), things.float()) > 0
+    points, labels = (part.to(model.device) for part in point_at(rng, things, others, boxes=boxes))
+    chosen = features.take(owner)
+    low = without_memory(model.sam, chosen)
+    given = (points * model.sam.image_size, labels)
+    out = decode(model.sam, low, chosen.high, None, no_object_masking=False, points=given)
+    target = F.avg_pool2d(things.float()[:, None], 2)[:, 0].to(model.device)
+    loss, figures = mask_loss(out, target, torch.ones(len(target), device=model.device))
+    return loss, {"box" if boxes else "clicks": figures["iou"]}

@@ -1,0 +1,138 @@
+"""`svac-backend doctor`: what works, what does not, and what to do about it, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from svac_backend.cli.doctor.backend import (
+    backend_address,
+    check_from_here,
+    check_from_label_studio,
+    check_timeouts,
+    default_url,
+)
+from svac_backend.cli.doctor.finding import DoctorClient, Finding, Status, failed
+from svac_backend.cli.doctor.label_studio import check_files, check_media, check_server, check_token
+from svac_backend.cli.doctor.machine import (
+    check_data_folder,
+    check_database,
+    check_libraries,
+    check_model,
+    check_settings,
+    check_worker,
+)
+from svac_backend.cli.doctor.project import check_arrival, check_project
+from svac_backend.errors import SvacError
+from svac_backend.settings import Settings
+from svac_backend.store.database import Database
+
+COLORS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILURE: "bold red"}
+
+
+def run(settings: Settings, backend_url: str | None, project: int | None) -> int:
+    """Check everything and print a table.
+
+    In Label Studio a temporary project is made and deleted again; nothing else is changed there.
+
+    Args:
+        settings: what to check.
+        backend_url: how Label Studio reaches the backend; by default the settings' host and port.
+        project: a project to look at, too.
+
+    Returns:
+        The exit status: 0 when nothing failed, else 1.
+
+    Raises:
+        SvacError: `backend_url` is no address.
+    """
+    console = Console(highlight=False)
+    findings: list[Finding] = []
+    with console.status("looking ...") as status:
+        for finding in check_all(settings, backend_url, project):
+            findings.append(finding)
+            status.update(f"looked at: {finding.check}")
+    console.print(_table(findings))
+    failures = sum(finding.status is Status.FAILURE for finding in findings)
+    warnings = sum(finding.status is Status.WARNING for finding in findings)
+    if failures:
+        console.print(
+            f"[bold red]{_count(failures, 'failure')}[/], {_count(warnings, 'warning')}. "
+            "Mend them from the top, and run this again: some checks need others.",
+            soft_wrap=True,
+        )
+    else:
+        console.print(f"[green]No failure[/], {_count(warnings, 'warning')}.", soft_wrap=True)
+    return 1 if failures else 0
+
+
+def check_all(settings: Settings, backend_url: str | None, project: int | None) -> Iterator[Finding]:
+    """Yield what each check found, in an order in which the cause comes before what follows from it.
+
+    Raises:
+        SvacError: `backend_url` is no address.
+    """
+    url = backend_address(backend_url) if backend_url is not None else default_url(settings)
+    yield check_settings(settings)
+    yield check_model(settings)
+    yield check_libraries(settings)
+    folder = check_data_folder(settings)
+    yield folder
+    database = None
+    if folder.status is not Status.FAILURE:
+        found, database = check_database(settings)
+        yield found
+    if database is not None:
+        yield check_worker(settings, database)
+    yield check_timeouts(settings)
+    server = check_server(settings)
+    yield server
+    client = None
+    if server.status is Status.OK:
+        found, client = check_token(settings)
+        yield found
+    here = check_from_here(settings, url)
+    if client is None:
+        yield here
+        yield from check_media(settings, database)
+        return
+    yield from _check_both_ways(settings, client, url, here, database)
+    yield from check_media(settings, database)
+    if project is not None:
+        yield from check_project(settings, client, project, url)
+
+
+def _check_both_ways(
+    settings: Settings, client: DoctorClient, url: str, here: Finding, database: Database | None
+) -> Iterator[Finding]:
+    try:
+        with client.temporary_project() as number:
+            yield check_files(settings, client, number)
+            answers = here.status is not Status.FAILURE
+            reached = check_from_label_studio(settings, client, number, url, database, answers_here=answers)
+            # An address that only Label Studio can reach is good enough: nothing here calls the backend.
+            needed = answers or reached.status is Status.FAILURE
+            yield here if needed else replace(here, status=Status.WARNING)
+            yield reached
+            if reached.status is Status.OK and database is not None:
+                yield check_arrival(settings, client, number, url, database)
+    except SvacError as error:
+        yield failed("temporary project", error)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table("check", "result", "what was found, and what to do")
+    for finding in findings:
+        words = Text(finding.detail)
+        if finding.fix:
+            words.append(f"\n{finding.fix}", style="bold")
+        table.add_row(Text(finding.check), Text(finding.status.value, style=COLORS[finding.status]), words)
+    return table
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

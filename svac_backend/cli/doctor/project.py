@@ -1,0 +1,221 @@
+"""Checks of one Label Studio project: can it show masks, do its prompts apply, is the backend connected?
+
+Checks that what people annotate reaches the backend.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import func, select
+
+from svac_backend.cli.doctor.finding import DoctorClient, Finding, failed, failure, ok, warning
+from svac_backend.errors import SvacError
+from svac_backend.jobs.frames import frames_way
+from svac_backend.labelstudio.config import LabelConfig, parse_config
+from svac_backend.labelstudio.tasks import task_prompts
+from svac_backend.server.security import TOKEN_HEADER
+from svac_backend.settings import Settings
+from svac_backend.store.database import Database
+from svac_backend.store.tables import EventRow
+from svac_backend.versions import served_version
+
+CHECK = "webhooks"
+# Label Studio sends them while it answers the call that causes them, and gives each 1 s.
+ARRIVES_S = 3.0
+
+
+def webhook_of(settings: Settings, client: DoctorClient, project: int, url: str) -> Finding:
+    """That a project's webhook to the backend is there, on, and carries the token.
+
+    Raises:
+        SvacError: Label Studio does not list them.
+    """
+    wanted = f"{url.rstrip('/')}/webhook"
+    hooks = [hook for hook in client.list_webhooks(project) if str(hook.get("url")).rstrip("/") == wanted]
+    host = urlsplit(url).hostname or ""
+    if not hooks and host != "localhost" and not set(host) & {".", ":"}:
+        return warning(
+            CHECK,
+            f"Label Studio made no webhook to {wanted}: there it takes no host name without a dot.",
+            f"Connect the backend by a name with a dot, in docker compose a network alias such as {host}.internal.",
+        )
+    if not hooks:
+        return warning(
+            CHECK,
+            f"There is no webhook to {wanted}, so corrections do not reach the backend.",
+            "Add it in the project's Settings > Webhooks, or disconnect the model and connect it again.",
+        )
+    if not any(hook.get("is_active") for hook in hooks):
+        return warning(
+            CHECK, f"The webhook to {wanted} is off.", "Switch it on in the project's Settings > Webhooks."
+        )
+    token = settings.webhook_token.get_secret_value() if settings.webhook_token else ""
+    if token and not any((hook.get("headers") or {}).get(TOKEN_HEADER) == token for hook in hooks):
+        return warning(
+            CHECK,
+            f"The webhook to {wanted} does not carry SVAC_WEBHOOK_TOKEN, so the backend refuses it.",
+            f"Add the header {TOKEN_HEADER} to it in the project's Settings > Webhooks.",
+        )
+    return ok(CHECK, f"to {wanted}")
+
+
+def check_arrival(
+    settings: Settings, client: DoctorClient, project: int, url: str, database: Database
+) -> Finding:
+    """That a webhook arrives: make a task, of which Label Studio tells the backend, and look for it.
+
+    Args:
+        settings: with the token that webhooks must carry.
+        client: who makes it.
+        project: a temporary one, with the backend connected.
+        url: the backend's address for Label Studio.
+        database: that of the web process.
+    """
+    if settings.webhook_token and settings.webhook_token.get_secret_value():
+        return ok(CHECK, f"each project's must carry {TOKEN_HEADER}; --project ID checks that")
+    try:
+        found = webhook_of(settings, client, project, url)
+        if found.fix:
+            return found
+        client.create_task(project, {"video": "/nowhere.mp4", "frames": ["/nowhere.jpg"], "fps": 24})
+    except SvacError as error:
+        return failed(CHECK, error)
+    deadline = time.monotonic() + ARRIVES_S
+    while not _arrived(database, project):
+        if time.monotonic() > deadline:
+            return warning(
+                CHECK,
+                f"Label Studio's webhook to {url} does not arrive, so corrections do not reach the backend.",
+                "Start Label Studio with SSRF_PROTECTION_ENABLED=false, and look into its log.",
+            )
+        time.sleep(0.1)
+    return ok(CHECK, "one that Label Studio sent has arrived")
+
+
+def _arrived(database: Database, project: int) -> bool:
+    query = select(func.count()).select_from(EventRow).where(EventRow.project_id == str(project))
+    with database.read() as session:
+        return bool(session.scalar(query))
+
+
+# A look at some tells what is wrong with all.
+SAMPLE = 50
+
+
+def check_project(settings: Settings, client: DoctorClient, number: int, url: str) -> Iterator[Finding]:
+    """Look at a project; nothing in it is changed.
+
+    Args:
+        settings: limits and model.
+        client: who may see it.
+        number: the project.
+        url: the backend's address for Label Studio.
+    """
+    name = f"project {number}"
+    try:
+        project = client.get_project(number)
+        config = parse_config(project.get("label_config") or "")
+        control = config.mask_control()
+    except SvacError as error:
+        yield failed(name, error)
+        return
+    labels = ", ".join(control.labels)
+    if config.video is not None and config.video.framerate is None:
+        yield warning(
+            name,
+            f"Its <Video> tag '{config.video.name}' has no framerate, so Label Studio assumes 24.",
+            'Write framerate="$fps" into it; `svac-backend import` gives tasks their true rate.',
+        )
+    else:
+        yield ok(name, f"'{project.get('title')}' shows {control.kind} masks: {labels}")
+    try:
+        yield _check_prompts(settings, client, number, config)
+        backends = client.list_ml_backends(number)
+        yield _check_model(backends, number, url)
+        yield _check_shown(settings, project, backends)
+        connected = [str(one["url"]) for one in backends if one.get("state") == "CO"]
+        if connected:
+            yield webhook_of(settings, client, number, url if url in connected else connected[0])
+    except SvacError as error:
+        yield failed(name, error)
+
+
+def _check_prompts(settings: Settings, client: DoctorClient, number: int, config: LabelConfig) -> Finding:
+    check = "prompts"
+    tasks = list(islice(client.list_tasks(number), SAMPLE))
+    if not tasks:
+        return ok(check, "there are no tasks yet")
+    problems: list[tuple[int, SvacError]] = []
+    for task in tasks:
+        try:
+            task_prompts(task["data"], config, max_chars=settings.max_prompt_chars)
+        except SvacError as error:
+            problems.append((task["id"], error))
+    if problems:
+        task_id, first = problems[0]
+        return failure(
+            check,
+            f"{len(problems)} of {len(tasks)} tasks cannot be segmented, e.g. {task_id}: {first.message}",
+            first.hint,
+        )
+    frames = config.frames.key if config.frames else "frames"
+    bare = [task["id"] for task in tasks if not task["data"].get(frames)]
+    try:
+        if bare:
+            frames_way(settings)
+    except SvacError as error:
+        told = f"{len(bare)} of {len(tasks)} tasks have no frames to draw masks on, e.g. {bare[0]}."
+        return warning(check, told, error.hint)
+    return ok(check, f"those of {len(tasks)} task{'s' if len(tasks) > 1 else ''} apply")
+
+
+def _check_model(backends: list[dict[str, Any]], number: int, url: str) -> Finding:
+    check = "connected model"
+    connected = [one for one in backends if one.get("state") == "CO"]
+    if not backends:
+        return failure(
+            check,
+            "No model is connected to the project.",
+            f"In its Settings > Model, connect {url} with interactive on.",
+        )
+    if not connected:
+        lost = backends[0]
+        return failure(
+            check,
+            f"{lost.get('url')} is not connected any more ({lost.get('error_message') or 'it does not answer'}).",
+            f"Start the backend, or in the project's Settings > Model change the address to {url}.",
+        )
+    model = next((one for one in connected if str(one.get("url")).rstrip("/") == url), connected[0])
+    if not model.get("is_interactive"):
+        return warning(
+            check,
+            f"{model.get('url')} is connected without interactive preannotations: typing a prompt does nothing.",
+            "Switch them on in the project's Settings > Model.",
+        )
+    return ok(check, f"{model.get('url')} (number {model.get('id')})")
+
+
+def _check_shown(settings: Settings, project: dict[str, Any], backends: list[dict[str, Any]]) -> Finding:
+    check, shown = "shown predictions", project.get("model_version") or ""
+    try:
+        version = served_version(settings)
+    except SvacError as error:
+        return failed(check, error)
+    if project.get("show_collab_predictions") is False:
+        return warning(
+            check,
+            "The project does not show predictions to annotators.",
+            "Switch on 'Use predictions to prelabel tasks' in its Settings > Annotation.",
+        )
+    if shown in (version, *(str(one.get("title")) for one in backends)):
+        return ok(check, f"those of {shown}")
+    return warning(
+        check,
+        f"The editor shows those of '{shown}', not of {version}." if shown else "The editor shows none.",
+        "Choose the model in the project's Settings > Annotation.",
+    )

@@ -1,0 +1,190 @@
+"""`svac-backend export`: what was annotated, or predicted, as a data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from svac_backend.cli.inputs import open_video, read_config
+from svac_backend.cli.terminal import bar, console
+from svac_backend.datasets.dataset import FORMATS, VideoTracks
+from svac_backend.datasets.layouts import check_layout, check_target, write_dataset
+from svac_backend.datasets.reading import Choice, Found, infer_config, read_tasks
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.api.access import label_studio_name
+from svac_backend.labelstudio.api.client import LabelStudioClient
+from svac_backend.labelstudio.api.media import MediaFetcher
+from svac_backend.labelstudio.config import parse_config
+from svac_backend.masks.tracks import ObjectPrompt
+from svac_backend.settings import Settings
+from svac_backend.store.connections import ConnectionStore
+from svac_backend.store.database import Database
+from svac_backend.store.objects import ObjectStore, video_name
+from svac_backend.store.predictions import video_identity
+from svac_backend.video.reader import VideoReader
+
+
+def run(
+    settings: Settings,
+    layout: str | None,
+    out: Path | None,
+    *,
+    project: int | None = None,
+    file: Path | None = None,
+    config: Path | None = None,
+    source: str = "annotations",
+    only_submitted: bool = False,
+    split: str = "train",
+    frames: bool = True,
+) -> None:
+    """Export a project, or a file that Label Studio exported; print what is in it and what is not.
+
+    Args:
+        settings: Label Studio and its files root, limits, the frames' quality.
+        layout: one of `exporting.dataset.FORMATS`.
+        out: a folder that is not there, or empty.
+        project: id of a project.
+        file: or its export from Label Studio, as JSON.
+        config: with `file`: the project's labelling config; told from the regions if None.
+        source: `annotations` or `predictions`.
+        only_submitted: leave out what was saved and not submitted.
+        split: name of the split.
+        frames: write the frames as JPEG, too.
+
+    Raises:
+        SvacError: something is missing or malformed, nothing is annotated, or the folder can't be written. Nothing is
+            left behind then.
+    """
+    if (project is None) == (file is None):
+        raise SvacError(
+            "Either a project is exported, or a file that Label Studio exported.",
+            "Give --project ID or --from FILE, one of the two.",
+        )
+    if config is not None and file is None:
+        raise SvacError("--config belongs to --from: a project has its config.", "Leave --config out.")
+    if layout is None or out is None:
+        raise SvacError(
+            "An export has a format and a folder.", f"Give --format {' | '.join(FORMATS)} and --out DIR."
+        )
+    choice = Choice(source, only_submitted)
+    check_layout(layout, split)
+    check_target(out)
+    with ExitStack() as stack:
+        client = None
+        if project is not None or settings.label_studio_api_key is not None:
+            client = stack.enter_context(closing(LabelStudioClient.from_settings(settings)))
+        hosts: Sequence[str] = ()
+        with bar("reading") as progress:
+            if project is not None and client is not None:
+                found, hosts = _from_project(settings, client, project, choice, progress)
+            else:
+                found = _from_file(settings, file or Path(), config, choice, progress)
+        fetcher = MediaFetcher.from_settings(settings, client, hosts)
+        sources = {one.video.name: one for one in found.videos}
+
+        def opener(video: VideoTracks) -> AbstractContextManager[VideoReader]:
+            one = sources[video.name]
+            return _opened(fetcher, one.url, one.task, settings)
+
+        if not found.videos:
+            _tell_notes(found.notes)
+            raise SvacError(
+                f"There are no {source} to export.",
+                "Submit a task first." if source == "annotations" else "Have the model predict first.",
+            )
+        with bar("writing") as progress:
+            notes = write_dataset(
+                out,
+                layout,
+                split,
+                [one.video for one in found.videos],
+                opener=opener if frames else None,
+                quality=settings.frame_quality,
+                progress=progress,
+            )
+    if source == "annotations" and (settings.send_every > 1 or settings.send_below_score is not None):
+        notes.append(
+            "SVAC_SEND_EVERY or SVAC_SEND_BELOW_SCORE is set: frames of which no mask was sent count as empty."
+        )
+    _tell_notes([*found.notes, *notes])
+    _tell(found, layout, out)
+
+
+def _from_project(
+    settings: Settings, client: LabelStudioClient, project: int, choice: Choice, progress: Any
+) -> tuple[Found, Sequence[str]]:
+    about = client.get_project(project)
+    config = parse_config(about.get("label_config") or "")
+    with closing(Database(settings.data_dir)) as database:
+        connection = ConnectionStore(database).get(str(project))
+        hostname = label_studio_name(settings, connection)
+        objects = ObjectStore(database)
+
+        def known(url: str) -> list[ObjectPrompt]:
+            return objects.find(str(project), video_name(video_identity(hostname, url)))
+
+        found = read_tasks(
+            list(client.list_tasks(project)),
+            lambda task: client.read_results(int(task["id"])),
+            config,
+            Choice(choice.source, choice.only_submitted, about.get("model_version") or ""),
+            hostname=hostname,
+            known=known,
+            progress=progress,
+        )
+    return found, (connection.hostname,) if connection is not None and connection.hostname else ()
+
+
+def _from_file(settings: Settings, file: Path, config: Path | None, choice: Choice, progress: Any) -> Found:
+    try:
+        content = json.loads(file.read_bytes())
+    except OSError as error:
+        raise SvacError(f"{file} cannot be read: {error.strerror}.", "Check the path.") from error
+    except (ValueError, RecursionError) as error:
+        raise SvacError(
+            f"{file} is no JSON: {error}.", "Export the project from Label Studio as JSON."
+        ) from error
+    if not isinstance(content, list) or not all(
+        isinstance(task, Mapping) and isinstance(task.get("data"), Mapping) for task in content
+    ):
+        raise SvacError(
+            f"{file} is no list of tasks with data.",
+            "Export the project from Label Studio as JSON, not JSON-MIN.",
+        )
+    known = parse_config(read_config(config)) if config else infer_config(content)
+    return read_tasks(
+        content, lambda task: task, known, choice, hostname=settings.label_studio_url, progress=progress
+    )
+
+
+@contextmanager
+def _opened(fetcher: MediaFetcher, url: str, task: int | None, settings: Settings) -> Iterator[VideoReader]:
+    try:
+        path = fetcher.fetch(url, task=task)
+    except SvacError as error:
+        raise SvacError(error.message, f"{error.hint} --no-frames exports the masks alone.") from error
+    with open_video(path, settings) as video:
+        yield video
+
+
+def _tell_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        console.print(f"[yellow]{escape(note)}[/]")
+
+
+def _tell(found: Found, layout: str, out: Path) -> None:
+    videos = [one.video for one in found.videos]
+    counts = (
+        (len(videos), "video"),
+        (sum(len(video.frames) for video in videos), "frame"),
+        (sum(len(video.tracks) for video in videos), "object"),
+        (sum(len(track.masks) for video in videos for track in video.tracks), "mask"),
+    )
+    words = ", ".join(f"{number} {what}{'' if number == 1 else 's'}" for number, what in counts)
+    drafts = f" ({found.drafts} of the tasks saved, not submitted)" if found.drafts else ""
+    console.print(f"{words}{drafts} as {layout} in {escape(str(out))}")

@@ -1,0 +1,174 @@
+"""`svac-backend finetune`: learn from the corrections that were collected, or from a folder, and register a version.
+
+Under `accelerate launch` every process runs this; the first one reports and registers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+from rich.markup import escape
+
+from svac_backend.cli.terminal import console
+from svac_backend.errors import SvacError
+from svac_backend.learning.collect import Collector
+from svac_backend.learning.freeze import Run, open_run
+from svac_backend.learning.gate import GateOptions
+from svac_backend.learning.process import LOCK_FILE, Videos
+from svac_backend.settings import Settings
+from svac_backend.store.database import Database
+from svac_backend.store.versions import Version, VersionState
+from svac_backend.versions import Registry
+
+if TYPE_CHECKING:
+    from svac_backend.learning.examples import Example
+    from svac_backend.learning.fine_tuning import Outcome
+
+_RUN = "command"
+# At most one line of progress in so many seconds, where the output is no terminal.
+_TELL_S = 20.0
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the command line sets of `TrainOptions`; None leaves it to the model."""
+
+    steps: int | None = None
+    max_minutes: float | None = None
+    lr: float | None = None
+    batch: int | None = None
+    accumulate: int | None = None
+    rank: int | None = None
+
+
+def run(
+    settings: Settings,
+    *,
+    data: Path | None = None,
+    split: str = "train",
+    out: Path | None = None,
+    regression: str | None = None,
+    changes: Changes = Changes(),
+    register: bool = True,
+) -> Outcome:
+    """Fine-tune, print what came of it, and register the version.
+
+    Args:
+        settings: the model, the data folder, the gate.
+        data: a folder in the layout of MeViS in place of the collected corrections.
+        split: of that folder.
+        out: folder of the run, which goes on where it was stopped; None: in the data folder.
+        regression: another split of `data` that must not get worse.
+        changes: of the training's options.
+        register: whether the version is registered, and promoted if it is better.
+
+    Raises:
+        SvacError: nothing to learn from, another fine-tuning runs, memory ran out, or a video can't be read.
+    """
+    # Here, since they import torch: a mistake in the command is told without waiting for that.
+    from svac_backend.learning.examples import from_corrections, from_mevis
+    from svac_backend.learning.fine_tuning import fine_tune
+    from svac_backend.learning.options import options_from
+    from svac_backend.pipeline import load_model
+
+    first = int(os.environ.get("RANK", "0")) == 0
+    database = Database(settings.data_dir)
+    registry = Registry(settings, database)
+    frozen: Run | None = None
+    examples: list[Example]
+    guard: list[Example] | None = None
+    with _alone(settings) if first else nullcontext():
+        if data is not None:
+            examples = from_mevis(data, split)
+            guard = from_mevis(data, regression) if regression else None
+            serving = registry.serving(verify=True)
+            base, parent = registry.base, serving.id if serving else ""
+            folder = out or Path("out") / "finetune"
+        else:
+            if first:
+                _collect(settings, database)
+            frozen = open_run(settings, database, _RUN)
+            examples = from_corrections(frozen.corrections, Videos(settings, database).find)
+            base, parent, folder = frozen.base, frozen.parent, out or frozen.out
+        model = load_model(settings)
+        options = options_from(settings, model.config)
+        outcome = fine_tune(
+            model,
+            examples,
+            folder,
+            options=options.changed(**vars(changes)),
+            gate=GateOptions.from_settings(settings),
+            parent=registry.folder(registry.store.find(parent)) if parent else None,
+            regression=guard,
+            progress=teller() if first else None,
+        )
+        if not first:
+            return outcome
+        console.print(escape(outcome.decision.reason))
+        if outcome.report is not None:
+            console.print(f"Report: {escape(str(outcome.report))}")
+        if outcome.adapter is not None and register:
+            version = registry.publish(
+                outcome.adapter,
+                base=base,
+                parent=parent,
+                promote=outcome.decision.promote,
+                reason=outcome.decision.reason,
+                figures=outcome.decision.figures,
+                data={"examples": len(examples), "from": str(data) if data else "corrections"},
+            )
+            _tell(version, outcome.steps, outcome.seconds)
+        if frozen is not None and outcome.finished:
+            # The next run is of the corrections that are there then; report and adapter stay.
+            frozen.folder.rename(frozen.folder.with_name(f"{_RUN}-{time.strftime('%Y%m%d-%H%M%S')}"))
+    return outcome
+
+
+def teller() -> Callable[[float, str], None]:
+    """Return a function that prints progress: not every step, that nobody would read."""
+    told = [-_TELL_S]
+
+    def tell(done: float, message: str) -> None:
+        now = time.monotonic()
+        if now - told[0] >= _TELL_S:
+            told[0] = now
+            console.print(f"{100 * done:3.0f} %  {escape(message)}")
+
+    return tell
+
+
+def _alone(settings: Settings) -> Any:
+    """Hold the lock that every training on this data folder holds. Raises `SvacError` where one runs."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(settings.data_dir / LOCK_FILE)
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout as error:
+        raise SvacError(
+            f"Another fine-tuning runs on {settings.data_dir}.",
+            "Wait for its end: two would share the device, and both be slower.",
+        ) from error
+
+
+def _collect(settings: Settings, database: Database) -> None:
+    """Look at webhooks that came since; what can't be read now is put off and said."""
+    try:
+        Collector(settings, database).collect(lambda _, message: console.print(escape(message)))
+    except SvacError as error:
+        console.print(f"[yellow]Only what was collected before is learned from:[/] {escape(str(error))}")
+
+
+def _tell(version: Version, steps: int, seconds: float) -> None:
+    promoted = version.state is VersionState.PROMOTED
+    what = "promoted: it serves from now on" if promoted else f"kept, not promoted ({version.state.value})"
+    console.print(
+        f"Version [bold]{escape(version.name)}[/] is {what}. "
+        f"{steps} steps in {seconds / 60:.1f} minutes, {version.size / 1e6:.1f} MB."
+    )

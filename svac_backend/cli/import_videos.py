@@ -1,0 +1,453 @@
+"""Brings checked videos into a project: a copy, frames, tasks, and what is drawn in them.
+
+What an earlier run put into the project is found by the tasks' data: a run that failed can be run again.
+
+How an import shows a video: in one task, or in windows.
+
+Predictions of imported videos: made, kept where `/predict` looks for them, attached to their tasks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.markup import escape
+
+from svac_backend.cli.inputs import SourceVideo, copy_video, open_video
+from svac_backend.cli.projects import Project
+from svac_backend.cli.terminal import bar, console
+from svac_backend.datasets.windows import DEFAULT_WINDOW, plan_windows
+from svac_backend.errors import SvacError
+from svac_backend.jobs.payloads import PrelabelPayload
+from svac_backend.jobs.rendering import BRUSH_FRAMES, config_key, render, task_score
+from svac_backend.labelstudio.api.access import label_studio_name
+from svac_backend.labelstudio.api.client import LabelStudioClient
+from svac_backend.labelstudio.regions.written import to_prediction
+from svac_backend.labelstudio.tasks import (
+    PROMPT_KEY,
+    WINDOW_KEY,
+    Prompt,
+    Window,
+    build_task_data,
+    local_files_url,
+    task_prompts,
+)
+from svac_backend.masks.tracks import frames_with_masks
+from svac_backend.settings import Settings
+from svac_backend.store.connections import ConnectionStore
+from svac_backend.store.database import Database
+from svac_backend.store.predictions import Prediction, PredictionStore
+from svac_backend.video.frames import write_frames
+from svac_backend.video.source import VideoSource
+
+if TYPE_CHECKING:
+    from svac_backend.svac.model import Svac
+
+
+@dataclass(frozen=True)
+class Windowing:
+    """What `--window`, `--overlap` and `--stride` say; see `plan_windows`."""
+
+    size: int = DEFAULT_WINDOW
+    overlap: int | None = None
+    stride: int = 1
+
+    def of(self, source: SourceVideo) -> list[Window]:
+        """Return a video's windows.
+
+        Raises:
+            SvacError: the numbers are not possible.
+        """
+        return plan_windows(source.info.frame_count, self.size, self.overlap, self.stride)
+
+    def config_kind(self, sources: Sequence[SourceVideo]) -> str:
+        """Return which shipped config a new project gets: `polygon` where a task shows more than 100 frames."""
+        longest = max((window.count for source in sources for window in self.of(source)), default=0)
+        return "polygon" if longest > BRUSH_FRAMES else "brush"
+
+
+def whole(windows: Sequence[Window], source: SourceVideo) -> bool:
+    """Tell whether one task shows every frame of a video: such a task needs no window in its data."""
+    return list(windows) == [Window(0, source.info.frame_count)]
+
+
+Region = dict[str, Any]
+
+# Where a video's bar stands when its copy, its frames, its masks are made; then come its tasks.
+COPIED, CUT, SEGMENTED = 0.03, 0.3, 0.9
+
+
+class Filler(Protocol):
+    """Draws in tasks.
+
+    Attributes:
+        version: the model version of what it draws.
+    """
+
+    version: str
+
+    def has_filled(self, task: int) -> bool:
+        """Tell whether a task has what this draws already."""
+
+    def predict(
+        self,
+        source: SourceVideo,
+        video: VideoSource,
+        data: dict[str, Any],
+        url: str,
+        progress: Callable[[float], None],
+    ) -> Prediction:
+        """Return what there is to draw on a whole video.
+
+        Args:
+            source: the user's file.
+            video: the video.
+            data: that of one of its tasks.
+            url: the video's address in it.
+            progress: called with 0..1.
+        """
+
+    def results(self, prediction: Prediction, window: Window | None) -> list[Region]:
+        """Return the regions of one task; None shows all frames."""
+
+    def attach(self, task: int, prediction: Prediction, results: list[Region], window: Window | None) -> None:
+        """Put the regions into a task."""
+
+    def shown_instead(self) -> str | None:
+        """Return another version that the editor shows first, or None."""
+
+
+class Importer:
+    """Brings checked videos into a project.
+
+    Args:
+        settings: limits and the frames' quality.
+        client: of a user who may change the project.
+        project: where to.
+        prompt: what to segment in a video, as it stands in its tasks; None leaves it out.
+        root: Label Studio's files root.
+        windowing: how many frames a task shows.
+        filler: draws in the tasks; None for empty ones.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: LabelStudioClient,
+        project: Project,
+        prompt: Callable[[SourceVideo], Prompt | None],
+        root: Path,
+        windowing: Windowing,
+        filler: Filler | None,
+    ) -> None:
+        self.settings = settings
+        self.client = client
+        self.project = project
+        self.prompt = prompt
+        self.root = root
+        self.windowing = windowing
+        self.filler = filler
+
+    def run(self, sources: Sequence[SourceVideo]) -> None:
+        """Import one video after the other; stop at the first that fails.
+
+        Raises:
+            SvacError: names the video, what went wrong, and how to go on.
+        """
+        tasks = self._tasks_in_project()
+        done: list[str] = []
+        try:
+            for source in sources:
+                name = source.path.name
+                try:
+                    with bar(name) as progress:
+                        outcome = self._import(source, tasks, progress)
+                except SvacError as error:
+                    again = f"Then run it again with --project {self.project.id}: what is in is skipped."
+                    raise SvacError(f"{name} is not in. {error.message}", f"{error.hint} {again}") from error
+                console.print(f"[bold]{escape(name)}[/]: {outcome}")
+                done.append(name)
+        finally:
+            if len(done) < len(sources):
+                missing = [source.path.name for source in sources[len(done) :]]
+                for what, names in (("in", done), ("not in", missing)):
+                    listed = escape(", ".join(names)) or "none"
+                    console.print(f"[bold]{what} project {self.project.id}:[/] {listed}")
+        self._tell_end(len(sources))
+
+    def _import(
+        self, source: SourceVideo, tasks: dict[str, dict[str, int]], progress: Callable[[float], None]
+    ) -> str:
+        """Import one video, and return what was done, in words."""
+        folder = self.project.folder / source.folder_name
+        url = local_files_url(folder / source.file_name, self.root)
+        prompt = self.prompt(source)
+        planned = self.windowing.of(source)
+        windows: list[Window | None] = [None] if whole(planned, source) else list(planned)
+        there = tasks.setdefault(_video_key(url, prompt), {})
+        self._check_same(there, windows)
+        missing = [window for window in windows if not self._is_done(there.get(_window_key(window)))]
+        if not missing:
+            return f"already in the project ({_listed(list(there.values()))})"
+        copy = copy_video(source, folder, lambda done: progress(COPIED * done))
+        with open_video(copy, self.settings) as video:
+            shown = sorted({window.frame(item) for window in planned for item in range(window.count)})
+            files = write_frames(
+                source.pictures or video,
+                folder,
+                quality=self.settings.frame_quality,
+                indices=shown,
+                progress=lambda done, _: progress(COPIED + (CUT - COPIED) * done),
+            )
+            urls = {i: local_files_url(file, self.root) for i, file in zip(shown, files, strict=True)}
+            data = [self._data(url, urls, window, video.info.fps, prompt) for window in missing]
+            # Before a task is made, so that a video that cannot be segmented leaves nothing behind.
+            prediction = None
+            if self.filler is not None:
+                prediction = self.filler.predict(
+                    source, video, data[0], url, lambda done: progress(CUT + (SEGMENTED - CUT) * done)
+                )
+        for number, (window, content) in enumerate(zip(missing, data, strict=True), start=1):
+            self._fill(there, window, content, prediction)
+            progress(SEGMENTED + (1 - SEGMENTED) * number / len(missing))
+        made = [there[_window_key(window)] for window in missing]
+        return self._words(made, windows, shown, prediction)
+
+    def _data(
+        self, url: str, urls: Mapping[int, str], window: Window | None, fps: float, prompt: Prompt | None
+    ) -> dict[str, Any]:
+        if window is None:
+            frames, extra = list(urls.values()), None
+        else:
+            frames = [urls[window.frame(item)] for item in range(window.count)]
+            extra = {WINDOW_KEY: window.to_json()}
+        return build_task_data(url, frames, fps, prompt, config=self.project.config, extra=extra)
+
+    def _fill(
+        self,
+        there: dict[str, int],
+        window: Window | None,
+        data: dict[str, Any],
+        prediction: Prediction | None,
+    ) -> None:
+        """Have a task for a window, with what is to be drawn in it."""
+        results = None
+        if self.filler is not None and prediction is not None:
+            results = self.filler.results(prediction, window)
+        task = there.get(_window_key(window))
+        if task is None:
+            task = there[_window_key(window)] = self.client.create_task(self.project.id, data)
+        if self.filler is not None and prediction is not None and results is not None:
+            self.filler.attach(task, prediction, results, window)
+
+    def _is_done(self, task: int | None) -> bool:
+        return task is not None and (self.filler is None or self.filler.has_filled(task))
+
+    def _check_same(self, there: Mapping[str, int], windows: Sequence[Window | None]) -> None:
+        """Raise `SvacError` where the video is in the project in other windows: its frames would be in twice."""
+        others = set(there) - {_window_key(window) for window in windows}
+        if others:
+            tasks = _listed(sorted(there[key] for key in others))
+            raise SvacError(
+                f"It is in the project with other windows already ({tasks}).",
+                "Give --window, --overlap and --stride as they were then (--whole for one task), or import into "
+                "another project.",
+            )
+
+    def _words(
+        self,
+        made: Sequence[int],
+        windows: Sequence[Window | None],
+        shown: Sequence[int],
+        prediction: Prediction | None,
+    ) -> str:
+        words = f"{_listed(made)}, {len(shown)} frames"
+        if len(windows) > 1:
+            words += f" in {len(windows)} windows"
+        if prediction is not None:
+            masked = len(frames_with_masks(prediction.tracks).intersection(shown))
+            words += (
+                f", a mask on {masked} of them" if masked else "; [yellow]nothing was found on any of them[/]"
+            )
+        longest = max(window.count if window else len(shown) for window in windows)
+        if longest > BRUSH_FRAMES and self.project.config.mask_control().kind == "brush":
+            words += (
+                f"; [yellow]{longest} frames of brush masks make the editor slow[/]: "
+                "take a smaller --window or polygon labels"
+            )
+        return words
+
+    def _tasks_in_project(self) -> dict[str, dict[str, int]]:
+        """Return the project's tasks: video and prompt -> window -> task."""
+        video = self.project.config.video
+        name = video.key if video else "video"
+        found: dict[str, dict[str, int]] = {}
+        for task in self.client.list_tasks(self.project.id):
+            data = task["data"]
+            windows = found.setdefault(_video_key(data.get(name), data.get(PROMPT_KEY)), {})
+            windows[json.dumps(data.get(WINDOW_KEY), sort_keys=True)] = int(task["id"])
+        return found
+
+    def _tell_end(self, count: int) -> None:
+        version = self.filler.version if self.filler else None
+        other = self.filler.shown_instead() if self.filler else None
+        if other is not None:
+            console.print(
+                f"[yellow]The editor shows the predictions of {escape(other)} first.[/] "
+                f"Choose {version} in the project's Settings > Annotation."
+            )
+        videos = "1 video is" if count == 1 else f"{count} videos are"
+        console.print(
+            f"{videos} in project {self.project.id}{f', model {version}' if version else ''}. "
+            f"Open {self.client.url}/projects/{self.project.id}/data"
+        )
+
+
+def _video_key(url: Any, prompt: Any) -> str:
+    """What a video's tasks are known by: video and prompt, a sentence being the same as a list of one."""
+    return json.dumps([url, [prompt] if isinstance(prompt, str) else prompt], sort_keys=True)
+
+
+def _window_key(window: Window | None) -> str:
+    return json.dumps(window.to_json() if window else None, sort_keys=True)
+
+
+def _listed(tasks: Sequence[int]) -> str:
+    """Return e.g. `task 3` or `tasks 3, 4`."""
+    return f"task{'s' if len(tasks) > 1 else ''} {', '.join(map(str, tasks))}"
+
+
+class Prelabeller:
+    """Segments videos for one project; the `Filler` of an import.
+
+    Args:
+        settings: the model, limits, what is sent to the editor.
+        client: of a user who may change the project.
+        database: that of the web process.
+        project: whose tasks.
+        version: of the model.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: LabelStudioClient,
+        database: Database,
+        project: Project,
+        version: str,
+    ) -> None:
+        self.settings = settings
+        self.client = client
+        self.project = project
+        self.version = version
+        self._shown = project.model_version
+        self._predictions = PredictionStore(database)
+        self._connections = ConnectionStore(database)
+
+    @cached_property
+    def model(self) -> Svac:
+        """The model as it serves; loaded when the first video needs it.
+
+        Raises:
+            SvacError: it cannot be loaded, or another version was promoted since the command began.
+        """
+        # Here, since it imports torch: a mistake in the command is told without waiting for that.
+        from svac_backend.jobs.model_owner import load_served
+
+        model, version = load_served(self.settings)
+        if version != self.version:
+            raise SvacError(
+                f"The model was {self.version} when this command began, and is {version} now.",
+                "Run the same command again.",
+            )
+        return model
+
+    def has_filled(self, task: int) -> bool:
+        """Tell whether a task has a prediction of this model."""
+        return any(p.get("model_version") == self.version for p in self.client.list_predictions(task))
+
+    def predict(
+        self,
+        source: SourceVideo,
+        video: VideoSource,
+        data: dict[str, Any],
+        url: str,
+        progress: Callable[[float], None],
+    ) -> Prediction:
+        """Segment what a task asks for on its whole video, or take it from the cache.
+
+        Args:
+            source: the user's file.
+            video: its copy.
+            data: the task's data.
+            url: the video's address in it.
+            progress: called with 0..1.
+
+        Raises:
+            SvacError: the model, the video or the prompt is not as it should be.
+        """
+        payload = self._payload(data, url)
+        key = payload.cache_key(self.version)
+        prediction = self._predictions.get(key)
+        if prediction is None:
+            prediction = self._segment(video, payload, key, progress)
+            # At once: if Label Studio fails now, the next run need not segment again.
+            self._predictions.put(prediction)
+        return prediction
+
+    def results(self, prediction: Prediction, window: Window | None) -> list[dict[str, Any]]:
+        """Return the regions that show a prediction in a task of the project.
+
+        Raises:
+            SvacError: the project's config can't show them.
+        """
+        return render(prediction, self.project.xml, self.settings, window=window)
+
+    def attach(
+        self, task: int, prediction: Prediction, results: list[dict[str, Any]], window: Window | None
+    ) -> None:
+        """Send a prediction to its task, have the editor show it, and have `/predict` answer with it at once."""
+        score = task_score(prediction.tracks, prediction.frame_count, window)
+        self.client.create_prediction(task, to_prediction(results, self.version, score))
+        shown_as = config_key(self.project.xml, self.settings, window)
+        self._predictions.put_rendering(prediction.key, shown_as, results)
+        if not self._shown:
+            # Without a version the editor shows no prediction. Label Studio takes only one that it has seen.
+            self.client.set_model_version(self.project.id, self.version)
+            self._shown = self.version
+
+    def shown_instead(self) -> str | None:
+        """Return the other version whose predictions the editor shows first, or None when it shows ours."""
+        if self._shown in ("", self.version):
+            return None
+        # The title of a connected model stands for whatever that model answers.
+        live = {str(backend.get("title")) for backend in self.client.list_ml_backends(self.project.id)}
+        return None if self._shown in live else self._shown
+
+    def _segment(
+        self, video: VideoSource, payload: PrelabelPayload, key: str, progress: Callable[[float], None]
+    ) -> Prediction:
+        from svac_backend.pipeline import prelabel
+
+        tracks = prelabel(self.model, video, payload.prompts, progress=lambda done, _: progress(done))
+        return payload.prediction(key, self.version, tracks, video.info)
+
+    def _payload(self, data: dict[str, Any], url: str) -> PrelabelPayload:
+        """What the web process makes of the task, so that it looks under the same key in the cache."""
+        connection = self._connections.get(str(self.project.id))
+        limit = self.settings.max_prompt_chars
+        return PrelabelPayload(
+            project_id=str(self.project.id),
+            task_id="",
+            task_data=data,
+            prompts=tuple(task_prompts(data, self.project.config, max_chars=limit)),
+            label_config=self.project.xml,
+            hostname=label_studio_name(self.settings, connection),
+            video_url=url,
+            push=True,
+        )

@@ -1,0 +1,262 @@
+"""Labelling configs and prompts as the command line takes them.
+
+A user's video files: looked at before anything is changed, then copied to where Label Studio serves them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement, TreeBuilder, XMLParser, fromstring, tostring
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.config import LabelConfig
+from svac_backend.labelstudio.tasks import task_prompts
+from svac_backend.masks.tracks import ObjectPrompt
+from svac_backend.settings import Settings
+from svac_backend.video.reader import VideoInfo, VideoReader
+from svac_backend.video.source import VideoSource
+
+# Beside the package, in a checkout as well as in an installation.
+SHIPPED = Path(__file__).resolve().parents[2] / "labelstudio_config"
+# Kind -> (file, the tag that draws its masks).
+CONFIGS = {
+    "brush": ("brush_frames.xml", "BrushLabels"),
+    "polygon": ("polygon_frames.xml", "PolygonLabels"),
+    "boxes": ("boxes_overview.xml", "PolygonLabels"),
+}
+
+
+def shipped_config(labels: Sequence[str] = (), *, kind: str = "brush") -> str:
+    """Return the shipped config of a kind of masks, with further labels for them, and for the boxes on the video.
+
+    Args:
+        labels: what the masks can be called, beside the config's own labels.
+        kind: `brush`, `polygon`, or `boxes`: polygons, with an overview of boxes.
+
+    Raises:
+        SvacError: the installation lacks it.
+    """
+    file, tag = CONFIGS[kind]
+    path = SHIPPED / file
+    if not path.is_file():
+        raise SvacError(
+            f"The shipped labelling configs are not installed ({SHIPPED}).",
+            "Name a config with --config, or install svac-backend again.",
+        )
+    # The file is our own; a comment in it tells people what to change, so it is kept.
+    root = fromstring(path.read_text(encoding="utf-8"), XMLParser(target=TreeBuilder(insert_comments=True)))
+    masks = root.findall(f".//{tag}")
+    if not masks:
+        raise SvacError(f"{path} has no <{tag}>.", "Install svac-backend again.")
+    for control in [*masks, *root.iterfind(".//Labels")]:
+        known = {label.get("value") for label in control}
+        for name in dict.fromkeys(labels):
+            if name not in known:
+                _add_label(control, name)
+    return tostring(root, encoding="unicode")
+
+
+def read_config(path: Path) -> str:
+    """Return the text of a labelling config's file.
+
+    Args:
+        path: the file, or the name of a shipped one: `polygon_frames` or `polygon_frames.xml`.
+
+    Raises:
+        SvacError: there is no such file, or it is no text.
+    """
+    if len(path.parts) == 1 and not path.exists():
+        path = next((file for file in _shipped() if path.name in (file.name, file.stem)), path)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SvacError(
+            f"The labelling config {path} cannot be read: {error.strerror}.",
+            _which_file(),
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SvacError(
+            f"The labelling config {path} is not text in UTF-8.",
+            _which_file(),
+        ) from error
+
+
+def _which_file() -> str:
+    names = ", ".join(file.name for file in _shipped())
+    return f"Give the path of an XML file, or one of labelstudio_config: {names}."
+
+
+def _shipped() -> list[Path]:
+    return sorted(SHIPPED.glob("*.xml"))
+
+
+def prompt_labels(prompts: Sequence[str]) -> list[str]:
+    """Return the labels that prompts such as "car: the red car" ask for, in order, each once."""
+    heads = (line.partition(":") for line in _lines(prompts))
+    return list(dict.fromkeys(head.strip() for head, _, rest in heads if head.strip() and rest.strip()))
+
+
+def check_prompts(prompts: Sequence[str], config: LabelConfig, settings: Settings) -> list[ObjectPrompt]:
+    """Return the objects that prompts ask for under a config; without prompts, those of the config's labels.
+
+    A task may hold "the clock at 10:30" as one sentence. On the command line the part before a colon is a
+    label, as the help says, and a misspelt one must not become a part of the sentence.
+
+    Raises:
+        SvacError: a prompt is empty or too long, or its label is not in the config.
+    """
+    control = config.mask_control()
+    if any(not prompt.strip() for prompt in prompts):
+        raise SvacError("A prompt is empty.", 'Say what to segment, for example --prompt "the white dog".')
+    for line in _lines(prompts):
+        heads = [line[:i] for i, character in enumerate(line) if character == ":"]
+        if heads and not any(control.find_label(head) for head in heads):
+            known = ", ".join(f"'{label}'" for label in control.labels)
+            raise SvacError(
+                f"The labelling config has no label '{heads[0].strip()[:40]}'.",
+                f"Use one of {known}, add the label to the config, or write the sentence without a colon.",
+            )
+    data = {"prompt": list(prompts)} if prompts else {}
+    return task_prompts(data, config, max_chars=settings.max_prompt_chars)
+
+
+def _lines(prompts: Sequence[str]) -> Iterator[str]:
+    for prompt in prompts:
+        yield from prompt.splitlines()
+
+
+def _add_label(control: Element, name: str) -> None:
+    last = control[-1]
+    label = SubElement(control, "Label", value=name)
+    label.tail, last.tail = last.tail, control.text
+
+
+_CHUNK = 1 << 20
+_HASH_DIGITS = 8
+# A file name may have 255 bytes; a character can need four of them.
+_LONGEST_STEM = 48
+
+
+@dataclass(frozen=True)
+class SourceVideo:
+    """A video that can be read.
+
+    Attributes:
+        path: the file.
+        digest: SHA-256 of its content, hexadecimal.
+        info: its size, frames and frame rate.
+        pictures: its frames, where it was made of pictures: they are better than what is left of them in the video.
+    """
+
+    path: Path
+    digest: str
+    info: VideoInfo
+    pictures: VideoSource | None = None
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the folder of its frames: `<stem>-<hash>`, the same for the same content."""
+        return f"{self.stem}-{self.digest[:_HASH_DIGITS]}"
+
+    @property
+    def file_name(self) -> str:
+        """Name of its copy, harmless in addresses."""
+        suffix = self.path.suffix.lower()
+        return self.stem + (suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else "")
+
+    @property
+    def stem(self) -> str:
+        """The file's name without suffix, harmless in addresses."""
+        return re.sub(r"[^\w.-]+", "_", self.path.stem).strip("._-")[:_LONGEST_STEM] or "video"
+
+
+def open_video(path: Path, settings: Settings) -> VideoReader:
+    """Open a video within the limits of the settings.
+
+    Raises:
+        SvacError: it cannot be read, or is too large.
+    """
+    return VideoReader(path, max_side=settings.max_video_side, max_frames=settings.max_frames)
+
+
+def check_video(path: Path, settings: Settings) -> SourceVideo:
+    """Look at a video: that it can be read, and what it is.
+
+    Raises:
+        SvacError: it cannot be read, or is too large.
+    """
+    with open_video(path, settings) as video:
+        info = video.info
+    return SourceVideo(path, _digest(path), info)
+
+
+def copy_video(source: SourceVideo, folder: Path, progress: Callable[[float], None] | None = None) -> Path:
+    """Have a copy of a video in a folder, whole or not at all; one that is there is kept.
+
+    A hard link would save the space, but an original that is written over later would change under the
+    annotations, and Label Studio's user might not be allowed to read it.
+
+    Raises:
+        SvacError: the original has changed, or the folder cannot be written.
+    """
+    target = folder / source.file_name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if target.is_file() and _digest(target) == source.digest:
+            return target
+        part = folder / f".{source.file_name}.{os.getpid()}.part"
+        try:
+            _copy(source, part, progress)
+            part.replace(target)
+        finally:
+            with suppress(FileNotFoundError):
+                part.unlink()
+    except OSError as error:
+        raise SvacError(
+            f"{source.path.name} cannot be copied to {folder}: {error.strerror or error}.",
+            "Look whether this user may write there and the disk has space (SVAC_LABEL_STUDIO_FILES_ROOT).",
+        ) from error
+    return target
+
+
+def _copy(source: SourceVideo, part: Path, progress: Callable[[float], None] | None) -> None:
+    size, done, digest = source.path.stat().st_size, 0, hashlib.sha256()
+    with part.open("wb") as target:
+        for chunk in _chunks(source.path):
+            digest.update(chunk)
+            target.write(chunk)
+            done += len(chunk)
+            if progress:
+                progress(done / max(size, 1))
+    shutil.copystat(source.path, part)
+    # Label Studio may run as another user.
+    part.chmod(0o644)
+    if digest.hexdigest() != source.digest:
+        raise SvacError(
+            f"{source.path.name} was changed while it was imported.", "Wait until it is whole, and try again."
+        )
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        for chunk in _chunks(path):
+            digest.update(chunk)
+    except OSError as error:
+        raise SvacError(
+            f"{path} cannot be read: {error.strerror}.", "Check the file and its permissions."
+        ) from error
+    return digest.hexdigest()
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk

@@ -1,0 +1,216 @@
+"""The Label Studio project that videos are imported to.
+
+The folder that Label Studio serves as local files: is it there, and does Label Studio really serve it?
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.api.client import LabelStudioClient
+from svac_backend.labelstudio.api.connection import plain_http_client
+from svac_backend.labelstudio.api.errors import ApiRefusal
+from svac_backend.labelstudio.config import LabelConfig, parse_config
+from svac_backend.labelstudio.tasks import local_files_url
+from svac_backend.settings import Settings
+
+# Below the root; Label Studio lets a project read a sub-folder only, never the root itself.
+FOLDER = "svac"
+
+ENABLE = (
+    "Start Label Studio with LOCAL_FILES_SERVING_ENABLED=true and LOCAL_FILES_DOCUMENT_ROOT set to the folder "
+    "that is SVAC_LABEL_STUDIO_FILES_ROOT here."
+)
+_SAME_PATH = (
+    "Set SVAC_LABEL_STUDIO_FILES_ROOT to Label Studio's LOCAL_FILES_DOCUMENT_ROOT; where it runs in a container, "
+    "mount that folder under the same path on both sides."
+)
+
+
+def files_root(settings: Settings) -> Path:
+    """Return the folder, absolute, after a look whether files can be written there.
+
+    Raises:
+        SvacError: it is not set, is no folder, or cannot be written.
+    """
+    root = settings.label_studio_files_root
+    if root is None:
+        raise SvacError(
+            "SVAC_LABEL_STUDIO_FILES_ROOT is not set: there is no place for the frames.",
+            "Set it to the folder that is Label Studio's LOCAL_FILES_DOCUMENT_ROOT.",
+        )
+    # Not resolved: Label Studio compares the path as it is written.
+    root = Path(os.path.abspath(root))  # noqa: PTH100 - Path.absolute keeps `..`
+    if not root.is_dir():
+        raise SvacError(
+            f"SVAC_LABEL_STUDIO_FILES_ROOT is {root}, which is no folder.",
+            "Make it, and start Label Studio with LOCAL_FILES_DOCUMENT_ROOT set to it.",
+        )
+    try:
+        (root / FOLDER).mkdir(exist_ok=True)
+        writable = os.access(root / FOLDER, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise SvacError(
+            f"{root / FOLDER} cannot be written.",
+            "Give this user the right to write there; Label Studio only needs to read it.",
+        )
+    return root
+
+
+def grant(client: LabelStudioClient, project: int, root: Path, name: str) -> Path:
+    """Let a project read a folder of ours below the root, and have Label Studio serve a file out of it.
+
+    Args:
+        client: of a user who may change the project.
+        project: the project.
+        root: as `files_root` returns it.
+        name: of the folder; made when it is absent.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SvacError: Label Studio refuses, or does not serve the file; the hint names the setting.
+    """
+    folder = root / FOLDER / name
+    probe = folder / f".probe-{secrets.token_hex(4)}.txt"
+    content = secrets.token_hex(16)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text(content)
+    except OSError as error:
+        raise SvacError(
+            f"{folder} cannot be written: {error.strerror}.", "Give this user the right to write there."
+        ) from error
+    try:
+        try:
+            client.allow_local_files(project, str(folder))
+        except ApiRefusal as error:
+            raise _refused(error, folder) from error
+        _check_served(client, probe, root, content)
+    finally:
+        with suppress(FileNotFoundError):
+            probe.unlink()
+    return folder
+
+
+def _refused(error: ApiRefusal, folder: Path) -> SvacError:
+    """Say which setting is behind Label Studio's refusal to serve a folder."""
+    text = error.message
+    if "LOCAL_FILES_SERVING_ENABLED" in text:
+        return SvacError("Label Studio does not serve local files.", ENABLE)
+    other = re.search(r'LOCAL_FILES_DOCUMENT_ROOT="([^"]*)"', text)
+    if other is not None:
+        message = f"Label Studio serves files below {other[1]}, and {folder} is not below it."
+        return SvacError(message, _SAME_PATH)
+    if "does not exist" in text:
+        return SvacError(f"Label Studio does not see the folder {folder}.", _SAME_PATH)
+    return error
+
+
+def _check_served(client: LabelStudioClient, file: Path, root: Path, content: str) -> None:
+    url = client.url + local_files_url(file, root)
+    try:
+        with plain_http_client(client.timeout) as http:
+            answer = http.get(url, headers=client.authorization())
+    except httpx.TransportError as error:
+        raise SvacError(
+            f"Label Studio's local files cannot be read ({error}).", "Look into Label Studio's log."
+        ) from error
+    if answer.status_code == 200 and answer.text == content:
+        return
+    if answer.status_code == 403:
+        raise SvacError("Label Studio does not serve local files (403).", ENABLE)
+    if answer.status_code == 404:
+        raise SvacError(f"Label Studio does not find {file.parent} below its own root (404).", _SAME_PATH)
+    raise SvacError(
+        f"Label Studio does not serve files of {file.parent} (status {answer.status_code}).",
+        "Look whether Label Studio's user may read that folder, and into Label Studio's log.",
+    )
+
+
+Check = Callable[[LabelConfig], object]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project that may read its folder.
+
+    Attributes:
+        xml, config: its labelling config, as text and read.
+        model_version: whose predictions its editor shows: a version, a connected model's title, or "" for none.
+        folder: where its videos and frames go.
+    """
+
+    id: int
+    xml: str
+    config: LabelConfig
+    model_version: str
+    folder: Path
+
+
+def existing_project(client: LabelStudioClient, root: Path, number: int, check: Check) -> Project:
+    """Return a project that is there, once `check` has nothing against its config.
+
+    Raises:
+        SvacError: it does not exist, `check` raised, or Label Studio does not serve its folder.
+    """
+    found = client.get_project(number)
+    config = parse_config(found.get("label_config") or "")
+    check(config)
+    folder = grant(client, number, root, str(number))
+    return Project(number, found["label_config"], config, found.get("model_version") or "", folder)
+
+
+def project_of_title(
+    client: LabelStudioClient, root: Path, title: str, xml: str, check: Check, *, xml_is_default: bool
+) -> Project:
+    """Make a project, or return the one of this title that an earlier import made.
+
+    Args:
+        client: whose user will own it.
+        root: Label Studio's files root.
+        title: its title.
+        xml: its labelling config; `check` has nothing against it.
+        check: as in `existing_project`.
+        xml_is_default: the user named no config, so that an earlier import's is as good.
+
+    Raises:
+        SvacError: a project of that title is somebody else's, or has another config; or Label Studio refuses.
+    """
+    same = [int(one["id"]) for one in client.list_projects() if one.get("title") == title]
+    ours = [number for number in same if (root / FOLDER / str(number)).is_dir()]
+    if ours:
+        number = max(ours)
+        known = parse_config(client.get_project(number).get("label_config") or "")
+        if not xml_is_default and known != parse_config(xml):
+            raise SvacError(
+                f"The project '{title}' (number {number}) has another labelling config than the one given.",
+                f"Give --project {number} to keep its config, or --create another title.",
+            )
+        return existing_project(client, root, number, check)
+    if same:
+        raise SvacError(
+            f"There is a project '{title}' already (number {max(same)}).",
+            f"Give --project {max(same)} to add to it, or --create another title.",
+        )
+    number = client.create_project(title, xml)
+    try:
+        return existing_project(client, root, number, check)
+    except BaseException:
+        # Nothing is in it yet.
+        client.delete_project(number)
+        with suppress(OSError):
+            (root / FOLDER / str(number)).rmdir()
+        raise

@@ -1,0 +1,71 @@
+"""What the commands show while they work.
+
+Tables of the command line.
+
+The settings of a command, and what is wrong with them in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from svac_backend import settings as settings_module
+from svac_backend.errors import SvacError
+from svac_backend.settings import Settings
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def bar(name: str) -> Iterator[Callable[[float], None]]:
+    """Show a progress bar; what this yields moves it to a fraction 0..1. It vanishes at the end.
+
+    Where the output is no terminal nothing is shown: a log has no use for bars.
+    """
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+    )
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(name, total=1.0)
+        yield lambda done: progress.update(task, completed=done)
+
+
+# Columns of a table that goes into a file or another program: nothing is cut off there.
+WIDE = 240
+
+
+def show_table(table: Table) -> None:
+    """Print a table: as wide as the terminal, or as it needs to be elsewhere."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDE)
+    console.print(table)
+
+
+def get_settings() -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        SvacError: one has a value that it can't have; its value is not shown, it may be a secret.
+    """
+    try:
+        return settings_module.get_settings()
+    except ValidationError as error:
+        problems = [
+            f"SVAC_{'_'.join(map(str, problem['loc'])).upper()} ({problem['msg'].lower()})"
+            for problem in error.errors(include_input=False, include_context=False, include_url=False)
+        ]
+        raise SvacError(
+            f"A setting cannot be used: {', '.join(problems)}.",
+            "Correct it in the environment or in the file .env; .env.example says what each one is.",
+        ) from None

@@ -1,0 +1,163 @@
+"""`svac-backend versions list | promote | rollback | compare | delete`: which version of the model serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import datetime
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from svac_backend.cli.terminal import show_table
+from svac_backend.errors import SvacError
+from svac_backend.settings import Settings
+from svac_backend.store.database import Database
+from svac_backend.store.versions import BASE, Version, VersionState
+from svac_backend.versions import Registry
+
+console = Console(highlight=False, soft_wrap=True)
+
+SERVES = "Label Studio predicts anew with it when it asks next: open Settings > Model, or the Data Manager."
+
+
+def run_list(settings: Settings) -> None:
+    """Print the versions of the model that the settings name, the newest first; the one that serves has a star."""
+    with _registry(settings) as registry:
+        base, serving, problem = registry.base, registry.serving(verify=True), registry.problem()
+        table = Table("", "version", "state", "J&F held out", "regression", "learned from", "since", box=None)
+        for version in registry.store.all(base):
+            table.add_row(
+                "*" if serving is not None and version.id == serving.id else "",
+                escape(version.id),
+                version.state.value,
+                _change(version.figures, "held_out"),
+                _change(version.figures, "regression"),
+                _learned(version),
+                _date(version.created),
+            )
+        table.add_row("*" if serving is None else "", BASE, "", "", "", "", "")
+        console.print(f"Versions of {escape(base)}")
+        show_table(table)
+        others = {version.base for version in registry.store.all()} - {base}
+        if others:
+            console.print(
+                f"Others belong to {escape(', '.join(sorted(others)))}: see SVAC_MODEL and SVAC_PRESET."
+            )
+        if problem:
+            console.print(f"[yellow]{escape(problem)}[/]")
+
+
+def run_promote(settings: Settings, name: str) -> None:
+    """Have a version serve from now on.
+
+    Raises:
+        SvacError: there is none of that id, it is damaged, or belongs to another model.
+    """
+    with _registry(settings) as registry:
+        version = registry.store.find(name)
+        if version.base != registry.base:
+            raise SvacError(
+                f"{version.name} is a version of another model than {registry.base}.",
+                "Set SVAC_MODEL and SVAC_PRESET to its model first.",
+            )
+        registry.promote(version.id)
+        console.print(f"{escape(version.name)} serves. {SERVES}")
+
+
+def run_roll_back(settings: Settings, to: str | None) -> None:
+    """Have the version serve that served before, or one that served earlier.
+
+    Raises:
+        SvacError: none served before, or not that one.
+    """
+    with _registry(settings) as registry:
+        target = to if to in (None, BASE) else registry.store.find(str(to)).id
+        registry.roll_back(target)
+        console.print(f"{escape(registry.name())} serves again. {SERVES}")
+
+
+def run_compare(settings: Settings, first: str, second: str | None) -> None:
+    """Print what is known of two versions side by side; of one and the version it came from, if only one is named.
+
+    Raises:
+        SvacError: there is none of that id.
+    """
+    with _registry(settings) as registry:
+        a = registry.store.find(first)
+        name = second if second is not None else (a.parent or BASE)
+        b = None if name == BASE else registry.store.find(name)
+        table = Table("", escape(a.id), BASE if b is None else escape(b.id), box=None)
+        for what, left, right in _rows(a, b):
+            table.add_row(what, escape(left), escape(right))
+        show_table(table)
+        if b is not None and a.parent != b.id and b.parent != a.id:
+            console.print("Each was measured on the corrections held out in its own run, which may differ.")
+
+
+def run_delete(settings: Settings, name: str, *, yes: bool = False) -> None:
+    """Delete a version and its file.
+
+    Raises:
+        SvacError: there is none of that id, or it serves.
+    """
+    with _registry(settings) as registry:
+        version = registry.store.find(name)
+        if not yes and not typer.confirm(f"Delete {version.name} ({version.state.value})?"):
+            console.print("Nothing was deleted.")
+            return
+        registry.delete(version.id)
+        console.print(f"{escape(version.name)} is deleted; {version.size / 1e6:.1f} MB are free again.")
+
+
+@contextmanager
+def _registry(settings: Settings) -> Iterator[Registry]:
+    with closing(Database(settings.data_dir)) as database:
+        yield Registry(settings, database)
+
+
+def _rows(a: Version, b: Version | None) -> Iterator[tuple[str, str, str]]:
+    def both(what: str, tell: Any) -> tuple[str, str, str]:
+        return what, tell(a), "" if b is None else tell(b)
+
+    yield both("model version", lambda one: one.name)
+    yield both("state", lambda one: one.state.value)
+    yield both("why", lambda one: one.reason)
+    yield both("since", lambda one: _date(one.created))
+    yield both("trained on from", lambda one: one.parent or BASE)
+    yield both("size", lambda one: f"{one.size / 1e6:.1f} MB")
+    figures = [*a.figures, *(() if b is None else b.figures)]
+    for name in dict.fromkeys(figures):
+        yield both(name.replace("_", " "), lambda one, name=name: _number(one.figures.get(name)))
+    data = [*a.data, *(() if b is None else b.data)]
+    for name in dict.fromkeys(data):
+        yield both(name.replace("_", " "), lambda one, name=name: _text(one.data.get(name)))
+
+
+def _change(figures: Mapping[str, Any], name: str) -> str:
+    before, after = figures.get(f"{name}_before"), figures.get(f"{name}_after")
+    return "" if before is None or after is None else f"{_number(before)} to {_number(after)}"
+
+
+def _learned(version: Version) -> str:
+    if version.state is VersionState.DAMAGED:
+        return escape(version.reason)
+    count = version.data.get("corrections", version.data.get("examples"))
+    return "" if count is None else f"{count} corrections"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, int | float) else ""
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value[:10])) + (", ..." if len(value) > 10 else "")
+    return "" if value is None else str(value)
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")

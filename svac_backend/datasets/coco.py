@@ -1,0 +1,254 @@
+"""COCO instance segmentation of frames: `annotations/instances_<split>.json` and `images/<split>/<video>/<frame>.jpg`.
+
+Source: COCO's format of object detection (cocodataset.org) and, for `videos`, `tracks` and `track_id`, TAO's extension
+of it. An annotation is an object on one frame; `track_id` says which object. `object_id`, `expression` of a track and
+`fps` of a video are ours; pycocotools ignores them.
+
+Labels as the numbered categories of COCO and YouTube-VIS.
+
+A mask as COCO and YouTube-VIS write it: compressed or plain run lengths, or polygons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco
+
+from svac_backend.datasets.dataset import (
+    VideoTracks,
+    check_name,
+    damaged,
+    frames_of_names,
+    new_track,
+    rate,
+    read_mapping,
+    write_json,
+)
+from svac_backend.errors import SvacError
+from svac_backend.masks.rle import area, from_coco, to_coco
+from svac_backend.masks.tracks import CocoRle, Track
+
+
+def category_numbers(videos: Iterable[VideoTracks]) -> dict[str, int]:
+    """Return the number of every label, from 1 on, by name: the same labels always have the same numbers."""
+    labels = sorted({track.label for video in videos for track in video.tracks})
+    return {label: number for number, label in enumerate(labels, start=1)}
+
+
+def write_categories(numbers: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return the list `categories`."""
+    return [{"id": number, "name": label, "supercategory": "object"} for label, number in numbers.items()]
+
+
+def read_categories(content: Mapping[str, Any], path: Path) -> dict[Any, str]:
+    """Return category number -> label.
+
+    Raises:
+        SvacError: they are malformed.
+    """
+    try:
+        return {category["id"]: str(category["name"]) for category in content["categories"]}
+    except (KeyError, TypeError) as error:
+        raise damaged(path, f"its categories are malformed ({error!r})") from error
+
+
+def read_segmentation(value: Any, height: int, width: int, path: Path) -> CocoRle | None:
+    """Return a mask in compressed RLE as pycocotools writes it, None for null or an empty mask.
+
+    Args:
+        value: null, `{"size", "counts"}` with text or a list of run lengths, or a list of polygons [x, y, x, y, ...].
+        height, width: size of the picture in pixels.
+        path: the file that it stands in, for the message.
+
+    Raises:
+        SvacError: it is malformed, or of another size.
+    """
+    if value is None:
+        return None
+    try:
+        rle = _compressed(value, height, width)
+        if list(rle["size"]) != [height, width]:
+            raise damaged(path, f"a mask has {rle['size']} rows and columns, its picture {[height, width]}")
+        mask = from_coco(rle)
+    except SvacError:
+        raise
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise damaged(path, f"a segmentation is malformed ({error})") from error
+    return to_coco(mask) if mask.any() else None
+
+
+def _compressed(value: Any, height: int, width: int) -> CocoRle:
+    if isinstance(value, list):
+        merged = coco.merge(coco.frPyObjects(_polygons(value, height, width), height, width))
+        return CocoRle(size=[int(side) for side in merged["size"]], counts=merged["counts"].decode("ascii"))
+    counts = value["counts"]
+    if not isinstance(counts, list):
+        return CocoRle(size=value["size"], counts=counts)
+    rows, columns = (int(side) for side in value["size"])
+    runs = np.asarray(counts, dtype=np.int64)
+    # pycocotools trusts what it is given.
+    if (
+        runs.ndim != 1
+        or (rows, columns) != (height, width)
+        or (runs < 0).any()
+        or runs.sum() != rows * columns
+    ):
+        raise ValueError("its runs do not fill its size")
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return to_coco(np.ascontiguousarray(flat.reshape(columns, rows).T))
+
+
+def _polygons(value: Sequence[Any], height: int, width: int) -> list[list[float]]:
+    """Return polygons that pycocotools' C code can take: finite points within a frame's reach, three at least."""
+    polygons = []
+    for polygon in value:
+        points = np.asarray(polygon, dtype=np.float64)
+        if points.ndim != 1 or len(points) < 6 or len(points) % 2 or not np.isfinite(points).all():
+            raise ValueError("a polygon is no list of x, y, x, y, ...")
+        reach = np.tile([width, height], len(points) // 2)
+        polygons.append(np.clip(points, 0, reach).tolist())
+    if not polygons:
+        raise ValueError("it has no polygon")
+    return polygons
+
+
+def box(rle: CocoRle) -> list[float]:
+    """Return the box [x, y, width, height] of a mask in pixels."""
+    return [float(side) for side in coco.toBbox(rle)]
+
+
+def pictures(root: Path, split: str, video: str) -> Path:
+    """Return the folder of a video's frames."""
+    return root / "images" / split / video
+
+
+def write(root: Path, split: str, videos: Sequence[VideoTracks]) -> list[str]:
+    """Write the split; a label is a category. Frames without any object are images without annotations.
+
+    Returns:
+        What the layout could not keep: nothing.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    categories = category_numbers(videos)
+    listed: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
+    tracks: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for video in videos:
+        listed.append({"id": len(listed) + 1, "name": video.name, "fps": video.fps})
+        listed[-1] |= {"width": video.width, "height": video.height}
+        first = len(images) + 1
+        for index, (frame, name) in enumerate(zip(video.frames, video.picture_names, strict=True)):
+            images.append(
+                {
+                    "id": first + index,
+                    "width": video.width,
+                    "height": video.height,
+                    "file_name": f"{video.name}/{name}.jpg",
+                    "video_id": len(listed),
+                    "frame_index": frame,
+                }
+            )
+        for track in video.tracks:
+            tracks.append(
+                {
+                    "id": len(tracks) + 1,
+                    "video_id": len(listed),
+                    "category_id": categories[track.label],
+                    "object_id": track.object_id,
+                    "expression": track.expression,
+                }
+            )
+            for index, rle in enumerate(video.masks(track)):
+                if rle is not None:
+                    annotations.append(
+                        {
+                            "id": len(annotations) + 1,
+                            "image_id": first + index,
+                            "video_id": len(listed),
+                            "category_id": categories[track.label],
+                            "segmentation": rle,
+                            "area": area(rle),
+                            "bbox": box(rle),
+                            "iscrowd": 0,
+                            "track_id": len(tracks),
+                        }
+                    )
+    content = {
+        "info": {"description": "svac-backend export", "version": "1.0"},
+        "licenses": [],
+        "videos": listed,
+        "images": images,
+        "tracks": tracks,
+        "categories": write_categories(categories),
+        "annotations": annotations,
+    }
+    write_json(root / "annotations" / f"instances_{split}.json", content)
+    return []
+
+
+def read(root: Path, split: str) -> list[VideoTracks]:
+    """Read a split: images of videos, and annotations with a `track_id`.
+
+    Raises:
+        SvacError: it is missing or damaged, or its images belong to no videos.
+    """
+    path = root / "annotations" / f"instances_{split}.json"
+    content = read_mapping(path)
+    labels = read_categories(content, path)
+    if not content.get("videos"):
+        raise damaged(path, "it has no videos; images without videos make no tracks")
+    try:
+        images: dict[Any, list[dict[str, Any]]] = {}
+        for image in content["images"]:
+            images.setdefault(image["video_id"], []).append(image)
+        on_image: dict[Any, list[dict[str, Any]]] = {}
+        for annotation in content["annotations"]:
+            on_image.setdefault(annotation["image_id"], []).append(annotation)
+        tracks = {track["id"]: track for track in content.get("tracks") or []}
+        return [
+            _read_video(root, split, video, images.get(video["id"], []), on_image, tracks, labels, path)
+            for video in content["videos"]
+        ]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise damaged(path, f"an image or an annotation is malformed ({error!r})") from error
+
+
+def _read_video(
+    root: Path,
+    split: str,
+    video: dict[str, Any],
+    images: list[dict[str, Any]],
+    on_image: dict[Any, list[dict[str, Any]]],
+    known: dict[Any, dict[str, Any]],
+    labels: dict[Any, str],
+    path: Path,
+) -> VideoTracks:
+    if not images:
+        raise damaged(path, f"the video {video['id']} has no images")
+    images = sorted(images, key=lambda image: (image.get("frame_index", 0), image["file_name"]))
+    files = [PurePosixPath(image["file_name"]) for image in images]
+    name = check_name(files[0].parent.name, path)
+    names = tuple(check_name(file.stem, path) for file in files)
+    frames = frames_of_names(names)
+    width, height = int(images[0]["width"]), int(images[0]["height"])
+    found: dict[Any, Track] = {}
+    for number, entry in known.items():
+        if entry["video_id"] == video["id"]:
+            found[number] = new_track(len(found) + 1, {**entry, "label": labels[entry["category_id"]]})
+    for frame, image in zip(frames, images, strict=True):
+        for annotation in on_image.get(image["id"], []):
+            number = annotation["track_id"]
+            if number not in found:
+                found[number] = new_track(len(found) + 1, {"label": labels[annotation["category_id"]]})
+            rle = read_segmentation(annotation["segmentation"], height, width, path)
+            if rle is not None:
+                found[number].masks[frame], found[number].scores[frame] = rle, 1.0
+    folder = pictures(root, split, name)
+    return VideoTracks(name, width, height, frames, tuple(found.values()), names, rate(video), folder)

@@ -1,0 +1,121 @@
+"""MeViS: `<split>/JPEGImages/<video>/<frame>.jpg`, `meta_expressions.json` and `mask_dict.json`.
+
+Source: the release of MeViS (Ding et al., 2023). An annotation (`anno_id`) is an object's masks over the listed frames,
+COCO RLE or null; an expression means the union of its annotations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from svac_backend.datasets.dataset import (
+    VideoTracks,
+    frames_of_names,
+    new_track,
+    picture_size,
+    rate,
+    read_objects,
+    sentence,
+    write_json,
+    write_objects,
+)
+from svac_backend.errors import SvacError
+from svac_backend.evaluation.benchmark import BenchmarkVideo, Expression, open_benchmark
+from svac_backend.evaluation.truth import open_truth
+from svac_backend.masks.rle import to_coco
+from svac_backend.masks.tracks import CocoRle, Track
+
+
+def pictures(root: Path, split: str, video: str) -> Path:
+    """Return the folder of a video's frames."""
+    return root / split / "JPEGImages" / video
+
+
+def write(root: Path, split: str, videos: Sequence[VideoTracks]) -> list[str]:
+    """Write the split. Objects of one video with one expression are the meanings of one expression.
+
+    Returns:
+        What the layout could not keep: nothing.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    meta: dict[str, Any] = {}
+    masks: dict[str, list[CocoRle | None]] = {}
+    numbers: dict[str, dict[str, str]] = {}
+    for vid_id, video in enumerate(videos):
+        meant: dict[str, list[int]] = {}
+        first = len(masks)
+        for track in video.tracks:
+            meant.setdefault(sentence(track), []).append(len(masks))
+            numbers.setdefault(video.name, {})[track.object_id] = str(len(masks))
+            masks[str(len(masks))] = video.masks(track)
+        numbers.setdefault(video.name, {})
+        meta[video.name] = {
+            "vid_id": vid_id,
+            "height": video.height,
+            "width": video.width,
+            "frames": list(video.picture_names),
+            "expressions": {
+                str(k): {"exp": text, "obj_id": [n - first for n in ids], "anno_id": ids}
+                for k, (text, ids) in enumerate(meant.items())
+            },
+        }
+    write_json(root / split / "meta_expressions.json", {"videos": meta})
+    write_json(root / split / "mask_dict.json", masks)
+    write_objects(root / split, videos, numbers)
+    return []
+
+
+def read(root: Path, split: str) -> list[VideoTracks]:
+    """Read a split, ours or the release's.
+
+    An object's expression is the first one that means it alone, or else the first that means it with others.
+
+    Raises:
+        SvacError: something is missing or damaged.
+    """
+    benchmark = open_benchmark("mevis", root, split)
+    truth = open_truth(benchmark)
+    if truth is None:
+        raise SvacError(
+            f"The split {split!r} has no masks: there is no mask_dict.json in {benchmark.data}.",
+            "Take a split with masks, e.g. --split train.",
+        )
+    known = read_objects(benchmark.data)
+    found = []
+    for video in benchmark.videos:
+        objects = known.get(video.name, {})
+        by_number = objects.get("objects", {})
+        frames = frames_of_names(video.frames)
+        tracks: list[Track] = []
+        shape: tuple[int, ...] | None = None
+        for count, (anno_id, text) in enumerate(_texts(video).items(), start=1):
+            target = truth.target(video, Expression("", text, (anno_id,)))
+            track = new_track(count, by_number.get(anno_id), text)
+            for i, frame in enumerate(frames):
+                mask = target.mask(i)
+                shape = shape if mask is None else mask.shape
+                if mask is not None and mask.any():
+                    track.masks[frame], track.scores[frame] = to_coco(mask), 1.0
+            tracks.append(track)
+        width, height = shape[::-1] if shape else picture_size(video.folder, video.frames, objects)
+        found.append(
+            VideoTracks(
+                video.name, width, height, frames, tuple(tracks), video.frames, rate(objects), video.folder
+            )
+        )
+    return found
+
+
+def _texts(video: BenchmarkVideo) -> dict[str, str]:
+    """Return the annotations of a video, in the order of their numbers, each with its sentence."""
+    alone: dict[str, str] = {}
+    together: dict[str, str] = {}
+    for expression in video.expressions:
+        for anno_id in expression.anno_ids:
+            (alone if len(expression.anno_ids) == 1 else together).setdefault(anno_id, expression.text)
+    texts = {**together, **alone}
+    return {key: texts[key] for key in sorted(texts, key=lambda key: (len(key), key))}

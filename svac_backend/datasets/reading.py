@@ -1,0 +1,418 @@
+"""What people annotated, or the model predicted, in the tasks of a project: one set of tracks for each video.
+
+Which of a task's annotations, drafts and predictions counts.
+
+The labelling config of an export that comes without one, from its regions.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+from svac_backend.datasets.dataset import VideoTracks
+from svac_backend.datasets.windows import Part, join, link
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.config import LabelConfig, parse_config
+from svac_backend.labelstudio.regions.merge import corrected_prompts
+from svac_backend.labelstudio.regions.read import results_to_tracks
+from svac_backend.labelstudio.tasks import PROMPT_KEY, Window, local_files_path, task_prompts, window_of
+from svac_backend.masks.tracks import ObjectPrompt, Track
+from svac_backend.store.predictions import video_identity
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What counts of a task.
+
+    Attributes:
+        results: the regions.
+        sent: those of the prediction that a person started from; empty where there was none.
+        saved: when, in seconds since 1970.
+        is_draft: it was saved and not submitted.
+    """
+
+    results: Sequence[Result]
+    sent: Sequence[Result] = ()
+    saved: float = 0.0
+    is_draft: bool = False
+
+    def size(self) -> tuple[int, int] | None:
+        """Return width and height of the video in pixels as a region says it, or None without regions."""
+        for region in (*self.results, *self.sent):
+            width, height = region.get("original_width"), region.get("original_height")
+            if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+                return width, height
+        return None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The choice.
+
+    Attributes:
+        source: `annotations` or `predictions`.
+        only_submitted: take no drafts.
+        model_version: of predictions, the one that the project shows; the newest where there is none of it.
+    """
+
+    source: str = "annotations"
+    only_submitted: bool = False
+    model_version: str = ""
+
+    def __post_init__(self) -> None:
+        if self.source not in ("annotations", "predictions"):
+            raise SvacError(
+                f"There is no source '{self.source}'.", "Give --source annotations or --source predictions."
+            )
+
+    def of(self, task: Mapping[str, Any]) -> Chosen | None:
+        """Return what counts of a task, None when there is nothing.
+
+        Of several annotations the one marked as ground truth counts, else the one saved last; skipped ones never do. A
+        draft counts where nothing was submitted.
+
+        Args:
+            task: with `annotations`, `drafts` and `predictions`, as Label Studio exports them.
+
+        Raises:
+            SvacError: they are malformed.
+        """
+        predictions = _listed(task, "predictions")
+        shown = [one for one in predictions if self.model_version == one.get("model_version")] or predictions
+        newest = max(shown, key=_saved, default=None)
+        if self.source == "predictions":
+            return None if newest is None else Chosen(_results(newest), (), _saved(newest))
+        submitted = [one for one in _listed(task, "annotations") if not one.get("was_cancelled")]
+        if submitted:
+            best = max(submitted, key=lambda one: (bool(one.get("ground_truth")), _saved(one)))
+            parent = next((p for p in predictions if p.get("id") == best.get("parent_prediction")), None)
+            return Chosen(_results(best), _results(parent), _saved(best))
+        drafts = [] if self.only_submitted else _listed(task, "drafts")
+        if drafts:
+            draft = max(drafts, key=_saved)
+            return Chosen(_results(draft), _results(newest), _saved(draft), is_draft=True)
+        return None
+
+
+def _listed(task: Mapping[str, Any], name: str) -> list[Result]:
+    """The entries that have results: an export may give only ids."""
+    entries = task.get(name) or []
+    if not isinstance(entries, list):
+        raise SvacError(
+            f"The {name} of task {task.get('id')} are malformed.",
+            "Export the project from Label Studio as JSON (not JSON-MIN).",
+        )
+    return [
+        entry for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("result"), list)
+    ]
+
+
+def _results(entry: Result | None) -> Sequence[Result]:
+    return () if entry is None else [region for region in entry["result"] if isinstance(region, Mapping)]
+
+
+def _saved(entry: Result) -> float:
+    """When an entry was saved last, in seconds; 0.0 where it is not said."""
+    value = entry.get("updated_at") or entry.get("created_at")
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return 0.0
+    if not isinstance(value, datetime):
+        return 0.0
+    return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
+
+
+Task = Mapping[str, Any]
+_LONGEST_PROMPT = 10_000
+
+
+@dataclass(frozen=True)
+class FoundVideo:
+    """A video of a project.
+
+    Attributes:
+        video: its tracks.
+        url: its address in the tasks.
+        task: one of its tasks, through which Label Studio resolves the address.
+    """
+
+    video: VideoTracks
+    url: str
+    task: int | None
+
+
+@dataclass
+class Found:
+    """What is in a project.
+
+    Attributes:
+        videos: in the order of their first tasks.
+        notes: what was left out, and why, in sentences.
+        drafts: number of tasks whose annotation was saved and not submitted.
+    """
+
+    videos: list[FoundVideo] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    drafts: int = 0
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A task, and what it shows of its video."""
+
+    task: Task
+    window: Window
+
+
+def read_tasks(
+    tasks: Sequence[Task],
+    load: Callable[[Task], Task],
+    config: LabelConfig,
+    choice: Choice,
+    *,
+    hostname: str = "",
+    known: Callable[[str], Sequence[ObjectPrompt]] = lambda _: (),
+    progress: Callable[[float], None] | None = None,
+) -> Found:
+    """Read the tasks of a project; tasks of one video and one prompt are joined (see `join`).
+
+    Args:
+        tasks: with `id` and `data`.
+        load: returns a task's `annotations`, `drafts` and `predictions`, as Label Studio exports them. It is asked for
+            one video after the other, so that few results are held.
+        config: the project's labelling config.
+        choice: which of them.
+        hostname: of the Label Studio that the tasks' addresses belong to.
+        known: a video's address -> objects that have been asked for in the editor, with their sentences.
+        progress: called with 0..1.
+
+    Raises:
+        SvacError: a task or a region is malformed.
+    """
+    found = Found()
+    taken: set[str] = set()
+    done = 0
+    for shown in _by_video(tasks, config, hostname, found):
+        url = _address(shown[0].task, config)
+        chosen = [(one, choice.of(load(one.task))) for one in shown]
+        done += len(shown)
+        if progress:
+            progress(done / max(len(tasks), 1))
+        there = [(one, results) for one, results in chosen if results is not None]
+        name = _free_name(url, taken)
+        if len(there) < len(shown):
+            found.notes.append(
+                _missing(name, [one for one, results in chosen if results is None], len(shown), choice)
+            )
+        size = next((size for _, results in there if (size := results.size())), None)
+        if size is None:
+            if there:
+                found.notes.append(f"{name}: nothing is drawn on it, so it is left out.")
+            continue
+        found.drafts += sum(results.is_draft for _, results in there)
+        taken.add(name)
+        video = _read_video(name, there, config, size, known(url))
+        task = shown[0].task.get("id")
+        found.videos.append(FoundVideo(video, url, task if isinstance(task, int) else None))
+    return found
+
+
+def _by_video(
+    tasks: Sequence[Task], config: LabelConfig, hostname: str, found: Found
+) -> Iterator[list[_Shown]]:
+    groups: dict[str, list[_Shown]] = {}
+    frames_key = config.frames.key if config.frames else "frames"
+    for task in tasks:
+        data = task.get("data")
+        if not isinstance(data, Mapping):
+            raise SvacError(
+                "A task has no data.", "Give a project's tasks as Label Studio exports them (JSON)."
+            )
+        frames = data.get(frames_key)
+        window = window_of(data)
+        if window is None and isinstance(frames, list) and frames:
+            window = Window(0, len(frames))
+        if window is None:
+            found.notes.append(f"Task {task.get('id')} has no frames, so nothing can be drawn in it.")
+            continue
+        # Another prompt is other objects, whatever their ids.
+        key = [video_identity(hostname, _address(task, config)), data.get(PROMPT_KEY)]
+        groups.setdefault(json.dumps(key, sort_keys=True, default=str), []).append(_Shown(task, window))
+    yield from groups.values()
+
+
+def _address(task: Task, config: LabelConfig) -> str:
+    url = task["data"].get(config.video.key if config.video else "video")
+    if isinstance(url, str) and url:
+        return url
+    frames = task["data"].get(config.frames.key if config.frames else "frames")
+    first = frames[0] if isinstance(frames, list) and frames else None
+    # A task without a video is known by its first frame; its folder names it.
+    return first if isinstance(first, str) else f"task-{task.get('id')}"
+
+
+def _read_video(
+    name: str,
+    there: Sequence[tuple[_Shown, Chosen]],
+    config: LabelConfig,
+    size: tuple[int, int],
+    asked: Sequence[ObjectPrompt],
+) -> VideoTracks:
+    width, height = size
+    data = there[0][0].task["data"]
+    known = _known(data, config, asked)
+    shown = Counter(frame for one, _ in there for frame in _frames(one.window))
+    shared = max(shown.values()) > 1
+    parts = []
+    for one, chosen in there:
+        where: dict[str, Any] = {"width": width, "height": height, "window": one.window, "tracks": known}
+        tracks = results_to_tracks(chosen.results, config, **where)
+        changed: dict[str, frozenset[int]] = {}
+        if shared:
+            corrected = corrected_prompts(chosen.sent, chosen.results, config, **where)
+            changed = {object_id: frozenset(frames) for object_id, frames in corrected.items()}
+        parts.append(Part(one.window, tracks, changed, chosen.saved))
+    tracks = join(link(parts, {track.object_id for track in known}))
+    if data.get(PROMPT_KEY) is None:
+        # Nobody asked for them: the labels of the config only might have been meant.
+        tracks = [track for track in tracks if track.masks]
+    fps = data.get((config.video.fps_key if config.video else None) or "fps")
+    rate = float(fps) if isinstance(fps, int | float) and fps > 0 else None
+    return VideoTracks(name, width, height, tuple(sorted(shown)), tuple(tracks), fps=rate)
+
+
+def _frames(window: Window) -> range:
+    return range(window.start, window.start + window.count * window.stride, window.stride)
+
+
+def _known(data: Mapping[str, Any], config: LabelConfig, asked: Sequence[ObjectPrompt]) -> list[Track]:
+    """The objects that were asked for, by the task and in the editor, without masks."""
+    try:
+        wanted = task_prompts(data, config, max_chars=_LONGEST_PROMPT)
+    except SvacError:
+        # The prompt was changed, or the config was: what is drawn counts all the same.
+        wanted = []
+    prompts = {prompt.object_id: prompt for prompt in (*wanted, *asked)}
+    return [Track(**vars(prompt)) for prompt in prompts.values()]
+
+
+def _missing(name: str, missing: Sequence[_Shown], of: int, choice: Choice) -> str:
+    tasks = ", ".join(str(one.task.get("id")) for one in missing[:10]) + (
+        ", ..." if len(missing) > 10 else ""
+    )
+    what = "prediction" if choice.source == "predictions" else "annotation"
+    if len(missing) == of:
+        return f"{name}: no {what} (task {tasks}), so it is left out."
+    return (
+        f"{name}: {len(missing)} of its {of} tasks have no {what} (task {tasks}); their frames are left out."
+    )
+
+
+def _free_name(url: str, taken: set[str]) -> str:
+    relative = local_files_path(url)
+    path = PurePosixPath(unquote(urlsplit(url).path) if relative is None else relative)
+    stem = re.sub(r"[^\w.-]+", "_", path.stem).strip("._-")[:80] or "video"
+    name, number = stem, 2
+    while name in taken:
+        name, number = f"{stem}-{number}", number + 1
+    return name
+
+
+# Type of a region -> tag of its control.
+_TAGS = {
+    "brushlabels": "BrushLabels",
+    "polygonlabels": "PolygonLabels",
+    "vectorlabels": "VectorLabels",
+    "bitmasklabels": "BitmaskLabels",
+    "rectanglelabels": "RectangleLabels",
+}
+
+
+def infer_config(tasks: Iterable[Mapping[str, Any]]) -> LabelConfig:
+    """Return a config that has the mask controls and labels which occur in the tasks' regions.
+
+    Args:
+        tasks: as Label Studio exports them (JSON).
+
+    Raises:
+        SvacError: there is no region of such a control on frames.
+    """
+    tasks = list(tasks)
+    view = Element("View")
+    image: Element | None = None
+    controls: dict[str, Element] = {}
+    for region in _regions(tasks):
+        kind, name, target = region.get("type"), region.get("from_name"), region.get("to_name")
+        labels = (region.get("value") or {}).get(kind)
+        if (
+            kind not in _TAGS
+            or not isinstance(labels, list)
+            or not isinstance(region.get("item_index", 0), int)
+        ):
+            continue
+        if image is None:
+            image = SubElement(view, "Image", name=str(target), valueList=f"${_frames_key(tasks)}")
+        if name not in controls:
+            controls[str(name)] = SubElement(view, _TAGS[kind], name=str(name), toName=str(target))
+        known = {label.get("value") for label in controls[str(name)]}
+        for label in labels:
+            if label not in known:
+                SubElement(controls[str(name)], "Label", value=str(label))
+                known.add(label)
+    if image is None:
+        raise SvacError(
+            "The export has no masks from which its labelling config could be told.",
+            "Give the project's labelling config: --config FILE (Settings > Labeling Interface > Code).",
+        )
+    SubElement(view, "Video", name="video", value=f"${_video_key(tasks)}", framerate="$fps")
+    return parse_config(tostring(view, encoding="unicode"))
+
+
+def _regions(tasks: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    for task in tasks:
+        for kind in ("annotations", "drafts", "predictions"):
+            for entry in task.get(kind) or ():
+                result = entry.get("result") if isinstance(entry, Mapping) else None
+                for region in result if isinstance(result, list) else ():
+                    if isinstance(region, Mapping) and isinstance(region.get("value"), Mapping):
+                        yield region
+
+
+def _frames_key(tasks: Iterable[Mapping[str, Any]]) -> str:
+    """The key of the lists of addresses: `frames`, or the only list of text that all tasks have."""
+    found: set[str] | None = None
+    for task in tasks:
+        keys = {
+            key
+            for key, value in (task.get("data") or {}).items()
+            if key != "prompt"
+            and isinstance(value, list)
+            and value
+            and all(isinstance(v, str) for v in value)
+        }
+        found = keys if found is None else found & keys
+    found = found or set()
+    return "frames" if "frames" in found or len(found) != 1 else found.pop()
+
+
+def _video_key(tasks: Iterable[Mapping[str, Any]]) -> str:
+    """The key of the videos' addresses: `video`, or the only text that looks like the address of a file."""
+    keys: set[str] = set()
+    for task in tasks:
+        for key, value in (task.get("data") or {}).items():
+            if isinstance(value, str) and key != "prompt" and "/" in value:
+                keys.add(key)
+    return "video" if "video" in keys or len(keys) != 1 else keys.pop()

@@ -1,0 +1,255 @@
+"""Split: a long video becomes windows, which overlap; `join` is the way back.
+
+Join: what was annotated in the windows of a video becomes one set of tracks.
+
+The rules:
+
+* An object is known by its id and its label: the same pair in several windows is one object. The same id with another
+  label is another object, and gets a free id.
+* A frame that one window shows is what that window says, a mask or none.
+* A frame that several windows show, object by object: where a person changed some of them and left others as they were
+  predicted, those that were left have no say. Of the rest the one decides in which the frame is further from the
+  window's first or last frame, since there the person saw more of what comes before and after; then the one that was
+  saved later; then the earlier window. A deletion is a change like any other.
+* A window in which an object never occurs says that it is absent. What no window shows stays out.
+
+Objects that people drew anew: which of one window is which of the next.
+
+An object of a prompt has one id in all windows of a video. What a person draws without one is numbered in each window
+for itself, so that equal ids may mean two objects, and one object may have two ids. Where two windows share frames, the
+masks there tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.tasks import Window
+from svac_backend.masks.rle import iou
+from svac_backend.masks.tracks import Track
+
+# Submitting a brush mask costs the editor 0.11 s: a task of so many frames is sent in about 14 s.
+DEFAULT_WINDOW = 100
+# Enough to see on both sides of a cut how the object moves, and that it is the same one; a person corrects near a cut
+# with the next frames in sight, and pays for it with 4 % more frames.
+DEFAULT_OVERLAP = 4
+
+
+def plan_windows(frame_count: int, size: int, overlap: int | None = None, stride: int = 1) -> list[Window]:
+    """Return the windows of a video: as few as possible, of equal length within one frame, in order.
+
+    Equal, since 101 frames are better two tasks of 53 than one of 100 and one of 5.
+
+    Args:
+        frame_count: number of frames of the video.
+        size: largest number of frames that a window shows; 0 makes one window of all.
+        overlap: number of shown frames that two neighbours share; None takes `DEFAULT_OVERLAP`, or half of a small
+            window.
+        stride: show every so many frames.
+
+    Raises:
+        SvacError: a number is out of range, or the overlap leaves no way forward.
+    """
+    if frame_count < 1:
+        raise SvacError("The video has no frames.", "Give a video with at least one frame.")
+    if size < 0 or stride < 1:
+        raise SvacError(
+            f"Windows of {size} frames in steps of {stride} are not possible.",
+            "Give --window 1 or more (0 for one task of the whole video) and --stride 1 or more.",
+        )
+    overlap = min(DEFAULT_OVERLAP, size // 2) if overlap is None else overlap
+    if overlap < 0 or (size and overlap >= size):
+        raise SvacError(
+            f"Windows of {size} frames cannot share {overlap} with their neighbours.",
+            "Give --overlap less than --window, 0 or more.",
+        )
+    shown = -(-frame_count // stride)
+    if not size or shown <= size:
+        return [Window(0, shown, stride)]
+    number = -(-(shown - overlap) // (size - overlap))
+    # The cuts in equal distances; each window takes the overlap with the next one along.
+    starts = [i * (shown - overlap) // number for i in range(number + 1)]
+    return [Window(start * stride, end - start + overlap, stride) for start, end in pairwise(starts)]
+
+
+def cut(tracks: Sequence[Track], window: Window) -> list[Track]:
+    """Return what a window shows of tracks; frames keep the video's numbers, an object that is never shown stays."""
+    return [
+        Track(
+            track.object_id,
+            track.label,
+            track.expression,
+            {i: rle for i, rle in track.masks.items() if window.item(i) is not None},
+            {i: score for i, score in track.scores.items() if window.item(i) is not None},
+        )
+        for track in tracks
+    ]
+
+
+# An object: id and label.
+_Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one task says of a video.
+
+    Attributes:
+        window: the frames that it shows.
+        tracks: its objects, by the video's frames.
+        changed: object id -> frames on which a person changed, added or deleted its mask.
+        saved: when it was saved, in seconds of any clock that all parts share.
+    """
+
+    window: Window
+    tracks: Sequence[Track]
+    changed: Mapping[str, AbstractSet[int]] = field(default_factory=dict)
+    saved: float = 0.0
+
+
+def join(parts: Sequence[Part]) -> list[Track]:
+    """Return the tracks of a whole video, in the order in which the parts name their objects.
+
+    Args:
+        parts: the video's windows, in any order; a window may occur twice (two annotators).
+
+    Raises:
+        SvacError: a part has a mask on a frame that its window does not show, or an object twice.
+    """
+    parts = sorted(parts, key=lambda part: (part.window.start, part.window.count))
+    said = [_by_key(part) for part in parts]
+    shown: dict[int, list[int]] = {}
+    for number, part in enumerate(parts):
+        for item in range(part.window.count):
+            shown.setdefault(part.window.frame(item), []).append(number)
+    keys = list(dict.fromkeys(key for tracks in said for key in tracks))
+    joined: list[Track] = []
+    for key, object_id in zip(keys, _ids(keys), strict=True):
+        expression = next((t[key].expression for t in said if key in t and t[key].expression), "")
+        track = Track(object_id, key[1], expression)
+        for frame in sorted(shown):
+            winner = said[_decides(shown[frame], parts, key[0], frame)].get(key)
+            if winner is None:
+                continue
+            if frame in winner.masks:
+                track.masks[frame] = winner.masks[frame]
+            if frame in winner.scores:
+                track.scores[frame] = winner.scores[frame]
+        joined.append(track)
+    return joined
+
+
+def _decides(candidates: Sequence[int], parts: Sequence[Part], object_id: str, frame: int) -> int:
+    """Return which of the parts that show a frame has the say over an object there."""
+    changed = [number for number in candidates if frame in parts[number].changed.get(object_id, ())]
+
+    def weight(number: int) -> tuple[int, float, int]:
+        window = parts[number].window
+        item = (frame - window.start) // window.stride
+        return (min(item, window.count - 1 - item), parts[number].saved, -number)
+
+    return max(changed or candidates, key=weight)
+
+
+def _by_key(part: Part) -> dict[_Key, Track]:
+    found: dict[_Key, Track] = {}
+    for track in part.tracks:
+        outside = next((frame for frame in track.masks if part.window.item(frame) is None), None)
+        if outside is not None:
+            raise SvacError(
+                f"{track.object_id} has a mask on frame {outside}, which its window from frame "
+                f"{part.window.start} does not show.",
+                "The task's frames and its svac_window do not belong together: import the video again.",
+            )
+        key = (track.object_id, track.label)
+        if key in found:
+            raise SvacError(
+                f"{track.object_id} with the label '{track.label}' occurs twice in one window.",
+                "Give every object an id of its own.",
+            )
+        found[key] = track
+    return found
+
+
+def _ids(keys: Sequence[_Key]) -> list[str]:
+    """Return an id for each object: its own, or a free one where an object before it has that."""
+    own, ids = {object_id for object_id, _ in keys}, list[str]()
+    for object_id, _ in keys:
+        free, number = object_id, 2
+        while free in ids or (free != object_id and free in own):
+            free, number = f"{object_id}-{number}", number + 1
+        ids.append(free)
+    return ids
+
+
+# Two people's drawings of one object agree better than this, those of two objects less.
+SAME = 0.5
+
+
+def link(parts: Sequence[Part], known: Collection[str]) -> list[Part]:
+    """Return the parts, by the start of their windows, with one id for one object.
+
+    A new object takes the id of the one in the windows before that it covers best on the frames which both have masks
+    on: of the same label, with a mean IoU of 0.5 or more. Where they have masks on the same frames and cover each other
+    less, they are two objects, whatever their ids. Without such frames the ids decide.
+
+    Args:
+        parts: of one video.
+        known: ids of objects that are the same in all windows.
+    """
+    linked: list[Part] = []
+    seen: dict[str, list[Track]] = {}
+    taken = {*known, *(track.object_id for part in parts for track in part.tracks)}
+    for part in sorted(parts, key=lambda part: (part.window.start, part.window.count)):
+        ids: dict[str, str] = {}
+        new = [track for track in part.tracks if track.object_id not in known]
+        for _, track, other in sorted(
+            (
+                (value, track, other)
+                for track in new
+                for other in seen
+                if (value := _like(track, seen[other])) >= SAME
+            ),
+            key=lambda match: -match[0],
+        ):
+            if track.object_id not in ids and other not in ids.values():
+                ids[track.object_id] = other
+        for track in new:
+            own = track.object_id
+            if own not in ids:
+                elsewhere = own in ids.values() or (own in seen and 0 <= _like(track, seen[own]) < SAME)
+                ids[own] = _free(own, taken) if elsewhere else own
+                taken.add(ids[own])
+        tracks = [
+            replace(track, object_id=ids.get(track.object_id, track.object_id)) for track in part.tracks
+        ]
+        changed = {ids.get(object_id, object_id): frames for object_id, frames in part.changed.items()}
+        linked.append(replace(part, tracks=tracks, changed=changed))
+        for track in tracks:
+            if track.object_id not in known:
+                seen.setdefault(track.object_id, []).append(track)
+    return linked
+
+
+def _like(track: Track, others: Sequence[Track]) -> float:
+    """Return the mean IoU on the frames on which both have masks; -1.0 without any, or under another label."""
+    values = [
+        iou(track.masks[frame], other.masks[frame])
+        for other in others
+        if other.label == track.label
+        for frame in track.masks.keys() & other.masks.keys()
+    ]
+    return float(np.mean(values)) if values else -1.0
+
+
+def _free(wanted: str, taken: Collection[str]) -> str:
+    number = 2
+    while f"{wanted}-{number}" in taken:
+        number += 1
+    return f"{wanted}-{number}"

@@ -1,0 +1,141 @@
+"""YouTube-VIS 2021: `<split>/instances.json` and `<split>/JPEGImages/<video>/<frame>.jpg`.
+
+Source: the release of YouTube-VIS (Yang et al., 2019; version of 2021) and its API, a fork of pycocotools: one
+annotation is an object over a whole video, with a segmentation (RLE), a box [x, y, width, height] and an area for each
+frame, null where the object is absent. Version 2019 has the same JSON. `object_id` and `expression` of an annotation
+and `fps` of a video are ours; readers ignore them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from svac_backend.datasets.coco import (
+    box,
+    category_numbers,
+    read_categories,
+    read_segmentation,
+    write_categories,
+)
+from svac_backend.datasets.dataset import (
+    VideoTracks,
+    check_name,
+    damaged,
+    frames_of_names,
+    new_track,
+    rate,
+    read_mapping,
+    write_json,
+)
+from svac_backend.masks.rle import area
+from svac_backend.masks.tracks import Track
+
+
+def pictures(root: Path, split: str, video: str) -> Path:
+    """Return the folder of a video's frames."""
+    return root / split / "JPEGImages" / video
+
+
+def write(root: Path, split: str, videos: Sequence[VideoTracks]) -> list[str]:
+    """Write the split; a label is a category.
+
+    Returns:
+        What the layout could not keep: nothing.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    categories = category_numbers(videos)
+    annotations: list[dict[str, Any]] = []
+    listed = []
+    for number, video in enumerate(videos, start=1):
+        listed.append(
+            {
+                "id": number,
+                "width": video.width,
+                "height": video.height,
+                "length": len(video.frames),
+                "file_names": [f"{video.name}/{name}.jpg" for name in video.picture_names],
+                "date_captured": "",
+                "license": 1,
+                "flickr_url": "",
+                "coco_url": "",
+                "fps": video.fps,
+            }
+        )
+        for track in video.tracks:
+            masks = video.masks(track)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "video_id": number,
+                    "category_id": categories[track.label],
+                    "segmentations": masks,
+                    "bboxes": [None if rle is None else box(rle) for rle in masks],
+                    "areas": [None if rle is None else area(rle) for rle in masks],
+                    "iscrowd": 0,
+                    "width": video.width,
+                    "height": video.height,
+                    "length": len(video.frames),
+                    "object_id": track.object_id,
+                    "expression": track.expression,
+                }
+            )
+    content = {
+        "info": {"description": "svac-backend export", "version": "2021"},
+        "licenses": [{"id": 1, "name": "", "url": ""}],
+        "videos": listed,
+        "categories": write_categories(categories),
+        "annotations": annotations,
+    }
+    write_json(root / split / "instances.json", content)
+    return []
+
+
+def read(root: Path, split: str) -> list[VideoTracks]:
+    """Read a split, ours or the release's.
+
+    Raises:
+        SvacError: it is missing or damaged.
+    """
+    path = root / split / "instances.json"
+    content = read_mapping(path)
+    labels = read_categories(content, path)
+    try:
+        by_video: dict[Any, list[dict[str, Any]]] = {}
+        for annotation in content.get("annotations") or []:
+            by_video.setdefault(annotation["video_id"], []).append(annotation)
+        return [
+            _read_video(root, split, video, by_video.get(video["id"], []), labels, path)
+            for video in content["videos"]
+        ]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise damaged(path, f"a video or an annotation is malformed ({error!r})") from error
+
+
+def _read_video(
+    root: Path,
+    split: str,
+    video: dict[str, Any],
+    annotations: Sequence[dict[str, Any]],
+    labels: dict[Any, str],
+    path: Path,
+) -> VideoTracks:
+    files = [PurePosixPath(file) for file in video["file_names"]]
+    name = check_name(files[0].parent.name, path)
+    names = tuple(check_name(file.stem, path) for file in files)
+    width, height = int(video["width"]), int(video["height"])
+    frames = frames_of_names(names)
+    tracks: list[Track] = []
+    for count, annotation in enumerate(annotations, start=1):
+        known = {**annotation, "label": labels[annotation["category_id"]]}
+        track = new_track(count, known)
+        for frame, value in zip(frames, annotation["segmentations"], strict=True):
+            rle = read_segmentation(value, height, width, path)
+            if rle is not None:
+                track.masks[frame], track.scores[frame] = rle, 1.0
+        tracks.append(track)
+    folder = pictures(root, split, name)
+    return VideoTracks(name, width, height, frames, tuple(tracks), names, rate(video), folder)

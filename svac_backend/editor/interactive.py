@@ -1,0 +1,212 @@
+"""What an annotator is answered who asks for something in the editor: an expression, clicks, a box, propagation."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from svac_backend.editor.answer import Answer, Change, as_answer, change
+from svac_backend.editor.open_task import Desk, Plan
+from svac_backend.editor.request import BOXES, POINTS, Call, Request, draft_with, read_request
+from svac_backend.errors import SvacError
+from svac_backend.jobs.engine import BATCH, INTERACTIVE, JobState
+from svac_backend.jobs.payloads import PRELABEL, PROPAGATE, PrelabelPayload, PropagatePayload, TaskPayload
+from svac_backend.jobs.rendering import check_frames, config_key
+from svac_backend.jobs.services import Backend, Metrics
+from svac_backend.labelstudio.api.access import LabelStudioAccess, task_number
+from svac_backend.labelstudio.api.client import list_drafts
+from svac_backend.labelstudio.regions.sent import Region
+from svac_backend.store.predictions import Prediction
+
+# The editor saves a draft at most 5 s after a change, and asking is a change.
+DRAFT_WAIT_S, DRAFT_POLL_S = 8.0, 0.4
+
+log = logging.getLogger(__name__)
+
+
+class Interactive:
+    """Answers annotators for one web process.
+
+    What is answered takes the place of what the editor shows of the same objects, but never of a frame that a person
+    corrected. The body of the call is too old to tell which these are: so where anything is replaced, the draft that
+    holds the request itself is waited for, while the model is at work already.
+
+    Args:
+        backend: state and engine.
+        metrics: where the outcomes are counted.
+    """
+
+    def __init__(self, backend: Backend, metrics: Metrics) -> None:
+        self.backend = backend
+        self.metrics = metrics
+        # A call holds a thread while it waits: the others must stay free for webhooks.
+        self._waiters = threading.BoundedSemaphore(max(1, backend.settings.server_threads // 2))
+        self._access = LabelStudioAccess(backend.settings, backend.connections)
+
+    def answer(self, base: TaskPayload, task: Mapping[str, Any], call: Call) -> Answer | None:
+        """Return the regions that a request changes, or None when there is nothing to say yet.
+
+        Args:
+            base: the task, as jobs are told of it.
+            task: as Label Studio sent it, with annotations, drafts and predictions.
+            call: with the context.
+
+        Raises:
+            SvacError: the request makes no sense, or what it would replace may hold unseen corrections.
+        """
+        desk = Desk.of(self.backend, base, task, call.version)
+        request = read_request(call.context or {}, desk.config)
+        if request == Request():
+            return None
+        with self._turn(call) as may_wait:
+            desk, plan = self._settled(desk, request, call, may_wait)
+            if plan is None:
+                log.info("task %s: no correction shows an object, so nothing is propagated", call.task_id)
+                self.metrics.predictions.labels("empty").inc()
+                return as_answer(_left(request, desk, []), 0.0, call.version)
+            found = self._obtain(desk, plan, call, may_wait)
+        if found is None:
+            return None
+        prediction, complete = found
+        sent = self._change(desk, plan, prediction, complete)
+        self.backend.sent.record(
+            base.project_id,
+            base.task_id,
+            sent.made,
+            plan.prompts,
+            complete=complete,
+            forget=sent.outdated,
+        )
+        return as_answer(_left(request, desk, sent.regions), prediction.score, call.version)
+
+    def _settled(self, desk: Desk, request: Request, call: Call, may_wait: bool) -> tuple[Desk, Plan | None]:
+        """Return the work of a request, by the draft that holds the request when anything is to be replaced."""
+        plan = desk.plan(request)
+        if not request.propagate and (plan is None or not plan.replaces):
+            return desk, plan
+        begun = None if plan is None else self._begin(plan, call)
+        desk = desk.with_draft(self._draft(desk, request, call, may_wait))
+        settled = desk.plan(request)
+        if begun is not None and plan is not None and (settled is None or settled.payload != plan.payload):
+            self.backend.engine.cancel(begun)  # the body was older than the last correction
+        return desk, settled
+
+    def _draft(self, desk: Desk, request: Request, call: Call, may_wait: bool) -> list[Region]:
+        """Wait for the draft that holds the request; return its regions."""
+        end = min(call.deadline, call.begun + DRAFT_WAIT_S)
+        client, number = self._access.client(call.project_id), task_number(call.task_id)
+        while True:
+            drafts = list_drafts(client, number)
+            last = not may_wait or time.monotonic() + DRAFT_POLL_S >= end
+            # One that was there before may be older than the last stroke, unless no other comes.
+            found = draft_with(drafts, request, [] if last else desk.task.get("drafts"))
+            if found is not None:
+                # The request itself is no part of what was drawn, though a box may look like it.
+                return [region for region in found if region.get("id") not in request.ids]
+            if last:
+                raise SvacError(
+                    "Label Studio has no draft with this request, so what was corrected last is not known.",
+                    "Wait until the editor says that the draft is saved, and ask again.",
+                )
+            time.sleep(DRAFT_POLL_S)
+
+    @contextmanager
+    def _turn(self, call: Call) -> Iterator[bool]:
+        """Yield whether this call may wait."""
+        may_wait = self._waiters.acquire(blocking=False)
+        if not may_wait:
+            log.warning("too many interactive calls wait already; task %s is not waited for", call.task_id)
+        try:
+            yield may_wait
+        finally:
+            if may_wait:
+                self._waiters.release()
+
+    def _begin(self, plan: Plan, call: Call) -> str | None:
+        """Have a plan's work begin, unless it is done; return its job's id."""
+        if self.backend.predictions.known([plan.payload.cache_key(call.version)]):
+            return None
+        return self._submit(plan.payload, call, INTERACTIVE)
+
+    def _submit(self, payload: PrelabelPayload | PropagatePayload, call: Call, priority: int) -> str:
+        kind = PRELABEL if isinstance(payload, PrelabelPayload) else PROPAGATE
+        key = payload.job_key(call.version)
+        return self.backend.engine.submit(kind, payload.to_json(), key, priority=priority).id
+
+    def _obtain(self, desk: Desk, plan: Plan, call: Call, may_wait: bool) -> tuple[Prediction, bool] | None:
+        """Return the prediction and whether it is complete; when time is up, what is ready, and the rest is pushed."""
+        key = plan.payload.cache_key(call.version)
+        prediction = self.backend.predictions.get(key)
+        if prediction is not None:
+            self.metrics.predictions.labels("cached").inc()
+            return prediction, True
+        job_id = self._submit(plan.payload, call, INTERACTIVE)
+        left = max(0.0, call.deadline - time.monotonic()) if may_wait else 0.0
+        job = self.backend.engine.wait(job_id, left)
+        if job.state is JobState.DONE:
+            prediction = self.backend.predictions.get(key)
+            if prediction is not None:
+                self.metrics.predictions.labels("waited").inc()
+                return prediction, True
+        if not job.active:
+            log.warning("task %s: job %s ended as %s: %s", call.task_id, job.id, job.state.value, job.error)
+            self.metrics.predictions.labels("failed").inc()
+            return None
+        self._push_later(desk, plan, call)
+        part = self.backend.parts.get(key)
+        self.metrics.predictions.labels("queued" if part is None else "partial").inc()
+        return None if part is None else (part, False)
+
+    def _push_later(self, desk: Desk, plan: Plan, call: Call) -> None:
+        """Have what the running job makes sent as a prediction: a second job finds it in the cache."""
+        snapshot = None
+        if desk.shown:
+            base = desk.base
+            snapshot = self.backend.sent.keep_snapshot(base.project_id, base.task_id, desk.shown)
+        later = replace(plan.payload, push=True, snapshot=snapshot)
+        if isinstance(later, PrelabelPayload):
+            later = replace(later, corrected=plan.kept)
+        self._submit(later, call, BATCH)
+
+    def _change(self, desk: Desk, plan: Plan, prediction: Prediction, complete: bool) -> Change:
+        check_frames(desk.base.task_data, desk.base.label_config, prediction.frame_count)
+        frames = plan.payload.frames if isinstance(plan.payload, PropagatePayload) else None
+        shown_as = config_key(desk.base.label_config, self.backend.settings, desk.window)
+        rendered = self.backend.predictions.rendering(prediction.key, shown_as) if complete else None
+        return change(
+            prediction,
+            desk.config,
+            self.backend.settings,
+            objects=plan.objects,
+            shown=desk.shown,
+            drawn=plan.drawn,
+            before=desk.there,
+            kept=plan.kept,
+            window=desk.window,
+            frames=None if frames is None else range(*frames),
+            complete=complete,
+            rendered=None if rendered is None else json.loads(rendered),
+        )
+
+
+def without_points(call: Call) -> Answer | None:
+    """Return the answer that says nothing: with it the editor takes back the clicks and boxes that asked."""
+    result = (call.context or {}).get("result")
+    regions = [region for region in result if isinstance(region, Mapping)] if isinstance(result, list) else []
+    pointed = any(region.get("type") in (*POINTS, *BOXES) for region in regions)
+    return as_answer([], 0.0, call.version) if pointed else None
+
+
+def _left(request: Request, desk: Desk, regions: list[Region]) -> list[Region]:
+    """Add to an answer that the prompt's field loses the command: it would be submitted with the annotation."""
+    text = desk.config.text
+    if request.left is None or text is None:
+        return regions
+    field = {"id": next(iter(request.ids), "prompt"), "from_name": text.name, "to_name": text.to_name}
+    return [*regions, {**field, "type": "textarea", "value": {"text": list(request.left)}}]

@@ -1,0 +1,273 @@
+"""What lies before an annotator, and which work his request is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from svac_backend.editor.request import (
+    Request,
+    pointed_object,
+    predicted_regions,
+    refined,
+    shown_regions,
+    used_ids,
+)
+from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload, TaskPayload
+from svac_backend.jobs.services import Backend
+from svac_backend.labelstudio.config import LabelConfig, cached_config
+from svac_backend.labelstudio.corrections import Corrections, find_corrections, known_objects
+from svac_backend.labelstudio.regions.read import read_drawn, results_to_tracks
+from svac_backend.labelstudio.regions.sent import Region, region_name
+from svac_backend.labelstudio.regions.shapes import frame_size
+from svac_backend.labelstudio.tasks import Window, text_wishes, window_of
+from svac_backend.masks.hints import FramePrompt
+from svac_backend.masks.rle import from_coco
+from svac_backend.masks.tracks import ObjectPrompt, Track
+from svac_backend.store.objects import SentObject, video_name
+
+# Regions that the editor got are in a draft some seconds later.
+UNSAVED_S = 30.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The work that a request is.
+
+    Attributes:
+        payload: of the job that does it.
+        objects: ids of the objects that it predicts.
+        prompts: what the objects are predicted from, to be remembered with the answer.
+        kept: masks that persons made of them, by object and frame: these stay as they are.
+        replaces: whether the editor may show regions of these objects already.
+        drawn: regions that a person drew, under ids of the editor's own, and that go, too.
+    """
+
+    payload: PrelabelPayload | PropagatePayload
+    objects: tuple[str, ...]
+    prompts: dict[str, dict[int, FramePrompt]] = field(default_factory=dict)
+    kept: dict[str, dict[int, FramePrompt]] = field(default_factory=dict)
+    replaces: bool = False
+    drawn: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True)
+class Desk:
+    """An annotator's task as the body of his call tells, and what was answered about it before.
+
+    Attributes:
+        backend: the stores.
+        base: what jobs know of the task.
+        task: as Label Studio sent it.
+        shown: the regions that the editor shows, as far as is known.
+        predictions: the results of the task's predictions, the oldest first.
+        answered: what interactive calls were answered, by object.
+    """
+
+    backend: Backend
+    base: TaskPayload
+    task: Mapping[str, Any]
+    shown: list[Region]
+    predictions: list[list[Region]]
+    answered: dict[str, SentObject]
+
+    @classmethod
+    def of(cls, backend: Backend, base: TaskPayload, task: Mapping[str, Any], model_version: str) -> Desk:
+        """Read a task."""
+        return cls(
+            backend=backend,
+            base=base,
+            task=task,
+            shown=shown_regions(task, model_version),
+            predictions=predicted_regions(task),
+            answered=backend.sent.find(base.project_id, base.task_id),
+        )
+
+    @property
+    def config(self) -> LabelConfig:
+        """The project's labelling config."""
+        return cached_config(self.base.label_config)
+
+    @property
+    def window(self) -> Window | None:
+        """Which frames the task shows."""
+        return window_of(self.base.task_data)
+
+    @cached_property
+    def there(self) -> list[Region]:
+        """All regions that the editor has, or had: what the body tells is up to five seconds old."""
+        sent = [region for one in self.answered.values() for region in one.regions]
+        return [*self.shown, *sent]
+
+    @cached_property
+    def known(self) -> list[ObjectPrompt]:
+        """The objects that have names."""
+        claimed = self.backend.objects.find(self.base.project_id, video_name(self.base.video))
+        return known_objects(self.base.task_data, self.config, claimed)
+
+    @cached_property
+    def corrections(self) -> Corrections:
+        """What persons showed in this task so far."""
+        size = frame_size(self.shown, self.there, *self.predictions)
+        if size is None:
+            return Corrections()
+        return find_corrections(
+            self.shown,
+            self.predictions,
+            self.answered,
+            self.config,
+            size,
+            window=self.window,
+            known=self.known,
+        )
+
+    def with_draft(self, regions: list[Region]) -> Desk:
+        """Return the desk as the annotator's latest draft has it."""
+        return replace(self, shown=regions)
+
+    def plan(self, request: Request) -> Plan | None:
+        """Return the work that a request is; None when there is nothing to do.
+
+        Raises:
+            SvacError: the request makes no sense on this task.
+        """
+        if request.propagate:
+            return self._propagate()
+        if request.pointed:
+            return self._point(request)
+        return self._find(request.texts) if request.texts else None
+
+    def _find(self, texts: Sequence[Any]) -> Plan:
+        """Look for objects by their expressions."""
+        settings = self.backend.settings
+        wishes = text_wishes(texts, self.config.mask_control(), max_chars=settings.max_prompt_chars)
+        objects = self._claim(wishes)
+        ids = tuple(one.object_id for one in objects)
+        payload = PrelabelPayload(**vars(self.base), prompts=tuple(objects), push=False)
+        replaces = self._has_regions(ids)
+        kept = self._masks(ids) if replaces else {}
+        return Plan(payload, ids, kept, kept=kept, replaces=replaces)
+
+    def _point(self, request: Request) -> Plan:
+        """Segment what was clicked on, or boxed."""
+        window = self.window
+        pointed = {
+            item if window is None else window.frame(item): prompt for item, prompt in request.pointed.items()
+        }
+        masks = self._masks_on(set(pointed), request.size)
+        meant = (pointed_object(prompt, masks.get(frame, {})) for frame, prompt in pointed.items())
+        object_id = next((one for one in meant if one is not None), None)
+        if object_id is None:
+            self.config.mask_control()
+            (one,) = self._claim([(self._label(request.label), "")])
+            prompts = {one.object_id: pointed}
+            return Plan(self._correction((one,), prompts, request.size), (one.object_id,), prompts)
+        shown = self.corrections.prompts(object_id)
+        for frame, prompt in pointed.items():
+            mask = masks.get(frame, {}).get(object_id)
+            shown[frame] = refined(prompt, mask, shown.get(frame))
+        name = next((one for one in self._objects() if one.object_id == object_id), None)
+        if name is None:
+            name = ObjectPrompt(object_id, self._label(request.label), "")
+        kept = {frame: prompt for frame, prompt in shown.items() if prompt.mask is not None}
+        prompts = {object_id: shown}
+        payload = self._correction((name,), prompts, request.size)
+        drawn = self._drawn_on(set(pointed), object_id, request.size)
+        return Plan(payload, (object_id,), prompts, kept={object_id: kept}, replaces=True, drawn=drawn)
+
+    def _propagate(self) -> Plan | None:
+        """Carry what persons corrected to the other frames."""
+        prompts = self.corrections.to_propagate()
+        size = frame_size(self.shown, self.there, *self.predictions)
+        if not prompts or size is None:
+            return None
+        objects = tuple(one for one in self._objects() if one.object_id in prompts)
+        payload = self._correction(objects, prompts, size)
+        ids = tuple(one.object_id for one in objects)
+        return Plan(payload, ids, prompts, kept=self._masks(ids), replaces=True)
+
+    def _correction(
+        self,
+        objects: tuple[ObjectPrompt, ...],
+        prompts: dict[str, dict[int, FramePrompt]],
+        size: tuple[int, int],
+    ) -> PropagatePayload:
+        window = self.window
+        frames = None if window is None else (window.start, window.frame(window.count - 1) + 1)
+        return PropagatePayload(**vars(self.base), objects=objects, prompts=prompts, size=size, frames=frames)
+
+    def _claim(self, wishes: Sequence[tuple[str, str]]) -> list[ObjectPrompt]:
+        return self.backend.objects.claim(
+            self.base.project_id,
+            video_name(self.base.video),
+            wishes,
+            known=self.known,
+            taken=used_ids(self.task) | self.answered.keys(),
+        )
+
+    def _objects(self) -> list[ObjectPrompt]:
+        """Every object of the task: those that are drawn, and those that have a name."""
+        found = {one.object_id: one for one in (*self.known, *self.corrections.objects)}
+        return list(found.values())
+
+    def _has_regions(self, objects: Sequence[str]) -> bool:
+        """Whether the editor shows some objects: as far as was saved, and what it got so lately that it is not yet."""
+        names = (region_name(region) for region in self.shown)
+        if any(name is not None and name.object_id in objects for name in names):
+            return True
+        lately = time.time() - UNSAVED_S
+        answers = (self.answered.get(object_id) for object_id in objects)
+        return any(one is not None and one.regions and one.updated > lately for one in answers)
+
+    def _masks(self, objects: Sequence[str]) -> dict[str, dict[int, FramePrompt]]:
+        """What persons made of some objects."""
+        masks = self.corrections.masks
+        return {object_id: masks[object_id] for object_id in objects if masks.get(object_id)}
+
+    def _reading(self, size: tuple[int, int]) -> dict[str, Any]:
+        """How the task's regions are read: of which frames, and whose they are."""
+        return {
+            "width": size[0],
+            "height": size[1],
+            "window": self.window,
+            "tracks": [Track(**vars(one)) for one in self.known],
+            "certain": self.corrections.masks,
+        }
+
+    def _masks_on(self, frames: set[int], size: tuple[int, int]) -> dict[int, dict[str, Any]]:
+        """The masks of all objects on some frames, bool [H, W], by frame and object."""
+        tracks = results_to_tracks(self._on(frames), self.config, **self._reading(size))
+        return {
+            frame: {one.object_id: from_coco(one.masks[frame]) for one in tracks if frame in one.masks}
+            for frame in frames
+        }
+
+    def _drawn_on(self, frames: set[int], object_id: str, size: tuple[int, int]) -> tuple[Region, ...]:
+        """What a person drew of an object on some frames, that does not say so by its id."""
+        drawn = read_drawn(self._on(frames), self.config, **self._reading(size))
+        mine = [drawing for drawing in drawn.drawings if drawing.object_id == object_id]
+        regions = [dict(region) for drawing in mine for region in drawing.results]
+        return tuple(region for region in regions if region_name(region) is None)
+
+    def _on(self, frames: set[int]) -> list[Region]:
+        """The regions that the editor shows on some frames of the video."""
+        window = self.window
+        return [
+            region
+            for region in self.shown
+            if isinstance(item := region.get("item_index"), int)
+            and (item if window is None else window.frame(item)) in frames
+        ]
+
+    def _label(self, chosen: str | None) -> str:
+        """The label of a new object: the one that was chosen, else the first that no object has, else the first."""
+        labels = self.config.mask_control().labels
+        if chosen in labels:
+            return str(chosen)
+        values = ((region.get("value"), str(region.get("type"))) for region in self.shown)
+        lists = (value.get(kind) for value, kind in values if isinstance(value, Mapping))
+        used = {label for names in lists if isinstance(names, list) for label in names}
+        return next((label for label in labels if label not in used), next(iter(labels)))

@@ -1,0 +1,371 @@
+"""What an annotator asks for from inside the editor, and what he has before him: the body of an interactive call.
+
+One /predict of one task: what is common to tasks that are predicted in bulk and to an annotator's requests.
+
+Which object a person means who clicks on a frame or draws a box, and what the model is told about it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from svac_backend.errors import SvacError
+from svac_backend.jobs.payloads import TaskPayload
+from svac_backend.labelstudio.config import LabelConfig, cached_config
+from svac_backend.labelstudio.regions.sent import Region, region_name
+from svac_backend.labelstudio.regions.shapes import frame_size
+from svac_backend.labelstudio.tasks import context_texts, video_url
+from svac_backend.masks.hints import Click, FramePrompt
+
+# A key point's label, or what is typed into the prompt's field instead of an expression.
+COMMANDS = frozenset({"propagate", ">>"})
+POINTS, BOXES = ("keypointlabels", "keypoint"), ("rectanglelabels", "rectangle")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one interactive call asks for: one of `propagate`, `texts` or `pointed`; or nothing at all.
+
+    Attributes:
+        propagate: carry corrections to the other frames.
+        texts: expressions; of a field that keeps what was typed before only the last one.
+        left: what the prompt's field is to show from now on, when a command was typed into it.
+        pointed: clicks and a box by `item_index`, in pixels of `size`.
+        label: the label of the points or boxes, as chosen in the editor.
+        size: width and height in pixels of the frames that were pointed at.
+        typed: all that the prompt's field holds, where the request was typed.
+        ids: of the regions that make the request; they are in the annotation, and so in its draft.
+    """
+
+    propagate: bool = False
+    texts: tuple[Any, ...] = ()
+    left: tuple[str, ...] | None = None
+    pointed: Mapping[int, FramePrompt] = field(default_factory=dict)
+    label: str | None = None
+    size: tuple[int, int] = (0, 0)
+    typed: list[Any] | None = None
+    ids: frozenset[str] = frozenset()
+
+
+def read_request(context: Mapping[str, Any], config: LabelConfig) -> Request:
+    """Return what `params.context` asks for.
+
+    Raises:
+        SvacError: it is malformed, or of a kind that is no prompt.
+    """
+    texts = context_texts(context, config)
+    regions: Sequence[Mapping[str, Any]] = context.get("result") or []
+    ids = frozenset(str(region["id"]) for region in regions if region.get("id"))
+    if texts is not None:
+        if texts and _is_command(texts[-1]):
+            left = tuple(text for text in texts if isinstance(text, str) and not _is_command(text))
+            return Request(propagate=True, left=left, typed=texts, ids=ids)
+        return Request(texts=tuple(texts[-1:]), typed=texts, ids=ids) if texts else Request()
+    # Beside a region there may be others of its id without a place: its labels, and what else it was given.
+    placed = [region for region in regions if "x" in (region.get("value") or ())]
+    pointing = [region for region in placed if region.get("type") in (*POINTS, *BOXES)]
+    if not pointing:
+        if not regions:
+            return Request()
+        raise SvacError(
+            f"A region of type '{str(regions[0].get('type'))[:40]}' is no prompt.",
+            "Type a sentence, click with the key points, or draw a box with the rectangle.",
+        )
+    labels = [name for region in pointing for name in _labels(region)]
+    if any(_is_command(label) for label in labels):
+        return Request(propagate=True, ids=ids)
+    size = _size(pointing)
+    return Request(pointed=_pointed(pointing, size), label=next(iter(labels), None), size=size, ids=ids)
+
+
+def shown_regions(task: Mapping[str, Any], model_version: str) -> list[Region]:
+    """Return the regions that the editor shows, as far as the body of an interactive call tells.
+
+    The draft or annotation that was changed last; without any, the prediction that the editor starts from.
+    """
+    saved = [item for key in ("drafts", "annotations") for item in _items(task, key)]
+    if saved:
+        return _result(
+            max(saved, key=lambda item: str(item.get("updated_at") or item.get("created_at") or ""))
+        )
+    predictions = _items(task, "predictions")
+    own = [item for item in predictions if item.get("model_version") == model_version]
+    latest = max(own or predictions, key=lambda item: int(item.get("id") or 0), default=None)
+    return [] if latest is None else _result(latest)
+
+
+def draft_with(drafts: Sequence[Mapping[str, Any]], request: Request, seen: Any = ()) -> list[Region] | None:
+    """Return the regions of the draft that holds a request, or None.
+
+    Args:
+        drafts: of the task, as they are now.
+        request: an annotator's.
+        seen: drafts as they were when he asked; a draft that is unchanged since does not count.
+    """
+    before = {
+        (item.get("id"), str(item.get("updated_at"))) for item in seen or () if isinstance(item, Mapping)
+    }
+    for draft in sorted(drafts, key=lambda item: str(item.get("updated_at") or ""), reverse=True):
+        if (draft.get("id"), str(draft.get("updated_at"))) in before:
+            continue
+        regions = _result(draft)
+        for region in regions:
+            if region.get("id") not in request.ids:
+                continue
+            value = region.get("value")
+            # A text keeps its id when it changes.
+            if request.typed is None or (isinstance(value, Mapping) and value.get("text") == request.typed):
+                return regions
+    return None
+
+
+def predicted_regions(task: Mapping[str, Any]) -> list[list[Region]]:
+    """Return the results of the task's predictions, the oldest first."""
+    found = sorted(_items(task, "predictions"), key=lambda item: int(item.get("id") or 0))
+    return [_result(item) for item in found]
+
+
+def used_ids(task: Mapping[str, Any]) -> set[str]:
+    """Return the ids of the objects in a task's annotations, drafts and predictions."""
+    items = [item for key in ("drafts", "annotations", "predictions") for item in _items(task, key)]
+    names = (region_name(region) for item in items for region in _result(item))
+    return {name.object_id for name in names if name is not None}
+
+
+def _is_command(text: Any) -> bool:
+    return isinstance(text, str) and text.strip().casefold() in COMMANDS
+
+
+def _items(task: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    items = task.get(key)
+    # A draft may be a number where Label Studio does not expand it.
+    return [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
+
+
+def _result(item: Mapping[str, Any]) -> list[Region]:
+    result = item.get("result")
+    return [region for region in result if isinstance(region, dict)] if isinstance(result, list) else []
+
+
+def _size(regions: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    size = frame_size(regions)
+    if size is None:
+        raise SvacError(
+            "The points do not say how large their frame is.", "Send them as Label Studio's editor does."
+        )
+    return size
+
+
+def _labels(region: Mapping[str, Any]) -> list[str]:
+    value = region.get("value")
+    names = value.get(str(region.get("type"))) if isinstance(value, Mapping) else None
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _pointed(regions: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> dict[int, FramePrompt]:
+    clicks: dict[int, list[Click]] = {}
+    boxes: dict[int, tuple[float, float, float, float]] = {}
+    for region in regions:
+        item = region.get("item_index", 0)
+        if not isinstance(item, int) or isinstance(item, bool) or item < 0:
+            raise SvacError(
+                "A point does not say which frame it is on.", "Send it as Label Studio's editor does."
+            )
+        if region["type"] in POINTS:
+            x, y = _numbers(region, "x", "y")
+            clicks.setdefault(item, []).append(
+                Click(_pixels(x, size[0]), _pixels(y, size[1]), _is_positive(region))
+            )
+        else:
+            boxes[item] = _box(region, size)  # of several on a frame the last one counts
+    return {
+        item: FramePrompt(clicks=tuple(clicks.get(item, ())), box=boxes.get(item))
+        for item in sorted({*clicks, *boxes})
+    }
+
+
+def _is_positive(region: Mapping[str, Any]) -> bool:
+    """Alt+click says no, and so does a label of that name."""
+    named_negative = any(name.casefold().startswith("neg") for name in _labels(region))
+    return region.get("is_positive", True) is not False and not named_negative
+
+
+def _box(region: Mapping[str, Any], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """A rectangle in percent, turned around its first corner, as the upright box around it in pixels."""
+    x, y, width, height = _numbers(region, "x", "y", "width", "height")
+    angle = math.radians(_number(region["value"].get("rotation") or 0.0))
+    corners = list(_corners(x, y, width, height, size, angle))
+    xs, ys = (
+        [min(max(cx, 0.0), size[0]) for cx, _ in corners],
+        [min(max(cy, 0.0), size[1]) for _, cy in corners],
+    )
+    if min(xs) >= max(xs) or min(ys) >= max(ys):
+        raise SvacError("The box has no area on the frame.", "Draw it from one corner to the opposite one.")
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _corners(
+    x: float, y: float, width: float, height: float, size: tuple[int, int], angle: float
+) -> Iterator[tuple[float, float]]:
+    left, top = x * size[0] / 100, y * size[1] / 100
+    for u in (0.0, width * size[0] / 100):
+        for v in (0.0, height * size[1] / 100):
+            yield (
+                left + u * math.cos(angle) - v * math.sin(angle),
+                top + u * math.sin(angle) + v * math.cos(angle),
+            )
+
+
+def _pixels(percent: float, side: int) -> float:
+    return min(max(percent * side / 100, 0.0), float(side))
+
+
+def _numbers(region: Mapping[str, Any], *names: str) -> list[float]:
+    value = region.get("value")
+    return [_number(value.get(name) if isinstance(value, Mapping) else None) for name in names]
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise SvacError("A point or box has no place on its frame.", "Send it as Label Studio's editor does.")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the tasks of one /predict share, and the task's id.
+
+    Attributes:
+        context: `params.context` of an annotator's request, or None.
+        begun, deadline: of the monotonic clock, in seconds.
+    """
+
+    project_id: str
+    task_id: str
+    hostname: str
+    version: str
+    context: Mapping[str, Any] | None
+    begun: float
+    deadline: float
+
+
+def task_payload(task: Mapping[str, Any], label_config: str, call: Call) -> TaskPayload:
+    """Return what jobs are told of a task.
+
+    Raises:
+        SvacError: it has no id, no data or no video.
+    """
+    if not call.task_id:
+        raise SvacError("The task has no id.", "Send tasks as Label Studio does.")
+    data = task.get("data")
+    if not isinstance(data, dict):
+        raise SvacError("The task has no data.", "Send tasks as Label Studio does.")
+    return TaskPayload(
+        project_id=call.project_id,
+        task_id=call.task_id,
+        task_data=data,
+        label_config=label_config,
+        hostname=call.hostname,
+        video_url=video_url(data, cached_config(label_config)),
+    )
+
+
+Masks = Mapping[str, NDArray[np.bool_]]
+
+# A box that is drawn around a known object's mask overlaps the box of this mask at least so much (IoU).
+SAME_BOX = 0.5
+
+
+def pointed_object(pointed: FramePrompt, masks: Masks) -> str | None:
+    """Return the object that is meant, or None for a new one.
+
+    - A positive click on an object's mask means this object; of several the one with the smallest mask.
+    - Negative clicks alone mean the object nearest to them.
+    - A box means the object that it encloses closely, if there is one.
+    - Everything else is a new object.
+
+    Args:
+        pointed: clicks and a box on one frame.
+        masks: bool [H, W] of each object that is on this frame.
+
+    Raises:
+        SvacError: there are only negative clicks, and no object on the frame.
+    """
+    present = {object_id: mask for object_id, mask in masks.items() if mask.any()}
+    positive = [click for click in pointed.clicks if click.positive]
+    hit = [object_id for object_id, mask in present.items() if any(_at(mask, click) for click in positive)]
+    if hit:
+        return min(hit, key=lambda object_id: int(present[object_id].sum()))
+    if not positive and pointed.clicks and pointed.box is None:
+        if not present:
+            raise SvacError(
+                "The click says what the object is not, but there is no object on this frame.",
+                "Click on an object first, or type what to segment.",
+            )
+        return min(
+            present, key=lambda object_id: min(_distance(present[object_id], c) for c in pointed.clicks)
+        )
+    if pointed.box is not None and not positive and present:
+        overlaps = {object_id: _box_iou(_bounds(mask), pointed.box) for object_id, mask in present.items()}
+        best = max(overlaps, key=lambda object_id: overlaps[object_id])
+        return best if overlaps[best] >= SAME_BOX else None
+    return None
+
+
+def refined(pointed: FramePrompt, mask: NDArray[np.bool_] | None, earlier: FramePrompt | None) -> FramePrompt:
+    """Return what the model is told of an object on a frame: this, and what was said about it there before.
+
+    Clicks add to each other; a new box replaces an old one. When nothing says where the object is, the mask that it has
+    does: by the box around it and its innermost point.
+
+    Args:
+        pointed: the new clicks and box.
+        mask: bool [H, W] as the object is now, or None.
+        earlier: what was said before; a mask that was drawn by hand counts through `mask`.
+    """
+    clicks, box = list(pointed.clicks), pointed.box
+    if earlier is not None and earlier.mask is None:
+        clicks = [*(click for click in earlier.clicks if click not in clicks), *clicks]
+        box = box or earlier.box
+    if box is None and not any(click.positive for click in clicks) and mask is not None and mask.any():
+        clicks, box = [_innermost(mask), *clicks], _bounds(mask)
+    return FramePrompt(clicks=tuple(clicks), box=box)
+
+
+def _at(mask: NDArray[np.bool_], click: Click) -> bool:
+    height, width = mask.shape
+    return bool(mask[min(int(click.y), height - 1), min(int(click.x), width - 1)])
+
+
+def _distance(mask: NDArray[np.bool_], click: Click) -> float:
+    """Pixels from a click to the nearest pixel of a mask."""
+    rows, columns = np.nonzero(mask)
+    return float(np.hypot(columns - click.x, rows - click.y).min())
+
+
+def _bounds(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def _box_iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+def _innermost(mask: NDArray[np.bool_]) -> Click:
+    """The middle of the mask's pixel that is farthest from its edge."""
+    # The frame's border counts as an edge, too.
+    inside = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(inside.argmax()), mask.shape)
+    return Click(float(column) + 0.5, float(row) + 0.5)

@@ -1,1 +1,0 @@
-"""What the worker can do: one module for each kind of job."""

@@ -1,0 +1,187 @@
+"""The job `finetune`: train in a process of its own, take in what came out, promote it if it is better.
+
+The worker goes on with its other jobs meanwhile. When either process is killed, the run goes on from its last
+checkpoint: the worker starts the other again, and a job whose worker died is taken by the next one.
+
+The job `collect`: make corrections of the webhooks that came.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from svac_backend.errors import JobCancelled, SvacError
+from svac_backend.jobs.engine import JobContext, Work
+from svac_backend.learning.child import Child, ChildDied
+from svac_backend.learning.collect import Collector
+from svac_backend.learning.freeze import Run, open_run
+from svac_backend.learning.triggers import Trigger
+from svac_backend.settings import Settings
+from svac_backend.store.database import Database, StoreError
+from svac_backend.store.versions import VersionState
+from svac_backend.versions import Registry
+
+# How often a process that dies is started again.
+MAX_DEATHS = 3
+# Less than a worker has to stop in.
+GRACE_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+def training_command(folder: Path) -> list[str]:
+    """Return the command that trains a run."""
+    return [sys.executable, "-m", "svac_backend.learning.process", str(folder)]
+
+
+@dataclass
+class FinetuneHandler:
+    """Does `finetune` jobs.
+
+    Attributes:
+        settings: the model, the data folder.
+        database: corrections, versions.
+        collector: looks at the latest webhooks first.
+        command: what trains a run; tests pass their own.
+    """
+
+    settings: Settings
+    database: Database
+    collector: Collector
+    command: Callable[[Path], list[str]] = training_command
+
+    def __call__(self, context: JobContext) -> dict[str, Any]:
+        """See `jobs.engine.Handler`.
+
+        Raises:
+            SvacError: there is no model, a video is missing, memory ran out, or the process died again and again.
+        """
+        begun = time.monotonic()
+        context.progress(0.0, "Collecting corrections")
+        try:
+            self.collector.collect(lambda _, message: context.progress(0.0, message))
+        except StoreError:
+            raise
+        except SvacError as error:
+            log.warning("job %s learns from what was collected before: %s", context.job.id, error)
+        run = open_run(self.settings, self.database, context.job.id)
+        try:
+            found = run.result() or self._train(context, run)
+        except JobCancelled:
+            shutil.rmtree(run.folder, ignore_errors=True)
+            raise
+        result = {"corrections": len(run.corrections), **self._publish(context, run, found)}
+        run.tidy()
+        return {**result, "seconds": round(time.monotonic() - begun, 1)}
+
+    def _train(self, context: JobContext, run: Run) -> dict[str, Any]:
+        deaths = 0
+        while True:
+            child = Child(self.command(run.folder), settings_to_json(self.settings), run.log)
+            log.info("job %s trains in process %d", context.job.id, child.pid)
+            try:
+                result = child.follow(context.progress)
+                run.finish(result)
+                return result
+            except ChildDied as death:
+                deaths += 1
+                log.warning("job %s: its process died (%s)", context.job.id, death)
+                if deaths == MAX_DEATHS:
+                    raise SvacError(
+                        f"The process that trains died {deaths} times ({death}).",
+                        f"Its log is {run.log}. If memory ran out, set SVAC_MODEL to a smaller model or train on a "
+                        "machine with more; start again and it goes on where it was.",
+                    ) from death
+            finally:
+                child.stop(GRACE_S)
+
+    def _publish(self, context: JobContext, run: Run, found: dict[str, Any]) -> dict[str, Any]:
+        reason = str(found.get("reason", ""))
+        result: dict[str, Any] = {key: found[key] for key in ("figures", "steps", "report") if key in found}
+        if not found.get("adapter"):
+            return {**result, "promoted": False, "message": reason}
+        registry = Registry(self.settings, self.database)
+        version = registry.store.of_job(context.job.id) or registry.publish(
+            Path(found["adapter"]),
+            base=run.base,
+            parent=run.parent,
+            promote=bool(found["promote"]),
+            reason=reason,
+            figures=found.get("figures"),
+            data=data_used(run, found),
+            job_id=context.job.id,
+        )
+        return {
+            **result,
+            "version": version.name,
+            "promoted": version.state is VersionState.PROMOTED,
+            "message": f"{version.name}: {version.reason}",
+        }
+
+
+def data_used(run: Run, found: dict[str, Any]) -> dict[str, Any]:
+    """Return what a version was trained on, as the registry keeps it."""
+    return {
+        "corrections": len(run.corrections),
+        "tasks": sorted({f"{one.project_id}/{one.task_id}" for one in run.corrections}),
+        "videos": len({one.annotation.video for one in run.corrections}),
+        "expressions": sorted({one.expression for one in run.corrections})[:50],
+        "drawn_frames": sum(len(one.drawn) for one in run.corrections),
+        "accepted_frames": sum(len(one.accepted) for one in run.corrections),
+        "people": sorted({one.who for one in run.corrections if one.who}),
+        "last_event": run.event,
+        "steps": found.get("steps"),
+        "report": found.get("report"),
+    }
+
+
+def settings_to_json(settings: Settings) -> dict[str, Any]:
+    """Return the settings that were given, secrets and all: for another process's standard input, never for a file."""
+    found = {}
+    for name in sorted(settings.model_fields_set):
+        value = getattr(settings, name)
+        value = value.get_secret_value() if isinstance(value, SecretStr) else value
+        found[name] = str(value) if isinstance(value, Path) else value
+    return found
+
+
+COLLECT = "collect"
+
+
+@dataclass
+class CollectHandler:
+    """Does `collect` jobs.
+
+    Attributes:
+        collector: looks at the webhooks.
+        trigger: starts a fine-tuning when enough is corrected.
+    """
+
+    collector: Collector
+    trigger: Trigger
+
+    def __call__(self, context: JobContext) -> dict[str, Any]:
+        """See `jobs.engine.Handler`.
+
+        Raises:
+            SvacError: another process collects.
+        """
+        done = self.collector.collect(context.progress)
+        result = {"message": str(done), **vars(done)}
+        if self.trigger.due():
+            every = self.trigger.settings.finetune_every
+            result["finetune"] = self.trigger.request(f"{every} tasks were corrected").job.id
+        return result
+
+    def work(self) -> list[Work]:
+        """Return the job, if there is something to collect."""
+        return [Work(COLLECT, {}, COLLECT)] if self.collector.pending() else []

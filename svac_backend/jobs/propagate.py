@@ -1,0 +1,169 @@
+"""The job `propagate`: carry what a person showed on some frames to the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from svac_backend.errors import SvacError
+from svac_backend.jobs.engine import JobContext
+from svac_backend.jobs.payloads import PropagatePayload
+from svac_backend.jobs.prelabel import SEGMENTED, PredictionMaker, push_merged, snapshot_of
+from svac_backend.jobs.rendering import rendered
+from svac_backend.labelstudio.api.access import predictions_before
+from svac_backend.labelstudio.config import cached_config
+from svac_backend.labelstudio.corrections import find_corrections, known_objects
+from svac_backend.labelstudio.regions.sent import Region
+from svac_backend.labelstudio.regions.shapes import frame_size
+from svac_backend.labelstudio.tasks import window_of
+from svac_backend.masks.hints import Click, FramePrompt, Prompts
+from svac_backend.masks.tracks import Track, frames_with_masks
+from svac_backend.pipeline import Progress, Ready, propagate
+from svac_backend.store.events import EventStore
+from svac_backend.store.objects import ObjectStore, SentStore, video_name
+from svac_backend.svac.model import Svac
+from svac_backend.video.reader import VideoReader
+from svac_backend.video.source import VideoInfo
+
+
+@dataclass
+class PropagateHandler:
+    """Does `propagate` jobs.
+
+    Attributes:
+        maker: makes the predictions, with what it is made of.
+        sent: what editors were sent, and had.
+        objects: what objects are called.
+        events: webhooks.
+    """
+
+    maker: PredictionMaker
+    sent: SentStore
+    objects: ObjectStore
+    events: EventStore
+
+    def __call__(self, context: JobContext) -> dict[str, Any]:
+        """See `jobs.engine.Handler`.
+
+        Raises:
+            SvacError: the video, the model, the config, the annotation or Label Studio is not as it should be.
+        """
+        payload = PropagatePayload.from_json(context.payload)
+        version = self.maker.version()
+        begun = time.monotonic()
+        now: Sequence[Region] = []
+        sent: Sequence[Region] = []
+        if payload.event is not None:
+            context.progress(0.0, "Looking for corrections")
+            payload, now, sent = self._from_event(payload)
+            if not payload.prompts:
+                return {"message": "Nothing to propagate: no correction shows an object", "corrected": 0}
+        elif payload.snapshot is not None:
+            now = snapshot_of(self.sent, payload.snapshot)
+
+        def work(model: Svac, video: VideoReader, progress: Progress, ready: Ready) -> list[Track]:
+            tracks = [Track(**vars(one)) for one in payload.objects]
+            frames = None if payload.frames is None else range(payload.frames[0], payload.frames[1])
+            shown = scaled(payload.prompts, payload.size, video.info)
+            return propagate(model, video, tracks, shown, frames=frames, progress=progress, ready=ready)
+
+        key = payload.cache_key(version)
+        prediction, cached = self.maker.make(context, payload, key, version, work)
+        # The web process only has to pass them on.
+        context.progress(SEGMENTED, "Making regions")
+        rendered(self.maker.predictions, key, payload.label_config, self.maker.settings, payload.task_data)
+        result: dict[str, Any] = {
+            "prediction": key,
+            "model_version": version,
+            "cached": cached,
+            "corrected": sum(len(shown) for shown in payload.prompts.values()),
+            "frames": prediction.frame_count,
+            "frames_with_masks": len(frames_with_masks(prediction.tracks)),
+            "score": round(prediction.score, 4),
+        }
+        if payload.push:
+            context.progress(SEGMENTED, "Sending the regions to Label Studio")
+            pushed = push_merged(
+                self.maker.label_studio,
+                self.maker.settings,
+                payload,
+                prediction,
+                now,
+                payload.prompts,
+                sent,
+            )
+            result["label_studio_prediction"], result["pushed"] = pushed
+            if payload.event is not None:
+                # They come back as they are sent now: only this tells that a person made them.
+                self.sent.record(payload.project_id, payload.task_id, {}, payload.prompts)
+        result["seconds"] = round(time.monotonic() - begun, 3)
+        result["message"] = _summary(len(payload.prompts), result["corrected"])
+        return result
+
+    def _from_event(self, payload: PropagatePayload) -> tuple[PropagatePayload, list[Region], list[Region]]:
+        """Return what to propagate of a submitted annotation, its regions, and those it was made from."""
+        found = self.events.find(after=(payload.event or 0) - 1, limit=1)
+        if not found or found[0].id != payload.event:
+            raise SvacError("The webhook of this job is not in the database.", "Submit the annotation again.")
+        annotation = found[0].body.get("annotation")
+        now = annotation.get("result") if isinstance(annotation, Mapping) else None
+        if not isinstance(annotation, Mapping) or not isinstance(now, list):
+            raise SvacError("The webhook has no annotation.", "Submit the annotation again.")
+        client = self.maker.label_studio.client(payload.project_id)
+        predictions = predictions_before(client, payload.task_id, annotation)
+        results = [item["result"] for item in predictions]
+        parent = annotation.get("parent_prediction")
+        parents = [item["result"] for item in predictions if item["id"] == parent]
+        size = frame_size(now, *results)
+        if size is None:
+            return payload, now, []
+        config, window = cached_config(payload.label_config), window_of(payload.task_data)
+        claimed = self.objects.find(payload.project_id, video_name(payload.video))
+        corrections = find_corrections(
+            now,
+            results,
+            self.sent.find(payload.project_id, payload.task_id),
+            config,
+            size,
+            window=window,
+            known=known_objects(payload.task_data, config, claimed),
+            parent=parents[0] if parents else None,
+        )
+        prompts = corrections.to_propagate()
+        objects = tuple(one for one in corrections.objects if one.object_id in prompts)
+        return replace(payload, objects=objects, prompts=prompts, size=size), now, corrections.sent
+
+
+def _summary(objects: int, frames: int) -> str:
+    plural = "" if objects == 1 else "s", "" if frames == 1 else "s"
+    return f"{objects} object{plural[0]} from what was shown on {frames} frame{plural[1]}"
+
+
+def scaled(prompts: Prompts, size: tuple[int, int], info: VideoInfo) -> Prompts:
+    """Return prompts in the video's pixels: the editor's frames may be smaller than the video.
+
+    Raises:
+        SvacError: a mask was drawn on frames of another size.
+    """
+    if size == (info.width, info.height):
+        return prompts
+    return {
+        object_id: {frame: _scaled(prompt, size, info) for frame, prompt in shown.items()}
+        for object_id, shown in prompts.items()
+    }
+
+
+def _scaled(prompt: FramePrompt, size: tuple[int, int], info: VideoInfo) -> FramePrompt:
+    if prompt.mask is not None:
+        raise SvacError(
+            f"The editor's frames have {size[0]}x{size[1]} pixels, the video {info.width}x{info.height}.",
+            "Make the task's frames from the video, as `svac-backend import` does.",
+        )
+    x, y = info.width / size[0], info.height / size[1]
+    clicks = tuple(Click(click.x * x, click.y * y, click.positive) for click in prompt.clicks)
+    box = prompt.box
+    return FramePrompt(
+        clicks=clicks, box=None if box is None else (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
+    )

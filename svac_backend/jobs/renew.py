@@ -1,0 +1,265 @@
+"""The job `renew`: new links to /media for the tasks whose links are old.
+
+Links to our own /media stand in tasks and expire: which tasks have them, and how they get new ones in time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from svac_backend.errors import SvacError
+from svac_backend.jobs.engine import JobContext, Work
+from svac_backend.labelstudio.api.access import LabelStudioAccess
+from svac_backend.labelstudio.api.client import LabelStudioClient
+from svac_backend.labelstudio.api.errors import ApiRefusal
+from svac_backend.settings import Settings
+from svac_backend.store.links import PARAMETER, ROUTE, MediaLinks
+
+RECORD, FORMAT = "links.json", "svac-links-1"
+# Renewed at this share of its life, a link survives a worker that is off for the rest.
+RENEW_AT = 0.5
+# Tasks that are read from Label Studio in one call, only to see whether they are there.
+PORTION = 50
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LinkedTask:
+    """A task whose frames we serve.
+
+    Attributes:
+        folder: of its frames.
+        project_id: its project, in digits.
+        task: its id.
+        key: where in its data the links stand.
+        made: when they were made, in seconds since 1970; 0 when they may not have arrived.
+        identity: `MediaLinks.identity` of them.
+    """
+
+    folder: Path
+    project_id: str
+    task: int
+    key: str
+    made: float = 0.0
+    identity: str = ""
+
+
+@dataclass
+class Renewal:
+    """What renewing has done.
+
+    Attributes:
+        renewed: tasks that got new links.
+        gone: tasks that are not in their project any more, or whose project is gone.
+        others: tasks whose frames are not ours any more.
+        refused: what Label Studio said to some.
+    """
+
+    renewed: int = 0
+    gone: list[LinkedTask] = field(default_factory=list)
+    others: int = 0
+    refused: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"Links of {self.renewed} task{'' if self.renewed == 1 else 's'} renewed"]
+        parts += [f"{len(self.gone)} deleted in Label Studio (svac-backend media clean)"] if self.gone else []
+        parts += [f"{self.others} with other frames by now"] if self.others else []
+        parts += [f"{len(self.refused)} refused, e.g.: {self.refused[0]}"] if self.refused else []
+        return ", ".join(parts)
+
+
+def remember(task: LinkedTask, made: float = 0.0, identity: str = "") -> None:
+    """Write down beside its frames which task has links to them, and since when.
+
+    Raises:
+        SvacError: the folder cannot be written.
+    """
+    content = {"format": FORMAT, **asdict(task), "made": made, "identity": identity}
+    del content["folder"]
+    path = task.folder / RECORD
+    part = path.with_name(f".{RECORD}.{os.getpid()}.part")
+    try:
+        task.folder.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(content))
+        part.replace(path)
+    except OSError as error:
+        raise SvacError(
+            f"{path} cannot be written ({error.strerror}).",
+            "Make room in SVAC_DATA_DIR, or let us write there.",
+        ) from error
+
+
+def linked_tasks(root: Path) -> Iterator[LinkedTask]:
+    """Yield the tasks whose frames lie below a folder, sorted by project."""
+    for path in sorted(root.glob(f"*/*/{RECORD}")):
+        try:
+            content = json.loads(path.read_bytes())
+            if content.pop("format") != FORMAT:
+                raise ValueError
+            yield LinkedTask(folder=path.parent, **content)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            log.error(
+                "%s is damaged: its task's links are not renewed; delete the folder, cut the frames anew",
+                path,
+            )
+
+
+def due_tasks(links: MediaLinks, *, every: bool = False) -> list[LinkedTask]:
+    """Return the tasks that need new links: theirs are old, or of another address or key; or every one.
+
+    Without SVAC_MEDIA_URL none is due: there is no address to write.
+    """
+    if not links.base_url:
+        return []
+    limit = links.clock() - RENEW_AT * links.lifetime_s
+    return [
+        task
+        for task in linked_tasks(links.root)
+        if every or task.made < limit or task.identity != links.identity
+    ]
+
+
+def renew(
+    tasks: Sequence[LinkedTask],
+    links: MediaLinks,
+    client: Callable[[str], LabelStudioClient],
+    progress: Callable[[float, str], None] = lambda fraction, message: None,
+) -> Renewal:
+    """Give tasks new links to the frames that they have. Nothing else in them is changed.
+
+    A task that was deleted, or whose frames somebody replaced, is left alone until the next time.
+
+    Args:
+        tasks: as `due_tasks` returns them.
+        links: makes the links.
+        client: returns the Label Studio of a project.
+        progress: called with (fraction, message).
+
+    Raises:
+        SvacError: Label Studio cannot be reached, or accepts no token of ours.
+    """
+    done = Renewal()
+    for position, task in enumerate(tasks):
+        progress(position / len(tasks), f"Renewed the links of {done.renewed} of {len(tasks)} tasks")
+        try:
+            # One by one: whoever else changes a task's data must not do it between our reading and our writing.
+            _renew_one(task, links, client(task.project_id), done)
+        except ApiRefusal as error:
+            if error.status in (401, 429) or error.status >= 500:
+                raise
+            done.refused.append(str(error))
+    return done
+
+
+def _renew_one(task: LinkedTask, links: MediaLinks, client: LabelStudioClient, done: Renewal) -> None:
+    made = links.clock()
+    data = _data_of([task], client).get(task.task)
+    fresh = None if data is None else _fresh(data.get(task.key), task, links)
+    if data is None:
+        done.gone.append(task)
+    elif fresh is None:
+        done.others += 1
+    else:
+        client.set_task_data(task.task, {**data, task.key: fresh})
+        done.renewed += 1
+    remember(task, made, links.identity)
+
+
+def gone_tasks(root: Path, client: Callable[[str], LabelStudioClient]) -> list[LinkedTask]:
+    """Return the tasks with frames below a folder that are not in their project any more, or whose project is gone.
+
+    Raises:
+        SvacError: Label Studio cannot be reached, or refuses.
+    """
+    gone = []
+    for project_id, group in groupby(linked_tasks(root), key=lambda task: task.project_id):
+        of_project = list(group)
+        for start in range(0, len(of_project), PORTION):
+            some = of_project[start : start + PORTION]
+            found = _data_of(some, client(project_id))
+            gone += [task for task in some if task.task not in found]
+    return gone
+
+
+def _data_of(tasks: Sequence[LinkedTask], client: LabelStudioClient) -> dict[int, dict[str, Any]]:
+    """Return the data of those tasks of one project that are still there."""
+    project = int(tasks[0].project_id)
+    try:
+        found = list(client.list_tasks(project, [task.task for task in tasks]))
+    except ApiRefusal as error:
+        # A wrong address says 404, too; one that lists projects is a Label Studio.
+        if error.status == 404 and project not in {int(one["id"]) for one in client.list_projects()}:
+            return {}
+        raise
+    return {int(task["id"]): task["data"] for task in found}
+
+
+def _fresh(urls: Any, task: LinkedTask, links: MediaLinks) -> list[Any] | None:
+    """Return a task's frames with new links in place of ours; None when none is ours.
+
+    Old links may be of another address and key: they are known by the file that they name, one of this task's folder.
+    """
+    if not isinstance(urls, list):
+        return None
+    name = re.escape(quote(f"{task.folder.parent.name}/{task.folder.name}/"))
+    pattern = re.compile(rf"https?://[^?#]*{ROUTE}{name}(\w[\w.-]*)\?{PARAMETER}=[\w.-]+")
+    matches = [pattern.fullmatch(url) if isinstance(url, str) else None for url in urls]
+    if not any(matches):
+        return None
+    return [
+        links.url(task.folder / match[1]) if match else url for url, match in zip(urls, matches, strict=True)
+    ]
+
+
+RENEW = "renew"
+
+
+def renewal_if_due(settings: Settings) -> list[Work]:
+    """Return the work that renews links, if there are any to renew.
+
+    Raises:
+        SvacError: the data folder cannot be used.
+    """
+    if settings.media_url is None or not due_tasks(MediaLinks.from_settings(settings)):
+        return []
+    return [Work(RENEW, {}, RENEW)]
+
+
+@dataclass
+class RenewHandler:
+    """Does `renew` jobs.
+
+    Attributes:
+        settings: the links' address and life.
+        label_studio: where the tasks are.
+    """
+
+    settings: Settings
+    label_studio: LabelStudioAccess
+
+    def __call__(self, context: JobContext) -> dict[str, Any]:
+        """See `jobs.engine.Handler`.
+
+        Raises:
+            SvacError: Label Studio cannot be reached, or refuses all tasks.
+        """
+        links = MediaLinks.from_settings(self.settings)
+        done = renew(due_tasks(links), links, self.label_studio.client, context.progress)
+        if done.refused and not done.renewed:
+            raise SvacError(f"{done}.", "Mend what it says; the worker tries again within a day.")
+        return {
+            "message": str(done),
+            "renewed": done.renewed,
+            "gone": len(done.gone),
+            "refused": len(done.refused),
+        }

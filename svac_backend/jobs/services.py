@@ -1,0 +1,125 @@
+"""What the web process works with: settings, stores, the job engine. One for each process.
+
+Figures for Prometheus, at /metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from svac_backend.jobs.engine import JobEngine
+from svac_backend.jobs.local import LEASE_S, LocalEngine
+from svac_backend.learning.triggers import Trigger
+from svac_backend.settings import Settings
+from svac_backend.store.connections import ConnectionStore
+from svac_backend.store.database import Database
+from svac_backend.store.events import EventStore
+from svac_backend.store.jobs import JobStore, WorkerStore
+from svac_backend.store.objects import ObjectStore, SentStore
+from svac_backend.store.predictions import PartStore, PredictionStore
+from svac_backend.versions import Registry
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The owners of all state, over one database."""
+
+    settings: Settings
+    database: Database
+    engine: JobEngine
+    jobs: JobStore
+    workers: WorkerStore
+    predictions: PredictionStore
+    connections: ConnectionStore
+    events: EventStore
+    sent: SentStore
+    objects: ObjectStore
+    parts: PartStore
+    registry: Registry
+    trigger: Trigger
+
+    @property
+    def model_version(self) -> str:
+        """The version that serves of the model that the settings name.
+
+        Raises:
+            SvacError: there is no such model.
+        """
+        return self.registry.name()
+
+
+def open_backend(settings: Settings) -> Backend:
+    """Open, or make, the state in `settings.data_dir`.
+
+    Raises:
+        SvacError: the folder cannot be used.
+    """
+    database = Database(settings.data_dir)
+    engine = LocalEngine(settings, database)
+    return Backend(
+        settings=settings,
+        database=database,
+        engine=engine,
+        jobs=JobStore(database),
+        workers=WorkerStore(database),
+        predictions=PredictionStore(database),
+        connections=ConnectionStore(database),
+        events=EventStore(database),
+        sent=SentStore(database),
+        objects=ObjectStore(database),
+        parts=PartStore(database),
+        registry=Registry(settings, database),
+        trigger=Trigger(settings, database, engine.submit_many),
+    )
+
+
+# Label Studio gives up on a webhook after 1 s and on /predict after 100 s.
+BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100)
+
+
+class Metrics:
+    """The figures of one app, in a registry of its own."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "svac_requests", "Requests answered.", ["route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "svac_request_seconds", "Time to answer.", ["route"], buckets=BUCKETS_S, registry=self.registry
+        )
+        self.predictions = Counter(
+            "svac_predict_tasks", "Tasks asked for, by outcome.", ["outcome"], registry=self.registry
+        )
+        self.registry.register(_StateCollector(backend))
+
+    def text(self) -> bytes:
+        """Return the figures in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _StateCollector(Collector):
+    """Reads the database at the moment of the scrape: the state of all processes, not only of this one."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        # Keeps the registry from reading the database at registration.
+        return []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        jobs = GaugeMetricFamily("svac_jobs", "Jobs by state.", labels=["state"])
+        for state, count in self._backend.jobs.counts().items():
+            jobs.add_metric([state.value], count)
+        yield jobs
+        alive = len(self._backend.workers.alive(LEASE_S))
+        yield GaugeMetricFamily("svac_workers", "Workers that are alive.", value=alive)
+        yield GaugeMetricFamily(
+            "svac_events", "Webhooks recorded.", value=sum(self._backend.events.counts().values())
+        )

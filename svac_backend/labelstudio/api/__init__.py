@@ -1,0 +1,1 @@
+"""Label Studio's API: connection, client, media, and what its refusals mean."""

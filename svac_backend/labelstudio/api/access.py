@@ -1,0 +1,162 @@
+"""The worker's way to Label Studio: which address and token, media, and pushing a prediction once."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.api.client import LabelStudioClient
+from svac_backend.labelstudio.api.media import MediaFetcher
+from svac_backend.settings import Settings
+from svac_backend.store.connections import ConnectionStore, ProjectConnection
+
+log = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=8)
+def _client(url: str, api_key: str, timeout: float) -> LabelStudioClient:
+    return LabelStudioClient(url, api_key, timeout)
+
+
+class LabelStudioAccess:
+    """Reaches the Label Studio of a project.
+
+    The settings' token is used where there is one, at the settings' address. Without it the token that the
+    project's /setup handed over is used, at the settings' address if it was set, else at the one /setup named.
+
+    Args:
+        settings: address, token, cache folder, limits.
+        connections: what /setup told.
+    """
+
+    def __init__(self, settings: Settings, connections: ConnectionStore) -> None:
+        self.settings = settings
+        self.connections = connections
+
+    def client(self, project_id: str) -> LabelStudioClient:
+        """Return a client for a project's Label Studio.
+
+        Raises:
+            SvacError: no token is known, or it has no possible form.
+        """
+        settings = self.settings
+        if settings.label_studio_api_key is not None:
+            key = settings.label_studio_api_key.get_secret_value()
+            return _client(settings.label_studio_url, key, settings.label_studio_timeout_s)
+        connection = self.connections.get(project_id)
+        if connection is None or not connection.access_token:
+            # Raises the error that says how to get a token.
+            return LabelStudioClient.from_settings(settings)
+        url = settings.label_studio_url
+        if "label_studio_url" not in settings.model_fields_set and connection.hostname:
+            url = connection.hostname
+        return _client(url, connection.access_token, settings.label_studio_timeout_s)
+
+    def fetch(self, project_id: str, hostname: str, url: str, task_id: str) -> Path:
+        """Return a video that a task of a project names as a local file.
+
+        Args:
+            project_id: the project.
+            hostname: the Label Studio that a relative address belongs to; empty when unknown.
+            url: the address.
+            task_id: the task through which Label Studio resolves it.
+
+        Raises:
+            SvacError: it cannot be read.
+        """
+        connection = self.connections.get(project_id)
+        client = self.client(project_id) if self._has_token(connection) else None
+        hosts = {hostname, *([connection.hostname] if connection else [])} - {""}
+        fetcher = MediaFetcher.from_settings(self.settings, client, sorted(hosts))
+        return fetcher.fetch(url, task=task_number(task_id))
+
+    def push(self, project_id: str, task_id: str, prediction: Mapping[str, Any]) -> tuple[int, bool]:
+        """Attach a prediction to its task unless it is there; return its id, and whether it is new.
+
+        A task may get several predictions of one model version, when its prompt changed: only one that shows the
+        same is not sent again.
+
+        Args:
+            project_id, task_id: whose task.
+            prediction: `result`, `score`, `model_version`.
+
+        Raises:
+            SvacError: Label Studio refuses it or cannot be reached.
+        """
+        client, task = self.client(project_id), task_number(task_id)
+        wanted = _shown(prediction["result"])
+        for found in client.list_predictions(task):
+            same_version = found.get("model_version") == prediction["model_version"]
+            if same_version and _shown(found.get("result") or []) == wanted:
+                log.info("task %d has this prediction already (%s)", task, found["id"])
+                return int(found["id"]), False
+        return client.create_prediction(task, prediction), True
+
+    def _has_token(self, connection: ProjectConnection | None) -> bool:
+        return self.settings.label_studio_api_key is not None or bool(connection and connection.access_token)
+
+
+def task_number(task_id: str) -> int:
+    """Return a task's id as Label Studio counts it.
+
+    Raises:
+        SvacError: it is no number.
+    """
+    if not task_id.isascii() or not task_id.isdigit():
+        raise SvacError(
+            f"'{task_id[:40]}' is not the id of a task.", "Send the task from Label Studio again."
+        )
+    return int(task_id)
+
+
+def predictions_before(
+    client: LabelStudioClient, task_id: str, annotation: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the predictions that an annotation can have been made from, the oldest first.
+
+    One that came later never was in its editor, though it may hold the annotation's own masks: a submitted correction
+    that was propagated comes back as a prediction.
+    """
+    begun = moment(annotation.get("created_at"))
+    # The SDK's values are of its own kinds; what was sent was JSON.
+    return [
+        {**item, "result": json.loads(json.dumps(item.get("result") or []))}
+        for item in sorted(client.list_predictions(task_number(task_id)), key=lambda item: int(item["id"]))
+        if not begun
+        or moment(item.get("created_at")) <= begun
+        or item["id"] == annotation.get("parent_prediction")
+    ]
+
+
+def _shown(result: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the editor shows of a result, in a form that can be compared."""
+    keys = ("id", "from_name", "to_name", "item_index", "value")
+    return sorted(json.dumps([region.get(key) for key in keys], sort_keys=True) for region in result)
+
+
+def label_studio_name(settings: Settings, connection: ProjectConnection | None) -> str:
+    """Return the name under which a project's Label Studio stands in payloads and cache keys.
+
+    With a token of our own it is the address that we call, whatever Label Studio calls itself in /setup: a video that
+    was imported before the backend was connected is then still the same video.
+    """
+    if settings.label_studio_api_key is None and connection is not None and connection.hostname:
+        return connection.hostname
+    return settings.label_studio_url
+
+
+def moment(value: Any) -> float:
+    """Return a time of Label Studio's, text or not, in seconds since the epoch; 0.0 where it is none."""
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        return 0.0
+    if not isinstance(found, datetime):
+        return 0.0
+    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()

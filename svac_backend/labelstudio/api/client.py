@@ -1,0 +1,303 @@
+"""Label Studio's API, as far as the backend needs it: thin over the SDK. Every failure is a `SvacError`.
+
+A task's drafts, as they are now: Label Studio's editor saves one at most 5 s after a change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.api.connection import Connection, plain_http_client
+from svac_backend.labelstudio.api.errors import ApiRefusal, refusal, translated
+
+Json = dict[str, Any]
+
+# Only what can be repeated without doing it twice is tried again.
+_READ: Any = {"max_retries": 1}
+_UPLOAD_TIMEOUT_S = 600.0
+# Label Studio itself waits 100 s for one /predict.
+_PREDICT_TIMEOUT_S = 120.0
+
+
+class LabelStudioClient(Connection):
+    """What the backend asks of Label Studio. Objects come back as dicts, their dates as datetimes."""
+
+    # Who and what
+
+    def whoami(self) -> Json:
+        """Return the token's user: `id`, `email`, `username`, ..."""
+        with self._doing("ask whose token this is"):
+            return self._sdk.users.whoami(request_options=_READ).dict()
+
+    def version(self) -> str:
+        """Return Label Studio's version, e.g. `1.23.2`."""
+        with self._doing("ask for the version"):
+            version = self._sdk.versions.get(request_options=_READ).dict().get("release")
+        if not version:
+            raise SvacError(
+                f"What answers at {self.url} is not Label Studio.",
+                "Set SVAC_LABEL_STUDIO_URL to its address.",
+            )
+        return str(version)
+
+    def create_personal_access_token(self) -> str:
+        """Create a personal access token of the user; Label Studio gives one only, and shows it this once."""
+        with self._doing("create a personal access token"):
+            return str(self._sdk.tokens.create().dict()["token"])
+
+    # Projects
+
+    def create_project(self, title: str, label_config: str) -> int:
+        """Create a project and return its id."""
+        with self._doing(f"create the project '{title}'"):
+            return int(self._sdk.projects.create(title=title, label_config=label_config).dict()["id"])
+
+    def get_project(self, project: int) -> Json:
+        """Return a project, among others `title`, `label_config`, `model_version`, `task_number`."""
+        with self._doing(f"read project {project}"):
+            return self._sdk.projects.get(project, request_options=_READ).dict()
+
+    def list_projects(self) -> list[Json]:
+        """Return the projects that the user sees."""
+        with self._doing("list the projects"):
+            projects: Any = self._sdk.projects.list(request_options=_READ)
+            return [project.dict() for project in projects]
+
+    def set_config(self, project: int, label_config: str) -> None:
+        """Replace a project's labelling config; refused when it does not fit the annotations."""
+        with self._doing(f"set the labelling config of project {project}"):
+            self._sdk.projects.update(project, label_config=label_config)
+
+    def set_model_version(self, project: int, model_version: str) -> None:
+        """Choose the model version whose predictions the editor shows first."""
+        with self._doing(f"set the model version of project {project}"):
+            self._sdk.projects.update(project, model_version=model_version)
+
+    def delete_project(self, project: int) -> None:
+        """Delete a project with its tasks, predictions and annotations."""
+        with self._doing(f"delete project {project}"):
+            self._sdk.projects.delete(project)
+
+    # Media
+
+    def allow_local_files(self, project: int, path: str, title: str = "svac frames") -> int:
+        """Let a project's members read the files below a folder; return the id of the storage that grants it.
+
+        Args:
+            project: the project.
+            path: absolute path as Label Studio sees it, a folder below its LOCAL_FILES_DOCUMENT_ROOT. When a
+                storage of the project already covers it, nothing is added.
+            title: name of the storage in the project's settings.
+        """
+        local = self._sdk.import_storage.local
+        wanted = PurePosixPath(path)
+        with self._doing(f"list the storages of project {project}"):
+            storages = [storage.dict() for storage in local.list(project=project, request_options=_READ)]
+        for storage in storages:
+            covered = PurePosixPath(storage.get("path") or "/nowhere")
+            if wanted == covered or covered in wanted.parents:
+                return int(storage["id"])
+        with self._doing(f"let project {project} read {path}"):
+            # No sync is wanted; a filter that matches nothing makes one harmless.
+            created = local.create(
+                project=project, path=path, title=title, use_blob_urls=True, regex_filter="nomatch"
+            )
+            return int(created.dict()["id"])
+
+    def upload_file(self, project: int, path: Path) -> str:
+        """Upload a file and return its address `/data/upload/...`, without making a task of it."""
+        what = f"upload {path.name}"
+        with path.open("rb") as stream:
+            answer = self._post(
+                what,
+                f"api/projects/{project}/import",
+                params={"commit_to_project": "false"},
+                files={"file": (path.name, stream)},
+                timeout=_UPLOAD_TIMEOUT_S,
+            )
+        if not answer.get("file_upload_ids"):
+            raise SvacError(f"Label Studio kept nothing of {path.name}.", "Look into Label Studio's log.")
+        with self._doing(what):
+            upload = self._sdk.files.get(answer["file_upload_ids"][0], request_options=_READ)
+            return f"/data/{upload.dict()['file']}"
+
+    # Tasks, predictions, annotations
+
+    def create_task(self, project: int, data: Mapping[str, Any]) -> int:
+        """Create a task and return its id."""
+        with self._doing(f"create a task in project {project}"):
+            return int(self._sdk.tasks.create(project=project, data=dict(data)).dict()["id"])
+
+    def create_tasks(self, project: int, data: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Create several tasks in one call and return their ids in order."""
+        tasks: Any = [{"data": dict(item)} for item in data]
+        with self._doing(f"create {len(tasks)} tasks in project {project}"):
+            created = self._sdk.projects.import_tasks(project, request=tasks, return_task_ids=True)
+            return [int(task) for task in created.dict()["task_ids"]]
+
+    def list_tasks(self, project: int, tasks: Sequence[int] | None = None) -> Iterator[Json]:
+        """Yield a project's tasks without annotations and predictions; storage addresses stay as they are.
+
+        Args:
+            project: the project.
+            tasks: ids of those that are wanted, all if None; those that are not in the project are left out. Unlike
+                `get_task` it does not make Label Studio ask for a prediction.
+        """
+        query: Any = {"fields": "task_only", "resolve_uri": False, "page_size": 100}
+        if tasks is not None:
+            query["query"] = json.dumps({"selectedItems": {"all": False, "included": list(tasks)}})
+        with self._doing(f"list the tasks of project {project}"):
+            found: Any = self._sdk.tasks.list(project=project, request_options=_READ, **query)
+            for task in found:
+                yield task.dict()
+
+    def get_task(self, task: int) -> Json:
+        """Return a task with its annotations, drafts, predictions; storage addresses stay as they are."""
+        # A resolved address leads into Label Studio: written back with `data` it would replace the original.
+        options: Any = {**_READ, "additional_query_parameters": {"resolve_uri": "false"}}
+        with self._doing(f"read task {task}"):
+            return self._sdk.tasks.get(str(task), request_options=options).dict()
+
+    def update_task_data(self, task: int, changes: Mapping[str, Any]) -> Json:
+        """Set some keys of a task's data, keep the others, and return the data."""
+        data = {**self.get_task(task)["data"], **changes}
+        self.set_task_data(task, data)
+        return data
+
+    def set_task_data(self, task: int, data: Mapping[str, Any]) -> None:
+        """Replace a task's data; annotations and predictions stay."""
+        with self._doing(f"change the data of task {task}"):
+            self._sdk.tasks.update(str(task), data=dict(data))
+
+    def create_prediction(self, task: int, prediction: Mapping[str, Any]) -> int:
+        """Attach a prediction (see `results.to_prediction`) to a task and return its id."""
+        # Not by the SDK: it walks through every byte of every mask in Python, a second for 300 masks.
+        body = {"task": task, **{key: prediction[key] for key in ("result", "score", "model_version")}}
+        return int(self._post(f"attach a prediction to task {task}", "api/predictions/", json=body)["id"])
+
+    def list_predictions(self, task: int) -> list[Json]:
+        """Return a task's predictions with their results."""
+        with self._doing(f"list the predictions of task {task}"):
+            return [item.dict() for item in self._sdk.predictions.list(task=task, request_options=_READ)]
+
+    def delete_prediction(self, prediction: int) -> None:
+        """Delete a prediction."""
+        with self._doing(f"delete prediction {prediction}"):
+            self._sdk.predictions.delete(prediction)
+
+    def list_annotations(self, task: int) -> list[Json]:
+        """Return a task's annotations with their results."""
+        with self._doing(f"list the annotations of task {task}"):
+            return [item.dict() for item in self._sdk.annotations.list(task, request_options=_READ)]
+
+    def create_annotation(self, task: int, results: Sequence[Mapping[str, Any]]) -> int:
+        """Make an annotation of a task, submitted by the token's user, and return its id."""
+        what = f"make an annotation of task {task}"
+        return int(self._post(what, f"api/tasks/{task}/annotations/", json={"result": list(results)})["id"])
+
+    def read_results(self, task: int) -> Json:
+        """Return a task's `annotations`, `predictions` and `drafts` as an export of the project has them.
+
+        Unlike `get_task` it does not make Label Studio ask for a prediction.
+        """
+        # Not by the SDK: it walks through every byte of every mask in Python, a second for 300 masks.
+        what = f"read the results of task {task}"
+        return {
+            "annotations": self._get_list(what, f"api/tasks/{task}/annotations/"),
+            "predictions": self._get_list(what, "api/predictions/", task=task),
+            "drafts": self._get_list(what, f"api/tasks/{task}/drafts"),
+        }
+
+    # ML backends
+
+    def connect_ml_backend(
+        self,
+        project: int,
+        backend_url: str,
+        *,
+        title: str = "SVAC",
+        interactive: bool = True,
+        basic_auth: tuple[str, str] | None = None,
+    ) -> int:
+        """Connect an ML backend to a project, or update the one that has this address; return its id."""
+        options: Json = {
+            "url": backend_url,
+            "title": title,
+            "is_interactive": interactive,
+            "project": project,
+        }
+        if basic_auth is not None:
+            user, password = basic_auth
+            options |= {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
+        what = f"connect the backend {backend_url} to project {project}"
+        known = self._ml_backends_at(project, backend_url)
+        if known:
+            with self._doing(what):
+                self._sdk.ml.update(known[0], **options)
+            return known[0]
+        try:
+            with self._doing(what):
+                return int(self._sdk.ml.create(**options).dict()["id"])
+        except ApiRefusal:
+            # With one of two settings missing Label Studio keeps a backend without a webhook, which then seems
+            # to work.
+            for half_made in self._ml_backends_at(project, backend_url):
+                self.delete_ml_backend(half_made)
+            raise
+
+    def list_ml_backends(self, project: int) -> list[Json]:
+        """Return a project's ML backends: `id`, `url`, `state` (`CO` is connected), `is_interactive`, ..."""
+        with self._doing(f"list the ML backends of project {project}"):
+            return [item.dict() for item in self._sdk.ml.list(project=project, request_options=_READ)]
+
+    def _ml_backends_at(self, project: int, backend_url: str) -> list[int]:
+        return [
+            int(backend["id"])
+            for backend in self.list_ml_backends(project)
+            if str(backend.get("url")).rstrip("/") == backend_url.rstrip("/")
+        ]
+
+    def delete_ml_backend(self, backend: int) -> None:
+        """Disconnect an ML backend. Label Studio leaves its webhook behind."""
+        with self._doing(f"disconnect ML backend {backend}"):
+            self._sdk.ml.delete(backend)
+
+    def retrieve_predictions(self, project: int, tasks: Sequence[int] | None = None) -> None:
+        """Have Label Studio ask the backend for predictions of some tasks, or of all, in one `/predict`."""
+        selected: Any = {"all": True, "excluded": []}
+        if tasks is not None:
+            selected = {"all": False, "included": list(tasks)}
+        timeout = max(self.timeout, _PREDICT_TIMEOUT_S)
+        with self._doing(f"retrieve predictions for project {project}", timeout):
+            self._sdk.actions.create(
+                id="retrieve_tasks_predictions",
+                project=project,
+                selected_items=selected,
+                request_options={"timeout": timeout},
+            )
+
+
+# A web process waits for it while an annotator does.
+TIMEOUT_S = 5.0
+
+
+def list_drafts(client: LabelStudioClient, task: int) -> list[dict[str, Any]]:
+    """Return the drafts of a task, of all its annotators, with their results. The SDK does not serve this route.
+
+    Raises:
+        SvacError: Label Studio refuses or cannot be reached.
+    """
+    what = f"list the drafts of task {task}"
+    headers = client.authorization()
+    with translated(client.url, what, client.kind, TIMEOUT_S), plain_http_client(TIMEOUT_S) as http:
+        response = http.get(f"{client.url}/api/tasks/{task}/drafts", headers=headers)
+        if not response.is_success:
+            raise refusal(
+                response.status_code, response.text, client.url, what, client.kind, response.headers
+            )
+        drafts = response.json()
+    return [draft for draft in drafts if isinstance(draft, dict)] if isinstance(drafts, list) else []

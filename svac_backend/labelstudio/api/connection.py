@@ -1,0 +1,148 @@
+"""The connection to one Label Studio: address, token, SDK.
+
+The token goes to the configured address only: redirects are not followed and cookies are not kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import ssl
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.api.errors import NEW_TOKEN, TokenKind, refusal, translated
+from svac_backend.settings import Settings
+
+if TYPE_CHECKING:
+    from label_studio_sdk import LabelStudio
+
+Self = TypeVar("Self", bound="Connection")
+
+# They log addresses and headers: presigned addresses and session cookies are secrets.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+def token_kind(api_key: str) -> TokenKind:
+    """Tell a personal access token (a JWT) from a legacy token (40 hex digits, or what the operator chose).
+
+    Raises:
+        SvacError: it is neither.
+    """
+    if re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+", api_key):
+        return "personal"
+    if re.fullmatch(r"[!-~]{1,40}", api_key):
+        return "legacy"
+    raise SvacError(
+        "The Label Studio token is neither a personal access token nor a legacy token.", NEW_TOKEN
+    )
+
+
+def plain_http_client(timeout: float) -> httpx.Client:
+    """Return an HTTP client that follows no redirect and keeps no cookie."""
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.Client(timeout=timeout, follow_redirects=False, cookies=no_cookies, verify=_tls())
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    # Reading the certificates takes longer than a small download.
+    return httpx.create_ssl_context()
+
+
+def _is_address(url: str) -> bool:
+    """Tell whether a URL names a web server; urlsplit raises on brackets and ports that make no sense."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+class Connection:
+    """One Label Studio, one user. May be shared between threads.
+
+    Args:
+        url: address of Label Studio, e.g. `http://localhost:8080`; may have a path.
+        api_key: personal access token (refreshed by the SDK) or legacy token.
+        timeout: seconds that one call may take.
+
+    Raises:
+        SvacError: the address or the token has no possible form.
+    """
+
+    def __init__(self, url: str, api_key: str, timeout: float = 30.0) -> None:
+        self.url = url.strip().rstrip("/")
+        self.timeout = timeout
+        if not _is_address(self.url):
+            raise SvacError(
+                f"'{url}' is not the address of a Label Studio.",
+                "Set SVAC_LABEL_STUDIO_URL to something like http://localhost:8080.",
+            )
+        self.kind = token_kind(api_key.strip())
+        self._http = plain_http_client(timeout)
+        # Imported here: the SDK takes a second to import, and most commands do not need it.
+        from label_studio_sdk import LabelStudio
+
+        with self._doing("use the token"):
+            self._sdk: LabelStudio = LabelStudio(
+                # The trailing slash keeps a path when the SDK refreshes a token.
+                base_url=f"{self.url}/",
+                api_key=api_key.strip(),
+                timeout=timeout,
+                max_retries=0,
+                httpx_client=self._http,
+            )
+
+    @classmethod
+    def from_settings(cls: type[Self], settings: Settings) -> Self:
+        """Return a client for `label_studio_url` and `label_studio_api_key`; `SvacError` without a token."""
+        if settings.label_studio_api_key is None:
+            raise SvacError("No Label Studio token is set.", NEW_TOKEN)
+        key = settings.label_studio_api_key.get_secret_value()
+        return cls(settings.label_studio_url, key, settings.label_studio_timeout_s)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def authorization(self) -> dict[str, str]:
+        """Return the header that authenticates a request to `url`. Never send it elsewhere."""
+        with self._doing("refresh the token"):
+            # The SDK is pinned, and has no public way to its access token.
+            return {"Authorization": self._sdk._client_wrapper.get_headers()["Authorization"]}
+
+    def _doing(self, what: str, timeout: float | None = None) -> AbstractContextManager[None]:
+        """Within it, whatever fails becomes a `SvacError` that says what was tried."""
+        return translated(self.url, what, self.kind, timeout or self.timeout)
+
+    def _post(self, what: str, path: str, *, timeout: float | None = None, **body: Any) -> dict[str, Any]:
+        """Post to a route that the SDK does not serve well; return the answer."""
+        answer: dict[str, Any] = self._request("POST", what, path, timeout=timeout, **body)
+        return answer
+
+    def _get_list(self, what: str, path: str, **query: Any) -> list[dict[str, Any]]:
+        """Get a list from a route that the SDK does not serve well."""
+        answer: list[dict[str, Any]] = self._request("GET", what, path, params=query)
+        return answer
+
+    def _request(
+        self, method: str, what: str, path: str, *, timeout: float | None = None, **options: Any
+    ) -> Any:
+        headers = self.authorization()
+        with self._doing(what, timeout):
+            response = self._http.request(
+                method, f"{self.url}/{path}", headers=headers, timeout=timeout or self.timeout, **options
+            )
+            if not response.is_success:
+                is_json = "json" in response.headers.get("content-type", "")
+                content = response.json() if is_json else response.text
+                raise refusal(response.status_code, content, self.url, what, self.kind, response.headers)
+            return response.json()

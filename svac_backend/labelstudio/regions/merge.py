@@ -1,0 +1,271 @@
+"""What a person changed in the editor, and new results that keep all of it.
+
+Label Studio does not tell: `origin` stays `prediction` after a polygon was dragged. So what was sent is compared with
+what the annotation holds now, by shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from svac_backend.labelstudio.config import LabelConfig, MaskControl
+from svac_backend.labelstudio.regions.read import Drawing, Drawn, read_drawn
+from svac_backend.labelstudio.regions.rectangles import is_overview, same_boxes
+from svac_backend.labelstudio.regions.shapes import same_shape
+from svac_backend.labelstudio.regions.written import tracks_to_results
+from svac_backend.labelstudio.tasks import Window
+from svac_backend.masks.hints import FramePrompt, Prompts
+from svac_backend.masks.rle import to_coco, union
+from svac_backend.masks.tracks import Track
+
+Region = dict[str, Any]
+Results = Sequence[Mapping[str, Any]]
+
+
+def corrected_prompts(
+    sent: Results,
+    now: Results,
+    config: LabelConfig,
+    *,
+    width: int,
+    height: int,
+    window: Window | None = None,
+    tracks: Sequence[Track] = (),
+    earlier: Prompts | None = None,
+) -> dict[str, dict[int, FramePrompt]]:
+    """Return what a person changed on the frames, as prompts for propagation.
+
+    An object's regions on a frame are untouched when each has its like among those that were sent: the same mask, or
+    the same points within 0.01 % of the frame, and the same label. Anything else is a change: regions edited, added,
+    deleted, given another label.
+
+    Args:
+        sent: the results that the editor was given; empty if the annotation was not made from them.
+        now: the annotation's or draft's results.
+        config: the project's labelling config.
+        width, height: the video's display size in pixels.
+        window: which frames the task shows; None for all.
+        tracks: the objects that are known, with the masks that were sent.
+        earlier: what this function returned before the last results were sent. These come back from the editor as they
+            were sent, so only the caller knows that a person made them; those that still hold are in the answer.
+
+    Returns:
+        Object id -> the video's 0-based frame -> prompt with a mask of display size; empty where the person deleted or
+        erased the object. Objects that the person began have new ids, see `regions.drawn_objects`.
+
+    Raises:
+        SvacError: a region is malformed, or lies on a frame that the task does not have.
+    """
+    before = _read(sent, config, width, height, window, tracks, earlier)
+    after = _read(now, config, width, height, window, tracks, earlier, before)
+    found = {object_id: dict(frames) for object_id, frames in (earlier or {}).items()}
+    old, new = before.by_place(), after.by_place()
+    for object_id, frame in sorted(old.keys() | new.keys()):
+        was, is_ = old.get((object_id, frame), []), new.get((object_id, frame), [])
+        if not _untouched(was, is_, width, height):
+            masks = [drawing.mask for drawing in is_]
+            mask = union(masks) if masks else to_coco(np.zeros((height, width), dtype=np.bool_))
+            found.setdefault(object_id, {})[frame] = FramePrompt(mask=mask)
+    return found
+
+
+def merge_results(
+    now: Results,
+    tracks: Sequence[Track],
+    corrected: Prompts,
+    config: LabelConfig,
+    *,
+    width: int,
+    height: int,
+    control: MaskControl | None = None,
+    window: Window | None = None,
+    frames: Collection[int] | None = None,
+    sent: Results = (),
+    boxes: Results = (),
+    tolerance_px: float = 1.0,
+    iou_floor: float = 0.98,
+    min_area_px: int = 16,
+    frame_stride: int = 1,
+) -> list[Region]:
+    """Return an annotation's results with everything predicted anew but what a person made.
+
+    Verbatim stay: the regions of an object on every frame whose prompt is a mask, those of objects without a track,
+    and the results of all other tags, but for relations one of whose ends is gone and labels of nothing. Every other
+    region is rendered from `tracks`, with the ids of `results.result_id`, and what else a region of the same id had (a
+    note, a parent) stays.
+
+    Args:
+        now: the annotation's results.
+        tracks: as predicted anew; where `corrected` has a mask, with that mask.
+        corrected: prompts, see `corrected_prompts`. Clicks and boxes protect nothing.
+        config: the project's labelling config.
+        width, height: the video's display size in pixels.
+        control: with which masks are shown; the config's first choice if None.
+        window: which frames the task shows; None for all.
+        frames: only these frames of the video get regions rendered; None for all.
+        sent: the results that the editor was given: to tell whose a region is, and which boxes a person moved.
+        boxes: the overview of the new tracks, see `rectangles.tracks_to_boxes`. Boxes that a person moved stay, those
+            that he deleted stay away.
+        tolerance_px, iou_floor, min_area_px, frame_stride: see `results.tracks_to_results`.
+
+    Raises:
+        SvacError: a region is malformed, or the config cannot show a track.
+    """
+    before = _read(sent, config, width, height, window, tracks, corrected)
+    drawn = _read(now, config, width, height, window, tracks, corrected, before)
+    order = {track.object_id: place for place, track in enumerate(tracks)}
+    kept: list[Drawing] = []
+    gone: list[Drawing] = []
+    for drawing in drawn.drawings:
+        prompt = corrected.get(str(drawing.object_id), {}).get(drawing.frame)
+        verbatim = drawing.object_id not in order or (prompt is not None and prompt.mask is not None)
+        (kept if verbatim else gone).append(drawing)
+    settled = {(drawing.object_id, drawing.frame) for drawing in kept}
+    rendered = tracks_to_results(
+        [
+            replace(
+                track,
+                masks={
+                    frame: mask
+                    for frame, mask in track.masks.items()
+                    if (track.object_id, frame) not in settled
+                },
+            )
+            for track in tracks
+        ],
+        control or config.mask_control(),
+        width=width,
+        height=height,
+        tolerance_px=tolerance_px,
+        iou_floor=iou_floor,
+        min_area_px=min_area_px,
+        frame_stride=frame_stride,
+        window=window,
+        frames=frames,
+    )
+    mine = {id(region) for drawing in (*kept, *gone) for region in drawing.results}
+    others = [
+        dict(region)
+        for region in now
+        if id(region) not in mine and not is_overview(region) and not _is_stray(region, config)
+    ]
+    rendered = _with_extras(_unique(rendered, {drawing.id for drawing in kept}), gone)
+    regions = [dict(region) for drawing in kept for region in drawing.results] + rendered
+    owner = {region["id"]: region["id"].rpartition("-f")[0] for region in rendered}
+    owner |= {drawing.id: str(drawing.object_id) for drawing in kept}
+    regions.sort(
+        key=lambda region: (region.get("item_index") or 0, order.get(owner[region["id"]], len(order)))
+    )
+    regions += _overview(now, sent, boxes)
+    ids = {region.get("id") for region in (*regions, *others)}
+    return regions + [region for region in others if _holds(region, ids)]
+
+
+def _read(
+    results: Results,
+    config: LabelConfig,
+    width: int,
+    height: int,
+    window: Window | None,
+    tracks: Sequence[Track],
+    certain: Prompts | None,
+    before: Drawn | None = None,
+) -> Drawn:
+    """Read results; objects and owners of an earlier state are known, so that no region changes hands."""
+    known = list(tracks)
+    owners: dict[str, str] = {}
+    if before is not None:
+        ids = {track.object_id for track in tracks}
+        known += [Track(**vars(prompt)) for name, prompt in before.objects.items() if name not in ids]
+        owners = {drawing.id: str(drawing.object_id) for drawing in before.drawings}
+    return read_drawn(
+        results,
+        config,
+        width=width,
+        height=height,
+        window=window,
+        tracks=known,
+        certain=certain,
+        owners=owners,
+    )
+
+
+def _untouched(was: Sequence[Drawing], is_: Sequence[Drawing], width: int, height: int) -> bool:
+    """Tell whether every drawing has its like, first of all under its own id."""
+    if len(was) != len(is_):
+        return False
+    left = list(was)
+    for drawing in is_:
+        left.sort(key=lambda other: other.id != drawing.id)
+        like = next(
+            (
+                other
+                for other in left
+                if other.label == drawing.label
+                and same_shape(other.results[0], drawing.results[0], width, height)
+            ),
+            None,
+        )
+        if like is None:
+            return False
+        left.remove(like)
+    return True
+
+
+def _unique(rendered: list[Region], taken: set[str]) -> list[Region]:
+    """Give regions another part number whose id a kept region has."""
+    ids = {region["id"] for region in rendered} | taken
+    new: dict[str, str] = {}
+    for region in rendered:
+        if region["id"] in taken and region["id"] not in new:
+            stem = region["id"]
+            part = next(part for part in range(2, len(ids) + 3) if f"{stem}-{part}" not in ids)
+            new[stem] = f"{stem}-{part}"
+            ids.add(new[stem])
+    return [{**region, "id": new.get(region["id"], region["id"])} for region in rendered]
+
+
+def _with_extras(rendered: list[Region], gone: Sequence[Drawing]) -> list[Region]:
+    """Add what the editor keeps with a region and this backend does not write: notes, parents, locks."""
+    extras = {
+        (region.get("id"), region.get("from_name")): region for drawing in gone for region in drawing.results
+    }
+    return [
+        {**region, **{key: value for key, value in old.items() if key not in region}}
+        for region in rendered
+        for old in [extras.get((region["id"], region["from_name"]), {})]
+    ]
+
+
+def _overview(now: Results, sent: Results, boxes: Results) -> list[Region]:
+    """The overview: as made now, but as the person left it where he moved or deleted something."""
+    was = {region["id"]: region for region in sent if is_overview(region)}
+    is_ = {region["id"]: region for region in now if is_overview(region)}
+    moved = {id_ for id_ in is_ if id_ in was and not same_boxes(was[id_], is_[id_])}
+    stay = [dict(is_[id_]) for id_ in moved]
+    return stay + [
+        dict(region)
+        for region in boxes
+        if region["id"] not in moved and (region["id"] in is_ or region["id"] not in was)
+    ]
+
+
+def _holds(region: Mapping[str, Any], ids: set[Any]) -> bool:
+    """A relation needs both its ends; everything else stands for itself."""
+    return region.get("type") != "relation" or {region.get("from_id"), region.get("to_id")} <= ids
+
+
+def _is_stray(region: Mapping[str, Any], config: LabelConfig) -> bool:
+    """A label of nothing: the editor leaves one beside a text that was typed while a label was chosen."""
+    value = region.get("value")
+    names = {name for control in config.drawing_controls() for name in (control.name, control.labels_name)}
+    return (
+        region.get("from_name") in names
+        and isinstance(value, Mapping)
+        and bool(value)
+        and all(key.endswith("labels") for key in value)
+    )

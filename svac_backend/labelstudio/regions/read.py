@@ -1,0 +1,451 @@
+"""Label Studio's regions as tracks: what was drawn on which frame, and which object it belongs to.
+
+Regions of this backend say their object in their id, `obj1-f00004`. A region that a person drew has a random id,
+and joins an object of its label: see `ownership.assign_objects`.
+
+What is drawn on the frames: Label Studio's results, a region each, with their masks decoded when they are needed.
+
+Whose a region is that a person drew: it has a random id, so its object is told from its label and place.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.config import LabelConfig, MaskControl
+from svac_backend.labelstudio.regions.rectangles import box_tracks
+from svac_backend.labelstudio.regions.shapes import kind_of, shape_to_mask
+from svac_backend.labelstudio.tasks import Window
+from svac_backend.masks.hints import Prompts
+from svac_backend.masks.rle import area, bounding_box, iou, overlap, to_coco, union
+from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
+
+_ID = re.compile(r"(?P<object>\S+)-f\d{5,}(-\d+)?")
+
+
+@dataclass
+class Drawing:
+    """A region on a frame.
+
+    Attributes:
+        id: the region's id.
+        frame: the video's 0-based frame.
+        label: the label that it carries, or None.
+        results: its results: one, or the two of a pair such as `<Brush/>` + `<Labels/>`; the first has the shape.
+        size: width and height of the video in pixels.
+        object_id: whose it is; None until that is found out.
+    """
+
+    id: str
+    frame: int
+    label: str | None
+    results: list[Mapping[str, Any]]
+    size: tuple[int, int]
+    object_id: str | None = None
+
+    @cached_property
+    def mask(self) -> CocoRle:
+        """The mask at the video's display size; decoded when it is asked for. `SvacError` if it is malformed."""
+        return to_coco(shape_to_mask(self.results[0], *self.size))
+
+
+def read_drawings(
+    results: Iterable[Any], config: LabelConfig, size: tuple[int, int], window: Window | None
+) -> list[Drawing]:
+    """Return every region on the frames that is a mask, in the order of the results.
+
+    Args:
+        results: the annotation's `result`.
+        config: the project's labelling config.
+        size: width and height of the video in pixels.
+        window: which frames the task shows; None for all.
+
+    Raises:
+        SvacError: a region has no id, or lies on a frame that the task does not have.
+    """
+    frames = config.frames
+    names = {name for control in config.drawing_controls() for name in (control.name, control.labels_name)}
+    found: dict[tuple[str, int], Drawing] = {}
+    for region in results:
+        if not isinstance(region, Mapping):
+            raise SvacError(
+                "A result of the annotation is not an object.", "Send results as Label Studio does."
+            )
+        value = region.get("value")
+        if region.get("dynamic"):
+            continue  # it steers the model, or deletes another one
+        if frames is None or region.get("to_name") != frames.name or region.get("from_name") not in names:
+            continue
+        kind = kind_of(value) if isinstance(value, Mapping) else None
+        if kind is None or not isinstance(value, Mapping):
+            continue
+        frame, id_ = _frame(region, window), region.get("id")
+        if not isinstance(id_, str) or not id_:
+            raise SvacError(f"A region on frame {frame} has no id.", "Send results as Label Studio does.")
+        drawing = found.get((id_, frame))
+        label = _label(value, kind)
+        if drawing is None:
+            named = _ID.fullmatch(id_)
+            found[id_, frame] = Drawing(id_, frame, label, [region], size, named["object"] if named else None)
+        else:
+            drawing.results.append(region)
+            drawing.label = drawing.label or label
+    return list(found.values())
+
+
+def _frame(region: Mapping[str, Any], window: Window | None) -> int:
+    """Return the video's frame of a region; pictures that are no list have no `item_index`."""
+    item = region.get("item_index")
+    item = 0 if item is None else item
+    if not isinstance(item, int) or isinstance(item, bool) or item < 0:
+        raise SvacError(
+            f"The item_index of the region '{region.get('id')}' is no frame number.",
+            "Send results as Label Studio does.",
+        )
+    if window is None:
+        return item
+    if item >= window.count:
+        raise SvacError(
+            f"The region '{region.get('id')}' lies on frame {item}, the task has {window.count}.",
+            "Read it with the window of its own task.",
+        )
+    return window.frame(item)
+
+
+def _label(value: Mapping[str, Any], kind: str) -> str | None:
+    labels = value.get(f"{kind}labels") or value.get("labels")
+    return str(labels[0]) if isinstance(labels, list) and labels else None
+
+
+# Parts of a mask lie wholly within it, but for the rounding of a polygon's points.
+_WITHIN = 0.999
+# At least so much of a region must lie in an object's mask to be a part of it.
+_MOSTLY = 0.5
+
+
+def assign_objects(
+    drawings: Sequence[Drawing], tracks: Sequence[Track], certain: Prompts, default: str
+) -> dict[str, str]:
+    """Find the object of every drawing that has none yet, the frames in order, on a frame the largest first.
+
+    Regions that together are exactly an object's known mask of that frame are that object's. For any other the
+    objects of its label are asked:
+
+    1. It lies mostly on an object's region of that frame: a part of that object.
+    2. Exactly one object has no region on that frame: that object.
+    3. Several have none: the one whose masks on the neighbouring frames overlap it most, or else are nearest.
+    4. All have one: the one whose masks on the neighbouring frames it mostly lies in, unless the person has just taken
+       that place away from the object's mask.
+    5. Else it is a new object with the next free id.
+
+    An empty region without an object says nothing and keeps none.
+
+    Args:
+        drawings: all of an annotation; their `object_id` is set.
+        tracks: the objects that are known, with the masks that were shown last.
+        certain: masks that persons made before.
+        default: label of regions that carry none.
+
+    Returns:
+        Object id -> label, those of `tracks` first.
+
+    Raises:
+        SvacError: a region is malformed.
+    """
+    labels = _object_labels(drawings, tracks, default)
+    unknown = [drawing for drawing in drawings if drawing.object_id is None]
+    if not unknown:
+        return labels
+    places = _Places(drawings, tracks, certain)
+    taken_ids = {*labels, *certain}
+    for frame in sorted({drawing.frame for drawing in unknown}):
+        here = [drawing for drawing in unknown if drawing.frame == frame and area(drawing.mask)]
+        here.sort(key=lambda drawing: area(drawing.mask), reverse=True)
+        places.take_exact(frame, here)
+        for drawing in here:
+            if drawing.object_id is None:
+                label = drawing.label or default
+                mine = [object_id for object_id, its in labels.items() if its == label]
+                drawing.object_id = places.owner(drawing, mine) or free_id(taken_ids)
+                labels.setdefault(drawing.object_id, label)
+                taken_ids.add(drawing.object_id)
+                places.add(drawing)
+            labels.setdefault(drawing.object_id, drawing.label or default)
+    return labels
+
+
+def free_id(taken: Iterable[str]) -> str:
+    """Return the next free id: `obj4` when `obj1` and `obj3` are taken."""
+    numbers = [int(found[1]) for name in taken if (found := re.fullmatch(r"obj(\d+)", name))]
+    return f"obj{max(numbers, default=0) + 1}"
+
+
+def _object_labels(drawings: Iterable[Drawing], tracks: Sequence[Track], default: str) -> dict[str, str]:
+    """Object id -> label: the one that most of its regions carry, or else its track's."""
+    labels = {track.object_id: track.label for track in tracks}
+    votes: dict[str, Counter[str]] = defaultdict(Counter)
+    for drawing in drawings:
+        if drawing.object_id is not None:
+            votes[drawing.object_id].update([drawing.label] if drawing.label else [])
+    for object_id, count in votes.items():
+        known = labels.get(object_id)
+        best = max(count, key=lambda label: (count[label], label == known), default=known)
+        labels[object_id] = best or default
+    return labels
+
+
+class _Places:
+    """Where objects are: in the annotation as far as it is understood, and in what was known before."""
+
+    def __init__(self, drawings: Iterable[Drawing], tracks: Sequence[Track], certain: Prompts) -> None:
+        self._drawn: dict[str, dict[int, list[Drawing]]] = defaultdict(lambda: defaultdict(list))
+        self._known = {track.object_id: track.masks for track in tracks}
+        self._certain = certain
+        for drawing in drawings:
+            if drawing.object_id is not None:
+                self.add(drawing)
+
+    def add(self, drawing: Drawing) -> None:
+        self._drawn[str(drawing.object_id)][drawing.frame].append(drawing)
+
+    def take_exact(self, frame: int, unknown: Sequence[Drawing]) -> None:
+        """Set the object of those drawings that together are an object's known mask."""
+        for object_id, known in self._masks_before(frame):
+            candidates = [drawing for drawing in unknown if drawing.object_id is None]
+            own = self._drawn[object_id][frame] if object_id in self._drawn else []
+            parts = [drawing for drawing in candidates if _share(drawing.mask, known) >= _WITHIN]
+            if parts and iou(union([drawing.mask for drawing in (*own, *parts)]), known) >= _WITHIN:
+                for drawing in parts:
+                    drawing.object_id = object_id
+                    self.add(drawing)
+
+    def owner(self, drawing: Drawing, objects: Sequence[str]) -> str | None:
+        """Return the object of a drawing by the rules 1 to 4 of `assign_objects`, or None."""
+        frame, mask = drawing.frame, drawing.mask
+        here = {object_id: self._here(object_id, frame) for object_id in objects}
+        under = {object_id: _share(mask, its) for object_id, its in here.items() if its is not None}
+        if under and max(under.values()) >= _MOSTLY:
+            return max(under, key=lambda object_id: under[object_id])
+        free = [object_id for object_id in objects if here[object_id] is None]
+        if free:
+            return free[0] if len(free) == 1 else max(free, key=lambda o: self._likeness(o, frame, mask))
+        near = {
+            object_id: max((_share(mask, other) for other in self._neighbours(object_id, frame)), default=0.0)
+            for object_id in objects
+            if not self._was_taken_away(object_id, frame, mask)
+        }
+        best = max(near, key=lambda object_id: near[object_id], default=None)
+        return best if best is not None and near[best] >= _MOSTLY else None
+
+    def _here(self, object_id: str, frame: int) -> CocoRle | None:
+        """What an object has on a frame, None if it has nothing."""
+        drawn = self._drawn[object_id].get(frame) if object_id in self._drawn else None
+        mask = union([drawing.mask for drawing in drawn]) if drawn else None
+        return mask if mask is not None and area(mask) else None
+
+    def _masks_before(self, frame: int) -> list[tuple[str, CocoRle]]:
+        """The masks of a frame that were known before, those that persons made first."""
+        made = [
+            (object_id, frames[frame].mask) for object_id, frames in self._certain.items() if frame in frames
+        ]
+        seen = [(object_id, masks[frame]) for object_id, masks in self._known.items() if frame in masks]
+        return [(object_id, mask) for object_id, mask in [*made, *seen] if mask is not None and area(mask)]
+
+    def _neighbours(self, object_id: str, frame: int) -> list[CocoRle]:
+        """An object's masks on the nearest frames before and after, as drawn, or else as known before."""
+        drawn = sorted(self._drawn[object_id]) if object_id in self._drawn else []
+        near = [mask for other in _around(drawn, frame) if (mask := self._here(object_id, other)) is not None]
+        if near:
+            return near
+        known = self._known.get(object_id, {})
+        return [known[other] for other in _around(sorted(known), frame)]
+
+    def _likeness(self, object_id: str, frame: int, mask: CocoRle) -> tuple[float, float]:
+        """How much a mask looks like an object's on the frame and beside it: IoU, then nearness."""
+        before = [known for known_id, known in self._masks_before(frame) if known_id == object_id]
+        others = [*before, *self._neighbours(object_id, frame)]
+        distances = [math.dist(_centre(mask), _centre(other)) for other in others]
+        return max((iou(mask, other) for other in others), default=0.0), -min(distances, default=math.inf)
+
+    def _was_taken_away(self, object_id: str, frame: int, mask: CocoRle) -> bool:
+        return any(
+            _share(mask, known) >= _MOSTLY
+            for known_id, known in self._masks_before(frame)
+            if known_id == object_id
+        )
+
+
+def _around(frames: Sequence[int], frame: int) -> list[int]:
+    """The nearest of some ascending frames before and after one."""
+    at = bisect_left(frames, frame)
+    after = at + (at < len(frames) and frames[at] == frame)
+    return [*frames[max(at - 1, 0) : at], *frames[after : after + 1]]
+
+
+def _share(part: CocoRle, whole: CocoRle) -> float:
+    """How much of a mask lies in another one."""
+    return overlap(part, whole) / area(part)
+
+
+def _centre(mask: CocoRle) -> tuple[float, float]:
+    left, top, width, height = bounding_box(mask)
+    return left + width / 2, top + height / 2
+
+
+Region = dict[str, Any]
+
+# What a region without a score of its own is worth: a person drew it.
+DRAWN_SCORE = 1.0
+
+
+@dataclass
+class Drawn:
+    """All regions of an annotation that are masks, each with its object.
+
+    Attributes:
+        drawings: in the order of the results.
+        objects: every known object, those of `tracks` first; also those of which nothing is left.
+    """
+
+    drawings: list[Drawing] = field(default_factory=list)
+    objects: dict[str, ObjectPrompt] = field(default_factory=dict)
+
+    def by_place(self) -> dict[tuple[str, int], list[Drawing]]:
+        """Return the drawings by object and frame."""
+        found: dict[tuple[str, int], list[Drawing]] = defaultdict(list)
+        for drawing in self.drawings:
+            found[str(drawing.object_id), drawing.frame].append(drawing)
+        return dict(found)
+
+
+def results_to_tracks(
+    results: Sequence[Mapping[str, Any]],
+    config: LabelConfig,
+    *,
+    width: int,
+    height: int,
+    window: Window | None = None,
+    tracks: Sequence[Track] = (),
+    certain: Prompts | None = None,
+) -> list[Track]:
+    """Return the masks of an annotation or a prediction.
+
+    Brush masks, polygons, closed vectors, bitmasks and boxes on the frames count; what an object has on one frame is
+    united. `VideoRectangle` tracks count as filled boxes where the config has no masks on frames, or nothing of their
+    label is drawn there. All other results are left out.
+
+    Args:
+        results: the annotation's `result`.
+        config: the project's labelling config.
+        width, height: the video's display size in pixels.
+        window: which frames the task shows; None for all.
+        tracks: the objects that are known, with expressions; their masks help to tell whose a person's region is.
+        certain: masks that persons made before, for the same purpose.
+
+    Returns:
+        The known objects in their order, even those of which nothing is left, then new ones. Frames are the video's. A
+        region without a score scores 1.0; of several regions of an object on a frame, the lowest score counts.
+
+    Raises:
+        SvacError: a region is malformed, or lies on a frame that the task does not have.
+    """
+    drawn = read_drawn(
+        results, config, width=width, height=height, window=window, tracks=tracks, certain=certain
+    )
+    found = {prompt.object_id: Track(**vars(prompt)) for prompt in drawn.objects.values()}
+    for (object_id, frame), drawings in drawn.by_place().items():
+        mask = union([drawing.mask for drawing in drawings])
+        if area(mask):
+            found[object_id].masks[frame] = mask
+            found[object_id].scores[frame] = min(_score(drawing) for drawing in drawings)
+    drawn_labels = {drawing.label for drawing in drawn.drawings}
+    for boxes in box_tracks(results, config, width=width, height=height, window=window):
+        if boxes.object_id is not None and config.drawing_controls():
+            continue  # the overview that this backend made of the masks
+        if boxes.label in drawn_labels:
+            continue
+        object_id = boxes.object_id or free_id(found)
+        known = found.get(object_id)
+        if known is None or known.masks:
+            object_id = object_id if known is None else free_id(found)
+            label = boxes.label or next(iter(_labels(config)), object_id)
+            known = found[object_id] = Track(object_id, label, _expression(label, config))
+        known.masks.update(boxes.masks)
+        known.scores.update(dict.fromkeys(boxes.masks, DRAWN_SCORE))
+    return list(found.values())
+
+
+def drawn_objects(
+    results: Sequence[Mapping[str, Any]],
+    config: LabelConfig,
+    *,
+    width: int,
+    height: int,
+    window: Window | None = None,
+    tracks: Sequence[Track] = (),
+    certain: Prompts | None = None,
+) -> list[ObjectPrompt]:
+    """Return the objects on the frames, known and new, and decode no more masks than that needs.
+
+    Args and errors as in `results_to_tracks`.
+    """
+    drawn = read_drawn(
+        results, config, width=width, height=height, window=window, tracks=tracks, certain=certain
+    )
+    return list(drawn.objects.values())
+
+
+def read_drawn(
+    results: Sequence[Mapping[str, Any]],
+    config: LabelConfig,
+    *,
+    width: int,
+    height: int,
+    window: Window | None = None,
+    tracks: Sequence[Track] = (),
+    certain: Prompts | None = None,
+    owners: Mapping[str, str] | None = None,
+) -> Drawn:
+    """Return what is drawn on the frames, and whose it is.
+
+    Args:
+        owners: region id -> object id, where that is known from an earlier state of the annotation.
+
+    The others, and the errors, as in `results_to_tracks`.
+    """
+    drawings = read_drawings(results, config, (width, height), window)
+    for drawing in drawings:
+        drawing.object_id = drawing.object_id or (owners or {}).get(drawing.id)
+    default = next(iter(_labels(config)), "object")
+    labels = assign_objects(drawings, tracks, certain or {}, default)
+    expressions = {track.object_id: track.expression for track in tracks}
+    objects = {
+        object_id: ObjectPrompt(object_id, label, expressions.get(object_id) or _expression(label, config))
+        for object_id, label in labels.items()
+    }
+    return Drawn([drawing for drawing in drawings if drawing.object_id], objects)
+
+
+def _labels(config: LabelConfig) -> Mapping[str, str | None]:
+    """The labels of the config's masks, of the first control that has some."""
+    controls: tuple[MaskControl, ...] = config.drawing_controls()
+    return next((control.labels for control in controls if control.labels), {})
+
+
+def _expression(label: str, config: LabelConfig) -> str:
+    """What a new object of a label is called: the label's prompt, or its name."""
+    prompts = (control.labels.get(label) for control in config.drawing_controls())
+    return next((prompt for prompt in prompts if prompt), label)
+
+
+def _score(drawing: Drawing) -> float:
+    score = drawing.results[0].get("score")
+    return float(score) if isinstance(score, int | float) else DRAWN_SCORE

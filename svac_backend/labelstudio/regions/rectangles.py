@@ -1,0 +1,290 @@
+"""Boxes that follow an object through the video: tracks as `VideoRectangle` results, and back.
+
+Label Studio's editor shows such a region from its first keyframe on. Between two keyframes x, y, width and height
+change linearly. A keyframe with `enabled: false` is the last frame on which the region is seen, until the next
+keyframe. (Read in the editor of version 1.23.2, `isInLifespan` and `getShape` of its video regions.)
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.config import BoxTracks, LabelConfig
+from svac_backend.labelstudio.regions.shapes import box_corners, close
+from svac_backend.labelstudio.tasks import Window
+from svac_backend.masks.polygons import polygons_to_mask
+from svac_backend.masks.rle import area, bounding_box, box_mask, to_coco
+from svac_backend.masks.tracks import CocoRle, Track
+from svac_backend.video.source import FrameIndex
+
+Region = dict[str, Any]
+KIND = "videorectangle"
+_SUFFIX = "-boxes"
+_SHAPE = ("x", "y", "width", "height", "rotation")
+# Far beyond what the backend accepts: a count from a stranger's file must not fill the memory.
+_MOST_FRAMES = 200_000
+
+
+@dataclass
+class BoxTrack:
+    """A `VideoRectangle` region.
+
+    Attributes:
+        id: the region's id.
+        object_id: the object whose masks this backend made it from; None for what a person drew.
+        label: its label, or None.
+        masks: the video's 0-based frame -> the filled box.
+    """
+
+    id: str
+    object_id: str | None
+    label: str | None
+    masks: dict[int, CocoRle] = field(default_factory=dict)
+
+
+def tracks_to_boxes(
+    tracks: Iterable[Track],
+    control: BoxTracks,
+    *,
+    width: int,
+    height: int,
+    fps: float,
+    frame_count: int,
+    tolerance_px: float = 2.0,
+    min_area_px: int = 16,
+) -> list[Region]:
+    """Return one `VideoRectangle` result for each track that has masks, id `<object_id>-boxes`.
+
+    Args:
+        tracks: masks of `height` x `width`, on frames of the whole video.
+        control: the overview, see `LabelConfig.overview`; tracks whose label it lacks get no boxes.
+        width, height: display size in pixels.
+        fps: frames per second, as the config's `<Video framerate>` has it.
+        frame_count: frames of the video.
+        tolerance_px: a frame gets a keyframe when an edge of its box would else be farther off than that.
+        min_area_px: masks of fewer pixels count as absent.
+
+    Raises:
+        SvacError: a track has a mask beyond the video's last frame.
+    """
+    times = _times(frame_count, fps)
+    results = []
+    for track in tracks:
+        masks = {frame: rle for frame, rle in sorted(track.masks.items()) if area(rle) >= max(min_area_px, 1)}
+        if not masks or track.label not in control.labels:
+            continue
+        sequence = []
+        for run in _runs(list(masks)):
+            boxes = np.array([bounding_box(masks[frame]) for frame in run], dtype=np.float64)
+            for at in _keyframes(boxes, tolerance_px):
+                number, time = times.to_label_studio(run[at], fps)
+                percent = boxes[at] / (width, height, width, height) * 100
+                x, y, w, h = np.round(percent, 4).tolist()
+                sequence.append(
+                    {
+                        "frame": number,
+                        "enabled": at < len(run) - 1 or run[at] == frame_count - 1,
+                        "rotation": 0,
+                        "x": x,
+                        "y": y,
+                        "width": w,
+                        "height": h,
+                        "time": time,
+                    }
+                )
+        results.append(
+            {
+                "id": f"{track.object_id}{_SUFFIX}",
+                "from_name": control.name,
+                "to_name": control.to_name,
+                "type": KIND,
+                "origin": "prediction",
+                "score": round(track.score, 4),
+                "value": {
+                    "framesCount": frame_count,
+                    "duration": frame_count / fps,
+                    "labels": [track.label],
+                    "sequence": sequence,
+                },
+            }
+        )
+    return results
+
+
+def is_overview(region: Mapping[str, Any]) -> bool:
+    """Tell whether a result is a `VideoRectangle` that this backend made of masks."""
+    return region.get("type") == KIND and str(region.get("id", "")).endswith(_SUFFIX)
+
+
+def same_boxes(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether nobody moved anything between two states of a `VideoRectangle` region."""
+    first, second = _keyframes_of(one), _keyframes_of(other)
+    return len(first) == len(second) and all(
+        a[:2] == b[:2] and close(a[2:], b[2:]) for a, b in zip(first, second, strict=True)
+    )
+
+
+def box_tracks(
+    results: Iterable[Mapping[str, Any]],
+    config: LabelConfig,
+    *,
+    width: int,
+    height: int,
+    window: Window | None = None,
+    frame_count: int | None = None,
+) -> list[BoxTrack]:
+    """Return the `VideoRectangle` regions of an annotation, on every frame on which the editor shows them.
+
+    Args:
+        results: the annotation's `result`.
+        config: the project's labelling config.
+        width, height: the video's display size in pixels.
+        window: only the frames that a task shows; None for all.
+        frame_count: the video's frames; by default what the region says, which the editor only estimates.
+
+    Raises:
+        SvacError: a region is malformed.
+    """
+    controls = {(boxes.name, boxes.to_name) for boxes in config.box_tracks}
+    found = []
+    for region in results:
+        if (region.get("from_name"), region.get("to_name")) not in controls or region.get("type") != KIND:
+            continue
+        try:
+            track = _box_track(region)
+            last = frame_count if frame_count is not None else _count(region["value"])
+            for frame, box in _shown(region["value"]["sequence"], last, window):
+                track.masks[frame] = _filled(box, width, height)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise SvacError(
+                f"The boxes '{region.get('id')}' are malformed ({type(error).__name__}).",
+                "Draw them again in the editor, or take the result unchanged from Label Studio.",
+            ) from error
+        found.append(track)
+    return found
+
+
+def boxes_problem(region: Mapping[str, Any], control: BoxTracks, frame_count: int | None) -> str | None:
+    """Say why the editor would not show a `VideoRectangle` region, or None."""
+    value = region.get("value")
+    if region.get("type") != KIND or region.get("to_name") != control.to_name:
+        return f"it is no {KIND} on '{control.to_name}'"
+    if not isinstance(value, Mapping) or not value.get("sequence"):
+        return "its sequence has no keyframe"
+    labels = value.get("labels")
+    if not isinstance(labels, list) or not labels or any(label not in control.labels for label in labels):
+        return f"its labels are not among {', '.join(control.labels)}"
+    try:
+        shown = dict(_shown(value["sequence"], _count(value), None))
+    except (KeyError, TypeError, ValueError, OverflowError, SvacError):
+        return "its sequence is malformed"
+    if frame_count is not None and max(shown, default=0) >= frame_count:
+        return f"it is shown beyond the last frame {frame_count - 1}"
+    return None
+
+
+def _keyframes_of(region: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    value = region.get("value")
+    sequence = value.get("sequence", []) if isinstance(value, Mapping) else []
+    return [
+        (
+            keyframe.get("frame"),
+            keyframe.get("enabled", True),
+            *(float(keyframe.get(key) or 0.0) for key in _SHAPE),
+        )
+        for keyframe in sequence
+    ]
+
+
+def _times(frame_count: int, fps: float) -> FrameIndex:
+    """The frames of a video, evenly spaced: what the editor assumes."""
+    return FrameIndex(tuple(range(frame_count)), 1 / Fraction(fps))
+
+
+def _runs(frames: Sequence[int]) -> list[list[int]]:
+    """Ascending frames in stretches without a gap."""
+    runs = [[frames[0]]]
+    for before, frame in pairwise(frames):
+        if frame == before + 1:
+            runs[-1].append(frame)
+        else:
+            runs.append([frame])
+    return runs
+
+
+def _keyframes(boxes: NDArray[np.float64], tolerance_px: float) -> list[int]:
+    """Return the rows of x, y, width, height [N, 4] between which all others are linear within the tolerance.
+
+    The line is divided where it is farthest off, as Douglas and Peucker (1973) do.
+    """
+    edges = np.column_stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+    kept = {0, len(edges) - 1}
+    open_ = [(0, len(edges) - 1)]
+    while open_:
+        first, last = open_.pop()
+        if last - first < 2:
+            continue
+        share = np.arange(1, last - first)[:, None] / (last - first)
+        line = edges[first] + share * (edges[last] - edges[first])
+        off = np.abs(edges[first + 1 : last] - line).max(axis=1)
+        if off.max() > tolerance_px:
+            middle = first + 1 + int(off.argmax())
+            kept.add(middle)
+            open_ += [(first, middle), (middle, last)]
+    return sorted(kept)
+
+
+def _box_track(region: Mapping[str, Any]) -> BoxTrack:
+    id_, labels = str(region["id"]), region["value"].get("labels")
+    label = str(labels[0]) if isinstance(labels, list) and labels else None
+    return BoxTrack(id_, id_.removesuffix(_SUFFIX) if id_.endswith(_SUFFIX) else None, label)
+
+
+def _count(value: Mapping[str, Any]) -> int:
+    last = max(int(keyframe["frame"]) for keyframe in value["sequence"])
+    count = max(int(value.get("framesCount") or 0), last)
+    if count > _MOST_FRAMES:
+        raise ValueError("too many frames")
+    return count
+
+
+def _shown(
+    sequence: Sequence[Mapping[str, Any]], count: int, window: Window | None
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield the 0-based frames on which the editor shows the region, and its box there."""
+    times = FrameIndex(tuple(range(max(count, 1))), Fraction(1))
+    keyframes = sorted(sequence, key=lambda keyframe: int(keyframe["frame"]))
+    numbers = [int(keyframe["frame"]) for keyframe in keyframes]
+    shapes = [{key: float(keyframe.get(key) or 0.0) for key in _SHAPE} for keyframe in keyframes]
+    for number in range(numbers[0], count + 1):
+        frame = times.from_label_studio(number)
+        at = bisect_right(numbers, number) - 1
+        visible = number == numbers[at] or keyframes[at].get("enabled", True)
+        if not visible or (window is not None and window.item(frame) is None):
+            continue
+        box = shapes[at]
+        if number > numbers[at] and at + 1 < len(numbers):
+            share = (number - numbers[at]) / (numbers[at + 1] - numbers[at])
+            box = {key: box[key] + share * (shapes[at + 1][key] - box[key]) for key in _SHAPE}
+        yield frame, box
+
+
+def _filled(box: Mapping[str, float], width: int, height: int) -> CocoRle:
+    """The pixels whose centre lies in a box."""
+    corners = box_corners(box, width, height)
+    if box["rotation"]:
+        return to_coco(polygons_to_mask([corners], height, width))
+    # Percent come with four digits: without the rounding an edge between two pixels could fall to either.
+    (left, top), (right, bottom) = np.round(corners[0], 2).tolist(), np.round(corners[2], 2).tolist()
+    left, top, right, bottom = (math.ceil(side - 0.5) for side in (left, top, right, bottom))
+    return box_mask(left, top, right, bottom, height, width)

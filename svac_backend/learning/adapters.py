@@ -1,0 +1,227 @@
+"""What is trained of a model, and adapters: LoRA on the language model beside new values of three small parts.
+
+As published: LoRA on all projections of the language model; `text_hidden_fcs`, `mlp1` and SAM-2's mask decoder whole.
+Everything else stays. LoRA is not merged into the weights, so that taking it out again brings the old model back bit
+for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import Parameter
+
+from svac_backend.errors import SvacError
+from svac_backend.svac.files import checkpoints
+from svac_backend.svac.files.adapters import WEIGHTS, AdapterInfo, verify_adapter, write_about
+from svac_backend.svac.model import Svac
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Trained whole; their names in the model.
+PARTS = ("mllm.text_hidden_fcs.", "mllm.mlp1.", "sam.sam_mask_decoder.")
+_LORA = ".lora_"
+# Enough values to tell two models apart; dtypes round them, hence the tolerance.
+_MARKS, _TOLERANCE = 16, 0.02
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """LoRA's size.
+
+    Attributes:
+        rank: of the two factors; published: 128. Capped by the model's width.
+        alpha: factor of what they make, over the rank; published: 256.
+        dropout: of its input, in training; published: 0.05.
+    """
+
+    rank: int = 128
+    alpha: int = 256
+    dropout: float = 0.05
+
+    def capped(self, hidden_size: int) -> LoraOptions:
+        """Return LoRA for a language model of this width: a quarter of it is the most, and alpha as the rank."""
+        rank = min(self.rank, max(1, hidden_size // 4))
+        return LoraOptions(rank, max(1, self.alpha * rank // self.rank), self.dropout)
+
+
+@dataclass
+class _Loaded:
+    """An adapter in a model, and what it replaced."""
+
+    info: AdapterInfo
+    replaced: dict[str, Tensor]
+
+
+_loaded: WeakKeyDictionary[Svac, _Loaded] = WeakKeyDictionary()
+
+
+def attach_lora(model: Svac, options: LoraOptions) -> None:
+    """Put LoRA beside the projections of the language model; its output is 0 until it is trained.
+
+    Raises:
+        SvacError: there is one already.
+    """
+    if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise SvacError("The model has an adapter already.", "Unload it first.")
+    config = LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=list(PROJECTIONS),
+        bias="none",
+    )
+    inject_adapter_in_model(config, model.mllm.language_model)
+
+
+def detach_lora(model: Svac) -> None:
+    """Take LoRA out again; the model's own weights were never touched."""
+    language = model.mllm.language_model
+    for name, module in list(language.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            parent, _, leaf = name.rpartition(".")
+            setattr(language.get_submodule(parent), leaf, module.get_base_layer())
+    if hasattr(language, "peft_config"):
+        del language.peft_config
+    for parameter in language.parameters():
+        parameter.requires_grad_(False)
+
+
+def trained_parameters(model: Svac) -> dict[str, Parameter]:
+    """Return what an adapter holds, by name: LoRA and the parts that are trained whole."""
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if _LORA in name or name.startswith(PARTS)
+    }
+
+
+def marks_of(model: Svac) -> dict[str, list[float]]:
+    """Return values by which a model is known again, whatever its dtype."""
+    found = {}
+    for name in (
+        "mllm.vision_model.embeddings.cls_token",
+        "sam.no_mem_embed",
+        "mllm.language_model.model.norm.weight",
+    ):
+        tensor = model.get_parameter(name).detach().flatten()
+        step = max(1, len(tensor) // _MARKS)
+        found[name] = [round(float(value), 6) for value in tensor[::step][:_MARKS]]
+    return found
+
+
+def save_adapter(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    *,
+    lora: LoraOptions,
+    marks: dict[str, list[float]],
+    parent: str | None,
+    steps: int,
+) -> AdapterInfo:
+    """Write an adapter, whole or not at all.
+
+    Args:
+        folder: where; made when needed.
+        state: values of `trained_parameters`.
+        dtype: that the model serves in.
+        lora, marks, parent, steps: what it is; see `AdapterInfo`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{WEIGHTS}.part"
+    checkpoints.write(part, state, dtype)
+    part.replace(folder / WEIGHTS)
+    return write_about(
+        folder,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        marks=marks,
+        parent=parent,
+        steps=steps,
+    )
+
+
+def read_state(folder: Path) -> tuple[AdapterInfo, dict[str, Tensor]]:
+    """Read an adapter whose every byte is what was written. Raises `SvacError` where it is not."""
+    info = verify_adapter(folder)
+    try:
+        return info, load_file(str(folder / WEIGHTS))
+    except (SafetensorError, OSError) as error:
+        raise SvacError(
+            f"The adapter in {folder} can't be read ({error}).", "Roll back to another version."
+        ) from error
+
+
+def load_adapter(model: Svac, folder: Path) -> AdapterInfo:
+    """Let the model serve as an adapter says; one that is loaded is taken out first.
+
+    Raises:
+        SvacError: the adapter is missing, damaged, or belongs to another model. The model is then as it was before.
+    """
+    info, state = read_state(folder)
+    check_fits(model, info, folder)
+    unload_adapter(model)
+    lora = LoraOptions(info.rank, info.alpha, info.dropout)
+    attach_lora(model, lora)
+    own = trained_parameters(model)
+    wrong = sorted(own.keys() ^ state.keys()) or sorted(
+        name for name in own if own[name].shape != state[name].shape
+    )
+    if wrong:
+        detach_lora(model)
+        raise SvacError(
+            f"The adapter in {folder} does not fit the model: {wrong[0]} differs.", "Train it again."
+        )
+    replaced = {}
+    for name, parameter in own.items():
+        if _LORA not in name:
+            replaced[name] = parameter.data
+        parameter.data = state[name].to(model.device, model.get_parameter(name).dtype)
+        parameter.requires_grad_(False)
+    model.eval()
+    _loaded[model] = _Loaded(info, replaced)
+    return info
+
+
+def unload_adapter(model: Svac) -> None:
+    """Take a loaded adapter out; the model is then what it was before, bit for bit. Without one nothing happens."""
+    found = _loaded.pop(model, None)
+    if found is None:
+        return
+    for name, tensor in found.replaced.items():
+        model.get_parameter(name).data = tensor
+    detach_lora(model)
+
+
+def loaded_adapter(model: Svac) -> AdapterInfo | None:
+    """Return what adapter a model serves with, if any."""
+    found = _loaded.get(model)
+    return found.info if found else None
+
+
+def check_fits(model: Svac, info: AdapterInfo, folder: Path) -> None:
+    """Raise `SvacError` where an adapter was trained on another model."""
+    own = marks_of(model)
+    same = own.keys() == info.marks.keys() and all(
+        len(own[name]) == len(values)
+        and all(
+            abs(a - b) <= _TOLERANCE * max(abs(a), abs(b), 0.01)
+            for a, b in zip(own[name], values, strict=True)
+        )
+        for name, values in info.marks.items()
+    )
+    if not same:
+        raise SvacError(
+            f"The adapter in {folder} was trained on another model.",
+            "Set SVAC_MODEL to the model that it was trained on, or train it again.",
+        )

@@ -1,0 +1,392 @@
+"""Turns webhooks that were recorded into corrections. Torch-free; the worker does it when there is something new.
+
+From what persons submitted to what can be learned: whose annotation, which frames were drawn, which accepted.
+
+Free of torch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.api.access import (
+    LabelStudioAccess,
+    label_studio_name,
+    moment,
+    predictions_before,
+)
+from svac_backend.labelstudio.config import LabelConfig, cached_config
+from svac_backend.labelstudio.corrections import find_corrections, known_objects
+from svac_backend.labelstudio.regions.read import results_to_tracks
+from svac_backend.labelstudio.regions.sent import Region, region_name
+from svac_backend.labelstudio.regions.shapes import frame_size
+from svac_backend.labelstudio.tasks import Window, video_url, window_of
+from svac_backend.masks.hints import Prompts
+from svac_backend.masks.rle import area
+from svac_backend.masks.tracks import Track
+from svac_backend.settings import Settings
+from svac_backend.store.connections import ConnectionStore
+from svac_backend.store.corrections import Annotation, AnnotationState, Correction, CorrectionStore
+from svac_backend.store.database import Database, StoreError
+from svac_backend.store.events import Event, EventStore, Inbox
+from svac_backend.store.objects import ObjectStore, SentStore, video_name
+from svac_backend.store.predictions import video_identity
+
+__all__ = [
+    "ACTIONS",
+    "ANNOTATED",
+    "DELETED",
+    "Correction",
+    "Submitted",
+    "corrections_of",
+    "deleted_ids",
+    "saved_at",
+    "submitted",
+    "who",
+]
+
+ANNOTATED = frozenset({"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED"})
+DELETED = {"ANNOTATIONS_DELETED": "annotations", "TASKS_DELETED": "tasks"}
+# Webhooks that change what there is to learn from.
+ACTIONS = ANNOTATED | DELETED.keys()
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """One annotation of a webhook, with its task.
+
+    Attributes:
+        annotation, task: as Label Studio sends them; `task` has `data`.
+        label_config: the project's labelling config, empty where the webhook has none.
+    """
+
+    annotation: Mapping[str, Any]
+    task: Mapping[str, Any]
+    label_config: str
+
+    @property
+    def id(self) -> str:
+        """The annotation's id."""
+        return str(self.annotation.get("id") or "")[:32]
+
+    @property
+    def task_id(self) -> str:
+        """The task's id."""
+        return str(self.task.get("id") or "")[:32]
+
+    @property
+    def regions(self) -> list[dict[str, Any]]:
+        """What the annotation holds."""
+        result = self.annotation.get("result")
+        return [region for region in result if isinstance(region, dict)] if isinstance(result, list) else []
+
+
+def submitted(body: Mapping[str, Any]) -> Iterator[Submitted]:
+    """Yield the annotations of a webhook; those whose task is not told are left out.
+
+    ANNOTATIONS_CREATED has a list of annotations under `annotation` and one of tasks under `task`, in any order.
+    """
+    project = body.get("project")
+    config = project.get("label_config") if isinstance(project, Mapping) else None
+    tasks = {str(task.get("id")): task for task in _listed(body.get("task"))}
+    for annotation in _listed(body.get("annotation")):
+        name = annotation.get("task")
+        task = tasks.get(str(name)) if name is not None else next(iter(tasks.values()), None)
+        if task is not None and annotation.get("id") is not None:
+            yield Submitted(annotation, task, config if isinstance(config, str) else "")
+
+
+def deleted_ids(action: str, body: Mapping[str, Any]) -> list[str]:
+    """Return the ids of what a webhook says is deleted."""
+    items = _listed(body.get(DELETED[action]))
+    return [str(item["id"])[:32] for item in items if item.get("id") is not None]
+
+
+def who(annotation: Mapping[str, Any]) -> str:
+    """Return the name of an annotation's person, or the id where no name is told."""
+    person = annotation.get("completed_by")
+    if isinstance(person, Mapping):
+        person = person.get("email") or person.get("id")
+    name = annotation.get("created_username")
+    return str(name).strip() if isinstance(name, str) and name.strip() else str(person or "")
+
+
+def saved_at(annotation: Mapping[str, Any]) -> float:
+    """Return when an annotation was saved, in seconds since the epoch; 0.0 where it is not told."""
+    return moment(annotation.get("updated_at") or annotation.get("created_at"))
+
+
+def corrections_of(
+    annotation: Annotation,
+    tracks: Sequence[Track],
+    changed: Prompts,
+    predicted: Mapping[str, Collection[int]],
+    shown: Collection[int],
+) -> list[Correction]:
+    """Return what an annotation says of each object.
+
+    Args:
+        annotation: whose.
+        tracks: the annotation's masks, by frame of the whole video.
+        changed: what a person drew, by object and frame; an empty mask where he removed it.
+        predicted: the objects that were predicted, with the frames on which this was shown; what is not changed there
+            was accepted. Of an object that only a person knew of, no frame is accepted: where he drew nothing, nobody
+            said that it is not there.
+        shown: frames that the task shows.
+
+    Returns:
+        Objects of which something is known, in the order of the tracks. Their tracks hold masks of those frames only.
+    """
+    found = []
+    for track in tracks:
+        masks = dict(track.masks)
+        prompts = changed.get(track.object_id, {})
+        for frame, prompt in prompts.items():
+            masks.pop(frame, None)
+            if prompt.mask is not None and area(prompt.mask):
+                masks[frame] = prompt.mask
+        drawn = {frame for frame, prompt in prompts.items() if prompt.mask is not None} & set(shown)
+        if track.object_id in predicted:
+            accepted = set(predicted[track.object_id]) & set(shown) - drawn
+        else:
+            drawn |= masks.keys() & set(shown)
+            accepted = set()
+        known = drawn | accepted
+        if known:
+            own = Track(track.object_id, track.label, track.expression)
+            own.masks = {frame: mask for frame, mask in sorted(masks.items()) if frame in known}
+            own.scores = dict.fromkeys(sorted(known), 1.0)
+            found.append(Correction(annotation, own, frozenset(drawn), frozenset(accepted)))
+    return found
+
+
+def _listed(value: Any) -> list[Mapping[str, Any]]:
+    items = value if isinstance(value, list) else [value]
+    return [item for item in items if isinstance(item, Mapping)]
+
+
+LOCK_FILE = "collecting.lock"
+BULK = "ANNOTATIONS_CREATED"
+# Webhooks read at a time: each may hold megabytes.
+PORTION = 10
+
+Progress = Callable[[float, str], None]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Collected:
+    """What a look at the webhooks brought.
+
+    Attributes:
+        annotations: that say something; removed: that were deleted or say nothing any more; put_off: that could not be
+            made use of and are tried again.
+    """
+
+    annotations: int = 0
+    removed: int = 0
+    put_off: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"{self.annotations} annotation{'' if self.annotations == 1 else 's'} collected"]
+        parts += [f"{self.removed} removed"] if self.removed else []
+        parts += [f"{self.put_off} put off"] if self.put_off else []
+        return ", ".join(parts)
+
+
+class Collector:
+    """Looks at each webhook once, in order; what fails is tried again later.
+
+    Args:
+        settings: where Label Studio is, and how predictions were sent.
+        database: webhooks in, corrections out.
+    """
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings = settings
+        self.connections = ConnectionStore(database)
+        self.label_studio = LabelStudioAccess(settings, self.connections)
+        self.events, self.inbox = EventStore(database), Inbox(database)
+        self.corrections, self.objects, self.sent = (
+            CorrectionStore(database),
+            ObjectStore(database),
+            SentStore(database),
+        )
+
+    def pending(self) -> bool:
+        """Whether there is something to look at."""
+        return self.events.latest(ACTIONS) > self.inbox.position() or bool(self.inbox.due())
+
+    def collect(self, progress: Progress = lambda *_: None) -> Collected:
+        """Look at all webhooks that are new, and at those that are to be tried again.
+
+        Raises:
+            SvacError: another process has been collecting for minutes, or the database cannot be used.
+        """
+        done = Collected()
+        with self._alone():
+            for number in self.inbox.due():
+                for event in self.events.find(after=number - 1, limit=1):
+                    if event.id == number:
+                        self._use(event, done)
+            first = self.inbox.position()
+            last = max(self.events.latest(ACTIONS), first)
+            while True:
+                events = self.events.find(after=self.inbox.position(), limit=PORTION)
+                for event in events:
+                    if event.action in ACTIONS:
+                        self._use(event, done)
+                    self.inbox.advance(event.id)
+                    progress(min(1.0, (event.id - first) / max(1, last - first)), "Collecting corrections")
+                if len(events) < PORTION:
+                    return done
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two at once would each look at half of what an annotation went through."""
+        try:
+            with FileLock(self.settings.data_dir / LOCK_FILE, timeout=300):
+                yield
+        except Timeout as error:
+            raise SvacError(
+                "Another process has been collecting corrections for minutes.", "Try again later."
+            ) from error
+
+    def _use(self, event: Event, done: Collected) -> None:
+        try:
+            if event.action in ANNOTATED:
+                for one in submitted(event.body):
+                    self._take(event, one, done)
+            else:
+                ids = deleted_ids(event.action, event.body)
+                if event.action == "TASKS_DELETED":
+                    done.removed += self.corrections.delete_tasks(event.project_id, ids, event.id)
+                else:
+                    done.removed += self.corrections.delete(event.project_id, ids, event.id)
+        except StoreError:
+            raise
+        except SvacError as error:
+            log.warning("webhook %d is put off: %s", event.id, error)
+            self.inbox.put_off(event.id, error.message, error.hint)
+            done.put_off += 1
+        except Exception as error:
+            # One malformed body must not keep all others from being looked at.
+            log.exception("webhook %d cannot be made use of", event.id)
+            self.inbox.put_off(
+                event.id, f"Unexpected error ({type(error).__name__}).", "See the worker's log."
+            )
+            done.put_off += 1
+        else:
+            self.inbox.settle(event.id)
+
+    def _take(self, event: Event, one: Submitted, done: Collected) -> None:
+        known = self.corrections.annotation(event.project_id, one.id)
+        if known is not None and known.event > event.id:
+            return  # a later webhook about it was looked at already
+        about = Annotation(
+            project_id=event.project_id,
+            annotation_id=one.id,
+            event=event.id,
+            task_id=one.task_id,
+            state=AnnotationState.SKIPPED,
+            ground_truth=bool(one.annotation.get("ground_truth")),
+            who=who(one.annotation),
+            saved=saved_at(one.annotation) or event.received,
+        )
+        found: list[Correction] = []
+        if not one.annotation.get("was_cancelled"):
+            about, found = self._read(about, one)
+        if event.action == BULK and not any(correction.drawn for correction in found):
+            # Label Studio makes annotations of predictions at a click for all tasks: nobody has looked at them.
+            about, found = replace(about, state=AnnotationState.EMPTY), []
+        was_used = known is not None and known.state is AnnotationState.USED
+        if self.corrections.put(about, found):
+            done.annotations += bool(found)
+            done.removed += was_used and not found
+
+    def _read(self, about: Annotation, one: Submitted) -> tuple[Annotation, list[Correction]]:
+        """Compare an annotation with what its editor was sent."""
+        connection = self.connections.get(about.project_id)
+        config = cached_config(one.label_config or (connection.label_config if connection else ""))
+        data = one.task.get("data")
+        if not isinstance(data, dict):
+            raise SvacError(
+                "The webhook does not say which task was annotated.", "Have its payload sent along."
+            )
+        hostname = label_studio_name(self.settings, connection)
+        url = video_url(data, config)
+        identity = video_identity(hostname, url)
+        client = self.label_studio.client(about.project_id)
+        predictions = predictions_before(client, about.task_id, one.annotation)
+        results = [item["result"] for item in predictions]
+        size = frame_size(one.regions, *results)
+        about = replace(about, state=AnnotationState.EMPTY, hostname=hostname, video_url=url)
+        about = replace(about, video=video_name(identity))
+        if size is None:
+            return about, []
+        window, answered = window_of(data), self.sent.find(about.project_id, about.task_id)
+        claimed = self.objects.find(about.project_id, video_name(identity))
+        known = known_objects(data, config, claimed)
+        parent = _parent(one, predictions)
+        changes = find_corrections(
+            one.regions,
+            results,
+            answered,
+            config,
+            size,
+            window=window,
+            known=known,
+            parent=None if parent is None else parent["result"],
+        )
+        tracks = results_to_tracks(
+            one.regions,
+            config,
+            width=size[0],
+            height=size[1],
+            window=window,
+            tracks=[Track(**vars(name)) for name in known],
+            certain=changes.masks,
+        )
+        shown = _shown(data, config, window)
+        predicted = self._predicted(changes.sent, shown)
+        about = replace(about, width=size[0], height=size[1], model_version=_version(parent, predictions))
+        found = corrections_of(about, tracks, changes.masks, predicted, shown)
+        if found:
+            about = replace(about, state=AnnotationState.USED)
+        return about, [replace(correction, annotation=about) for correction in found]
+
+    def _predicted(self, sent: Sequence[Region], shown: Sequence[int]) -> dict[str, list[int]]:
+        """Which objects the editor was sent, and the frames on which that can be accepted."""
+        frames: dict[str, set[int]] = {}
+        for region in sent:
+            name = region_name(region)
+            if name is not None:
+                frames.setdefault(name.object_id, set()).add(name.frame)
+        if self.settings.send_every > 1 or self.settings.send_below_score is not None:
+            return {object_id: sorted(its) for object_id, its in frames.items()}
+        return {object_id: list(shown) for object_id in frames}
+
+
+def _shown(data: Mapping[str, Any], config: LabelConfig, window: Window | None) -> list[int]:
+    if window is None:
+        frames = data.get(config.frames.key) if config.frames else None
+        window = Window(0, len(frames)) if isinstance(frames, list) and frames else None
+    return [] if window is None else [window.frame(item) for item in range(window.count)]
+
+
+def _parent(one: Submitted, predictions: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    wanted = one.annotation.get("parent_prediction")
+    return next((item for item in predictions if wanted is not None and item["id"] == wanted), None)
+
+
+def _version(parent: Mapping[str, Any] | None, predictions: Sequence[Mapping[str, Any]]) -> str:
+    source = parent or (predictions[-1] if predictions else {})
+    return str(source.get("model_version") or "")[:200]

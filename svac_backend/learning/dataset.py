@@ -1,0 +1,174 @@
+"""Which examples a step learns from. It follows from the seed and the step alone: a resumed run sees the same data."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from svac_backend.errors import SvacError
+from svac_backend.learning.examples import Example
+from svac_backend.learning.videos import ClipCache, Seen, decoded_by, spread
+from svac_backend.masks.rle import from_coco
+from svac_backend.svac.astc import plan
+from svac_backend.svac.config import SvacConfig
+
+# Parts that a video is seen in by a model that decodes few frames only (Sa2VA): each part is such frames.
+_PARTS = 4
+# How much a frame counts that a person drew, against one that a person left as it was.
+DRAWN_WEIGHT, ACCEPTED_WEIGHT = 1.0, 0.5
+_DRAWN_FIRST = 0.7
+# Cells a side from which masks are sampled as published.
+_FINE = 128
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example in one step.
+
+    Attributes:
+        seen: its video as the model sees it.
+        expression: what is asked.
+        rows: i64 [K], which of the kept pictures carry a mask in this step; K may be 0.
+        target: f32 [K, h, w] in 0..1, at the size of SAM-2's logits.
+        weight: f32 [K].
+        anchor: f32 [N, d_model], the [SEG] embeddings to keep; None: free to change.
+    """
+
+    seen: Seen
+    expression: str
+    rows: Tensor
+    target: Tensor
+    weight: Tensor
+    anchor: Tensor | None = None
+
+
+@dataclass
+class FineTuneData:
+    """Corrections, and replay against forgetting.
+
+    Attributes:
+        examples: the corrections to learn from.
+        replay: what the model must not forget; may be empty.
+        cache: makes what the model sees.
+        batch: examples of a step, over all processes.
+        replay_share: share of the step that is replay.
+        frames_per_clip: frames with a mask of each clip and step.
+        seed: of all choices.
+    """
+
+    examples: Sequence[Example]
+    replay: Sequence[Example]
+    cache: ClipCache
+    batch: int = 8
+    replay_share: float = 0.5
+    frames_per_clip: int = 1
+    seed: int = 0
+    _known: dict[str, tuple[set[int], set[int]]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.examples:
+            raise SvacError("There is nothing to learn from.", "Correct some predictions and submit them.")
+        known: dict[str, tuple[set[int], set[int]]] = defaultdict(lambda: (set(), set()))
+        for example in (*self.examples, *self.replay):
+            known[example.video.key][0].update(example.drawn)
+            known[example.video.key][1].update(example.accepted)
+        self._known = dict(known)
+
+    @property
+    def config(self) -> SvacConfig:
+        """Of the model."""
+        return self.cache.config
+
+    def items(self, step: int, *, rank: int = 0, world: int = 1) -> list[Item]:
+        """Return what one of `world` processes learns from in a step.
+
+        Raises:
+            SvacError: a video can't be read.
+        """
+        chosen = self.chosen(step)
+        return [
+            self._item(example, np.random.default_rng([self.seed, step, k]))
+            for k, example in enumerate(chosen)
+            if k % world == rank
+        ]
+
+    def chosen(self, step: int) -> list[Example]:
+        """Return the examples of a step: each comes once before one comes again."""
+        replayed = round(self.batch * self.replay_share) if self.replay else 0
+        replayed = min(replayed, self.batch - 1)
+        return self._next(self.examples, step, self.batch - replayed, 1) + self._next(
+            self.replay, step, replayed, 2
+        )
+
+    def _next(self, examples: Sequence[Example], step: int, count: int, stream: int) -> list[Example]:
+        found = []
+        for number in range(step * count, (step + 1) * count):
+            turn, place = divmod(number, len(examples))
+            order = np.random.default_rng([self.seed, stream, turn]).permutation(len(examples))
+            found.append(examples[int(order[place])])
+        return found
+
+    def _item(self, example: Example, rng: np.random.Generator) -> Item:
+        drawn, accepted = self._known[example.video.key]
+        seen = self.cache.get(example.video, drawn, accepted, self._part(example, rng))
+        known = [row for row, frame in enumerate(seen.frames) if frame in example.drawn | example.accepted]
+        rows: list[int] = []
+        for clip in range(seen.num_clips):
+            here = [row for row in known if seen.clip_of[row] == clip]
+            first = [row for row in here if seen.frames[row] in example.drawn]
+            rows += _draw(first, here, self.frames_per_clip, rng)
+        side = self.config.sam.image_size // 4
+        masks = [self._mask(example, seen.frames[row], side) for row in rows]
+        weights = [DRAWN_WEIGHT if seen.frames[r] in example.drawn else ACCEPTED_WEIGHT for r in rows]
+        return Item(
+            seen,
+            example.expression,
+            torch.tensor(rows, dtype=torch.long),
+            torch.stack(masks) if masks else torch.zeros(0, side, side),
+            torch.tensor(weights),
+            None if example.anchor is None else torch.from_numpy(example.anchor),
+        )
+
+    def _part(self, example: Example, rng: np.random.Generator) -> tuple[int, ...] | None:
+        """Choose the frames that a model is shown that decodes few frames only; None: all of the video."""
+        method = self.config.method
+        size = method.num_clips * method.frames_per_clip
+        if len(decoded_by(plan(4 * size, method))) > size:
+            return None
+        number = int(rng.integers(_PARTS))
+        fixed = np.random.default_rng([self.seed, number, *example.video.key.encode()])
+        frames = sorted(example.drawn) if len(example.drawn) >= size else list(example.frames)
+        if number == 0 or len(frames) <= size:
+            return tuple(spread(frames, size))
+        return tuple(sorted(int(i) for i in fixed.choice(frames, size, replace=False)))
+
+    @staticmethod
+    def _mask(example: Example, frame: int, side: int) -> Tensor:
+        """Return the truth f32 [side, side]; all 0 where the object is not there.
+
+        By nearest, as published. That takes the upper left pixel of each cell, so masks lie half a cell too far down
+        and right: nothing at 256 cells a side, but a tenth of an object's width at a tiny model's 32, which would
+        learn to shift all its masks. There, a cell holds the share that the object covers.
+        """
+        if frame not in example.masks:
+            return torch.zeros(side, side)
+        mask = torch.from_numpy(from_coco(example.masks[frame])).float()
+        if side < _FINE:
+            return F.adaptive_avg_pool2d(mask[None, None], side)[0, 0]
+        return F.interpolate(mask[None, None], size=(side, side), mode="nearest")[0, 0]
+
+
+def _draw(first: list[int], all_: list[int], count: int, rng: np.random.Generator) -> list[int]:
+    """Draw rows without repetition, mostly from `first`."""
+    chosen: list[int] = []
+    for _ in range(min(count, len(all_))):
+        pool = [row for row in first if row not in chosen] if rng.random() < _DRAWN_FIRST else []
+        pool = pool or [row for row in all_ if row not in chosen]
+        chosen.append(pool[int(rng.integers(len(pool)))])
+    return sorted(chosen)

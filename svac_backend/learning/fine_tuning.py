@@ -1,0 +1,209 @@
+"""A whole fine-tuning: split, old figures, training, new figures, the gate, a report. It goes on after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from svac_backend.errors import SvacError
+from svac_backend.learning.adapters import load_adapter, unload_adapter
+from svac_backend.learning.dataset import FineTuneData
+from svac_backend.learning.evaluation import ExampleScore, as_answered, evaluate, fit, mean_j_and_f
+from svac_backend.learning.examples import SCENES, Example, generated, split_by_video
+from svac_backend.learning.gate import Decision, GateOptions, Scores, decide, too_few
+from svac_backend.learning.options import TrainOptions, options_for
+from svac_backend.learning.report import write_report
+from svac_backend.learning.trainer import finetune
+from svac_backend.learning.videos import ClipCache
+from svac_backend.svac.config import SvacConfig
+from svac_backend.svac.files.adapters import verify_adapter
+from svac_backend.svac.files.weights import EMBEDDED
+from svac_backend.svac.model import Svac
+from svac_backend.synthetic.scene import FIRST_TRAIN_SEED
+
+Progress = Callable[[float, str], None]
+
+# Generated scenes: those that are replayed were trained on, those of the regression set never.
+REPLAY_SEEDS = range(FIRST_TRAIN_SEED, FIRST_TRAIN_SEED + 120)
+REGRESSION_SEEDS = range(5000, 5024)
+# Shares of the time, for the progress.
+_BEFORE, _TRAINED = 0.08, 0.92
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out.
+
+    Attributes:
+        adapter: the new version's folder; None without a training.
+        decision: whether it is promoted, and why.
+        steps: optimiser steps.
+        seconds: spent training.
+        report: the page; None without a training.
+        finished: False: it was stopped; called again with the same folder it goes on.
+    """
+
+    adapter: Path | None
+    decision: Decision
+    steps: int = 0
+    seconds: float = 0.0
+    report: Path | None = None
+    finished: bool = True
+
+
+def fine_tune(
+    model: Svac,
+    examples: Sequence[Example],
+    out: Path,
+    *,
+    options: TrainOptions | None = None,
+    gate: GateOptions | None = None,
+    parent: Path | None = None,
+    regression: Sequence[Example] | None = None,
+    replay: Sequence[Example] | None = None,
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Outcome:
+    """Learn from corrections, and judge what came out. The model is left without any adapter.
+
+    Args:
+        model: the base model.
+        examples: corrections, all of them; a share of the videos is held out.
+        out: folder of the run. Called again with the same arguments it goes on where it was killed or stopped.
+        options: of the training; None: those that suit the model.
+        gate: what is asked of the new version; None: the defaults.
+        parent: adapter of the version that serves now: the new one starts from it and is compared with it.
+        regression: what must not get worse; None: generated scenes for the embedded model, else nothing.
+        replay: what is trained on beside the corrections; None: generated scenes for the embedded model, else nothing.
+        progress: called with a fraction 0..1 and a message; what it raises ends the run.
+        should_stop: asked after each step.
+
+    Raises:
+        SvacError: a video can't be read, memory ran out, the parent is damaged, or the folder can't be written.
+    """
+    unload_adapter(model)
+    options, gate = options or options_for(model.config), gate or GateOptions()
+    if missing := too_few(len({e.video.key for e in examples}), gate):
+        return Outcome(None, missing)
+    learn, held = split_by_video(examples, share=gate.held_out_share, least=gate.min_held_out)
+    own = is_embedded(model.config)
+    if regression is None:
+        regression = generated(REGRESSION_SEEDS, SCENES) if own else []
+
+    def told(start: float, stop: float, what: str) -> Progress | None:
+        if progress is None:
+            return None
+        return lambda done, message: progress(start + (stop - start) * done, f"{what}, {message}")
+
+    tests = [*held, *regression]
+    try:
+        if parent is not None:
+            load_adapter(model, parent)
+        measuring = told(0.0, 0.4 * _BEFORE, "measuring the old version")
+        old = _scored(model, tests, out / "before.json", parent, measuring)
+        if replay is None:
+            replay = generated(REPLAY_SEEDS, SCENES) if own else []
+            asking = told(0.4 * _BEFORE, _BEFORE, "asking the old version")
+            replay = as_answered(model, replay, out / "replay", _mark(replay, parent), progress=asking)
+        data = FineTuneData(
+            learn,
+            replay,
+            ClipCache(model.config, out / "cache"),
+            batch=options.batch,
+            replay_share=options.replay_share,
+            frames_per_clip=options.frames_per_clip,
+            seed=options.seed,
+        )
+        trained = finetune(
+            model,
+            data,
+            out,
+            options,
+            parent=parent,
+            progress=told(_BEFORE, _TRAINED, "training"),
+            should_stop=should_stop,
+        )
+        if trained.adapter is None:
+            stopped = Decision(False, f"Stopped after {trained.steps} steps; it goes on from there.")
+            return Outcome(None, stopped, trained.steps, trained.seconds, finished=False)
+        info = load_adapter(model, trained.adapter)
+        new = _scored(
+            model,
+            tests,
+            out / "after.json",
+            trained.adapter,
+            told(_TRAINED, 1.0, "measuring the new version"),
+        )
+    finally:
+        unload_adapter(model)
+    before, after = figures_of(held, old), figures_of(held, new)
+    decision = decide(before, after, gate)
+    figures = {
+        **decision.figures,
+        "learned_from": float(len(learn)),
+        "held_out": float(len(held)),
+        "steps": float(trained.steps),
+        "minutes": trained.seconds / 60,
+    }
+    decision = replace(decision, figures=figures)
+    report = write_report(
+        out / "report.html",
+        decision,
+        info,
+        curves=trained.curves,
+        held=list(zip(held, old[: len(held)], new[: len(held)], strict=True)),
+        regression=list(zip(regression, old[len(held) :], new[len(held) :], strict=True)),
+        ended=trained.ended,
+    )
+    (out / "outcome.json").write_text(json.dumps(asdict(decision), indent=2) + "\n", encoding="utf-8")
+    return Outcome(trained.adapter, decision, trained.steps, trained.seconds, report)
+
+
+def figures_of(held: Sequence[Example], scores: Sequence[ExampleScore]) -> Scores:
+    """Return a version's figures; the held-out examples' scores come first, then the regression set's.
+
+    Raises:
+        SvacError: nothing is held out.
+    """
+    of_held = scores[: len(held)]
+    mean = mean_j_and_f(of_held)
+    if mean is None:
+        raise SvacError("No correction is held out, so nothing can be judged.", "Correct more videos.")
+    own, chance = fit(held, of_held)
+    return Scores(mean, mean_j_and_f(scores[len(held) :]), chance, own)
+
+
+def is_embedded(config: SvacConfig) -> bool:
+    """Say whether a model has the embedded model's architecture, which generated scenes are for."""
+    shipped = SvacConfig.load(EMBEDDED["svac-tiny"] / "config.json")
+    return (config.vision, config.language, config.sam) == (shipped.vision, shipped.language, shipped.sam)
+
+
+def _scored(
+    model: Svac, tests: Sequence[Example], path: Path, adapter: Path | None, progress: Progress | None
+) -> list[ExampleScore]:
+    """Evaluate, or read what an earlier attempt of this run measured for the same version and examples."""
+    mark = _mark(tests, adapter)
+    if path.is_file():
+        try:
+            kept = json.loads(path.read_text())
+            if kept["mark"] == mark:
+                return [ExampleScore(**row) for row in kept["scores"]]
+        except (ValueError, KeyError, TypeError):
+            path.unlink()
+    scores = evaluate(model, tests, progress=progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"mark": mark, "scores": [asdict(score) for score in scores]}))
+    part.replace(path)
+    return scores
+
+
+def _mark(examples: Sequence[Example], adapter: Path | None) -> str:
+    """Name examples and the version that is asked about them."""
+    said = [(e.video.key, e.expression, e.frames, len(e.masks)) for e in examples]
+    version = verify_adapter(adapter).sha256 if adapter else None
+    return hashlib.sha256(repr((said, version)).encode()).hexdigest()

@@ -1,0 +1,154 @@
+"""The folder of a fine-tuning run, and what it learns from: frozen when it begins. Free of torch.
+
+`<data folder>/training/<job>/` holds `data.bin` (corrections and lineage), `out/` (what `training.fine_tuning` writes),
+`result.json` once it is done, and `log.txt`.
+
+Finds the videos of corrections. Free of torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.api.access import LabelStudioAccess
+from svac_backend.settings import Settings
+from svac_backend.store.connections import ConnectionStore
+from svac_backend.store.corrections import Correction, CorrectionStore
+from svac_backend.store.database import Database, pack, unpack
+from svac_backend.store.events import Inbox
+from svac_backend.store.versions import Training, TrainingStore
+from svac_backend.versions import Registry
+
+FOLDER, DATA, RESULT, OUT, LOG = "training", "data.bin", "result.json", "out", "log.txt"
+# What a finished run needs no more; the registry has a copy of the adapter.
+SCRATCH = ("cache", "checkpoints", "adapter")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run.
+
+    Attributes:
+        folder: of the run.
+        base: version of the model without an adapter.
+        parent: id of the adapter that served when it began, or empty.
+        event: number of the last webhook that was made use of then.
+        corrections: what it learns from.
+    """
+
+    folder: Path
+    base: str
+    parent: str
+    event: int
+    corrections: tuple[Correction, ...]
+
+    @property
+    def out(self) -> Path:
+        """Folder of the training itself."""
+        return self.folder / OUT
+
+    @property
+    def log(self) -> Path:
+        """What the process that trains says."""
+        return self.folder / LOG
+
+    def result(self) -> dict[str, Any] | None:
+        """Return what came out, or None when it is not done."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / RESULT).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return found
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Keep what came out."""
+        _write(self.folder / RESULT, json.dumps(result).encode())
+
+    def tidy(self) -> None:
+        """Delete what only a run that goes on needs."""
+        for name in SCRATCH:
+            shutil.rmtree(self.out / name, ignore_errors=True)
+
+
+def open_run(settings: Settings, database: Database, job_id: str) -> Run:
+    """Return a run; one that has not begun gets the corrections that are there now.
+
+    Raises:
+        SvacError: there is no model, or the folder cannot be written.
+    """
+    folder = settings.data_dir / FOLDER / job_id
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / DATA).is_file():
+            _write(folder / DATA, pack(_freeze(settings, database)))
+        run = read_run(folder)
+    except OSError as error:
+        raise SvacError(
+            f"The fine-tuning cannot write to {folder} ({error.strerror}).",
+            "Make room on the disk of SVAC_DATA_DIR, and let this user write there.",
+        ) from error
+    TrainingStore(database).begin(Training(job_id, run.base, run.parent, run.event, len(run.corrections)))
+    return run
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run that has begun.
+
+    Raises:
+        OSError: it has not.
+    """
+    data = unpack((folder / DATA).read_bytes())
+    corrections = tuple(Correction.from_json(one) for one in data["corrections"])
+    return Run(folder, data["base"], data["parent"], data["event"], corrections)
+
+
+def _freeze(settings: Settings, database: Database) -> dict[str, Any]:
+    registry = Registry(settings, database)
+    parent = registry.serving(verify=True)
+    return {
+        # Before the corrections are read: what comes in between is in them, and counts as new all the same.
+        "event": Inbox(database).position(),
+        "base": registry.base,
+        "parent": parent.id if parent else "",
+        "corrections": [one.to_json() for one in CorrectionStore(database).for_training()],
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+class Videos:
+    """Finds the videos of corrections, as the worker finds those of tasks."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._access = LabelStudioAccess(settings, ConnectionStore(database))
+        self._found: dict[str, Path] = {}
+
+    def find(self, one: Correction) -> Path:
+        """Return the file of a correction's video.
+
+        Raises:
+            SvacError: it cannot be read; the message names the task.
+        """
+        if one.video_path is not None:
+            return one.video_path
+        known = self._found.get(one.annotation.video)
+        if known is None:
+            try:
+                known = self._access.fetch(one.project_id, one.hostname, one.video_url, one.task_id)
+            except SvacError as error:
+                raise SvacError(
+                    f"The video of task {one.task_id} cannot be learned from: {error.message}",
+                    f"{error.hint} Or delete the task's annotation.",
+                ) from error
+            self._found[one.annotation.video] = known
+        return known

@@ -1,0 +1,255 @@
+"""What training minimises: the answer's cross-entropy, the published mask losses of each [SEG], and existence.
+
+Sources: Sa2VA's published training (LM cross-entropy + 2.0 BCE + 0.5 dice on sampled points, no memory) and SVAC's CSA:
+each [SEG] answers for the frames of its own clip. Existence (SAM-2's object score, as SAM-2 itself is trained) is added
+where the method empties the masks of absent objects, since otherwise nothing teaches what decides it. Replayed examples
+that are the model's own answers keep the [SEG] embeddings that these were made from.
+
+What the frozen parts make of the pictures: the vision tower's tokens and SAM-2's features, kept while they fit.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from svac_backend.learning.dataset import Item
+from svac_backend.learning.losses import POINTS, mask_loss
+from svac_backend.learning.videos import Seen
+from svac_backend.svac import astc
+from svac_backend.svac.language.mllm import pixel_shuffle
+from svac_backend.svac.model import Svac
+from svac_backend.svac.sam.grounding import FrameFeatures, decode, encode_frames, without_memory
+
+# Beyond this they are made again in each step.
+HELD_BYTES = 600 << 20
+# Pictures that the frozen parts take at a time.
+_BATCH = 8
+
+
+class FrozenParts:
+    """Runs the vision tower and SAM-2's image encoder without gradients; what fits is kept.
+
+    Args:
+        model: whose parts; they must not change meanwhile.
+        held_bytes: memory for what is kept, on the model's device.
+    """
+
+    def __init__(self, model: Svac, held_bytes: int = HELD_BYTES) -> None:
+        self._model = model
+        self._room = held_bytes
+        self._held: OrderedDict[tuple[str, str, int], tuple[Tensor, ...]] = OrderedDict()
+        self._bytes = 0
+
+    def tokens(self, seen: Seen) -> Tensor:
+        """Return what `mlp1` takes of a video's images, [I, tokens, channels]."""
+        return self._kept(("tokens", seen.key, 0), lambda: (self._tokens(seen),))[0]
+
+    def features(self, seen: Seen, rows: Tensor) -> FrameFeatures:
+        """Return SAM-2's features of some of the kept pictures (i64 [K], K >= 1)."""
+        wanted = [int(row) for row in rows]
+        missing = [row for row in wanted if ("frame", seen.key, row) not in self._held]
+        made: dict[int, tuple[Tensor, ...]] = {}
+        # A batch's size changes the last bits of its results. On the CPU, where one frame at a time is as fast, a run
+        # that goes on with an empty cache so makes the same features as before.
+        size = 1 if self._model.device.type == "cpu" else _BATCH
+        for start in range(0, len(missing), size):
+            part = missing[start : start + size]
+            with torch.no_grad():
+                found = encode_frames(self._model.sam, astc.sam_pixels(seen.pixels[part]))
+            for k, row in enumerate(part):
+                levels = (found.low, *found.high, found.position)
+                # Copies: a view would keep the features of the whole batch.
+                made[row] = tuple(level[k : k + 1].clone() for level in levels)
+        parts = [made[row] if row in made else self._kept(("frame", seen.key, row), tuple) for row in wanted]
+        for row, tensors in made.items():
+            self._keep(("frame", seen.key, row), tensors)
+        low, fine, finer, position = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return FrameFeatures(low, (fine, finer), position)
+
+    @torch.no_grad()
+    def _tokens(self, seen: Seen) -> Tensor:
+        mllm, config = self._model.mllm, self._model.config
+        side = config.vision.image_size // config.vision.patch_size
+        pixels = astc.mllm_pixels(seen.images)
+        dtype = next(mllm.vision_model.parameters()).dtype
+        outputs = []
+        for part in pixels.split(_BATCH):
+            hidden = mllm.vision_model(part.to(self._model.device, dtype)).last_hidden_state[:, 1:]
+            grid = hidden.reshape(len(part), side, side, -1)
+            outputs.append(pixel_shuffle(grid, config.downsample_ratio, config.ps_version).flatten(1, 2))
+        return torch.cat(outputs)
+
+    def _kept(self, key: tuple[str, str, int], make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        if key in self._held:
+            self._held.move_to_end(key)
+            return self._held[key]
+        made = make()
+        self._keep(key, made)
+        return made
+
+    def _keep(self, key: tuple[str, str, int], tensors: tuple[Tensor, ...]) -> None:
+        size = sum(t.numel() * t.element_size() for t in tensors)
+        if size > self._room:
+            return
+        self._held[key] = tensors
+        self._bytes += size
+        while self._bytes > self._room:
+            _, dropped = self._held.popitem(last=False)
+            self._bytes -= sum(t.numel() * t.element_size() for t in dropped)
+
+
+LM_WEIGHT, EXISTENCE_WEIGHT, ANCHOR_WEIGHT = 1.0, 0.5, 2.0
+
+
+@dataclass
+class Losses:
+    """The parts, weighted; scalars f32.
+
+    Attributes:
+        lm: cross-entropy of the answers' tokens.
+        bce, dice: of the masks; 0 where the step has none.
+        existence: whether the object is in the frame; 0 where the method does not ask.
+        anchor: distance of replayed [SEG] embeddings from what they were, as a share of their variance.
+        iou: mean IoU of the masks of frames that show the object, for the curves; NaN without one.
+    """
+
+    lm: Tensor
+    bce: Tensor
+    dice: Tensor
+    existence: Tensor
+    anchor: Tensor
+    iou: float
+
+    @property
+    def total(self) -> Tensor:
+        """Their sum."""
+        return self.lm + self.bce + self.dice + self.existence + self.anchor
+
+
+class Objective(nn.Module):
+    """The model with its losses, as one module that a step calls.
+
+    Args:
+        model: with whatever is trained set to require gradients.
+        frozen: its frozen parts.
+    """
+
+    def __init__(self, model: Svac, frozen: FrozenParts) -> None:
+        super().__init__()
+        self.model = model
+        self._frozen = [frozen]  # in a list: its model is not a second part of this module
+
+    def forward(self, items: Sequence[Item]) -> Losses:
+        """Return the losses of some examples."""
+        lm, embeddings = self.answers(items)
+        return self.masks(items, embeddings, lm)
+
+    def answers(self, items: Sequence[Item]) -> tuple[Tensor, list[Tensor]]:
+        """Force the answers.
+
+        Returns:
+            Cross-entropy of all answers' tokens, and for each item the projected [SEG] states [N, d_model].
+        """
+        mllm, builder = self.model.mllm, self.model.prompts
+        rows, prompts = [], []
+        for item in items:
+            visual = mllm.mlp1(self._frozen[0].tokens(item.seen).to(mllm.dtype))
+            prompt = builder.build(item.expression, len(visual), item.seen.num_clips)
+            ids = torch.cat([prompt.prefix, prompt.suffix])
+            rows.append(mllm.embed(ids, visual.flatten(0, 1), builder.context_id))
+            prompts.append(prompt)
+        # Padded at the right, where a causal model's earlier tokens do not see it.
+        embeds = pad_sequence(rows, batch_first=True)
+        states = mllm.language_model.model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        told, labels, embeddings = [], [], []
+        for row, prompt in zip(states, prompts, strict=True):
+            start = len(prompt.prefix) + prompt.answer_start
+            stop = len(prompt.prefix) + len(prompt.suffix)
+            told.append(row[start - 1 : stop - 1])
+            labels.append(prompt.suffix[prompt.answer_start :])
+            embeddings.append(mllm.project(row[(prompt.seg + len(prompt.prefix)).to(row.device)]))
+        logits = mllm.language_model.lm_head(torch.cat(told)).float()
+        return LM_WEIGHT * F.cross_entropy(logits, torch.cat(labels).to(logits.device)), embeddings
+
+    def masks(self, items: Sequence[Item], embeddings: Sequence[Tensor], lm: Tensor | None = None) -> Losses:
+        """Return the losses of the masks that these [SEG] embeddings make, each on frames of its own clip.
+
+        Args:
+            items: the examples.
+            embeddings: for each [N, d_model].
+            lm: goes into the result.
+        """
+        none = embeddings[0].new_zeros((), dtype=torch.float32)
+        lm = none if lm is None else lm
+        parts, language = [], []
+        for item, seg in zip(items, embeddings, strict=True):
+            if len(item.rows):
+                parts.append(self._frozen[0].features(item.seen, item.rows))
+                language.append(seg[[item.seen.clip_of[int(row)] for row in item.rows]])
+        if not parts:
+            return Losses(lm, none, none, none, anchor_loss(items, embeddings), float("nan"))
+        features = FrameFeatures.joined(parts)
+        sam = self.model.sam
+        # Absent objects are not masked out here: the logits need their gradient.
+        out = decode(
+            sam,
+            without_memory(sam, features),
+            features.high,
+            torch.cat(language),
+            no_object_masking=False,
+        )
+        target = torch.cat([item.target for item in items]).to(out.logits.device)
+        weight = torch.cat([item.weight for item in items]).to(out.logits.device)
+        bce, dice = weighted_mask_loss(out.logits, target, weight)
+        present = (target.flatten(1).sum(1) > 0).float()
+        existence = none
+        if self.model.config.method.no_object_masking:
+            each = F.binary_cross_entropy_with_logits(out.existence, present, reduction="none")
+            existence = EXISTENCE_WEIGHT * (each * weight).sum() / weight.sum()
+        anchor = anchor_loss(items, embeddings)
+        return Losses(lm, bce, dice, existence, anchor, _iou(out.logits, target, present))
+
+
+def anchor_loss(items: Sequence[Item], embeddings: Sequence[Tensor]) -> Tensor:
+    """Return the weighted distance of [SEG] embeddings from the ones to keep; 0 where there are none."""
+    parts = []
+    for item, seg in zip(items, embeddings, strict=True):
+        if item.anchor is not None:
+            kept = item.anchor.to(seg.device)
+            parts.append(F.mse_loss(seg.float(), kept) / kept.var().clamp(min=1e-6))
+    if not parts:
+        return embeddings[0].new_zeros((), dtype=torch.float32)
+    return ANCHOR_WEIGHT * torch.stack(parts).sum() / len(items)
+
+
+def weighted_mask_loss(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the published BCE and dice as means over masks that count differently.
+
+    Args:
+        logits: [K, h, w].
+        target: [K, h, w], 0 or 1.
+        weight: [K].
+    """
+    # A mask of few cells needs no more points than it has cells.
+    points = min(POINTS, logits[0].numel())
+    bce, dice = logits.new_zeros(()), logits.new_zeros(())
+    for value in weight.unique():
+        rows = (weight == value).nonzero()[:, 0]
+        loss = mask_loss(logits[rows], target[rows], points=points)
+        share = value * len(rows) / weight.sum()
+        bce, dice = bce + share * loss.bce, dice + share * loss.dice
+    return bce, dice
+
+
+@torch.no_grad()
+def _iou(logits: Tensor, target: Tensor, present: Tensor) -> float:
+    hard, real = logits > 0, target > 0.5
+    iou = (hard & real).sum((1, 2)) / (hard | real).sum((1, 2)).clamp(min=1)
+    return float((iou * present).sum() / present.sum()) if present.any() else float("nan")

@@ -1,0 +1,95 @@
+"""When a fine-tuning starts. Free of torch: the web process asks, too.
+
+At most one runs, and one more waits: two keys that take turns. A request while one waits is that one; a request while
+one runs is a new one only when there are corrections that the running one does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from svac_backend.learning.collect import ACTIONS
+from svac_backend.settings import Settings
+from svac_backend.store.corrections import CorrectionStore
+from svac_backend.store.database import Database
+from svac_backend.store.events import EventStore
+from svac_backend.store.jobs import Job, JobState, JobStore, Work
+from svac_backend.store.versions import TrainingStore
+from svac_backend.svac.files.weights import version_of
+
+FINETUNE = "finetune"
+KEYS = ("finetune:1", "finetune:2")
+
+
+@dataclass(frozen=True)
+class Requested:
+    """What a request came to.
+
+    Attributes:
+        job: that learns from what is corrected by now.
+        is_new: whether it is a new one.
+        message: in words.
+    """
+
+    job: Job
+    is_new: bool
+    message: str
+
+
+class Trigger:
+    """Starts fine-tunings.
+
+    Args:
+        settings: the model, and after how many corrected tasks it is fine-tuned.
+        database: jobs, corrections, runs.
+        submit: puts work on the queue, see `JobEngine.submit_many`.
+    """
+
+    def __init__(
+        self, settings: Settings, database: Database, submit: Callable[[Sequence[Work]], list[Job]]
+    ) -> None:
+        self.settings = settings
+        self.jobs, self.events = JobStore(database), EventStore(database)
+        self.corrections, self.trainings = CorrectionStore(database), TrainingStore(database)
+        self._submit = submit
+
+    def request(self, why: str, project_id: str = "") -> Requested:
+        """Have the model learn from what is corrected by now.
+
+        Args:
+            why: in a few words.
+            project_id: of the project where it was asked for, if any; corrections of all projects are learned from.
+        """
+        active = self._active()
+        for job in active:
+            if job.state is JobState.QUEUED:
+                return Requested(job, False, "A fine-tuning waits already; it will take all corrections.")
+        for job in active:
+            run = self.trainings.get(job.id)
+            # A run that has not begun to learn will look for corrections itself.
+            if run is None or self.events.latest(ACTIONS) <= run.event:
+                return Requested(job, False, "A fine-tuning runs already, with all corrections.")
+        free = [key for key in KEYS if key not in {job.key for job in active}]
+        if not free:  # several workers: one trains, the other waits for it
+            return Requested(
+                active[0], False, "Two fine-tunings are on their way; ask again when one has ended."
+            )
+        (job,) = self._submit([Work(FINETUNE, {"why": why, "project_id": project_id}, free[0])])
+        message = "Fine-tuning follows the one that runs." if active else "Fine-tuning starts."
+        return Requested(job, True, message)
+
+    def due(self) -> bool:
+        """Whether as many tasks were corrected since the last run as the settings say, and no run is on its way.
+
+        Raises:
+            SvacError: there is no model.
+        """
+        every = self.settings.finetune_every
+        if not every or self._active():
+            return False
+        last = self.trainings.last_event(version_of(self.settings))
+        return self.corrections.corrected_tasks(after=last) >= every
+
+    def _active(self) -> list[Job]:
+        return self.jobs.find(states=(JobState.QUEUED, JobState.RUNNING), kind=FINETUNE)

@@ -1,0 +1,328 @@
+"""Where the frames of an example come from, and a part of a video as a video of its own.
+
+What the model sees of each video, made once: the clips' images and some frames, small, in files of one folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svac_backend.errors import SvacError
+from svac_backend.svac.astc import ClipPlan, plan
+from svac_backend.svac.config import SvacConfig
+from svac_backend.svac.streaming import FrameFeed
+from svac_backend.video.images import ImageFolderVideo
+from svac_backend.video.reader import ArrayVideo, VideoReader
+from svac_backend.video.source import FrameIndex, VideoInfo, VideoSource, check_indices, check_windows
+
+
+class VideoRef(Protocol):
+    """A video that is opened when its frames are needed."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from other videos, in this run and in later ones."""
+
+    def open(self) -> AbstractContextManager[VideoSource]:
+        """Open it. Raises `SvacError` where it is missing or damaged."""
+
+
+@dataclass(frozen=True)
+class FileVideo:
+    """A video file.
+
+    Attributes:
+        path: where it lies.
+        key: default: the path as text; an address where the file is only a copy of it.
+    """
+
+    path: Path
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            object.__setattr__(self, "key", str(self.path))
+
+    @contextmanager
+    def open(self) -> Iterator[VideoSource]:
+        """See `VideoRef.open`."""
+        with VideoReader(self.path) as video:
+            yield video
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """A folder of pictures, one per frame.
+
+    Attributes:
+        folder: where they lie.
+        names: their names without suffix, in order.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """The folder."""
+        return str(self.folder)
+
+    @contextmanager
+    def open(self) -> Iterator[VideoSource]:
+        """See `VideoRef.open`."""
+        yield ImageFolderVideo(self.folder, self.names)
+
+
+class MadeScene(Protocol):
+    """What every generator makes.
+
+    Attributes:
+        frames: u8 [T, H, W, 3] RGB.
+        masks: bool [N, T, H, W], the visible part of every object.
+        fps: frames per second.
+    """
+
+    frames: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+    fps: float
+
+
+@dataclass(frozen=True)
+class MadeVideo:
+    """A generated scene, made again whenever it is opened.
+
+    Attributes:
+        key: names the generator's version and the seed.
+        make: makes the scene.
+    """
+
+    key: str
+    make: Callable[[], MadeScene] = field(compare=False, repr=False)
+
+    @contextmanager
+    def open(self) -> Iterator[VideoSource]:
+        """See `VideoRef.open`."""
+        scene = self.make()
+        yield ArrayVideo(scene.frames, scene.fps)
+
+
+class VideoPart:
+    """Some frames of a video as a `VideoSource`.
+
+    Args:
+        video: the whole.
+        chosen: 0-based frames of the whole, ascending.
+    """
+
+    def __init__(self, video: VideoSource, chosen: Sequence[int]) -> None:
+        self._video = video
+        self._chosen = check_indices(video.index, chosen)
+        times = [video.index.pts[i] for i in self._chosen]
+        self._index = FrameIndex(tuple(times), video.index.time_base)
+        count = len(self._chosen)
+        self._info = replace(video.info, frame_count=count, duration=count / video.info.fps)
+
+    @property
+    def info(self) -> VideoInfo:
+        """Size, frame count, frame rate and so on."""
+        return self._info
+
+    @property
+    def index(self) -> FrameIndex:
+        """The timestamp of every frame."""
+        return self._index
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the whole's and of the choice."""
+        chosen = hashlib.blake2b(repr(self._chosen).encode(), digest_size=8).hexdigest()
+        return f"{self._video.fingerprint}-{chosen}"
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self._chosen)
+
+    def frame(self, i: int) -> NDArray[np.uint8]:
+        """Return frame `i`; see `VideoSource.frame`."""
+        return self._video.frame(self._chosen[self._index.check(i)])
+
+    def frames(
+        self, indices: Sequence[int], size: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield (index, frame); see `VideoSource.frames`."""
+        chosen = check_indices(self._index, indices)
+        found = self._video.frames([self._chosen[i] for i in chosen], size)
+        return ((i, frame) for i, (_, frame) in zip(chosen, found, strict=True))
+
+    def windows(
+        self, size: int, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield (index of its first frame, frames); see `VideoSource.windows`."""
+        windows = check_windows(len(self), size, start, stop)
+        return ((w.start, np.stack([frame for _, frame in self.frames(list(w))])) for w in windows)
+
+
+# Pictures that are kept of a video, shared out over its clips: 90 MB at 1024 pixels.
+FRAMES_PER_VIDEO = 32
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A video, or a part of one, as the model sees it.
+
+    Attributes:
+        key: names it.
+        images: u8 [I, S, S, 3], what the MLLM sees: the clips' images.
+        frames: F frames of the whole video whose pictures are kept, ascending.
+        pixels: u8 [F, S', S', 3] at SAM-2's size.
+        clip_of: clip of each of the F frames.
+        num_clips: N.
+    """
+
+    key: str
+    images: NDArray[np.uint8]
+    frames: tuple[int, ...]
+    pixels: NDArray[np.uint8]
+    clip_of: tuple[int, ...]
+    num_clips: int
+
+
+class ClipCache:
+    """Makes and keeps what the model sees; each video is decoded once.
+
+    Args:
+        config: of the model: clips, ASTC, sizes.
+        folder: of the files; those of an earlier run are used again.
+    """
+
+    def __init__(self, config: SvacConfig, folder: Path) -> None:
+        self.config = config
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._known: dict[str, Seen] = {}
+
+    def get(
+        self,
+        video: VideoRef,
+        drawn: Iterable[int],
+        accepted: Iterable[int],
+        part: Sequence[int] | None = None,
+    ) -> Seen:
+        """Return a video as the model sees it.
+
+        Args:
+            video: which.
+            drawn, accepted: frames whose truth is known; pictures of some of them are kept.
+            part: frames of the video that the model is shown, ascending; None: all.
+
+        Raises:
+            SvacError: the video can't be read, or has no frame of those that are asked for.
+        """
+        wanted = (tuple(sorted(set(drawn))), tuple(sorted(set(accepted))))
+        shown = None if part is None else tuple(part)
+        sizes = (self.config.method, self.config.vision.image_size, self.config.sam.image_size)
+        text = repr((video.key, wanted, shown, sizes))
+        key = hashlib.sha256(text.encode()).hexdigest()[:20]
+        if key not in self._known:
+            if not (self.folder / key / "about.json").is_file():
+                self._make(video, wanted, shown, self.folder / key)
+            self._known[key] = _read(self.folder / key)
+        return self._known[key]
+
+    def _make(
+        self,
+        video: VideoRef,
+        wanted: tuple[tuple[int, ...], tuple[int, ...]],
+        part: tuple[int, ...] | None,
+        folder: Path,
+    ) -> None:
+        with video.open() as whole:
+            shown = part or tuple(range(len(whole)))
+            beyond = [i for i in (*wanted[0], *wanted[1], *shown) if not 0 <= i < len(whole)]
+            if beyond:
+                raise SvacError(
+                    f"A correction is of frame {beyond[0]}, and {video.key} has {len(whole)} frames.",
+                    "Look whether the video was replaced after it was corrected; if so, delete the correction.",
+                )
+            source = whole if part is None else VideoPart(whole, shown)
+            clips = plan(len(shown), self.config.method)
+            clip_of = decoded_by(clips)
+            place = {frame: p for p, frame in enumerate(shown) if p in clip_of}
+            known = {place[i] for i in wanted[0] if i in place}, {place[i] for i in wanted[1] if i in place}
+            places = choose_frames(clip_of, *known)
+            feed = FrameFeed(source, clips, self.config, frozenset(places))
+            images = feed.clip_pixels()
+            size = self.config.sam.image_size
+            pixels = feed.kept(places) if places else np.zeros((0, size, size, 3), np.uint8)
+        about = {
+            "frames": [shown[p] for p in places],
+            "clip_of": [clip_of[p] for p in places],
+            "num_clips": clips.num_clips,
+        }
+        # The folder appears whole or not at all: a run that is killed leaves nothing half made.
+        made = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir()
+        np.save(made / "images.npy", images)
+        np.save(made / "pixels.npy", pixels)
+        (made / "about.json").write_text(json.dumps(about))
+        try:
+            made.rename(folder)
+        except OSError:  # another process of this run was faster
+            shutil.rmtree(made)
+
+
+def decoded_by(clips: ClipPlan) -> dict[int, int]:
+    """Return for each frame that is decoded with a [SEG] its clip; the first one where it stands in several."""
+    owners: dict[int, int] = {}
+    for frame, clip in clips.decode:
+        owners.setdefault(frame, clip)
+    return owners
+
+
+def choose_frames(clip_of: dict[int, int], drawn: set[int], accepted: set[int]) -> list[int]:
+    """Choose whose pictures are kept: some frames of each clip, those that were drawn first, evenly spread.
+
+    Args:
+        clip_of: clip of each frame.
+        drawn, accepted: frames whose truth is known.
+    """
+    owners = sorted(set(clip_of.values()))
+    limit = max(2, FRAMES_PER_VIDEO // max(len(owners), 1))
+    chosen: list[int] = []
+    for clip in owners:
+        first = spread([i for i in sorted(drawn) if clip_of[i] == clip], limit)
+        rest = [i for i in sorted(accepted - drawn) if clip_of[i] == clip]
+        chosen += first + spread(rest, limit - len(first))
+    return sorted(chosen)
+
+
+def spread(frames: Sequence[int], count: int) -> list[int]:
+    """Return at most `count` of the frames, evenly spread."""
+    if len(frames) <= count:
+        return list(frames)
+    return [frames[(2 * k + 1) * len(frames) // (2 * count)] for k in range(count)]
+
+
+def _read(folder: Path) -> Seen:
+    """Read what `_make` wrote; pictures stay in the file until they are looked at."""
+    about = json.loads((folder / "about.json").read_text())
+    return Seen(
+        folder.name,
+        np.load(folder / "images.npy", mmap_mode="r"),
+        tuple(about["frames"]),
+        np.load(folder / "pixels.npy", mmap_mode="r"),
+        tuple(about["clip_of"]),
+        about["num_clips"],
+    )

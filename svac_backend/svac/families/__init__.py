@@ -1,0 +1,1 @@
+"""The published layouts that load beside our own."""

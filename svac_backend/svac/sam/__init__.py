@@ -1,0 +1,1 @@
+"""SAM-2: features, mask decoding from [SEG], memory and propagation."""

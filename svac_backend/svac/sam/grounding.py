@@ -1,0 +1,313 @@
+"""SAM-2, built from the sam2 package's own modules: features in batches and language-prompted decoding.
+
+SAM-2's own `_forward_sam_heads` hard-wires what the two published models differ in (masking of absent objects), so the
+prompt encoder and the mask decoder are called directly.
+
+SAM-2's image encoder over windows of frames, begun before the features are needed where there are cores for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sam2.modeling.backbones.hieradet import Hiera
+from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
+from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
+from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
+from sam2.modeling.position_encoding import PositionEmbeddingSine
+from sam2.modeling.sam.transformer import RoPEAttention
+from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
+from torch import Tensor
+
+from svac_backend.svac import astc
+from svac_backend.svac.config import SamConfig
+from svac_backend.svac.cpu import fused
+from svac_backend.svac.cpu.parallel import Workers
+
+
+class SharedPositions(PositionEmbeddingSine):
+    """SAM-2's sine encoding, shared by the frames of a batch instead of copied for each; the values are the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the encoding of maps [n, ..., h, w] as a view [n, C, h, w]."""
+        return self._pe(1, x.device, *x.shape[-2:]).expand(len(x), -1, -1, -1)
+
+
+def build_sam(config: SamConfig) -> SAM2Base:
+    """Build SAM-2.0 with random weights, wired as sam2's published `sam2_hiera_*.yaml` files are."""
+    d, grid = config.d_model, config.image_size // 16
+
+    def rope(**extra: object) -> RoPEAttention:
+        return RoPEAttention(
+            rope_theta=10000.0,
+            feat_sizes=(grid, grid),
+            embedding_dim=d,
+            num_heads=1,
+            downsample_rate=1,
+            dropout=0.1,
+            **extra,
+        )
+
+    def positions(features: int) -> SharedPositions:
+        return SharedPositions(num_pos_feats=features, normalize=True, scale=None, temperature=10000)
+
+    return SAM2Base(
+        image_encoder=ImageEncoder(
+            scalp=1,
+            trunk=Hiera(
+                embed_dim=config.embed_dim,
+                num_heads=config.num_heads,
+                stages=config.stages,
+                global_att_blocks=config.global_att_blocks,
+                window_pos_embed_bkg_spatial_size=config.window_pos_embed_bkg_spatial_size,
+                window_spec=config.window_spec,
+            ),
+            neck=FpnNeck(
+                position_encoding=positions(d),
+                d_model=d,
+                backbone_channel_list=config.backbone_channels,
+                fpn_top_down_levels=[2, 3],
+                fpn_interp_model="nearest",
+            ),
+        ),
+        memory_attention=MemoryAttention(
+            d_model=d,
+            pos_enc_at_input=True,
+            layer=MemoryAttentionLayer(
+                activation="relu",
+                dim_feedforward=8 * d,
+                dropout=0.1,
+                pos_enc_at_attn=False,
+                self_attention=rope(),
+                d_model=d,
+                pos_enc_at_cross_attn_keys=True,
+                pos_enc_at_cross_attn_queries=False,
+                cross_attention=rope(rope_k_repeat=True, kv_in_dim=config.memory_dim),
+            ),
+            num_layers=config.memory_layers,
+        ),
+        memory_encoder=MemoryEncoder(
+            out_dim=config.memory_dim,
+            in_dim=d,
+            position_encoding=positions(config.memory_dim),
+            mask_downsampler=MaskDownSampler(embed_dim=d, kernel_size=3, stride=2, padding=1),
+            fuser=Fuser(
+                CXBlock(dim=d, kernel_size=7, padding=3, layer_scale_init_value=1e-6, use_dwconv=True),
+                num_layers=2,
+            ),
+        ),
+        num_maskmem=config.num_maskmem,
+        image_size=config.image_size,
+        sigmoid_scale_for_mem_enc=20.0,
+        sigmoid_bias_for_mem_enc=-10.0,
+        use_mask_input_as_output_without_sam=True,
+        directly_add_no_mem_embed=True,
+        use_high_res_features_in_sam=True,
+        multimask_output_in_sam=True,
+        iou_prediction_use_sigmoid=True,
+        use_obj_ptrs_in_encoder=True,
+        add_tpos_enc_to_obj_ptrs=False,
+        only_obj_ptrs_in_the_past_for_eval=True,
+        pred_obj_scores=True,
+        pred_obj_scores_mlp=True,
+        fixed_no_obj_ptr=True,
+        multimask_output_for_tracking=True,
+        use_multimask_token_for_obj_ptr=True,
+        multimask_min_pt_num=0,
+        multimask_max_pt_num=1,
+        use_mlp_for_obj_ptr_proj=True,
+    )
+
+
+@dataclass
+class FrameFeatures:
+    """What the mask decoder needs of n frames. C is SAM-2's d_model, S its image size.
+
+    Attributes:
+        low: [n, C, S/16, S/16], before any memory is fused in.
+        high: [n, C/8, S/4, S/4] and [n, C/4, S/8, S/8].
+        position: [n, C, S/16, S/16], the sine encoding of `low`; a view of one, the same for every frame.
+    """
+
+    low: Tensor
+    high: tuple[Tensor, Tensor]
+    position: Tensor
+
+    def take(self, frames: Sequence[int] | Tensor) -> FrameFeatures:
+        """Return the features of k of these frames (i64 [k]); a frame may stand there several times."""
+        if isinstance(frames, Sequence) and frames and list(frames) == list(range(frames[0], frames[-1] + 1)):
+            part = slice(frames[0], frames[-1] + 1)  # a view
+            return FrameFeatures(
+                self.low[part], (self.high[0][part], self.high[1][part]), self.position[part]
+            )
+        index = torch.as_tensor(frames, device=self.low.device)
+        position = self.position[:1].expand(len(index), -1, -1, -1)
+        return FrameFeatures(self.low[index], (self.high[0][index], self.high[1][index]), position)
+
+    @classmethod
+    def joined(cls, parts: Sequence[FrameFeatures]) -> FrameFeatures:
+        """Return the features of all frames of several parts, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        low = torch.cat([part.low for part in parts])
+        high = (torch.cat([part.high[0] for part in parts]), torch.cat([part.high[1] for part in parts]))
+        return cls(low, high, parts[0].position[:1].expand(len(low), -1, -1, -1))
+
+
+@dataclass
+class Decoded:
+    """The best of the three masks of k (frame, expression) pairs.
+
+    Attributes:
+        logits: f32 [k, S/4, S/4].
+        iou: f32 [k], predicted IoU of that mask.
+        existence: f32 [k], object score logit.
+        token: [k, C], output token of that mask, from which the object pointer is made.
+        all_logits, all_ious: [k, 3, S/4, S/4] and [k, 3], for training.
+    """
+
+    logits: Tensor
+    iou: Tensor
+    existence: Tensor
+    token: Tensor
+    all_logits: Tensor
+    all_ious: Tensor
+
+
+def encode_frames(sam: SAM2Base, pixels: Tensor, *, fuse: bool = True) -> FrameFeatures:
+    """Run Hiera and the FPN on a batch of frames, f32 [n, 3, S, S].
+
+    Args:
+        sam: the model.
+        pixels: the frames.
+        fuse: take fused operations where there are any; else sam2's own forward pass.
+    """
+    weight = sam.image_encoder.neck.convs[0].conv.weight
+    pixels = pixels.to(weight.device, weight.dtype)
+    if fuse and fused.available(pixels) and fused.foldable(sam):
+        s0, s1, low = fused.encode(sam, pixels)
+        position = sam.image_encoder.neck.position_encoding(low)
+        return FrameFeatures(low=low, high=(s0, s1), position=position)
+    out = sam.forward_image(pixels)
+    # The FPN adds its levels in fp32 and positions are fp32, whatever the weights are.
+    s0, s1, low = (level.to(weight.dtype) for level in out["backbone_fpn"])
+    position = out["vision_pos_enc"][-1][:1].to(weight.dtype).expand(len(low), -1, -1, -1)
+    return FrameFeatures(low=low, high=(s0, s1), position=position)
+
+
+def without_memory(sam: SAM2Base, features: FrameFeatures) -> Tensor:
+    """Return `low` with the no-memory embedding: a frame that no other frame conditions."""
+    return features.low + sam.no_mem_embed.view(1, -1, 1, 1)
+
+
+def decode(
+    sam: SAM2Base,
+    low: Tensor,
+    high: tuple[Tensor, Tensor],
+    language: Tensor | None,
+    *,
+    no_object_masking: bool,
+    points: tuple[Tensor, Tensor] | None = None,
+    mask: Tensor | None = None,
+    fuse: bool = True,
+) -> Decoded:
+    """Decode k pairs at once.
+
+    The sparse prompt is SAM-2's own padding (two `not_a_point` tokens, or the points) and then the language token.
+
+    Args:
+        low: [k, C, S/16, S/16], with memory or the no-memory embedding already fused in.
+        high: the pair of high-resolution maps, [k, ...].
+        language: [k, C], the projected [SEG] of each pair; None when only points or a mask prompt.
+        no_object_masking: set the logits of absent objects to SAM-2's constant for them.
+        points: coordinates f32 [k, P, 2] in SAM-2's pixels and labels i32 [k, P].
+        mask: f32 [k, 1, S/4, S/4] mask prompt.
+        fuse: take fused operations where there are any; else sam2's own forward pass.
+    """
+    k = low.shape[0]
+    if points is None:
+        points = (
+            torch.zeros(k, 1, 2, device=low.device),
+            -torch.ones(k, 1, dtype=torch.int32, device=low.device),
+        )
+    sparse, dense = sam.sam_prompt_encoder(points=points, boxes=None, masks=mask)
+    if language is not None:
+        sparse = torch.cat([sparse, language[:, None].to(sparse.dtype)], dim=1)
+    positions = sam.sam_prompt_encoder.get_dense_pe().to(low.dtype)
+    if fuse and fused.available(low):
+        logits, ious, tokens, existence = fused.predict(
+            sam.sam_mask_decoder, low + dense, positions, sparse, high
+        )
+    else:
+        logits, ious, tokens, existence = sam.sam_mask_decoder(
+            image_embeddings=low,
+            image_pe=positions,
+            sparse_prompt_embeddings=sparse.to(low.dtype),
+            dense_prompt_embeddings=dense.to(low.dtype),
+            multimask_output=True,
+            repeat_image=False,
+            high_res_features=list(high),
+        )
+    logits, ious, existence = logits.float(), ious.float(), existence.float()[:, 0]
+    if no_object_masking:
+        logits = torch.where((existence > 0)[:, None, None, None], logits, NO_OBJ_SCORE)
+    best = ious.argmax(dim=1)
+    rows = torch.arange(k, device=low.device)
+    return Decoded(
+        logits=logits[rows, best],
+        iou=ious[rows, best],
+        existence=existence,
+        token=tokens[rows, best],
+        all_logits=logits,
+        all_ious=ious,
+    )
+
+
+T = TypeVar("T")
+
+# A window at SAM-2's size has so many pixels, and so many frames at most: more take memory and no less time.
+_WINDOW_PIXELS, _WINDOW_FRAMES = 16 * 1024**2, 32
+
+
+class FrameEncoder:
+    """Encodes windows of frames.
+
+    Args:
+        sam: the model.
+        workers: each takes a part of a window's frames.
+    """
+
+    def __init__(self, sam: SAM2Base, workers: Workers) -> None:
+        self.sam = sam
+        self.workers = workers
+
+    @property
+    def ahead(self) -> bool:
+        """Whether a window is encoded while the caller does something else."""
+        return self.workers.count > 1
+
+    def start(
+        self, first: int, pixels: NDArray[np.uint8], then: Callable[[int, FrameFeatures], T]
+    ) -> Callable[[], list[T]]:
+        """Begin to encode frames, u8 [n, S, S, 3], the first of which is frame `first`.
+
+        Each worker goes on with its own part: `then` gets the part's first frame and its features. What this returns
+        waits for all parts and gives what `then` made of them, in order.
+        """
+
+        def work(share: range) -> T:
+            features = encode_frames(self.sam, astc.sam_pixels(pixels[share.start : share.stop]))
+            return then(first + share.start, features)
+
+        waiting = [self.workers.start(work, share) for share in self.workers.shares(len(pixels))]
+        return lambda: [wait() for wait in waiting]
+
+
+def frames_at_a_time(size: int) -> int:
+    """Return how many frames of a video are encoded at a time, where SAM-2 sees pictures of `size` px."""
+    return max(1, min(_WINDOW_FRAMES, _WINDOW_PIXELS // size**2))

@@ -1,0 +1,164 @@
+"""SAM-2's memory: masks travel from conditioning frames to the frames that no [SEG] decodes.
+
+Mask memories, object pointers and memory attention are SAM-2's own; this module keeps what has to be kept and drops
+the rest, so that memory stays the same however long the video is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.modeling.sam2_utils import select_closest_cond_frames
+from torch import Tensor
+
+from svac_backend.svac.sam.grounding import FrameFeatures, decode
+
+
+class MemoryTracker:
+    """Tracks E objects through a video, frame by frame.
+
+    Args:
+        sam: the model.
+        num_objects: E, tracked as one batch.
+        num_frames: frames of the video (SAM-2 bounds the number of object pointers by it).
+        no_object_masking: empty masks where the object score is not positive.
+        nearest: how many conditioning frames a frame attends, the nearest ones, 2 or more; -1: all.
+    """
+
+    def __init__(
+        self,
+        sam: SAM2Base,
+        num_objects: int,
+        num_frames: int,
+        *,
+        no_object_masking: bool,
+        nearest: int = -1,
+    ) -> None:
+        self.sam = sam
+        self.num_objects = num_objects
+        self.num_frames = num_frames
+        self.no_object_masking = no_object_masking
+        self.nearest = nearest
+        self.outputs: dict[str, dict[int, dict[str, Any]]] = {
+            "cond_frame_outputs": {},
+            "non_cond_frame_outputs": {},
+        }
+        self._position: list[Tensor] | None = None
+
+    def restart(self) -> None:
+        """Forget the tracked frames, and keep the conditioning frames: tracking begins anew from one of them."""
+        self.outputs["non_cond_frame_outputs"].clear()
+
+    def condition(
+        self, index: int, features: FrameFeatures, logits: Tensor, existence: Tensor, token: Tensor
+    ) -> None:
+        """Remember a conditioning frame.
+
+        Args:
+            index: 0-based frame index.
+            features: of this one frame.
+            logits: f32 [E, S/4, S/4].
+            existence: f32 [E].
+            token: [E, C], SAM-2's output token of each mask.
+        """
+        self.outputs["cond_frame_outputs"][index] = self._remember(features, logits, existence, token)
+
+    def condition_masks(self, index: int, features: FrameFeatures, masks: Tensor) -> None:
+        """Remember a conditioning frame by masks that are taken as they are, as SAM-2 does with a user's masks.
+
+        Args:
+            index: 0-based frame index.
+            features: of this one frame.
+            masks: bool [E, H, W], at any size.
+        """
+        self.outputs["cond_frame_outputs"][index] = self._take(features, masks)
+
+    def absent(self, index: int, features: FrameFeatures) -> None:
+        """Remember that the objects are not on a frame, as if that had been tracked; arguments as above."""
+        size = self.sam.image_size
+        masks = torch.zeros(self.num_objects, size, size, dtype=torch.bool, device=features.low.device)
+        self.outputs["non_cond_frame_outputs"][index] = self._take(features, masks)
+
+    def track(self, index: int, features: FrameFeatures, *, reverse: bool = False) -> tuple[Tensor, Tensor]:
+        """Predict the next frame from memory; returns logits f32 [E, S/4, S/4] and scores f32 [E].
+
+        Args:
+            index: 0-based frame index.
+            features: of this one frame.
+            reverse: the frame that was tracked before is the one after this one.
+        """
+        many = features.take([0] * self.num_objects)
+        recent = self.outputs["non_cond_frame_outputs"]
+        near, far = select_closest_cond_frames(index, self.outputs["cond_frame_outputs"], self.nearest)
+        fused = self.sam._prepare_memory_conditioned_features(
+            frame_idx=index,
+            is_init_cond_frame=False,
+            current_vision_feats=[_sequence(many.low)],
+            current_vision_pos_embeds=[_sequence(many.position)],
+            feat_sizes=[many.low.shape[-2:]],
+            # As in SAM-2, a conditioning frame that is not among the nearest may still be a recent one.
+            output_dict={"cond_frame_outputs": near, "non_cond_frame_outputs": recent | far},
+            num_frames=self.num_frames,
+            track_in_reverse=reverse,
+        )
+        out = decode(self.sam, fused, many.high, None, no_object_masking=self.no_object_masking)
+        recent[index] = self._remember(features, out.logits, out.existence, out.token)
+        # Mask memories reach back num_maskmem frames, object pointers max_obj_ptrs_in_encoder frames.
+        for old in [i for i in recent if abs(index - i) >= self.sam.max_obj_ptrs_in_encoder]:
+            del recent[old]
+        return out.logits, out.existence.sigmoid() * out.iou
+
+    def _remember(
+        self, features: FrameFeatures, logits: Tensor, existence: Tensor, token: Tensor
+    ) -> dict[str, Any]:
+        """Encode a frame and its masks into a mask memory and an object pointer per object."""
+        size = self.sam.image_size
+        high = F.interpolate(logits[:, None], size=(size, size), mode="bilinear", align_corners=False)
+        memory, position = self._encode(features, high, existence[:, None])
+        present = (existence > 0).to(token.dtype)[:, None]
+        pointer = present * self.sam.obj_ptr_proj(token) + (1 - present) * self.sam.no_obj_ptr
+        return {"maskmem_features": memory, "maskmem_pos_enc": position, "obj_ptr": pointer}
+
+    def _take(self, features: FrameFeatures, masks: Tensor) -> dict[str, Any]:
+        """Encode masks, bool [E, H, W], that come from outside; without any pixel there is no object."""
+        size = (self.sam.image_size, self.sam.image_size)
+        many = features.take([0] * self.num_objects)
+        scaled = F.interpolate(
+            masks[:, None].float(), size=size, mode="bilinear", align_corners=False, antialias=True
+        )
+        # SAM-2 computes in fp32 here, whatever the weights are.
+        with torch.autocast(many.low.device.type, many.low.dtype, enabled=many.low.dtype != torch.float32):
+            out = self.sam._use_mask_as_output(many.low, list(many.high), (scaled >= 0.5).float())
+        low, pointer, existence = out[3], out[5], out[6]
+        high = F.interpolate(low.float(), size=size, mode="bilinear", align_corners=False)
+        memory, position = self._encode(features, high, existence)
+        return {
+            "maskmem_features": memory,
+            "maskmem_pos_enc": position,
+            "obj_ptr": pointer.to(many.low.dtype),
+        }
+
+    def _encode(
+        self, features: FrameFeatures, high: Tensor, existence: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Encode logits [E, 1, S, S] into mask memories [E, 64, S/16, S/16] and their positions."""
+        memory, position = self.sam._encode_new_memory(
+            current_vision_feats=[_sequence(features.low).expand(-1, self.num_objects, -1)],
+            feat_sizes=[features.low.shape[-2:]],
+            pred_masks_high_res=high.to(features.low.dtype),
+            object_score_logits=existence,
+            is_mask_from_pts=False,
+        )
+        # Positions are the same for every frame: kept once.
+        self._position = self._position or position
+        # The published code keeps mask memories in bf16, on the CPU too; beside fp16 weights only fp16 will do.
+        kept = memory.bfloat16()
+        return (kept.half() if memory.dtype == torch.float16 else kept), self._position
+
+
+def _sequence(maps: Tensor) -> Tensor:
+    """[n, C, h, w] -> [h*w, n, C], the order SAM-2's attention wants."""
+    return maps.flatten(2).permute(2, 0, 1)

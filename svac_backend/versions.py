@@ -1,0 +1,268 @@
+"""The registry of versions: adapters' files in the data folder beside what the database knows of them. Free of torch.
+
+A version's files are looked at before it serves. One that is missing or damaged is marked so, and the last good one
+serves.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from svac_backend.errors import SvacError
+from svac_backend.settings import Settings
+from svac_backend.store.database import FILE_NAME, Database
+from svac_backend.store.versions import Version, VersionState, VersionStore
+from svac_backend.svac.files.adapters import ABOUT, WEIGHTS, verify_adapter
+from svac_backend.svac.files.weights import version_of
+
+FOLDER = "versions"
+
+log = logging.getLogger(__name__)
+
+
+class Registry:
+    """Versions of the models of one data folder.
+
+    Args:
+        settings: the data folder, and the model that serves.
+        database: what is known of versions.
+    """
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings = settings
+        self.store = VersionStore(database)
+        self.root = settings.data_dir / FOLDER
+        # What was found to be whole: path -> (time of change, size) of its weights.
+        self._whole: dict[Path, tuple[int, int]] = {}
+
+    @property
+    def base(self) -> str:
+        """The version of the model that the settings name, without an adapter.
+
+        Raises:
+            SvacError: there is no such model.
+        """
+        return version_of(self.settings)
+
+    def folder(self, version: Version) -> Path:
+        """Return where a version's files are."""
+        return self.root / version.id
+
+    def name(self) -> str:
+        """Return the model version that serves; the files are only glanced at.
+
+        Raises:
+            SvacError: there is no such model.
+        """
+        found = self.serving()
+        return found.name if found else self.base
+
+    def serving(self, *, verify: bool = False) -> Version | None:
+        """Return the version that serves, None for the base itself.
+
+        Args:
+            verify: look at every byte of its weights, unless the file is as it was when that was done last.
+
+        Raises:
+            SvacError: there is no such model.
+        """
+        base = self.base
+        while True:
+            found = self.store.serving(base)
+            if found is None:
+                return None
+            try:
+                self.verify(found) if verify else self._glance(found)
+            except SvacError as error:
+                self.damaged(found, error)
+                continue
+            return found
+
+    def damaged(self, version: Version, error: SvacError) -> None:
+        """Have a version serve no more."""
+        log.error("version %s is damaged, the last good one serves: %s", version.name, error)
+        self.store.decide(version.id, VersionState.DAMAGED, error.message)
+
+    def problem(self) -> str | None:
+        """Return in one sentence which promoted version does not serve, and what to do; None when all is well."""
+        passed = self.store.passed_over(self.base)
+        if not passed:
+            return None
+        return (
+            f"Version {passed[0].name} does not serve ({passed[0].reason.rstrip('.')}); {self.name()} does. "
+            "Restore its file and promote it again, or roll back: svac-backend versions rollback."
+        )
+
+    def verify(self, version: Version) -> None:
+        """Check every byte of a version's weights.
+
+        Raises:
+            SvacError: they are missing or damaged.
+        """
+        weights = self.folder(version) / WEIGHTS
+        now = _stamp(weights)
+        if now is not None and self._whole.get(weights) == now:
+            return
+        self._whole.pop(weights, None)
+        info = verify_adapter(self.folder(version))
+        if info.sha256 != version.sha256:
+            raise SvacError(
+                f"The adapter in {self.folder(version)} is another one than was registered.",
+                "Restore the file from a backup, or train again.",
+            )
+        if now is not None:
+            self._whole[weights] = now
+
+    def publish(
+        self,
+        folder: Path,
+        *,
+        base: str,
+        parent: str = "",
+        promote: bool,
+        reason: str,
+        figures: Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
+        job_id: str = "",
+    ) -> Version:
+        """Take in an adapter that fine-tuning wrote.
+
+        It is promoted only while the version that it was compared with still serves.
+
+        Args:
+            folder: with `adapter.json` and `adapter.safetensors`; they are copied.
+            base: version of the model that it was trained on.
+            parent: id of the adapter that it was trained on from and compared with; empty: the base itself.
+            promote: whether it is good enough.
+            reason: why, or why not.
+            figures, data: see `store.versions.Version`.
+            job_id: of the run.
+
+        Raises:
+            SvacError: it is damaged, or cannot be copied.
+        """
+        info = verify_adapter(folder)
+        target = self.root / info.adapter_id
+        if not target.is_dir():
+            self._copy(folder, target)
+        version = self.store.register(
+            Version(
+                id=info.adapter_id,
+                base=base,
+                sha256=info.sha256,
+                size=info.bytes,
+                parent=parent,
+                figures=dict(figures or {}),
+                data=dict(data or {}),
+                job_id=job_id,
+            )
+        )
+        if version.state is not VersionState.CANDIDATE:
+            return version  # the same run, which went on after its end
+        if not promote:
+            self.store.decide(version.id, VersionState.KEPT, reason)
+        elif self._serving_id(base) != parent:
+            changed = (
+                "Not promoted: another version serves by now than the one it was compared with. Promote it yourself "
+                "if it is the better one."
+            )
+            self.store.decide(version.id, VersionState.KEPT, f"{changed} {reason.removeprefix('Promoted. ')}")
+        else:
+            self.store.promote(version.id, reason)
+        return self.store.get(version.id) or version
+
+    def promote(self, version_id: str) -> Version:
+        """Have a version serve from now on.
+
+        Raises:
+            SvacError: there is none of that id, or it is damaged.
+        """
+        version = self.store.find(version_id)
+        try:
+            self.verify(version)
+        except SvacError as error:
+            self.damaged(version, error)
+            raise
+        if version.state is VersionState.DAMAGED:
+            self.store.decide(version.id, VersionState.CANDIDATE, "It was damaged, and is whole again.")
+        return self.store.promote(version.id)
+
+    def roll_back(self, to: str | None = None) -> Version | None:
+        """Have the version serve that served before; see `VersionStore.roll_back`.
+
+        Raises:
+            SvacError: none served before, or not that one.
+        """
+        return self.store.roll_back(self.base, to)
+
+    def delete(self, version_id: str) -> Version:
+        """Delete a version and its files.
+
+        Raises:
+            SvacError: there is none of that id, it serves, or its files cannot be deleted.
+        """
+        version = self.store.find(version_id)
+        self.store.delete(version.id)
+        try:
+            if self.folder(version).is_dir():
+                shutil.rmtree(self.folder(version))
+        except OSError as error:
+            raise SvacError(
+                f"{self.folder(version)} cannot be deleted ({error.strerror}).",
+                "Delete this folder yourself.",
+            ) from error
+        return version
+
+    def _serving_id(self, base: str) -> str:
+        found = self.store.serving(base)
+        return found.id if found else ""
+
+    def _glance(self, version: Version) -> None:
+        weights = self.folder(version) / WEIGHTS
+        stamp = _stamp(weights)
+        if stamp is None or stamp[1] != version.size or not (self.folder(version) / ABOUT).is_file():
+            what = "is missing" if stamp is None else "has another size than was written"
+            raise SvacError(
+                f"{weights} {what}.", "Restore the file from a backup, or roll back to another version."
+            )
+
+    def _copy(self, source: Path, target: Path) -> None:
+        """Copy an adapter, whole or not at all."""
+        part = target.with_name(f".{target.name}.part")
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            for name in (WEIGHTS, ABOUT):
+                shutil.copyfile(source / name, part / name)
+            verify_adapter(part)
+            part.rename(target)
+        except OSError as error:
+            raise SvacError(
+                f"The new version cannot be stored in {target} ({error.strerror}).",
+                "Make room on the disk of SVAC_DATA_DIR, and start the training again: it goes on where it was.",
+            ) from error
+
+
+def served_version(settings: Settings) -> str:
+    """Return the model version that serves, of a data folder that need not exist.
+
+    Raises:
+        SvacError: there is no such model, or the data folder cannot be used.
+    """
+    if not (settings.data_dir / FILE_NAME).is_file():
+        return version_of(settings)
+    with closing(Database(settings.data_dir)) as database:
+        return Registry(settings, database).name()
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size

@@ -1,0 +1,119 @@
+"""`export` from a file of Label Studio; tests/integration/test_export.py has projects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from svac_backend.cli.export import run
+from svac_backend.cli.inputs import SHIPPED
+from svac_backend.datasets.layouts import read_dataset
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.config import parse_config
+from svac_backend.labelstudio.regions.written import tracks_to_results
+from svac_backend.labelstudio.tasks import Window, local_files_url
+from svac_backend.masks.tracks import Track
+from svac_backend.settings import Settings
+from tests.cli.videos import FPS, FRAMES, HEIGHT, WIDTH, write_video
+from tests.datasets.made import rectangle
+
+CONFIG = SHIPPED / "brush_frames.xml"
+
+
+@pytest.fixture
+def local(settings: Settings) -> Settings:
+    """Without a token: a file needs no Label Studio."""
+    return settings.model_copy(update={"label_studio_api_key": None})
+
+
+def track() -> Track:
+    masks = {i: rectangle(12, 4 + 4 * i, 16, 16) for i in range(FRAMES)}
+    return Track("obj1", "object", "the red square", masks)
+
+
+@pytest.fixture
+def exported(local: Settings, tmp_path: Path) -> Path:
+    """A project of one video in two windows, as Label Studio exports it."""
+    root = local.label_studio_files_root
+    assert root is not None
+    url = local_files_url(write_video(root / "square.mp4"), root)
+    config = parse_config(CONFIG.read_text())
+    tasks: list[dict[str, Any]] = []
+    for window in (Window(0, 5), Window(3, 5)):
+        result = tracks_to_results(
+            [track()], config.mask_control(), width=WIDTH, height=HEIGHT, window=window, min_area_px=1
+        )
+        data = {"video": url, "fps": FPS, "prompt": "the red square", "svac_window": window.to_json()}
+        data["frames"] = [f"/{i}.jpg" for i in range(window.count)]
+        annotation = {"id": 1, "result": result, "updated_at": "2026-11-22T10:00:00Z", "was_cancelled": False}
+        tasks.append({"id": len(tasks) + 1, "data": data, "annotations": [annotation], "predictions": []})
+    file = tmp_path / "project.json"
+    file.write_text(json.dumps(tasks))
+    return file
+
+
+def refused(settings: Settings, layout: str | None, out: Path | None, **options: Any) -> SvacError:
+    with pytest.raises(SvacError) as caught:
+        run(settings, layout, out, **options)
+    assert caught.value.hint
+    return caught.value
+
+
+@pytest.mark.parametrize("layout", ["davis", "youtube-vis", "mevis", "coco"])
+def test_a_file_of_label_studio(
+    local: Settings, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: str
+) -> None:
+    out = tmp_path / "out"
+    run(local, layout, out, file=exported)
+    (video,) = read_dataset(out, layout, "train")
+    assert (video.name, video.frames, video.fps) == ("square", tuple(range(FRAMES)), FPS)
+    (found,) = video.tracks
+    assert (found.object_id, found.label, found.expression) == ("obj1", "object", "the red square")
+    assert found.masks == track().masks
+    assert video.pictures is not None
+    assert len(list(video.pictures.glob("*.jpg"))) == FRAMES
+    printed = capsys.readouterr().err
+    assert f"1 video, {FRAMES} frames, 1 object, {FRAMES} masks as {layout} in {out}" in printed
+
+
+def test_a_config_beside_the_file_and_no_frames(local: Settings, exported: Path, tmp_path: Path) -> None:
+    (local.label_studio_files_root / "square.mp4").unlink()  # type: ignore[operator]
+    error = refused(local, "coco", tmp_path / "out", file=exported, config=CONFIG)
+    assert "--no-frames" in error.hint
+    assert not (tmp_path / "out").exists()
+    run(local, "coco", tmp_path / "out", file=exported, config=CONFIG, frames=False, split="valid")
+    (video,) = read_dataset(tmp_path / "out", "coco", "valid")
+    assert video.tracks[0].masks == track().masks
+
+
+def test_nothing_to_export(local: Settings, exported: Path, tmp_path: Path) -> None:
+    error = refused(local, "coco", tmp_path / "out", file=exported, source="predictions")
+    assert error.message == "There are no predictions to export."
+
+
+def test_what_is_asked_for_must_make_sense(local: Settings, exported: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "--project ID or --from" in refused(local, "coco", out).hint
+    assert "--project ID or --from" in refused(local, "coco", out, file=exported, project=1).hint
+    assert "--config belongs to --from" in refused(local, "coco", out, project=1, config=CONFIG).message
+    assert "--format davis" in refused(local, None, out, file=exported).hint
+    assert "--out" in refused(local, "coco", None, file=exported).hint
+    assert "no format 'zip'" in refused(local, "zip", out, file=exported).message
+    assert "split" in refused(local, "coco", out, file=exported, split="a/b").message
+    assert "no source" in refused(local, "coco", out, file=exported, source="dreams").message
+    assert "No Label Studio token" in refused(local, "coco", out, project=1).message
+    assert not out.exists()
+    out.mkdir()
+    (out / "mine").write_text("x")
+    assert "is not empty" in refused(local, "coco", out, file=exported).message
+
+
+@pytest.mark.parametrize("content", ["no json", "{}", '[{"id": 1}]', "[7]", '[{"data": {"video": "x"}}]'])
+def test_a_file_that_is_no_export(local: Settings, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "file.json"
+    file.write_text(content)
+    refused(local, "coco", tmp_path / "out", file=file)
+    assert "cannot be read" in refused(local, "coco", tmp_path / "out", file=tmp_path / "missing").message

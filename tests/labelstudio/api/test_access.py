@@ -1,0 +1,113 @@
+"""Which token goes where, and pushing once. The client is real; Label Studio is a small server of its routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.api.access import LabelStudioAccess, task_number
+from svac_backend.settings import Settings
+from svac_backend.store.connections import ConnectionStore
+from svac_backend.store.database import Database
+
+VIDEO = "/data/local-files/?d=clip.mp4"
+TASK = ("38", "7")  # project, task
+
+
+def region(frame: int, rle: list[int]) -> dict[str, Any]:
+    value = {"format": "rle", "rle": rle, "brushlabels": ["dog"]}
+    return {
+        "id": f"obj1-f{frame:05d}",
+        "from_name": "mask",
+        "to_name": "frames",
+        "item_index": frame,
+        "value": value,
+    }
+
+
+def prediction(version: str = "v1", rle: tuple[int, ...] = (1, 2, 3)) -> dict[str, Any]:
+    return {"result": [region(0, list(rle)), region(1, list(rle))], "score": 0.5, "model_version": version}
+
+
+def access(settings: Settings, database: Database, **changes: Any) -> LabelStudioAccess:
+    # Not `model_copy`: whether the address was set must be known, as it is from the environment.
+    known = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return LabelStudioAccess(Settings(_env_file=None, **{**known, **changes}), ConnectionStore(database))
+
+
+def test_the_same_prediction_is_pushed_once(
+    settings: Settings, database: Database, label_studio: Any
+) -> None:
+    way = access(
+        settings, database, label_studio_url=label_studio.url, label_studio_api_key=SecretStr("ab" * 20)
+    )
+    first, fresh = way.push(*TASK, prediction())
+    again, fresh_again = way.push(*TASK, prediction())
+    assert (fresh, fresh_again) == (True, False)
+    assert first == again
+    assert len(label_studio.predictions) == 1
+    assert label_studio.predictions[0]["task"] == 7
+    assert label_studio.predictions[0]["result"] == prediction()["result"]
+    assert set(label_studio.tokens) == {f"Token {'ab' * 20}"}
+
+
+def test_other_masks_another_version_and_another_task_are_pushed(
+    settings: Settings, database: Database, label_studio: Any
+) -> None:
+    way = access(
+        settings, database, label_studio_url=label_studio.url, label_studio_api_key=SecretStr("ab" * 20)
+    )
+    way.push(*TASK, prediction())
+    assert way.push(*TASK, prediction(rle=(4, 5)))[1]
+    assert way.push(*TASK, prediction(version="v2"))[1]
+    assert way.push("38", "8", prediction())[1]
+    assert len(label_studio.predictions) == 4
+
+
+def test_without_a_token_in_the_settings_the_one_of_setup_is_used(
+    settings: Settings, database: Database, label_studio: Any
+) -> None:
+    ConnectionStore(database).put("38", label_studio.url, "cd" * 20, "<View/>")
+    assert access(settings, database).push(*TASK, prediction())[1]
+    assert set(label_studio.tokens) == {f"Token {'cd' * 20}"}
+
+
+def test_the_settings_token_is_never_sent_where_setup_says(
+    settings: Settings, database: Database, label_studio: Any
+) -> None:
+    ConnectionStore(database).put("38", "http://evil.invalid", "cd" * 20, "<View/>")
+    way = access(
+        settings, database, label_studio_url=label_studio.url, label_studio_api_key=SecretStr("ab" * 20)
+    )
+    assert way.client("38").url == label_studio.url
+    # An address that the operator set counts for the token of /setup too.
+    way = access(settings, database, label_studio_url=label_studio.url)
+    assert way.client("38").url == label_studio.url
+
+
+def test_without_any_token_it_says_how_to_get_one(settings: Settings, database: Database) -> None:
+    with pytest.raises(SvacError, match="No Label Studio token") as caught:
+        access(settings, database).push(*TASK, prediction())
+    assert "SVAC_LABEL_STUDIO_API_KEY" in caught.value.hint
+
+
+def test_a_label_studio_that_is_down_is_named(settings: Settings, database: Database) -> None:
+    way = access(
+        settings, database, label_studio_url="http://127.0.0.1:9", label_studio_api_key=SecretStr("ab" * 20)
+    )
+    with pytest.raises(SvacError, match=r"127\.0\.0\.1:9"):
+        way.push(*TASK, prediction())
+
+
+def test_a_local_file_needs_no_token(settings: Settings, database: Database) -> None:
+    assert access(settings, database).fetch("38", "http://unknown.invalid", VIDEO, "7").name == "clip.mp4"
+
+
+@pytest.mark.parametrize("task_id", ["", "-1", "7; DROP", "٣", "1e3"])
+def test_a_task_id_is_a_number(task_id: str) -> None:
+    with pytest.raises(SvacError, match="not the id of a task"):
+        task_number(task_id)
+    assert task_number("12") == 12

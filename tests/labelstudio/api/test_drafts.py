@@ -1,0 +1,29 @@
+"""Drafts as they are now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.api.client import LabelStudioClient, list_drafts
+from tests.jobs.conftest import SmallLabelStudio, serve
+
+
+@pytest.fixture
+def server() -> Iterator[SmallLabelStudio]:
+    yield from serve()
+
+
+def test_drafts_come_with_their_results(server: SmallLabelStudio) -> None:
+    draft = {"id": 5, "updated_at": "T1", "result": [{"id": "x"}]}
+    server.drafts = [draft]
+    client = LabelStudioClient(server.url, "ab" * 20)
+    assert list_drafts(client, 7) == [draft]
+    assert server.tokens == [f"Token {'ab' * 20}"]
+
+
+def test_a_label_studio_that_does_not_answer_is_said() -> None:
+    with pytest.raises(SvacError, match="list the drafts of task 7"):
+        list_drafts(LabelStudioClient("http://127.0.0.1:9", "ab" * 20), 7)

@@ -1,0 +1,265 @@
+"""Recorded webhooks become corrections, compared with what a small Label Studio says it was sent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import SecretStr
+
+from svac_backend.labelstudio.config import parse_config
+from svac_backend.labelstudio.regions.written import tracks_to_results
+from svac_backend.labelstudio.tasks import Window
+from svac_backend.learning.collect import Collector
+from svac_backend.masks.rle import from_coco, to_coco
+from svac_backend.masks.tracks import Track
+from svac_backend.settings import Settings
+from svac_backend.store import events as inbox_module
+from svac_backend.store.corrections import AnnotationState, Correction
+from svac_backend.store.database import Database
+from svac_backend.store.events import EventStore
+from tests.jobs.conftest import CONFIG, HEIGHT, WIDTH
+
+VERSION = "svac-3fa9c1d2"
+FRAMES = 6
+
+
+def square(left: int) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), np.bool_)
+    mask[10:30, left : left + 16] = True
+    return mask
+
+
+def regions(
+    masks: dict[int, np.ndarray], name: str = "obj1", window: Window | None = None
+) -> list[dict[str, Any]]:
+    track = Track(name, "dog", "the dog", {i: to_coco(mask) for i, mask in masks.items()}, {})
+    control = parse_config(CONFIG).mask_control()
+    return tracks_to_results([track], control, width=WIDTH, height=HEIGHT, window=window)
+
+
+PREDICTED = regions(dict.fromkeys(range(FRAMES), square(4)))
+(FIXED,) = regions({2: square(30)})
+
+
+@dataclass
+class Studio:
+    """What Label Studio does: keep predictions, send webhooks."""
+
+    server: Any
+    events: EventStore
+    data: dict[str, Any]
+
+    def send(self, action: str, **body: Any) -> int:
+        text = json.dumps({"action": action, "project": {"id": 38, "label_config": CONFIG}, **body})
+        return self.events.add(action, "38", text.encode())
+
+    def annotate(
+        self, result: list[dict[str, Any]], action: str = "ANNOTATION_CREATED", **changes: Any
+    ) -> int:
+        annotation = {
+            "id": 3,
+            "task": 7,
+            "result": result,
+            "parent_prediction": 1,
+            "completed_by": 1,
+            "created_username": " ann@example.com, 1",
+            "updated_at": "2026-01-01T00:00:00Z",
+            "was_cancelled": False,
+            **changes,
+        }
+        return self.send(action, annotation=annotation, task={"id": 7, "data": self.data})
+
+
+@pytest.fixture
+def connected(settings: Settings, label_studio: Any) -> Settings:
+    return settings.model_copy(
+        update={"label_studio_url": label_studio.url, "label_studio_api_key": SecretStr("ab" * 20)}
+    )
+
+
+@pytest.fixture
+def studio(label_studio: Any, database: Database) -> Studio:
+    frames = [f"/f/{i}.jpg" for i in range(FRAMES)]
+    label_studio.predictions.append({"id": 1, "task": 7, "result": PREDICTED, "model_version": VERSION})
+    data = {"video": "/data/clip.mp4", "frames": frames, "prompt": {"dog": "the white dog"}}
+    return Studio(label_studio, EventStore(database), data)
+
+
+@pytest.fixture
+def collector(connected: Settings, database: Database) -> Collector:
+    return Collector(connected, database)
+
+
+def only(collector: Collector) -> Correction:
+    (found,) = collector.corrections.all()
+    return found
+
+
+def test_an_annotation_becomes_a_correction(
+    collector: Collector, studio: Studio, connected: Settings
+) -> None:
+    assert not collector.pending()
+    event = studio.annotate([*PREDICTED[:2], FIXED, *PREDICTED[3:5]])  # 2 was changed, 5 deleted
+    assert collector.pending()
+    assert str(collector.collect()) == "1 annotation collected"
+    assert not collector.pending()
+    found = only(collector)
+    assert (found.drawn, found.accepted) == ({2, 5}, {0, 1, 3, 4})
+    assert sorted(found.track.masks) == [0, 1, 2, 3, 4]
+    assert np.array_equal(from_coco(found.track.masks[2]), square(30))
+    assert np.array_equal(from_coco(found.track.masks[0]), square(4))
+    assert (found.expression, found.track.label) == ("the white dog", "dog")
+    assert (found.task_id, found.project_id, found.annotation_id) == ("7", "38", "3")
+    assert (found.video_url, found.hostname) == ("/data/clip.mp4", connected.label_studio_url)
+    assert (found.who, found.when, found.model_version) == ("ann@example.com, 1", 1767225600.0, VERSION)
+    assert (found.annotation.width, found.annotation.height, found.annotation.event) == (WIDTH, HEIGHT, event)
+
+
+def test_an_untouched_annotation_is_accepted_whole(collector: Collector, studio: Studio) -> None:
+    studio.annotate(PREDICTED)
+    collector.collect()
+    assert (only(collector).drawn, only(collector).accepted) == (set(), set(range(FRAMES)))
+
+
+def test_an_update_replaces_and_a_deletion_removes(collector: Collector, studio: Studio) -> None:
+    studio.annotate([*PREDICTED[:2], FIXED, *PREDICTED[3:]])
+    collector.collect()
+    studio.annotate([FIXED, *PREDICTED[1:2], *PREDICTED[3:]], "ANNOTATION_UPDATED")
+    collector.collect()
+    assert only(collector).drawn == {0, 2}
+    studio.send("ANNOTATIONS_DELETED", annotations=[{"id": 3}])
+    assert str(collector.collect()) == "0 annotations collected, 1 removed"
+    assert collector.corrections.all() == []
+
+
+def test_all_at_once_is_as_one_by_one(collector: Collector, studio: Studio) -> None:
+    studio.annotate(PREDICTED)
+    studio.send("ANNOTATIONS_DELETED", annotations=[{"id": 3}])
+    studio.send("TASKS_CREATED", tasks=[{"id": 8}])
+    studio.annotate(PREDICTED, id=4)
+    studio.send("ANNOTATION_CREATED", annotation={"id": 5, "task": 9, "result": []}, task=None)
+    collector.collect()
+    assert only(collector).annotation_id == "4"
+
+
+def test_a_prediction_that_came_after_the_annotation_is_not_what_it_was_made_from(
+    collector: Collector, studio: Studio
+) -> None:
+    """A submitted correction that was propagated comes back as a prediction, with masks on frames that had none."""
+    studio.server.predictions[0]["created_at"] = "2026-01-01T00:00:00Z"
+    later = {**studio.server.predictions[0], "id": 2, "created_at": "2026-01-01T00:00:20Z"}
+    frames = [f"/f/{i}.jpg" for i in range(FRAMES + 3)]
+    studio.data |= {"frames": frames}
+    later["result"] = [*PREDICTED[:2], FIXED, *PREDICTED[3:], *regions(dict.fromkeys(range(6, 9), square(4)))]
+    studio.server.predictions.append(later)
+    for parent in (1, None):
+        studio.annotate(
+            [*PREDICTED[:2], FIXED, *PREDICTED[3:]],
+            created_at="2026-01-01T00:00:10Z",
+            updated_at="2026-01-01T00:00:40Z",
+            parent_prediction=parent,
+        )
+        collector.collect()
+        assert (only(collector).drawn, only(collector).accepted) == ({2}, {0, 1, 3, 4, 5, 6, 7, 8})
+
+
+def test_of_a_bulk_only_what_a_person_drew_is_learned_from(collector: Collector, studio: Studio) -> None:
+    """Label Studio turns the predictions of all tasks into annotations at a click."""
+    annotations = [
+        {"id": 3, "task": 7, "result": PREDICTED, "parent_prediction": 1},
+        {"id": 4, "task": 7, "result": [*PREDICTED[:2], FIXED, *PREDICTED[3:]], "parent_prediction": 1},
+    ]
+    studio.send("ANNOTATIONS_CREATED", annotation=annotations, task=[{"id": 7, "data": studio.data}])
+    collector.collect()
+    assert (only(collector).annotation_id, only(collector).drawn) == ("4", {2})
+    studio.annotate(PREDICTED, "ANNOTATION_UPDATED")  # now a person has looked at it, and submitted it
+    collector.collect()
+    assert {one.annotation_id for one in collector.corrections.all()} == {"3", "4"}
+
+
+def test_skipped_and_empty_annotations_are_not_learned_from(collector: Collector, studio: Studio) -> None:
+    studio.annotate(PREDICTED)
+    collector.collect()
+    studio.annotate(PREDICTED, "ANNOTATION_UPDATED", was_cancelled=True)
+    studio.annotate([], id=4, parent_prediction=None)
+    collector.collect()
+    assert collector.corrections.all() == []
+    states = [collector.corrections.annotation("38", number).state for number in ("3", "4")]  # type: ignore[union-attr]
+    assert states == [AnnotationState.SKIPPED, AnnotationState.EMPTY]
+
+
+def test_what_a_person_drew_without_a_prediction(collector: Collector, studio: Studio) -> None:
+    studio.server.predictions.clear()
+    (region,) = regions({4: square(30)})
+    studio.annotate([{**region, "id": "aB3xY", "origin": "manual"}], parent_prediction=None)
+    collector.collect()
+    found = only(collector)
+    assert (found.drawn, found.accepted, found.model_version) == ({4}, set(), "")
+    assert found.expression == "the white dog"
+
+
+def test_windows_speak_of_the_frames_of_the_whole_video(collector: Collector, studio: Studio) -> None:
+    window = Window(100, 3, 2)
+    sent = regions({100: square(4), 102: square(4), 104: square(4)}, window=window)
+    assert [region["item_index"] for region in sent] == [0, 1, 2]
+    (fixed,) = regions({102: square(30)}, window=window)
+    studio.server.predictions[:] = [{"id": 1, "task": 7, "result": sent, "model_version": VERSION}]
+    studio.data |= {"frames": ["a", "b", "c"], "svac_window": window.to_json()}
+    studio.annotate([sent[0], fixed, sent[2]])
+    collector.collect()
+    found = only(collector)
+    assert (found.drawn, found.accepted) == ({102}, {100, 104})
+    assert sorted(found.track.masks) == [100, 102, 104]
+
+
+def test_what_cannot_be_looked_at_now_is_tried_again(
+    connected: Settings, database: Database, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Label Studio may be down when the worker looks; nothing is lost, and the rest goes on."""
+    offline = connected.model_copy(
+        update={"label_studio_url": "http://127.0.0.1:9", "label_studio_timeout_s": 2}
+    )
+    studio.annotate(PREDICTED)
+    studio.send("ANNOTATIONS_DELETED", annotations=[{"id": 99}])
+    collector = Collector(offline, database)
+    assert collector.collect().put_off == 1
+    assert collector.corrections.all() == []
+    (waiting,) = collector.inbox.uncollected()
+    assert waiting.tries == 1
+    assert not collector.pending()
+
+    monkeypatch.setattr(inbox_module.time, "time", lambda: waiting.due + 1 if waiting.due else 0.0)
+    online = Collector(connected, database)
+    assert online.pending()
+    assert online.collect().annotations == 1
+    assert online.inbox.uncollected() == []
+    assert only(online).annotation_id == "3"
+
+
+def test_a_late_retry_does_not_undo_a_deletion(
+    connected: Settings, database: Database, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline = connected.model_copy(
+        update={"label_studio_url": "http://127.0.0.1:9", "label_studio_timeout_s": 2}
+    )
+    studio.annotate(PREDICTED)
+    Collector(offline, database).collect()
+    studio.send("ANNOTATIONS_DELETED", annotations=[{"id": 3}])
+    collector = Collector(connected, database)
+    collector.collect()
+    monkeypatch.setattr(inbox_module.time, "time", lambda: 1e12)
+    collector.collect()
+    assert collector.corrections.all() == []
+    assert collector.inbox.uncollected() == []
+
+
+def test_a_malformed_annotation_does_not_stop_the_others(collector: Collector, studio: Studio) -> None:
+    broken = {**PREDICTED[0], "item_index": "x", "value": {"format": "rle", "rle": [1, 2], "brushlabels": 3}}
+    studio.annotate([broken])
+    studio.annotate(PREDICTED, id=4)
+    assert collector.collect().put_off == 1
+    assert only(collector).annotation_id == "4"
