@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.hints import FramePrompt, Prompts
+from svac_backend.masks.hints import FrameHint, FrameHints
 from svac_backend.masks.render import OverlayWriter, contact_sheet, overlay
 from svac_backend.masks.rle import area, from_coco, to_coco
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
@@ -80,7 +80,7 @@ def propagate(
     model: Svac,
     video: VideoSource,
     tracks: Sequence[Track],
-    prompts: Prompts,
+    prompts: FrameHints,
     *,
     frames: range | None = None,
     progress: Progress | None = None,
@@ -143,7 +143,7 @@ def propagate(
     return result
 
 
-def _placed(prompt: FramePrompt, mask: CocoRle | None) -> FramePrompt:
+def _placed(prompt: FrameHint, mask: CocoRle | None) -> FrameHint:
     """Give clicks beside an object, without any on it, the box of the mask that it had there."""
     if prompt.mask is not None or prompt.box is not None or any(click.positive for click in prompt.clicks):
         return prompt

@@ -18,6 +18,7 @@ PACKAGE = Path(svac_backend.__file__).parent
 # The lowest first. A part may import its own layer and those below; `None` marks what serves all.
 LAYERS = {
     "errors": 0,
+    "atomic": 0,
     "settings": 0,
     "__init__": 0,
     "masks": 1,

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.hints import Click, FramePrompt
+from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.rle import from_coco, to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.pipeline import load_model, propagate
@@ -56,7 +56,7 @@ def test_corrected_objects_are_predicted_anew_and_others_left(model: Svac, video
     tracks = [track("obj1", 0), track("obj2", 20), track("obj3", 40)]
     before = [t.to_json() for t in tracks]
     drawn = to_coco(square(5))
-    prompts = {"obj2": {2: FramePrompt(mask=drawn), 5: FramePrompt(mask=NOWHERE)}, "obj3": {}}
+    prompts = {"obj2": {2: FrameHint(mask=drawn), 5: FrameHint(mask=NOWHERE)}, "obj3": {}}
     result = propagate(model, video, tracks, prompts)
     assert [t.to_json() for t in tracks] == before
     assert [result[0].to_json(), result[2].to_json()] == [before[0], before[2]]
@@ -76,9 +76,9 @@ def test_frames_outside_the_range_keep_what_they_had_but_for_given_masks(
     old, drawn = track("obj1", 0), to_coco(square(30))
     prompts = {
         "obj1": {
-            0: FramePrompt(mask=drawn),
-            7: FramePrompt(mask=NOWHERE),
-            6: FramePrompt(clicks=(Click(3, 12),)),
+            0: FrameHint(mask=drawn),
+            7: FrameHint(mask=NOWHERE),
+            6: FrameHint(clicks=(Click(3, 12),)),
         }
     }
     (new,) = propagate(model, video, [old], prompts, frames=range(3, 5))
@@ -90,7 +90,7 @@ def test_frames_outside_the_range_keep_what_they_had_but_for_given_masks(
 
 def test_clicks_make_the_mask_of_their_frame(model: Svac, video: ArrayVideo) -> None:
     (new,) = propagate(
-        model, video, [Track("obj1", "o", "it")], {"obj1": {4: FramePrompt(clicks=(Click(3, 12),))}}
+        model, video, [Track("obj1", "o", "it")], {"obj1": {4: FrameHint(clicks=(Click(3, 12),))}}
     )
     assert sorted(new.scores) == list(range(COUNT))
     assert new.masks
@@ -100,16 +100,16 @@ def test_an_object_that_was_only_shown_as_absent_keeps_its_other_frames(
     model: Svac, video: ArrayVideo
 ) -> None:
     old = track("obj1", 0)
-    (new,) = propagate(model, video, [old], {"obj1": {3: FramePrompt(mask=NOWHERE)}})
+    (new,) = propagate(model, video, [old], {"obj1": {3: FrameHint(mask=NOWHERE)}})
     assert new.masks == {i: rle for i, rle in old.masks.items() if i != 3}
     assert new.scores == old.scores | {3: 1.0}
 
 
 def test_clicks_beside_an_object_alone_need_the_mask_that_it_had(model: Svac, video: ArrayVideo) -> None:
     beside = Click(3, 12, positive=False)
-    prompts = {"obj1": {4: FramePrompt(clicks=(beside,))}}
+    prompts = {"obj1": {4: FrameHint(clicks=(beside,))}}
     (new,) = propagate(model, video, [track("obj1", 0)], prompts)
-    boxed = {"obj1": {4: FramePrompt(clicks=(beside,), box=(0, 10, 12, 30))}}
+    boxed = {"obj1": {4: FrameHint(clicks=(beside,), box=(0, 10, 12, 30))}}
     assert new == propagate(model, video, [track("obj1", 0)], boxed)[0]
     with pytest.raises(SvacError, match="only say where the object is not"):
         propagate(model, video, [Track("obj1", "o", "it")], prompts)
@@ -122,7 +122,7 @@ def test_nothing_shown_changes_nothing(model: Svac, video: ArrayVideo) -> None:
 
 def test_an_object_that_is_not_there_is_an_error(model: Svac, video: ArrayVideo) -> None:
     with pytest.raises(SvacError, match="no object 'obj9'") as caught:
-        propagate(model, video, [track("obj1", 0)], {"obj9": {0: FramePrompt(mask=NOWHERE)}})
+        propagate(model, video, [track("obj1", 0)], {"obj9": {0: FrameHint(mask=NOWHERE)}})
     assert "obj1" in caught.value.hint
 
 

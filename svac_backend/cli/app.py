@@ -34,7 +34,7 @@ main.add_typer(corrections, name="corrections")
 main.add_typer(versions, name="versions")
 console = Console(stderr=True, highlight=False)
 
-Prompts = Annotated[
+FrameHints = Annotated[
     list[str] | None,
     typer.Option(
         "--prompt", "-p", help='What to segment; repeat it for more objects. "car: the red car" sets a label.'
@@ -50,7 +50,7 @@ SplitName = Annotated[str, typer.Option(help="Split of the data set.")]
 @main.command()
 def prelabel(
     video: Annotated[Path, typer.Argument(help="A video file.")],
-    prompt: Prompts = None,
+    prompt: FrameHints = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
     config: Annotated[
         Path | None, typer.Option(help="Labelling config; default: the shipped brush config.")
@@ -101,7 +101,7 @@ def propagate(
 @main.command("import")
 def import_(
     videos: Annotated[list[Path] | None, typer.Argument(help="Video files.")] = None,
-    prompt: Prompts = None,
+    prompt: FrameHints = None,
     project: Annotated[int | None, typer.Option(help="Id of an existing project.")] = None,
     create: Annotated[str | None, typer.Option(help="Title of a project to create.")] = None,
     config: Annotated[Path | None, typer.Option(help="Labelling config of the new project.")] = None,

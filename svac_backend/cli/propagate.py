@@ -20,7 +20,7 @@ from svac_backend.cli.prelabel import prepare, tell, write_results
 from svac_backend.cli.terminal import bar, console
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, parse_config
-from svac_backend.masks.hints import Click, FramePrompt
+from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
@@ -35,7 +35,7 @@ _LAYOUT = (
 _VOID = 255
 
 
-def read_masks(folder: Path, info: VideoInfo) -> dict[str, dict[int, FramePrompt]]:
+def read_masks(folder: Path, info: VideoInfo) -> dict[str, dict[int, FrameHint]]:
     """Read masks by object id and 0-based frame.
 
     Two layouts: `<object>/<frame>.png`, where what is not black is the object; or `<frame>.png` as DAVIS has it,
@@ -59,12 +59,12 @@ def read_masks(folder: Path, info: VideoInfo) -> dict[str, dict[int, FramePrompt
         raise SvacError(f"{folder} holds both pictures and folders.", _LAYOUT)
     if pictures:
         return _numbered(pictures, info)
-    found: dict[str, dict[int, FramePrompt]] = {}
+    found: dict[str, dict[int, FrameHint]] = {}
     for one in folders:
         files = sorted(path for path in one.iterdir() if not path.name.startswith("."))
         if files:
             found[object_id(one.name)] = {
-                _frame(path, info): FramePrompt(mask=to_coco(_single(path, info))) for path in files
+                _frame(path, info): FrameHint(mask=to_coco(_single(path, info))) for path in files
             }
     if not found:
         raise SvacError(f"There is no mask in {folder}.", _LAYOUT)
@@ -81,13 +81,13 @@ def object_id(name: str) -> str:
     return name
 
 
-def _numbered(files: list[Path], info: VideoInfo) -> dict[str, dict[int, FramePrompt]]:
+def _numbered(files: list[Path], info: VideoInfo) -> dict[str, dict[int, FrameHint]]:
     numbers_of = {_frame(path, info): _numbers(path, info) for path in files}
     present = sorted({int(n) for numbers in numbers_of.values() for n in np.unique(numbers)} - {0})
     if not present:
         raise SvacError(f"The pictures in {files[0].parent} show no object.", _LAYOUT)
     return {
-        f"obj{n}": {frame: FramePrompt(mask=to_coco(numbers == n)) for frame, numbers in numbers_of.items()}
+        f"obj{n}": {frame: FrameHint(mask=to_coco(numbers == n)) for frame, numbers in numbers_of.items()}
         for n in present
     }
 
@@ -142,7 +142,7 @@ def _read(path: Path, info: VideoInfo) -> tuple[str, NDArray[np.uint8]]:
     return mode, values.astype(np.uint8) if values.dtype == np.bool_ else values
 
 
-Shown = dict[str, dict[int, FramePrompt]]
+Shown = dict[str, dict[int, FrameHint]]
 
 
 def run(
@@ -224,7 +224,7 @@ def read_prompts(points: Sequence[str], negatives: Sequence[str], boxes: Sequenc
         found[name, frame] = (left, top, right, bottom)
     shown: Shown = {}
     for name, frame in dict.fromkeys((*clicks, *found)):
-        prompt = FramePrompt(clicks=tuple(clicks.get((name, frame), ())), box=found.get((name, frame)))
+        prompt = FrameHint(clicks=tuple(clicks.get((name, frame), ())), box=found.get((name, frame)))
         shown.setdefault(name, {})[frame] = prompt
     return shown
 

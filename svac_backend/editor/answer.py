@@ -28,7 +28,7 @@ from svac_backend.labelstudio.regions.sent import (
 )
 from svac_backend.labelstudio.regions.written import tracks_to_results, validate_results
 from svac_backend.labelstudio.tasks import Window
-from svac_backend.masks.hints import Prompts
+from svac_backend.masks.hints import FrameHints
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
 from svac_backend.store.predictions import Prediction
@@ -137,7 +137,7 @@ def change(
     objects: Sequence[str],
     shown: Sequence[Region],
     before: Sequence[Region],
-    kept: Prompts,
+    kept: FrameHints,
     drawn: Sequence[Region] = (),
     window: Window | None = None,
     frames: range | None = None,

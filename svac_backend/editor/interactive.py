@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 from svac_backend.editor.answer import Answer, Change, as_answer, change
-from svac_backend.editor.open_task import Desk, Plan
+from svac_backend.editor.open_task import OpenTask, Plan
 from svac_backend.editor.request import BOXES, POINTS, Call, Request, draft_with, read_request
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import BATCH, INTERACTIVE, JobState
 from svac_backend.jobs.payloads import PRELABEL, PROPAGATE, PrelabelPayload, PropagatePayload, TaskPayload
 from svac_backend.jobs.rendering import check_frames, config_key
-from svac_backend.jobs.services import Backend, Metrics
+from svac_backend.jobs.services import Metrics, Services
 from svac_backend.labelstudio.api.access import LabelStudioAccess, task_number
 from svac_backend.labelstudio.api.client import list_drafts
 from svac_backend.labelstudio.regions.sent import Region
@@ -42,7 +42,7 @@ class Interactive:
         metrics: where the outcomes are counted.
     """
 
-    def __init__(self, backend: Backend, metrics: Metrics) -> None:
+    def __init__(self, backend: Services, metrics: Metrics) -> None:
         self.backend = backend
         self.metrics = metrics
         # A call holds a thread while it waits: the others must stay free for webhooks.
@@ -60,7 +60,7 @@ class Interactive:
         Raises:
             SvacError: the request makes no sense, or what it would replace may hold unseen corrections.
         """
-        desk = Desk.of(self.backend, base, task, call.version)
+        desk = OpenTask.of(self.backend, base, task, call.version)
         request = read_request(call.context or {}, desk.config)
         if request == Request():
             return None
@@ -85,7 +85,9 @@ class Interactive:
         )
         return as_answer(_left(request, desk, sent.regions), prediction.score, call.version)
 
-    def _settled(self, desk: Desk, request: Request, call: Call, may_wait: bool) -> tuple[Desk, Plan | None]:
+    def _settled(
+        self, desk: OpenTask, request: Request, call: Call, may_wait: bool
+    ) -> tuple[OpenTask, Plan | None]:
         """Return the work of a request, by the draft that holds the request when anything is to be replaced."""
         plan = desk.plan(request)
         if not request.propagate and (plan is None or not plan.replaces):
@@ -97,7 +99,7 @@ class Interactive:
             self.backend.engine.cancel(begun)  # the body was older than the last correction
         return desk, settled
 
-    def _draft(self, desk: Desk, request: Request, call: Call, may_wait: bool) -> list[Region]:
+    def _draft(self, desk: OpenTask, request: Request, call: Call, may_wait: bool) -> list[Region]:
         """Wait for the draft that holds the request; return its regions."""
         end = min(call.deadline, call.begun + DRAFT_WAIT_S)
         client, number = self._access.client(call.project_id), task_number(call.task_id)
@@ -139,7 +141,9 @@ class Interactive:
         key = payload.job_key(call.version)
         return self.backend.engine.submit(kind, payload.to_json(), key, priority=priority).id
 
-    def _obtain(self, desk: Desk, plan: Plan, call: Call, may_wait: bool) -> tuple[Prediction, bool] | None:
+    def _obtain(
+        self, desk: OpenTask, plan: Plan, call: Call, may_wait: bool
+    ) -> tuple[Prediction, bool] | None:
         """Return the prediction and whether it is complete; when time is up, what is ready, and the rest is pushed."""
         key = plan.payload.cache_key(call.version)
         prediction = self.backend.predictions.get(key)
@@ -163,7 +167,7 @@ class Interactive:
         self.metrics.predictions.labels("queued" if part is None else "partial").inc()
         return None if part is None else (part, False)
 
-    def _push_later(self, desk: Desk, plan: Plan, call: Call) -> None:
+    def _push_later(self, desk: OpenTask, plan: Plan, call: Call) -> None:
         """Have what the running job makes sent as a prediction: a second job finds it in the cache."""
         snapshot = None
         if desk.shown:
@@ -174,7 +178,7 @@ class Interactive:
             later = replace(later, corrected=plan.kept)
         self._submit(later, call, BATCH)
 
-    def _change(self, desk: Desk, plan: Plan, prediction: Prediction, complete: bool) -> Change:
+    def _change(self, desk: OpenTask, plan: Plan, prediction: Prediction, complete: bool) -> Change:
         check_frames(desk.base.task_data, desk.base.label_config, prediction.frame_count)
         frames = plan.payload.frames if isinstance(plan.payload, PropagatePayload) else None
         shown_as = config_key(desk.base.label_config, self.backend.settings, desk.window)
@@ -203,7 +207,7 @@ def without_points(call: Call) -> Answer | None:
     return as_answer([], 0.0, call.version) if pointed else None
 
 
-def _left(request: Request, desk: Desk, regions: list[Region]) -> list[Region]:
+def _left(request: Request, desk: OpenTask, regions: list[Region]) -> list[Region]:
     """Add to an answer that the prompt's field loses the command: it would be submitted with the annotation."""
     text = desk.config.text
     if request.left is None or text is None:

@@ -17,14 +17,14 @@ from svac_backend.editor.request import (
     used_ids,
 )
 from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload, TaskPayload
-from svac_backend.jobs.services import Backend
+from svac_backend.jobs.services import Services
 from svac_backend.labelstudio.config import LabelConfig, cached_config
 from svac_backend.labelstudio.corrections import Corrections, find_corrections, known_objects
 from svac_backend.labelstudio.regions.read import read_drawn, results_to_tracks
 from svac_backend.labelstudio.regions.sent import Region, region_name
 from svac_backend.labelstudio.regions.shapes import frame_size
 from svac_backend.labelstudio.tasks import Window, text_wishes, window_of
-from svac_backend.masks.hints import FramePrompt
+from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import from_coco
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.store.objects import SentObject, video_name
@@ -48,14 +48,14 @@ class Plan:
 
     payload: PrelabelPayload | PropagatePayload
     objects: tuple[str, ...]
-    prompts: dict[str, dict[int, FramePrompt]] = field(default_factory=dict)
-    kept: dict[str, dict[int, FramePrompt]] = field(default_factory=dict)
+    prompts: dict[str, dict[int, FrameHint]] = field(default_factory=dict)
+    kept: dict[str, dict[int, FrameHint]] = field(default_factory=dict)
     replaces: bool = False
     drawn: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True)
-class Desk:
+class OpenTask:
     """An annotator's task as the body of his call tells, and what was answered about it before.
 
     Attributes:
@@ -67,7 +67,7 @@ class Desk:
         answered: what interactive calls were answered, by object.
     """
 
-    backend: Backend
+    backend: Services
     base: TaskPayload
     task: Mapping[str, Any]
     shown: list[Region]
@@ -75,7 +75,9 @@ class Desk:
     answered: dict[str, SentObject]
 
     @classmethod
-    def of(cls, backend: Backend, base: TaskPayload, task: Mapping[str, Any], model_version: str) -> Desk:
+    def of(
+        cls, backend: Services, base: TaskPayload, task: Mapping[str, Any], model_version: str
+    ) -> OpenTask:
         """Read a task."""
         return cls(
             backend=backend,
@@ -124,7 +126,7 @@ class Desk:
             known=self.known,
         )
 
-    def with_draft(self, regions: list[Region]) -> Desk:
+    def with_draft(self, regions: list[Region]) -> OpenTask:
         """Return the desk as the annotator's latest draft has it."""
         return replace(self, shown=regions)
 
@@ -192,7 +194,7 @@ class Desk:
     def _correction(
         self,
         objects: tuple[ObjectPrompt, ...],
-        prompts: dict[str, dict[int, FramePrompt]],
+        prompts: dict[str, dict[int, FrameHint]],
         size: tuple[int, int],
     ) -> PropagatePayload:
         window = self.window
@@ -222,7 +224,7 @@ class Desk:
         answers = (self.answered.get(object_id) for object_id in objects)
         return any(one is not None and one.regions and one.updated > lately for one in answers)
 
-    def _masks(self, objects: Sequence[str]) -> dict[str, dict[int, FramePrompt]]:
+    def _masks(self, objects: Sequence[str]) -> dict[str, dict[int, FrameHint]]:
         """What persons made of some objects."""
         masks = self.corrections.masks
         return {object_id: masks[object_id] for object_id in objects if masks.get(object_id)}

@@ -22,7 +22,7 @@ from svac_backend.labelstudio.config import LabelConfig, cached_config
 from svac_backend.labelstudio.regions.sent import Region, region_name
 from svac_backend.labelstudio.regions.shapes import frame_size
 from svac_backend.labelstudio.tasks import context_texts, video_url
-from svac_backend.masks.hints import Click, FramePrompt
+from svac_backend.masks.hints import Click, FrameHint
 
 # A key point's label, or what is typed into the prompt's field instead of an expression.
 COMMANDS = frozenset({"propagate", ">>"})
@@ -47,7 +47,7 @@ class Request:
     propagate: bool = False
     texts: tuple[Any, ...] = ()
     left: tuple[str, ...] | None = None
-    pointed: Mapping[int, FramePrompt] = field(default_factory=dict)
+    pointed: Mapping[int, FrameHint] = field(default_factory=dict)
     label: str | None = None
     size: tuple[int, int] = (0, 0)
     typed: list[Any] | None = None
@@ -169,7 +169,7 @@ def _labels(region: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
-def _pointed(regions: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> dict[int, FramePrompt]:
+def _pointed(regions: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> dict[int, FrameHint]:
     clicks: dict[int, list[Click]] = {}
     boxes: dict[int, tuple[float, float, float, float]] = {}
     for region in regions:
@@ -186,7 +186,7 @@ def _pointed(regions: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> dic
         else:
             boxes[item] = _box(region, size)  # of several on a frame the last one counts
     return {
-        item: FramePrompt(clicks=tuple(clicks.get(item, ())), box=boxes.get(item))
+        item: FrameHint(clicks=tuple(clicks.get(item, ())), box=boxes.get(item))
         for item in sorted({*clicks, *boxes})
     }
 
@@ -283,7 +283,7 @@ Masks = Mapping[str, NDArray[np.bool_]]
 SAME_BOX = 0.5
 
 
-def pointed_object(pointed: FramePrompt, masks: Masks) -> str | None:
+def pointed_object(pointed: FrameHint, masks: Masks) -> str | None:
     """Return the object that is meant, or None for a new one.
 
     - A positive click on an object's mask means this object; of several the one with the smallest mask.
@@ -319,7 +319,7 @@ def pointed_object(pointed: FramePrompt, masks: Masks) -> str | None:
     return None
 
 
-def refined(pointed: FramePrompt, mask: NDArray[np.bool_] | None, earlier: FramePrompt | None) -> FramePrompt:
+def refined(pointed: FrameHint, mask: NDArray[np.bool_] | None, earlier: FrameHint | None) -> FrameHint:
     """Return what the model is told of an object on a frame: this, and what was said about it there before.
 
     Clicks add to each other; a new box replaces an old one. When nothing says where the object is, the mask that it has
@@ -336,7 +336,7 @@ def refined(pointed: FramePrompt, mask: NDArray[np.bool_] | None, earlier: Frame
         box = box or earlier.box
     if box is None and not any(click.positive for click in clicks) and mask is not None and mask.any():
         clicks, box = [_innermost(mask), *clicks], _bounds(mask)
-    return FramePrompt(clicks=tuple(clicks), box=box)
+    return FrameHint(clicks=tuple(clicks), box=box)
 
 
 def _at(mask: NDArray[np.bool_], click: Click) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.hints import FramePrompt, Prompts
+from svac_backend.masks.hints import FrameHint, FrameHints
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.store.predictions import Prediction, correction_key, prediction_key, video_identity
 from svac_backend.video.source import VideoInfo
@@ -71,7 +71,7 @@ class PrelabelPayload(TaskPayload):
     prompts: tuple[ObjectPrompt, ...]
     push: bool
     snapshot: int | None = None
-    corrected: Prompts = field(default_factory=dict)
+    corrected: FrameHints = field(default_factory=dict)
 
     def cache_key(self, model_version: str) -> str:
         """Return the key of the prediction that this makes with that model."""
@@ -111,7 +111,7 @@ class PropagatePayload(TaskPayload):
     """
 
     objects: tuple[ObjectPrompt, ...] = ()
-    prompts: Prompts = field(default_factory=dict)
+    prompts: FrameHints = field(default_factory=dict)
     size: tuple[int, int] = (0, 0)
     frames: tuple[int, int] | None = None
     push: bool = False
@@ -173,16 +173,16 @@ class FramesPayload(TaskPayload):
         return cls(**data)
 
 
-def _to_json(prompts: Prompts) -> dict[str, Any]:
+def _to_json(prompts: FrameHints) -> dict[str, Any]:
     return {
         object_id: {str(frame): prompt.to_json() for frame, prompt in shown.items()}
         for object_id, shown in prompts.items()
     }
 
 
-def _from_json(data: Mapping[str, Any]) -> dict[str, dict[int, FramePrompt]]:
+def _from_json(data: Mapping[str, Any]) -> dict[str, dict[int, FrameHint]]:
     return {
-        object_id: {int(frame): FramePrompt.from_json(prompt) for frame, prompt in shown.items()}
+        object_id: {int(frame): FrameHint.from_json(prompt) for frame, prompt in shown.items()}
         for object_id, shown in data.items()
     }
 

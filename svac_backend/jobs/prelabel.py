@@ -23,7 +23,7 @@ from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.regions.sent import Region
 from svac_backend.labelstudio.regions.written import to_prediction, validate_results
 from svac_backend.labelstudio.tasks import window_of
-from svac_backend.masks.hints import Prompts
+from svac_backend.masks.hints import FrameHints
 from svac_backend.masks.tracks import Track, frames_with_masks
 from svac_backend.pipeline import Progress, Ready, prelabel
 from svac_backend.settings import Settings
@@ -147,7 +147,7 @@ def push_merged(
     payload: TaskPayload,
     prediction: Prediction,
     now: Sequence[Region],
-    corrected: Prompts,
+    corrected: FrameHints,
     sent: Sequence[Region] = (),
 ) -> tuple[int, bool]:
     """Attach a prediction to its task that holds what the annotator had, but for the objects that were predicted anew.

@@ -18,7 +18,7 @@ from svac_backend.labelstudio.corrections import find_corrections, known_objects
 from svac_backend.labelstudio.regions.sent import Region
 from svac_backend.labelstudio.regions.shapes import frame_size
 from svac_backend.labelstudio.tasks import window_of
-from svac_backend.masks.hints import Click, FramePrompt, Prompts
+from svac_backend.masks.hints import Click, FrameHint, FrameHints
 from svac_backend.masks.tracks import Track, frames_with_masks
 from svac_backend.pipeline import Progress, Ready, propagate
 from svac_backend.store.events import EventStore
@@ -141,7 +141,7 @@ def _summary(objects: int, frames: int) -> str:
     return f"{objects} object{plural[0]} from what was shown on {frames} frame{plural[1]}"
 
 
-def scaled(prompts: Prompts, size: tuple[int, int], info: VideoInfo) -> Prompts:
+def scaled(prompts: FrameHints, size: tuple[int, int], info: VideoInfo) -> FrameHints:
     """Return prompts in the video's pixels: the editor's frames may be smaller than the video.
 
     Raises:
@@ -155,7 +155,7 @@ def scaled(prompts: Prompts, size: tuple[int, int], info: VideoInfo) -> Prompts:
     }
 
 
-def _scaled(prompt: FramePrompt, size: tuple[int, int], info: VideoInfo) -> FramePrompt:
+def _scaled(prompt: FrameHint, size: tuple[int, int], info: VideoInfo) -> FrameHint:
     if prompt.mask is not None:
         raise SvacError(
             f"The editor's frames have {size[0]}x{size[1]} pixels, the video {info.width}x{info.height}.",
@@ -164,6 +164,6 @@ def _scaled(prompt: FramePrompt, size: tuple[int, int], info: VideoInfo) -> Fram
     x, y = info.width / size[0], info.height / size[1]
     clicks = tuple(Click(click.x * x, click.y * y, click.positive) for click in prompt.clicks)
     box = prompt.box
-    return FramePrompt(
+    return FrameHint(
         clicks=clicks, box=None if box is None else (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
     )

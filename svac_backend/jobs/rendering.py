@@ -15,7 +15,7 @@ from svac_backend.labelstudio.regions.merge import merge_results
 from svac_backend.labelstudio.regions.rectangles import tracks_to_boxes
 from svac_backend.labelstudio.regions.written import tracks_to_results, validate_results
 from svac_backend.labelstudio.tasks import WINDOW_KEY, Window, window_of
-from svac_backend.masks.hints import Prompts
+from svac_backend.masks.hints import FrameHints
 from svac_backend.masks.tracks import Track, frame_certainty, frames_with_masks, worst_stretch
 from svac_backend.settings import Settings
 from svac_backend.store.predictions import Prediction, PredictionStore
@@ -176,7 +176,7 @@ def merge(
     label_config: str,
     settings: Settings,
     now: Sequence[Mapping[str, Any]],
-    corrected: Prompts,
+    corrected: FrameHints,
     *,
     sent: Sequence[Mapping[str, Any]] = (),
     window: Window | None = None,

@@ -26,7 +26,7 @@ from svac_backend.versions import Registry
 
 
 @dataclass(frozen=True)
-class Backend:
+class Services:
     """The owners of all state, over one database."""
 
     settings: Settings
@@ -53,7 +53,7 @@ class Backend:
         return self.registry.name()
 
 
-def open_backend(settings: Settings) -> Backend:
+def open_services(settings: Settings) -> Services:
     """Open, or make, the state in `settings.data_dir`.
 
     Raises:
@@ -61,7 +61,7 @@ def open_backend(settings: Settings) -> Backend:
     """
     database = Database(settings.data_dir)
     engine = LocalEngine(settings, database)
-    return Backend(
+    return Services(
         settings=settings,
         database=database,
         engine=engine,
@@ -85,7 +85,7 @@ BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100)
 class Metrics:
     """The figures of one app, in a registry of its own."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Services) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "svac_requests", "Requests answered.", ["route", "status"], registry=self.registry
@@ -106,7 +106,7 @@ class Metrics:
 class _StateCollector(Collector):
     """Reads the database at the moment of the scrape: the state of all processes, not only of this one."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Services) -> None:
         self._backend = backend
 
     def describe(self) -> list[GaugeMetricFamily]:

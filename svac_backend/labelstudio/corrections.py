@@ -13,7 +13,7 @@ from svac_backend.labelstudio.regions.merge import corrected_prompts
 from svac_backend.labelstudio.regions.read import drawn_objects, results_to_tracks
 from svac_backend.labelstudio.regions.sent import Region, sent_regions
 from svac_backend.labelstudio.tasks import Window, task_prompts
-from svac_backend.masks.hints import FramePrompt, Prompts
+from svac_backend.masks.hints import FrameHint, FrameHints
 from svac_backend.masks.rle import area, iou
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
 from svac_backend.store.objects import SentObject
@@ -21,7 +21,7 @@ from svac_backend.store.objects import SentObject
 # A mask that a person made comes back from the editor a little different where it was scaled or smoothed.
 SAME_MASK = 0.98
 
-FramePrompts = dict[int, FramePrompt]
+HintsByFrame = dict[int, FrameHint]
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class Corrections:
         unfinished: objects whose last answer had not all frames.
     """
 
-    masks: dict[str, FramePrompts] = field(default_factory=dict)
-    pointed: dict[str, FramePrompts] = field(default_factory=dict)
+    masks: dict[str, HintsByFrame] = field(default_factory=dict)
+    pointed: dict[str, HintsByFrame] = field(default_factory=dict)
     objects: list[ObjectPrompt] = field(default_factory=list)
     sent: list[Region] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
 
-    def prompts(self, object_id: str) -> FramePrompts:
+    def prompts(self, object_id: str) -> HintsByFrame:
         """Return all that was shown of an object; on a frame the mask counts."""
         return {**self.pointed.get(object_id, {}), **self.masks.get(object_id, {})}
 
-    def to_propagate(self) -> dict[str, FramePrompts]:
+    def to_propagate(self) -> dict[str, HintsByFrame]:
         """Return the prompts of those objects that were corrected, where at least one prompt shows the object.
 
         Objects whose last answer had not all frames yet are finished.
@@ -126,7 +126,7 @@ def _held(
     config: LabelConfig,
     size: tuple[int, int],
     window: Window | None,
-) -> Prompts:
+) -> FrameHints:
     """Earlier masks that the annotation still has as they were: another annotator's corrections are not there."""
     earlier = {
         object_id: {frame: prompt.mask for frame, prompt in one.prompts.items() if prompt.mask is not None}
@@ -143,14 +143,14 @@ def _held(
         height=size[1],
         window=window,
         certain={
-            object_id: {frame: FramePrompt(mask=mask) for frame, mask in masks.items()}
+            object_id: {frame: FrameHint(mask=mask) for frame, mask in masks.items()}
             for object_id, masks in earlier.items()
         },
     )
     masks_now = {track.object_id: track.masks for track in tracks}
     return {
         object_id: {
-            frame: FramePrompt(mask=mask)
+            frame: FrameHint(mask=mask)
             for frame, mask in masks.items()
             if _same(mask, masks_now.get(object_id, {}).get(frame))
         }
@@ -185,5 +185,5 @@ def _relabelled(sent: Sequence[Region], now: Sequence[Region]) -> list[Region]:
     return relabelled
 
 
-def _shows(prompt: FramePrompt) -> bool:
+def _shows(prompt: FrameHint) -> bool:
     return prompt.mask is None or area(prompt.mask) > 0

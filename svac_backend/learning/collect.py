@@ -28,7 +28,7 @@ from svac_backend.labelstudio.regions.read import results_to_tracks
 from svac_backend.labelstudio.regions.sent import Region, region_name
 from svac_backend.labelstudio.regions.shapes import frame_size
 from svac_backend.labelstudio.tasks import Window, video_url, window_of
-from svac_backend.masks.hints import Prompts
+from svac_backend.masks.hints import FrameHints
 from svac_backend.masks.rle import area
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
@@ -126,7 +126,7 @@ def saved_at(annotation: Mapping[str, Any]) -> float:
 def corrections_of(
     annotation: Annotation,
     tracks: Sequence[Track],
-    changed: Prompts,
+    changed: FrameHints,
     predicted: Mapping[str, Collection[int]],
     shown: Collection[int],
 ) -> list[Correction]:

@@ -20,7 +20,7 @@ class Click:
 
 
 @dataclass(frozen=True)
-class FramePrompt:
+class FrameHint:
     """What a person said about one object on one frame: either a mask, or clicks and a box.
 
     Attributes:
@@ -55,7 +55,7 @@ class FramePrompt:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> FramePrompt:
+    def from_json(cls, data: Mapping[str, Any]) -> FrameHint:
         """Read what `to_json` wrote."""
         mask, box = data["mask"], data["box"]
         return cls(
@@ -66,4 +66,4 @@ class FramePrompt:
 
 
 # Object id -> 0-based frame -> what a person said there.
-Prompts = Mapping[str, Mapping[int, FramePrompt]]
+FrameHints = Mapping[str, Mapping[int, FrameHint]]

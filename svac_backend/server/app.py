@@ -16,7 +16,7 @@ from gunicorn.app.base import BaseApplication
 from werkzeug.exceptions import HTTPException
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.services import Metrics, open_backend
+from svac_backend.jobs.services import Metrics, open_services
 from svac_backend.server import jobs_api, media, protocol
 from svac_backend.server.bodies import BadRequest
 from svac_backend.server.jobs_api import NotFound
@@ -32,13 +32,13 @@ log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> Flask:
-    """Return the app; its state is in `settings.data_dir`, as `app.extensions["svac"]` (a `Backend`).
+    """Return the app; its state is in `settings.data_dir`, as `app.extensions["svac"]` (a `Services`).
 
     Raises:
         SvacError: the data folder cannot be used, or the settings disagree.
     """
     gate = Gate(settings)
-    backend = open_backend(settings)
+    backend = open_services(settings)
     metrics = Metrics(backend)
     app = Flask("svac_backend", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 1_000_000
@@ -153,7 +153,7 @@ def serve(settings: Settings) -> None:
     """
     logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
     Gate(settings)
-    open_backend(settings).database.close()
+    open_services(settings).database.close()
     _check_address(settings.host, settings.port)
     Server(settings).run()
 

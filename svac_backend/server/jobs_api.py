@@ -10,7 +10,7 @@ from flask import Blueprint, Response, jsonify, request
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import Job, JobState
 from svac_backend.jobs.payloads import describe
-from svac_backend.jobs.services import Backend
+from svac_backend.jobs.services import Services
 from svac_backend.server.bodies import BadRequest
 from svac_backend.server.security import Gate
 
@@ -21,7 +21,7 @@ class NotFound(SvacError):
     """There is no such thing; answered with status 404."""
 
 
-def create_blueprint(backend: Backend, gate: Gate) -> Blueprint:
+def create_blueprint(backend: Services, gate: Gate) -> Blueprint:
     """Return the routes GET /jobs, GET /jobs/<id>, POST /jobs/<id>/cancel."""
     routes = Blueprint("jobs", __name__)
 

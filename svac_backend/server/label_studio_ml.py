@@ -24,7 +24,7 @@ except ImportError as error:
         "pip install git+https://github.com/HumanSignal/label-studio-ml-backend"
     ) from error
 
-from svac_backend.jobs.services import Metrics, open_backend
+from svac_backend.jobs.services import Metrics, open_services
 from svac_backend.server.predicting import Predictor
 from svac_backend.server.protocol import START_TRAINING
 from svac_backend.settings import get_settings
@@ -33,7 +33,7 @@ from svac_backend.settings import get_settings
 @lru_cache(maxsize=1)
 def _predictor() -> Predictor:
     # The base class is made anew for every request; the state behind it is not.
-    backend = open_backend(get_settings())
+    backend = open_services(get_settings())
     return Predictor(backend, Metrics(backend))
 
 

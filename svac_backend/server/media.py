@@ -14,7 +14,7 @@ from flask import Blueprint, Response, request, send_from_directory
 from werkzeug.exceptions import NotFound as NoFile
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
-from svac_backend.jobs.services import Backend
+from svac_backend.jobs.services import Services
 from svac_backend.server.jobs_api import NotFound
 from svac_backend.settings import Settings
 from svac_backend.store.connections import ConnectionStore
@@ -40,7 +40,7 @@ REFRESH_S, MAX_TOLD = 10.0, 100
 log = logging.getLogger(__name__)
 
 
-def create_blueprint(backend: Backend) -> Blueprint:
+def create_blueprint(backend: Services) -> Blueprint:
     """Return the route /media/<file>.
 
     Raises:

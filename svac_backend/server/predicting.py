@@ -16,7 +16,7 @@ from svac_backend.jobs.engine import BATCH, Work
 from svac_backend.jobs.frames import frames_way
 from svac_backend.jobs.payloads import FRAMES, PRELABEL, FramesPayload, PrelabelPayload, TaskPayload
 from svac_backend.jobs.rendering import rendered
-from svac_backend.jobs.services import Backend, Metrics
+from svac_backend.jobs.services import Metrics, Services
 from svac_backend.labelstudio.api.access import label_studio_name
 from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.tasks import task_prompts
@@ -39,7 +39,7 @@ class Predictor:
         metrics: where the outcomes are counted.
     """
 
-    def __init__(self, backend: Backend, metrics: Metrics) -> None:
+    def __init__(self, backend: Services, metrics: Metrics) -> None:
         self.backend = backend
         self.metrics = metrics
         self.interactive = Interactive(backend, metrics)

@@ -15,7 +15,7 @@ from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import BATCH
 from svac_backend.jobs.local import LEASE_S
 from svac_backend.jobs.payloads import PROPAGATE, PropagatePayload
-from svac_backend.jobs.services import Backend, Metrics
+from svac_backend.jobs.services import Metrics, Services
 from svac_backend.labelstudio.api.access import label_studio_name
 from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.tasks import video_url
@@ -29,7 +29,7 @@ SUBMITTED = frozenset({"ANNOTATION_CREATED", "ANNOTATION_UPDATED"})
 log = logging.getLogger(__name__)
 
 
-def on_webhook(backend: Backend, action: str, project_id: str, body: Mapping[str, Any], event: int) -> None:
+def on_webhook(backend: Services, action: str, project_id: str, body: Mapping[str, Any], event: int) -> None:
     """Queue the propagation of a submitted annotation's corrections, when its project asks for it.
 
     The job reads the annotation from the stored event, and pushes a prediction: the annotation is never changed. A
@@ -66,7 +66,7 @@ def wanted(projects: str, project_id: str) -> bool:
     return "all" in named or project_id in named
 
 
-def _payload(backend: Backend, project_id: str, body: Mapping[str, Any], event: int) -> PropagatePayload:
+def _payload(backend: Services, project_id: str, body: Mapping[str, Any], event: int) -> PropagatePayload:
     task = body.get("task")
     data = task.get("data") if isinstance(task, Mapping) else None
     if not isinstance(task, Mapping) or not isinstance(data, dict) or task.get("id") is None:
@@ -92,7 +92,7 @@ MAX_TASKS = 10_000
 START_TRAINING = "START_TRAINING"
 
 
-def create_blueprint(backend: Backend, gate: Gate, predictor: Predictor, metrics: Metrics) -> Blueprint:
+def create_blueprint(backend: Services, gate: Gate, predictor: Predictor, metrics: Metrics) -> Blueprint:
     """Return the routes / /health /setup /predict /webhook /versions /metrics."""
     routes = Blueprint("protocol", __name__)
 
@@ -163,7 +163,7 @@ def create_blueprint(backend: Backend, gate: Gate, predictor: Predictor, metrics
     return routes
 
 
-def _health(backend: Backend) -> dict[str, Any]:
+def _health(backend: Services) -> dict[str, Any]:
     """Whether the web process is up; a missing model or worker is said, but is no reason to be down."""
     try:
         version, problem = backend.model_version, backend.registry.problem()
@@ -195,7 +195,7 @@ def _tasks(body: dict[str, Any]) -> list[dict[str, Any]]:
     return tasks
 
 
-def _label_config(body: dict[str, Any], project: str, backend: Backend) -> str:
+def _label_config(body: dict[str, Any], project: str, backend: Services) -> str:
     config = text(body, "label_config", default="")
     if config:
         return config

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import delete, select
 
-from svac_backend.masks.hints import FramePrompt
+from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.tracks import ObjectPrompt
 from svac_backend.store.database import Database, pack, unpack
 from svac_backend.store.tables import ObjectRow, SentRow, SnapshotRow
@@ -93,7 +93,7 @@ def _free(used: Collection[str]) -> str:
 
 
 Region = dict[str, Any]
-FramePrompts = Mapping[int, FramePrompt]
+HintsByFrame = Mapping[int, FrameHint]
 
 # A task's snapshots: the job of each is done, or superseded, long before so many more are asked for.
 SNAPSHOTS = 5
@@ -112,7 +112,7 @@ class SentObject:
 
     object_id: str
     regions: list[Region] = field(default_factory=list)
-    prompts: dict[int, FramePrompt] = field(default_factory=dict)
+    prompts: dict[int, FrameHint] = field(default_factory=dict)
     complete: bool = True
     updated: float = 0.0
 
@@ -134,7 +134,7 @@ class SentStore:
         project_id: str,
         task_id: str,
         regions: Mapping[str, Sequence[Region]],
-        prompts: Mapping[str, FramePrompts],
+        prompts: Mapping[str, HintsByFrame],
         *,
         complete: bool = True,
         forget: Collection[str] = (),
@@ -191,5 +191,5 @@ def _name(region: Region) -> tuple[str, str]:
 
 
 def _object(row: SentRow) -> SentObject:
-    prompts = {int(frame): FramePrompt.from_json(data) for frame, data in unpack(row.prompts).items()}
+    prompts = {int(frame): FrameHint.from_json(data) for frame, data in unpack(row.prompts).items()}
     return SentObject(row.object_id, list(unpack(row.regions)), prompts, row.complete, row.updated)

@@ -16,7 +16,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.hints import FramePrompt
+from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.tracks import FrameMasks
 from svac_backend.svac import astc
 from svac_backend.svac.astc import ClipPlan, plan
@@ -24,7 +24,7 @@ from svac_backend.svac.config import MethodConfig, SvacConfig
 from svac_backend.svac.cpu.parallel import Workers, all_threads, frame_workers
 from svac_backend.svac.files import checkpoints, hub
 from svac_backend.svac.language.mllm import GreedyWriter, Mllm, objects_of
-from svac_backend.svac.language.templates import PromptBuilder
+from svac_backend.svac.language.templates import ChatTemplate
 from svac_backend.svac.language.tokenizer import tokenizer_file
 from svac_backend.svac.sam.decoding import WindowDecoder, masks_of_windows
 from svac_backend.svac.sam.grounding import FrameEncoder, build_sam, frames_at_a_time
@@ -51,7 +51,7 @@ class Svac(nn.Module):
     def __init__(self, config: SvacConfig, tokenizer_file: Path) -> None:
         super().__init__()
         self.config = config
-        self.prompts = PromptBuilder(tokenizer_file, config.method, config.tokens_per_image)
+        self.prompts = ChatTemplate(tokenizer_file, config.method, config.tokens_per_image)
         self.tokenizer_file = tokenizer_file
         self.mllm = Mllm(config)
         self.sam = build_sam(config.sam)
@@ -127,7 +127,7 @@ class Svac(nn.Module):
                 f"A method has no field {sorted(unknown)[0]!r}.", "See MethodConfig for the fields it has."
             )
         self.config = replace(config, method=replace(config.method, **changes))
-        self.prompts = PromptBuilder(self.tokenizer_file, self.config.method, self.config.tokens_per_image)
+        self.prompts = ChatTemplate(self.tokenizer_file, self.config.method, self.config.tokens_per_image)
         return self
 
     def use_original_sam(self, path: Path) -> Svac:
@@ -268,7 +268,7 @@ class Svac(nn.Module):
     def propagate(
         self,
         video: VideoSource,
-        prompts: Sequence[Mapping[int, FramePrompt]],
+        prompts: Sequence[Mapping[int, FrameHint]],
         *,
         frames: range | None = None,
         window: int = 16,

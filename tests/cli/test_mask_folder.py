@@ -10,7 +10,7 @@ from PIL import Image
 
 from svac_backend.cli.propagate import object_id, read_masks
 from svac_backend.errors import SvacError
-from svac_backend.masks.hints import FramePrompt
+from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import from_coco
 from svac_backend.video.reader import VideoInfo
 
@@ -21,7 +21,7 @@ RIGHT = LEFT[:, ::-1]
 NUMBERS = (LEFT * 1 + RIGHT * 3).astype(np.uint8)
 
 
-def mask(prompt: FramePrompt) -> np.ndarray:
+def mask(prompt: FrameHint) -> np.ndarray:
     assert prompt.mask is not None
     return from_coco(prompt.mask)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from svac_backend.cli.propagate import merged, read_prompts, run
 from svac_backend.errors import SvacError
-from svac_backend.masks.hints import Click, FramePrompt
+from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.rle import from_coco, to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
@@ -100,10 +100,10 @@ def test_points_and_boxes_as_text() -> None:
     shown = read_prompts(["a:1:2,3.5", "b:0:1,1"], ["a:1:9,9"], ["a:1:0,0,5,6", "a:4:1,1,2,2"])
     assert shown == {
         "a": {
-            1: FramePrompt(clicks=(Click(2, 3.5), Click(9, 9, positive=False)), box=(0, 0, 5, 6)),
-            4: FramePrompt(box=(1, 1, 2, 2)),
+            1: FrameHint(clicks=(Click(2, 3.5), Click(9, 9, positive=False)), box=(0, 0, 5, 6)),
+            4: FrameHint(box=(1, 1, 2, 2)),
         },
-        "b": {0: FramePrompt(clicks=(Click(1, 1),))},
+        "b": {0: FrameHint(clicks=(Click(1, 1),))},
     }
 
 
@@ -117,9 +117,9 @@ def test_text_that_is_no_point(text: str) -> None:
 def test_contradictions_are_refused(with_model: Settings, tmp_path: Path) -> None:
     with pytest.raises(SvacError, match="two boxes"):
         read_prompts([], [], ["a:1:0,0,5,6", "a:1:0,0,5,7"])
-    mask = FramePrompt(mask=to_coco(np.zeros((4, 4), np.bool_)))
+    mask = FrameHint(mask=to_coco(np.zeros((4, 4), np.bool_)))
     with pytest.raises(SvacError, match="a mask and points on frame 1"):
-        merged({"a": {1: mask}}, {"a": {1: FramePrompt(clicks=(Click(1, 1),))}})
+        merged({"a": {1: mask}}, {"a": {1: FrameHint(clicks=(Click(1, 1),))}})
     video = write_video(tmp_path / "v.mp4")
     with pytest.raises(SvacError, match="Nothing is shown"):
         run(with_model, video, tmp_path / "out")

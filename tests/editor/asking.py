@@ -8,7 +8,7 @@ from typing import Any
 from flask.testing import FlaskClient
 
 from svac_backend.jobs.engine import Job
-from svac_backend.jobs.services import Backend
+from svac_backend.jobs.services import Services
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.regions.read import results_to_tracks
 from svac_backend.labelstudio.regions.written import tracks_to_results
@@ -43,7 +43,7 @@ def with_draft(drafts: list[dict[str, Any]], body: dict[str, Any], *shown: Regio
     return body
 
 
-def jobs(backend: Backend, kind: str = "propagate") -> list[Job]:
+def jobs(backend: Services, kind: str = "propagate") -> list[Job]:
     return backend.engine.find(kind=kind)
 
 

@@ -11,7 +11,7 @@ from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.regions.sent import of_generation
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.labelstudio.tasks import Window
-from svac_backend.masks.hints import FramePrompt
+from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import CocoRle, Track
 from svac_backend.settings import Settings
@@ -72,7 +72,7 @@ def test_without_regions_the_config_decides_the_kind() -> None:
 def test_other_objects_and_what_persons_made_are_left_alone() -> None:
     shown = polygons(dict.fromkeys(range(4), SQUARE))
     other = [{**region, "id": region["id"].replace("obj1", "obj2")} for region in shown]
-    kept = {"obj1": {2: FramePrompt(mask=SQUARE), 3: FramePrompt(box=(0.0, 0.0, 9.0, 9.0))}}
+    kept = {"obj1": {2: FrameHint(mask=SQUARE), 3: FrameHint(box=(0.0, 0.0, 9.0, 9.0))}}
     found = send(prediction(dict.fromkeys(range(4), MOVED)), [*shown, *other], kept=kept)
     assert {region["item_index"] for region in found.regions} == {0, 1, 3}
     assert all(region["id"].startswith("obj1") for region in found.regions)
@@ -106,7 +106,7 @@ def test_settings_that_send_fewer_frames_hold_for_new_objects_but_not_for_what_i
 def test_regions_that_were_made_already_are_taken_when_they_fit() -> None:
     ready = [{**region, "score": 0.125} for region in polygons({0: MOVED, 1: MOVED})]
     shown = polygons({0: SQUARE, 1: SQUARE})
-    kept = {"obj1": {1: FramePrompt(mask=SQUARE)}}
+    kept = {"obj1": {1: FrameHint(mask=SQUARE)}}
     found = send(prediction({0: MOVED, 1: MOVED}), shown, kept=kept, rendered=ready)
     assert [(region["id"], region["score"]) for region in found.made["obj1"]] == [("obj1-f00000-1001", 0.125)]
     (brush,) = send(prediction({0: MOVED}), [], rendered=ready).regions

@@ -14,8 +14,8 @@ from pydantic import SecretStr
 
 from svac_backend.jobs.engine import INTERACTIVE, JobState
 from svac_backend.jobs.payloads import PropagatePayload
-from svac_backend.jobs.services import Backend
-from svac_backend.masks.hints import FramePrompt
+from svac_backend.jobs.services import Services
+from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import area
 from svac_backend.settings import Settings
 from tests.editor.asking import FIRST, PREDICTED, ask, jobs, masks_of, regions, with_draft
@@ -32,7 +32,7 @@ def settings(settings: Settings, label_studio: SmallLabelStudio) -> Settings:
 
 
 def test_an_expression_adds_an_object_beside_what_is_there(
-    client: FlaskClient, backend: Backend, worker: Worker
+    client: FlaskClient, backend: Services, worker: Worker
 ) -> None:
     worker.start()
     found = ask(client, predict_body(PREDICTED, text="cat: the black cat"))
@@ -50,7 +50,7 @@ def test_ids_that_other_annotations_use_are_not_taken(client: FlaskClient, worke
 
 
 def test_the_same_expression_again_replaces_its_regions(
-    client: FlaskClient, backend: Backend, worker: Worker, drafts: list[dict[str, Any]]
+    client: FlaskClient, backend: Services, worker: Worker, drafts: list[dict[str, Any]]
 ) -> None:
     worker.start()
     first = ask(client, predict_body(PREDICTED, text="the cat"))
@@ -92,7 +92,7 @@ def test_an_expression_again_leaves_a_corrected_frame_alone(
 
 
 def test_corrections_propagate_to_the_other_frames(
-    client: FlaskClient, backend: Backend, worker: Worker, drafts: list[dict[str, Any]]
+    client: FlaskClient, backend: Services, worker: Worker, drafts: list[dict[str, Any]]
 ) -> None:
     worker.start()
     painted = square(0, 0, 9, 9)
@@ -106,7 +106,7 @@ def test_corrections_propagate_to_the_other_frames(
     (job,) = jobs(backend)
     payload = PropagatePayload.from_json(job.payload)
     assert (job.priority, payload.push, payload.size) == (INTERACTIVE, False, (32, 24))
-    assert payload.prompts == {"obj1": {0: FramePrompt(mask=painted)}}
+    assert payload.prompts == {"obj1": {0: FrameHint(mask=painted)}}
     assert [(one.object_id, one.label, one.expression) for one in payload.objects] == [
         ("obj1", "dog", "the dog")
     ]
@@ -121,7 +121,7 @@ def test_corrections_propagate_to_the_other_frames(
 
 
 def test_a_frame_that_a_person_cleared_stays_empty(
-    client: FlaskClient, backend: Backend, worker: Worker, drafts: list[dict[str, Any]]
+    client: FlaskClient, backend: Services, worker: Worker, drafts: list[dict[str, Any]]
 ) -> None:
     worker.start()
     three = regions("obj1", {0: SQUARE, 1: SQUARE, 2: SQUARE})
@@ -136,7 +136,7 @@ def test_a_frame_that_a_person_cleared_stays_empty(
 
 
 def test_deleting_alone_is_nothing_to_propagate(
-    client: FlaskClient, backend: Backend, drafts: list[dict[str, Any]]
+    client: FlaskClient, backend: Services, drafts: list[dict[str, Any]]
 ) -> None:
     assert ask(client, with_draft(drafts, predict_body(PREDICTED, region=command()), FIRST[0])) == []
     assert ask(client, with_draft(drafts, predict_body(PREDICTED, region=command()), *FIRST)) == []
@@ -144,7 +144,7 @@ def test_deleting_alone_is_nothing_to_propagate(
 
 
 def test_an_object_drawn_by_hand_is_carried_on(
-    client: FlaskClient, backend: Backend, worker: Worker, drafts: list[dict[str, Any]]
+    client: FlaskClient, backend: Services, worker: Worker, drafts: list[dict[str, Any]]
 ) -> None:
     worker.start()
     (drawn,) = regions("x", {0: square(22, 1, 30, 8)}, label="cat")
@@ -166,7 +166,7 @@ def test_the_command_may_be_typed_and_leaves_the_field(
 
 
 def test_what_was_corrected_just_before_asking_is_waited_for(
-    client: FlaskClient, backend: Backend, worker: Worker, drafts: list[dict[str, Any]]
+    client: FlaskClient, backend: Services, worker: Worker, drafts: list[dict[str, Any]]
 ) -> None:
     """The body's draft is older than the last stroke; the one with the request is saved while /predict waits."""
     worker.start()
@@ -190,7 +190,7 @@ def test_without_the_draft_nothing_is_replaced(
     make: Callable[..., Flask], drafts: list[dict[str, Any]]
 ) -> None:
     app = make(predict_wait_s=0.3)
-    backend: Backend = app.extensions["svac"]
+    backend: Services = app.extensions["svac"]
     drafts[:] = [{"id": 5, "updated_at": "T2", "result": FIRST}]
     assert ask(app.test_client(), predict_body(PREDICTED, region=command())) == []
     (failed,) = backend.engine.find(states=(JobState.FAILED,))

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from svac_backend.jobs.engine import BATCH
 from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload
-from svac_backend.jobs.services import Backend
+from svac_backend.jobs.services import Services
 from svac_backend.masks.rle import from_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
@@ -34,7 +34,7 @@ def settings(settings: Settings, label_studio: SmallLabelStudio) -> Settings:
 
 
 def test_a_click_beside_all_objects_is_a_new_one_with_a_free_label(
-    client: FlaskClient, backend: Backend, worker: Worker
+    client: FlaskClient, backend: Services, worker: Worker
 ) -> None:
     worker.start()
     found = ask(client, predict_body(PREDICTED, region=click(75, 75)))
@@ -46,7 +46,7 @@ def test_a_click_beside_all_objects_is_a_new_one_with_a_free_label(
 
 
 def test_a_click_on_an_object_refines_it_and_remembers_earlier_clicks(
-    client: FlaskClient, backend: Backend, worker: Worker, drafts: list[dict[str, Any]]
+    client: FlaskClient, backend: Services, worker: Worker, drafts: list[dict[str, Any]]
 ) -> None:
     worker.start()
     first = ask(client, predict_body(PREDICTED, region=click(75, 75)))
@@ -60,7 +60,7 @@ def test_a_click_on_an_object_refines_it_and_remembers_earlier_clicks(
 
 
 def test_a_click_on_what_a_person_drew_takes_its_place(
-    client: FlaskClient, backend: Backend, worker: Worker, drafts: list[dict[str, Any]]
+    client: FlaskClient, backend: Services, worker: Worker, drafts: list[dict[str, Any]]
 ) -> None:
     worker.start()
     (drawn,) = regions("x", {0: square(22, 1, 30, 8)}, label="cat")
@@ -84,7 +84,7 @@ def test_without_a_free_label_the_first_one_is_taken(client: FlaskClient, worker
     assert ask(client, predict_body(body, region=click(75, 75)))[0]["value"]["brushlabels"] == ["cat"]
 
 
-def test_a_box_is_a_new_object(client: FlaskClient, backend: Backend, worker: Worker) -> None:
+def test_a_box_is_a_new_object(client: FlaskClient, backend: Services, worker: Worker) -> None:
     worker.start()
     drawn = {**click(50, 50), "type": "rectanglelabels"}
     drawn["value"] = {"x": 70, "y": 60, "width": 20, "height": 30, "rectanglelabels": ["cat"]}
@@ -94,7 +94,7 @@ def test_a_box_is_a_new_object(client: FlaskClient, backend: Backend, worker: Wo
 
 
 def test_a_window_shows_its_frames_of_the_whole_video(
-    client: FlaskClient, backend: Backend, worker: Worker, drafts: list[dict[str, Any]]
+    client: FlaskClient, backend: Services, worker: Worker, drafts: list[dict[str, Any]]
 ) -> None:
     worker.start()
     window = {"start": 1, "count": 1}
@@ -119,7 +119,7 @@ def test_windows_of_a_video_speak_of_the_same_objects(client: FlaskClient, worke
 
 def test_when_time_is_up_what_is_ready_is_answered_and_the_rest_pushed(make: Callable[..., Flask]) -> None:
     app = make(predict_wait_s=0.4)
-    backend: Backend = app.extensions["svac"]
+    backend: Services = app.extensions["svac"]
     answers: list[list[Region]] = []
     body = predict_body(PREDICTED, text="the cat")
     asking = threading.Thread(target=lambda: answers.append(ask(app.test_client(), body)))
@@ -144,7 +144,7 @@ def test_frames_that_are_not_ready_keep_their_regions(
     make: Callable[..., Flask], drafts: list[dict[str, Any]]
 ) -> None:
     app = make(predict_wait_s=1.0)
-    backend: Backend = app.extensions["svac"]
+    backend: Services = app.extensions["svac"]
     body = predict_body(PREDICTED, region=click(30, 40))
     with_draft(drafts, body, *FIRST)
     answers: list[list[Region]] = []
@@ -178,7 +178,7 @@ def test_a_point_is_taken_away_also_when_nothing_comes_of_it(
     assert json.loads(answer.data)["results"][0]["result"] == []
 
 
-def test_refined_masks_are_those_of_the_frame(client: FlaskClient, backend: Backend) -> None:
+def test_refined_masks_are_those_of_the_frame(client: FlaskClient, backend: Services) -> None:
     """The click is at (9.6, 9.6): on the square of frame 0, whose mask the job gets to refine."""
     assert from_coco(SQUARE)[9, 9]
     body = predict_body(PREDICTED, region={**click(30, 40), "is_positive": False})

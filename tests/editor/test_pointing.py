@@ -7,7 +7,7 @@ import pytest
 
 from svac_backend.editor.request import pointed_object, refined
 from svac_backend.errors import SvacError
-from svac_backend.masks.hints import Click, FramePrompt
+from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.tracks import CocoRle
 
 
@@ -25,8 +25,8 @@ MASKS = {
 }
 
 
-def clicks(*points: tuple[float, float, bool]) -> FramePrompt:
-    return FramePrompt(clicks=tuple(Click(*point) for point in points))
+def clicks(*points: tuple[float, float, bool]) -> FrameHint:
+    return FrameHint(clicks=tuple(Click(*point) for point in points))
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,14 @@ def clicks(*points: tuple[float, float, bool]) -> FramePrompt:
         (clicks((24.5, 3.5, False)), "far"),
         (clicks((5.5, 5.5, False)), "big"),
         (clicks((32.0, 24.0, True)), None),  # the corner of the frame
-        (FramePrompt(box=(3.0, 3.0, 21.0, 21.0)), "big"),
-        (FramePrompt(box=(3.5, 3.5, 8.5, 8.5)), "small"),
-        (FramePrompt(box=(0.0, 0.0, 32.0, 24.0)), None),
-        (FramePrompt(box=(22.0, 10.0, 30.0, 20.0)), None),
-        (FramePrompt(box=(3.0, 3.0, 9.0, 9.0), clicks=(Click(27.0, 3.0),)), "far"),
+        (FrameHint(box=(3.0, 3.0, 21.0, 21.0)), "big"),
+        (FrameHint(box=(3.5, 3.5, 8.5, 8.5)), "small"),
+        (FrameHint(box=(0.0, 0.0, 32.0, 24.0)), None),
+        (FrameHint(box=(22.0, 10.0, 30.0, 20.0)), None),
+        (FrameHint(box=(3.0, 3.0, 9.0, 9.0), clicks=(Click(27.0, 3.0),)), "far"),
     ],
 )
-def test_which_object(pointed: FramePrompt, wanted: str | None) -> None:
+def test_which_object(pointed: FrameHint, wanted: str | None) -> None:
     assert pointed_object(pointed, MASKS) == wanted
 
 
@@ -66,15 +66,15 @@ def test_nothing_but_negative_clicks_keeps_the_object_where_it_is() -> None:
 
 
 def test_clicks_add_to_earlier_ones_and_a_new_box_replaces() -> None:
-    earlier = FramePrompt(clicks=(Click(1.0, 1.0), Click(2.0, 2.0)), box=(0.0, 0.0, 4.0, 4.0))
-    assert refined(clicks((2.0, 2.0, True), (3.0, 3.0, False)), None, earlier) == FramePrompt(
+    earlier = FrameHint(clicks=(Click(1.0, 1.0), Click(2.0, 2.0)), box=(0.0, 0.0, 4.0, 4.0))
+    assert refined(clicks((2.0, 2.0, True), (3.0, 3.0, False)), None, earlier) == FrameHint(
         clicks=(Click(1.0, 1.0), Click(2.0, 2.0), Click(3.0, 3.0, positive=False)), box=(0.0, 0.0, 4.0, 4.0)
     )
-    assert refined(FramePrompt(box=(1.0, 1.0, 2.0, 2.0)), None, earlier).box == (1.0, 1.0, 2.0, 2.0)
+    assert refined(FrameHint(box=(1.0, 1.0, 2.0, 2.0)), None, earlier).box == (1.0, 1.0, 2.0, 2.0)
     positive = clicks((3.0, 3.0, True))
     assert refined(positive, MASKS["big"], None) == positive
 
 
 def test_an_earlier_mask_counts_as_what_the_object_is() -> None:
-    drawn = FramePrompt(mask=CocoRle(size=[24, 32], counts="whatever"))
+    drawn = FrameHint(mask=CocoRle(size=[24, 32], counts="whatever"))
     assert refined(clicks((5.5, 5.5, False)), MASKS["small"], drawn).box == (4.0, 4.0, 8.0, 8.0)

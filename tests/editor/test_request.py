@@ -18,7 +18,7 @@ from svac_backend.editor.request import (
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.regions.shapes import frame_size
-from svac_backend.masks.hints import Click, FramePrompt
+from svac_backend.masks.hints import Click, FrameHint
 
 CONFIG = parse_config(
     """<View><TextArea name="prompt" toName="frames" smart="true"/><Image name="frames" valueList="$frames"/>
@@ -95,8 +95,8 @@ def test_clicks_are_pixels_of_their_frame() -> None:
     ]
     found = read_request({"result": points}, CONFIG)
     assert found.pointed == {
-        2: FramePrompt(clicks=(Click(120.0, 135.0), Click(240.0, 135.0, positive=False))),
-        3: FramePrompt(clicks=(Click(0.0, 0.0, positive=False),)),
+        2: FrameHint(clicks=(Click(120.0, 135.0), Click(240.0, 135.0, positive=False))),
+        3: FrameHint(clicks=(Click(0.0, 0.0, positive=False),)),
     }
     assert (found.size, found.label) == ((480, 270), "positive")
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from svac_backend.masks.hints import FramePrompt
+from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import from_coco
 from svac_backend.masks.tracks import FrameMasks
 from svac_backend.settings import Settings
@@ -70,7 +70,7 @@ class SquareModel:
     def propagate(
         self,
         video: VideoSource,
-        prompts: Sequence[Mapping[int, FramePrompt]],
+        prompts: Sequence[Mapping[int, FrameHint]],
         *,
         frames: range | None = None,
         window: int = 16,

@@ -20,7 +20,7 @@ from svac_backend.jobs.payloads import PrelabelPayload
 from svac_backend.jobs.worker import create_worker
 from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.regions.written import tracks_to_results
-from svac_backend.masks.hints import FramePrompt
+from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.settings import Settings
@@ -180,7 +180,7 @@ def test_a_late_answer_is_pushed_with_what_the_annotator_had(
     control = cached_config(CONFIG).mask_control()
     had = tracks_to_results(tracks, control, width=64, height=48)
     snapshot = SentStore(database).keep_snapshot("38", "7", had)
-    corrected = {"obj1": {5: FramePrompt(mask=to_coco(mask))}}
+    corrected = {"obj1": {5: FrameHint(mask=to_coco(mask))}}
     wanted = replace(payload("7"), snapshot=snapshot, corrected=corrected)
     job = two_workers.wait(submit(two_workers, connected, wanted), timeout=60)
     assert job.state is JobState.DONE, job.error

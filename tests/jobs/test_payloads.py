@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 from svac_backend.jobs.payloads import FramesPayload, PrelabelPayload, PropagatePayload, describe
-from svac_backend.masks.hints import Click, FramePrompt
+from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt
 
 PRELABEL = PrelabelPayload(
@@ -29,10 +29,8 @@ PROPAGATE = PropagatePayload(
     objects=(ObjectPrompt("obj1", "dog", "the dog"),),
     prompts={
         "obj1": {
-            3: FramePrompt(
-                clicks=(Click(1.5, 2.0), Click(3.0, 4.0, positive=False)), box=(0.0, 1.0, 2.0, 3.0)
-            ),
-            0: FramePrompt(mask=CocoRle(size=[2, 4], counts="0`0")),
+            3: FrameHint(clicks=(Click(1.5, 2.0), Click(3.0, 4.0, positive=False)), box=(0.0, 1.0, 2.0, 3.0)),
+            0: FrameHint(mask=CocoRle(size=[2, 4], counts="0`0")),
         }
     },
     size=(64, 48),

@@ -21,7 +21,7 @@ from svac_backend.jobs.worker import create_worker
 from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.regions.read import results_to_tracks
 from svac_backend.labelstudio.regions.written import tracks_to_results
-from svac_backend.masks.hints import Click, FramePrompt
+from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.rle import from_coco, to_coco
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
 from svac_backend.pipeline import load_model
@@ -111,7 +111,7 @@ BASE: dict[str, Any] = {
 NAME = ObjectPrompt("obj2", "cat", "")
 
 
-def correction(prompts: dict[int, FramePrompt], **changes: Any) -> PropagatePayload:
+def correction(prompts: dict[int, FrameHint], **changes: Any) -> PropagatePayload:
     payload = PropagatePayload(**BASE, objects=(NAME,), prompts={"obj2": prompts}, size=(WIDTH, HEIGHT))
     return replace(payload, **changes)
 
@@ -154,14 +154,14 @@ def box_of(frame: int) -> tuple[float, float, float, float]:
 @pytest.mark.parametrize(
     "prompts",
     [
-        {4: FramePrompt(clicks=(middle(4), Click(2.0, 2.0, positive=False)))},
-        {4: FramePrompt(box=box_of(4))},
-        {0: FramePrompt(mask=to_coco(truth(0))), 9: FramePrompt(mask=to_coco(truth(9)))},
+        {4: FrameHint(clicks=(middle(4), Click(2.0, 2.0, positive=False)))},
+        {4: FrameHint(box=box_of(4))},
+        {0: FrameHint(mask=to_coco(truth(0))), 9: FrameHint(mask=to_coco(truth(9)))},
     ],
     ids=["click", "box", "masks"],
 )
 def test_what_is_shown_on_a_frame_reaches_all(
-    engine: LocalEngine, database: Database, prompts: dict[int, FramePrompt]
+    engine: LocalEngine, database: Database, prompts: dict[int, FrameHint]
 ) -> None:
     payload = correction(prompts)
     job = do(engine, payload)
@@ -176,24 +176,24 @@ def test_what_is_shown_on_a_frame_reaches_all(
 
 
 def test_only_the_frames_of_a_window_are_predicted(engine: LocalEngine, database: Database) -> None:
-    payload = correction({4: FramePrompt(mask=to_coco(truth(4)))}, frames=(3, 7))
+    payload = correction({4: FrameHint(mask=to_coco(truth(4)))}, frames=(3, 7))
     do(engine, payload)
     assert sorted(found(database, payload).scores) == [3, 4, 5, 6]
 
 
 def test_clicks_on_smaller_frames_than_the_video_are_scaled() -> None:
     info = VideoInfo(128, 96, FRAMES, 10.0, 1.0, 0, False, "mpeg4")
-    prompt = FramePrompt(clicks=(Click(4.0, 5.0, positive=False),), box=(1.0, 2.0, 3.0, 4.0))
+    prompt = FrameHint(clicks=(Click(4.0, 5.0, positive=False),), box=(1.0, 2.0, 3.0, 4.0))
     assert scaled({"obj1": {4: prompt}}, (64, 32), info) == {
         "obj1": {
-            4: FramePrompt(clicks=(Click(8.0, 15.0, positive=False),), box=(2.0, 6.0, 6.0, 12.0)),
+            4: FrameHint(clicks=(Click(8.0, 15.0, positive=False),), box=(2.0, 6.0, 6.0, 12.0)),
         }
     }
     assert scaled({"obj1": {4: prompt}}, (128, 96), info) == {"obj1": {4: prompt}}
 
 
 def test_masks_on_smaller_frames_are_refused(engine: LocalEngine) -> None:
-    small = FramePrompt(mask=to_coco(np.ones((HEIGHT // 2, WIDTH // 2), np.bool_)))
+    small = FrameHint(mask=to_coco(np.ones((HEIGHT // 2, WIDTH // 2), np.bool_)))
     payload = correction({4: small}, size=(WIDTH // 2, HEIGHT // 2))
     job = engine.wait(engine.submit("propagate", payload.to_json(), "k").id, timeout=60)
     assert (job.state, job.error) == (
@@ -222,7 +222,7 @@ def test_the_rest_of_an_answer_is_pushed_with_what_the_annotator_had(
         "value": {"text": ["x"]},
     }
     snapshot = SentStore(database).keep_snapshot("38", "7", [*other, *painted, text])
-    payload = correction({4: FramePrompt(mask=to_coco(truth(4)))}, push=True, snapshot=snapshot)
+    payload = correction({4: FrameHint(mask=to_coco(truth(4)))}, push=True, snapshot=snapshot)
     do(engine, payload)
     (sent,) = label_studio.predictions
     assert other[0] in sent["result"]

@@ -20,7 +20,7 @@ from svac_backend.jobs.rendering import (
 )
 from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.tasks import WINDOW_KEY, Window
-from svac_backend.masks.hints import FramePrompt
+from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
@@ -212,7 +212,7 @@ def test_merging_keeps_what_was_corrected(settings: Settings) -> None:
     now = [sent[0], drawn, *sent[2:]]
     rle = prediction(1).tracks[0].masks[0]
     merged = merge(
-        prediction(6), config(BRUSH), settings, now, {"obj1": {1: FramePrompt(mask=rle)}}, window=Window(0, 5)
+        prediction(6), config(BRUSH), settings, now, {"obj1": {1: FrameHint(mask=rle)}}, window=Window(0, 5)
     )
     assert [region["id"] for region in merged] == [
         "obj1-f00000",

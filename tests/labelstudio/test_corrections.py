@@ -10,7 +10,7 @@ from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.corrections import Corrections, find_corrections, known_objects
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.labelstudio.tasks import Window
-from svac_backend.masks.hints import Click, FramePrompt
+from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.rle import area, to_coco
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
 from svac_backend.store.objects import SentObject
@@ -46,7 +46,7 @@ SENT = regions(dict.fromkeys(range(4), A))
 
 def test_edited_and_deleted_frames() -> None:
     found = find([*SENT[:2], *regions({2: B})], SENT)
-    assert found.masks == {"obj1": {2: FramePrompt(mask=B), 3: FramePrompt(mask=EMPTY)}}
+    assert found.masks == {"obj1": {2: FrameHint(mask=B), 3: FrameHint(mask=EMPTY)}}
     assert found.to_propagate() == found.masks
     assert found.objects == [DOG]
 
@@ -63,25 +63,25 @@ def test_what_was_only_deleted_shows_nothing_to_carry_on() -> None:
 
 
 def test_clicks_that_were_answered_before_go_along() -> None:
-    click = FramePrompt(clicks=(Click(5.0, 9.0),))
+    click = FrameHint(clicks=(Click(5.0, 9.0),))
     answered = {"obj1": SentObject("obj1", SENT, {0: click, 2: click})}
     found = find([*SENT[:2], *regions({2: B}), SENT[3]], answered=answered)
-    assert found.to_propagate() == {"obj1": {0: click, 2: FramePrompt(mask=B)}}
+    assert found.to_propagate() == {"obj1": {0: click, 2: FrameHint(mask=B)}}
     assert find(SENT, answered=answered).to_propagate() == {}
 
 
 def test_an_answer_that_had_not_all_frames_is_finished() -> None:
-    click = FramePrompt(clicks=(Click(5.0, 9.0),))
+    click = FrameHint(clicks=(Click(5.0, 9.0),))
     answered = {"obj1": SentObject("obj1", SENT[:2], {0: click}, complete=False)}
     assert find(SENT[:2], answered=answered).to_propagate() == {"obj1": {0: click}}
 
 
 def test_earlier_corrections_hold_only_where_they_still_are() -> None:
     """Another annotator, who begins with the prediction, has not made them."""
-    answered = {"obj1": SentObject("obj1", [], {1: FramePrompt(mask=B), 2: FramePrompt(mask=EMPTY)})}
+    answered = {"obj1": SentObject("obj1", [], {1: FrameHint(mask=B), 2: FrameHint(mask=EMPTY)})}
     pushed = regions({0: A, 1: B, 3: A})
     mine = find(pushed, pushed, answered=answered)
-    assert mine.masks == {"obj1": {1: FramePrompt(mask=B), 2: FramePrompt(mask=EMPTY)}}
+    assert mine.masks == {"obj1": {1: FrameHint(mask=B), 2: FrameHint(mask=EMPTY)}}
     assert find(SENT, SENT, answered=answered).masks.get("obj1", {}) == {}
 
 
@@ -104,7 +104,7 @@ def test_frames_are_those_of_the_video() -> None:
         window=window,
     )
     found = find([*sent[:2], *changed, sent[3]], sent, window=window)
-    assert found.masks == {"obj1": {102: FramePrompt(mask=B)}}
+    assert found.masks == {"obj1": {102: FrameHint(mask=B)}}
 
 
 def test_names_of_objects() -> None:

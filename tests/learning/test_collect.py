@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from svac_backend.learning.collect import corrections_of, deleted_ids, saved_at, submitted, who
-from svac_backend.masks.hints import FramePrompt
+from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.store.corrections import Annotation, AnnotationState
@@ -28,7 +28,7 @@ def track(frames: range, name: str = "obj1") -> Track:
 
 
 def test_drawn_accepted_and_erased_frames() -> None:
-    changed = {"obj1": {1: FramePrompt(mask=NEW), 3: FramePrompt(mask=NONE)}}
+    changed = {"obj1": {1: FrameHint(mask=NEW), 3: FrameHint(mask=NONE)}}
     (found,) = corrections_of(ABOUT, [track(range(5))], changed, {"obj1": range(6)}, range(6))
     assert found.annotation == ABOUT
     assert (found.drawn, found.accepted) == ({1, 3}, {0, 2, 4, 5})
@@ -39,14 +39,14 @@ def test_drawn_accepted_and_erased_frames() -> None:
 
 def test_of_an_object_that_only_a_person_knew_nothing_is_accepted() -> None:
     """Who draws it on two frames of a hundred does not say that it is not on the others."""
-    changed = {"obj1": {1: FramePrompt(mask=NEW)}}
+    changed = {"obj1": {1: FrameHint(mask=NEW)}}
     (found,) = corrections_of(ABOUT, [track(range(1, 3))], changed, {}, range(6))
     assert (found.drawn, found.accepted) == ({1, 2}, set())
     assert found.track.masks == {1: NEW, 2: OLD}
 
 
 def test_frames_that_the_task_does_not_show_say_nothing() -> None:
-    changed = {"obj1": {1: FramePrompt(mask=NEW), 9: FramePrompt(mask=NEW)}}
+    changed = {"obj1": {1: FrameHint(mask=NEW), 9: FrameHint(mask=NEW)}}
     (found,) = corrections_of(ABOUT, [track(range(10))], changed, {"obj1": range(10)}, range(4))
     assert (found.drawn, found.accepted) == ({1}, {0, 2, 3})
     assert sorted(found.track.masks) == [0, 1, 2, 3]

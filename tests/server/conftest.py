@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from svac_backend.jobs.engine import Job, JobState
 from svac_backend.jobs.local import MODEL_LANE, LocalEngine
 from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload
-from svac_backend.jobs.services import Backend
+from svac_backend.jobs.services import Services
 from svac_backend.server.app import create_app
 from svac_backend.settings import Settings
 from tests.jobs.conftest import SmallLabelStudio, serve
@@ -30,7 +30,7 @@ class Worker:
         done: payloads of the jobs done, in order.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Services) -> None:
         self.backend = backend
         self.hold = threading.Event()
         self.done: list[PrelabelPayload | PropagatePayload] = []
@@ -126,13 +126,13 @@ def client(app: Flask) -> FlaskClient:
 
 
 @pytest.fixture
-def backend(app: Flask) -> Backend:
-    found: Backend = app.extensions["svac"]
+def backend(app: Flask) -> Services:
+    found: Services = app.extensions["svac"]
     return found
 
 
 @pytest.fixture
-def worker(backend: Backend) -> Iterator[Worker]:
+def worker(backend: Services) -> Iterator[Worker]:
     worker = Worker(backend)
     yield worker
     worker.stop()

@@ -9,11 +9,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from svac_backend.jobs.engine import JobState
-from svac_backend.jobs.services import Backend
+from svac_backend.jobs.services import Services
 from tests.server.bodies import predict_body, task
 
 
-def test_the_list_shows_what_people_need(client: FlaskClient, backend: Backend) -> None:
+def test_the_list_shows_what_people_need(client: FlaskClient, backend: Services) -> None:
     client.post("/predict", json=predict_body(task(7), task(8, prompt="")))
     body = client.get("/jobs").get_json()
     assert body["counts"] == {"queued": 1, "running": 0, "done": 0, "failed": 1, "cancelled": 0}
@@ -43,7 +43,7 @@ def test_bad_filters_are_refused(client: FlaskClient, query: str) -> None:
     assert answer.get_json()["hint"]
 
 
-def test_one_job_and_cancel(client: FlaskClient, backend: Backend) -> None:
+def test_one_job_and_cancel(client: FlaskClient, backend: Services) -> None:
     client.post("/predict", json=predict_body(task()))
     (job,) = backend.engine.find()
     assert client.get(f"/jobs/{job.id}").get_json()["state"] == "queued"

@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from svac_backend.jobs.services import Backend
+from svac_backend.jobs.services import Services
 from svac_backend.store.links import DAY_S, MediaLinks
 
 LABEL_STUDIO = "http://localhost:8080"
@@ -20,7 +20,7 @@ JPEG = b"\xff\xd8" + bytes(range(256)) * 4 + b"\xff\xd9"
 
 
 @pytest.fixture
-def links(backend: Backend) -> MediaLinks:
+def links(backend: Services) -> MediaLinks:
     return MediaLinks.from_settings(backend.settings)
 
 
@@ -146,7 +146,7 @@ def test_whose_pages_may_read(
     make: Callable[..., Flask], told: str, origin: str, allowed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make(media_origins=told)
-    backend: Backend = app.extensions["svac"]
+    backend: Services = app.extensions["svac"]
     backend.connections.put("38", "https://labels.example:443/", "", "")
     links = MediaLinks.from_settings(backend.settings)
     links.root.mkdir()
@@ -161,7 +161,7 @@ def test_whose_pages_may_read(
 
 
 def test_a_label_studio_that_connects_later_may_read_soon(
-    client: FlaskClient, backend: Backend, links: MediaLinks, frame: Path, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, backend: Services, links: MediaLinks, frame: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     origin = "https://new.example"
     assert "Access-Control-Allow-Origin" not in get(client, links.url(frame), origin).headers

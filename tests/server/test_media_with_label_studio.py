@@ -18,7 +18,7 @@ from svac_backend.cli.doctor.finding import Status
 from svac_backend.cli.doctor.label_studio import check_media
 from svac_backend.jobs.engine import JobState
 from svac_backend.jobs.renew import due_tasks, gone_tasks, linked_tasks, renew
-from svac_backend.jobs.services import Backend
+from svac_backend.jobs.services import Services
 from svac_backend.jobs.worker import create_worker
 from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.labelstudio.api.client import LabelStudioClient
@@ -44,7 +44,7 @@ class Connected:
     """A project whose backend is ours, which has no folder in common with Label Studio."""
 
     client: LabelStudioClient
-    backend: Backend
+    backend: Services
     project: int
     clip: Path
 
@@ -81,7 +81,7 @@ def connected(label_studio: LabelStudioServer, settings: Settings, tmp_path: Pat
         }
     )
     app = create_app(ours)
-    backend: Backend = app.extensions["svac"]
+    backend: Services = app.extensions["svac"]
     web = make_server("127.0.0.1", port, app, threaded=True)
     threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     worker, _ = create_worker(ours, Database(ours.data_dir), load=lambda _: SquareModel())  # type: ignore[arg-type,return-value]

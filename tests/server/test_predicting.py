@@ -16,7 +16,7 @@ from sqlalchemy import event
 
 from svac_backend.jobs.engine import BATCH, INTERACTIVE, Job, JobState
 from svac_backend.jobs.payloads import PrelabelPayload
-from svac_backend.jobs.services import Backend
+from svac_backend.jobs.services import Services
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.regions.written import validate_results
 from svac_backend.masks.tracks import ObjectPrompt
@@ -33,11 +33,11 @@ def predict(client: FlaskClient, body: dict[str, Any]) -> list[Any]:
     return results
 
 
-def prelabel_jobs(backend: Backend, *states: JobState) -> list[Job]:
+def prelabel_jobs(backend: Services, *states: JobState) -> list[Job]:
     return backend.engine.find(kind="prelabel", states=states)
 
 
-def test_a_miss_is_queued_and_pushed_when_done(client: FlaskClient, backend: Backend) -> None:
+def test_a_miss_is_queued_and_pushed_when_done(client: FlaskClient, backend: Services) -> None:
     backend.connections.put("38", "http://ls:8080", "t", CONFIG)
     assert predict(client, predict_body(task())) == [[]]
     (job,) = prelabel_jobs(backend)
@@ -55,13 +55,13 @@ def test_a_miss_is_queued_and_pushed_when_done(client: FlaskClient, backend: Bac
     )
 
 
-def test_asking_again_makes_no_second_job(client: FlaskClient, backend: Backend) -> None:
+def test_asking_again_makes_no_second_job(client: FlaskClient, backend: Services) -> None:
     for _ in range(3):
         assert predict(client, predict_body(task())) == [[]]
     assert len(prelabel_jobs(backend)) == 1
 
 
-def test_a_hit_is_answered_from_the_cache(client: FlaskClient, backend: Backend, worker: Any) -> None:
+def test_a_hit_is_answered_from_the_cache(client: FlaskClient, backend: Services, worker: Any) -> None:
     predict(client, predict_body(task()))
     worker.complete(prelabel_jobs(backend)[0])
     for _ in range(2):  # rendered, then from the stored rendering
@@ -74,7 +74,7 @@ def test_a_hit_is_answered_from_the_cache(client: FlaskClient, backend: Backend,
 
 
 def test_what_a_job_is_about_to_push_is_not_answered_too(
-    client: FlaskClient, backend: Backend, worker: Any
+    client: FlaskClient, backend: Services, worker: Any
 ) -> None:
     """Label Studio asks again while the worker sends: it would store the same prediction twice."""
     predict(client, predict_body(task()))
@@ -85,7 +85,7 @@ def test_what_a_job_is_about_to_push_is_not_answered_too(
 
 
 def test_a_hit_is_shown_with_the_config_of_the_call(
-    client: FlaskClient, backend: Backend, worker: Any
+    client: FlaskClient, backend: Services, worker: Any
 ) -> None:
     predict(client, predict_body(task()))
     worker.complete(prelabel_jobs(backend)[0])
@@ -96,12 +96,12 @@ def test_a_hit_is_shown_with_the_config_of_the_call(
     assert {region["type"] for region in item["result"]} == {"polygonlabels"}
 
 
-def test_another_prompt_video_or_task_is_other_work(client: FlaskClient, backend: Backend) -> None:
+def test_another_prompt_video_or_task_is_other_work(client: FlaskClient, backend: Services) -> None:
     predict(client, predict_body(task(), task(prompt="the cat"), task(video="/other.mp4"), task(8)))
     assert len(prelabel_jobs(backend)) == 4
 
 
-def test_several_expressions_and_labels(client: FlaskClient, backend: Backend) -> None:
+def test_several_expressions_and_labels(client: FlaskClient, backend: Services) -> None:
     predict(
         client, predict_body(task(prompt={"dog": "the brown one", "cat": ["the black cat", "the white cat"]}))
     )
@@ -127,7 +127,7 @@ def test_several_expressions_and_labels(client: FlaskClient, backend: Backend) -
     ],
 )
 def test_a_task_that_cannot_be_predicted_is_a_failed_job_and_the_others_go_on(
-    client: FlaskClient, backend: Backend, change: dict[str, Any], error: str
+    client: FlaskClient, backend: Services, change: dict[str, Any], error: str
 ) -> None:
     assert predict(client, predict_body({**task(), **change}, task(8))) == [[], []]
     (failed,) = prelabel_jobs(backend, JobState.FAILED)
@@ -140,7 +140,7 @@ def test_a_task_that_cannot_be_predicted_is_a_failed_job_and_the_others_go_on(
 
 
 def test_a_config_that_shows_nothing_is_a_failed_job_that_says_what_is_missing(
-    client: FlaskClient, backend: Backend
+    client: FlaskClient, backend: Services
 ) -> None:
     body = predict_body(task())
     body["label_config"] = '<View><Video name="video" value="$video"/></View>'
@@ -151,7 +151,9 @@ def test_a_config_that_shows_nothing_is_a_failed_job_that_says_what_is_missing(
     assert "<Image valueList>" in failed.error
 
 
-def test_an_interactive_call_waits_for_its_result(client: FlaskClient, backend: Backend, worker: Any) -> None:
+def test_an_interactive_call_waits_for_its_result(
+    client: FlaskClient, backend: Services, worker: Any
+) -> None:
     worker.start()
     (item,) = predict(client, predict_body(task(), text="the cat"))
     assert [region["value"]["brushlabels"] for region in item["result"]] == [["dog"], ["dog"]]
@@ -165,7 +167,7 @@ def test_an_interactive_call_answers_in_time_and_the_result_is_pushed_later(
     make: Callable[..., Flask],
 ) -> None:
     app = make(predict_wait_s=0.3)
-    backend: Backend = app.extensions["svac"]
+    backend: Services = app.extensions["svac"]
     begun = time.monotonic()
     assert predict(app.test_client(), predict_body(task(), text="the cat")) == [[]]
     assert 0.3 <= time.monotonic() - begun < 3
@@ -176,7 +178,7 @@ def test_an_interactive_call_answers_in_time_and_the_result_is_pushed_later(
 
 
 def test_an_interactive_call_whose_job_fails_does_not_wait_on(
-    client: FlaskClient, backend: Backend, worker: Any
+    client: FlaskClient, backend: Services, worker: Any
 ) -> None:
     def fail(job: Job) -> None:
         backend.jobs.finish(job, JobState.FAILED, error="The video is damaged.", hint="Encode it again.")
@@ -189,7 +191,7 @@ def test_an_interactive_call_whose_job_fails_does_not_wait_on(
     assert [job.state for job in prelabel_jobs(backend)] == [JobState.FAILED]
 
 
-def test_an_interactive_hit_needs_no_job(client: FlaskClient, backend: Backend, worker: Any) -> None:
+def test_an_interactive_hit_needs_no_job(client: FlaskClient, backend: Services, worker: Any) -> None:
     predict(client, predict_body(task()))
     worker.complete(prelabel_jobs(backend)[0])
     (item,) = predict(client, predict_body(task(), text="dog: the dog"))
@@ -198,7 +200,7 @@ def test_an_interactive_hit_needs_no_job(client: FlaskClient, backend: Backend, 
 
 
 def test_an_empty_context_is_answered_with_nothing_at_once(
-    client: FlaskClient, backend: Backend, worker: Worker
+    client: FlaskClient, backend: Services, worker: Worker
 ) -> None:
     """The editor sends one for each suggestion that it deletes; a whole prediction would come back as suggestions."""
     predict(client, predict_body(task()))
@@ -209,7 +211,7 @@ def test_an_empty_context_is_answered_with_nothing_at_once(
     assert len(prelabel_jobs(backend)) == 1
 
 
-def test_a_region_that_is_no_prompt_is_a_failed_job(client: FlaskClient, backend: Backend) -> None:
+def test_a_region_that_is_no_prompt_is_a_failed_job(client: FlaskClient, backend: Services) -> None:
     body = predict_body(task(), text="")
     body["params"]["context"]["result"] = [{"item_index": 3, "value": {"rle": [1]}, "type": "brushlabels"}]
     assert predict(client, body) == [[]]
@@ -217,7 +219,7 @@ def test_a_region_that_is_no_prompt_is_a_failed_job(client: FlaskClient, backend
     assert failed.error == "A region of type 'brushlabels' is no prompt."
 
 
-def test_a_context_without_result_is_no_interactive_call(client: FlaskClient, backend: Backend) -> None:
+def test_a_context_without_result_is_no_interactive_call(client: FlaskClient, backend: Services) -> None:
     body = predict_body(task())
     body["params"]["context"] = {"login": None}
     assert predict(client, body) == [[]]
@@ -232,7 +234,7 @@ def test_waiting_calls_leave_threads_free(make: Callable[..., Flask]) -> None:
         target=lambda: answers.append(predict(app.test_client(), predict_body(task(1), text="the cat")))
     )
     first.start()
-    backend: Backend = app.extensions["svac"]
+    backend: Services = app.extensions["svac"]
     while not prelabel_jobs(backend):
         time.sleep(0.01)
     time.sleep(0.1)
@@ -247,7 +249,7 @@ def test_waiting_calls_leave_threads_free(make: Callable[..., Flask]) -> None:
 
 def test_missing_frames_are_ordered(make: Callable[..., Flask], tmp_path: Any) -> None:
     app = make(label_studio_files_root=tmp_path)
-    backend: Backend = app.extensions["svac"]
+    backend: Services = app.extensions["svac"]
     for _ in range(2):
         predict(app.test_client(), predict_body(task(frames=None), task(8)))
     (job,) = backend.engine.find(kind="frames")
@@ -257,7 +259,7 @@ def test_missing_frames_are_ordered(make: Callable[..., Flask], tmp_path: Any) -
 
 
 def test_missing_frames_without_a_place_for_them_are_a_failed_job(
-    client: FlaskClient, backend: Backend
+    client: FlaskClient, backend: Services
 ) -> None:
     for _ in range(2):
         predict(client, predict_body(task(frames=[])))
@@ -269,7 +271,7 @@ def test_missing_frames_without_a_place_for_them_are_a_failed_job(
     assert len(prelabel_jobs(backend, JobState.QUEUED)) == 1
 
 
-def test_the_config_of_setup_stands_in_for_a_missing_one(client: FlaskClient, backend: Backend) -> None:
+def test_the_config_of_setup_stands_in_for_a_missing_one(client: FlaskClient, backend: Services) -> None:
     backend.connections.put("38", "http://ls:8080", "t", CONFIG)
     body = predict_body(task())
     del body["label_config"]
@@ -278,7 +280,7 @@ def test_the_config_of_setup_stands_in_for_a_missing_one(client: FlaskClient, ba
 
 
 def test_a_new_model_version_is_predicted_anew(
-    client: FlaskClient, backend: Backend, make: Any, tmp_path: Any
+    client: FlaskClient, backend: Services, make: Any, tmp_path: Any
 ) -> None:
     predict(client, predict_body(task()))
     (old,) = prelabel_jobs(backend)
@@ -292,7 +294,7 @@ def test_a_new_model_version_is_predicted_anew(
 
 
 def test_a_promoted_version_predicts_anew_and_roll_back_brings_the_old_masks_back(
-    client: FlaskClient, backend: Backend, worker: Any, tmp_path: Path
+    client: FlaskClient, backend: Services, worker: Any, tmp_path: Path
 ) -> None:
     predict(client, predict_body(task()))
     worker.complete(prelabel_jobs(backend)[0])
@@ -313,7 +315,7 @@ def test_a_promoted_version_predicts_anew_and_roll_back_brings_the_old_masks_bac
     assert len(prelabel_jobs(backend)) == 2
 
 
-def test_many_tasks_are_stored_in_one_transaction(client: FlaskClient, backend: Backend) -> None:
+def test_many_tasks_are_stored_in_one_transaction(client: FlaskClient, backend: Services) -> None:
     begun: list[str] = []
     event.listen(
         backend.database.engine,
@@ -327,7 +329,7 @@ def test_many_tasks_are_stored_in_one_transaction(client: FlaskClient, backend: 
 
 
 def test_a_cached_answer_does_not_go_to_a_task_with_other_frames(
-    client: FlaskClient, backend: Backend, worker: Worker
+    client: FlaskClient, backend: Services, worker: Worker
 ) -> None:
     predict(client, predict_body(task(), task(8, video="/data/upload/7.mp4")))
     for job in prelabel_jobs(backend):

@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from svac_backend.jobs.services import Backend
+from svac_backend.jobs.services import Services
 from svac_backend.settings import Settings
 from svac_backend.svac.files.weights import model_version
 from tests.learning.adapter_folders import adapter_folder
@@ -29,7 +29,7 @@ SETUP = {
 }
 
 
-def test_health_says_that_no_worker_runs(client: FlaskClient, backend: Backend) -> None:
+def test_health_says_that_no_worker_runs(client: FlaskClient, backend: Services) -> None:
     for path in ("/", "/health"):
         answer = client.get(path)
         assert answer.status_code == 200
@@ -59,7 +59,7 @@ def test_health_is_up_without_a_model_and_says_so(make: Callable[..., Flask]) ->
         assert "SVAC_MODEL" in answer.get_json()["hint"]
 
 
-def test_setup_remembers_the_project_and_names_the_version(client: FlaskClient, backend: Backend) -> None:
+def test_setup_remembers_the_project_and_names_the_version(client: FlaskClient, backend: Services) -> None:
     answer = client.post("/setup", json=SETUP)
     assert answer.status_code == 200
     assert answer.get_json() == {"model_version": model_version(backend.settings.model)}
@@ -72,11 +72,11 @@ def test_setup_remembers_the_project_and_names_the_version(client: FlaskClient, 
     )
 
 
-def test_versions(client: FlaskClient, backend: Backend) -> None:
+def test_versions(client: FlaskClient, backend: Services) -> None:
     assert client.get("/versions").get_json() == {"versions": [backend.model_version]}
 
 
-def test_every_webhook_is_recorded(client: FlaskClient, backend: Backend) -> None:
+def test_every_webhook_is_recorded(client: FlaskClient, backend: Services) -> None:
     bodies: list[dict[str, Any]] = [
         {"action": "ANNOTATION_CREATED", "project": {"id": 38}, "task": {"id": 7}, "annotation": {"id": 1}},
         {"action": "ANNOTATIONS_CREATED", "project": {"id": 38}, "annotation": [{"id": 1}]},
@@ -91,7 +91,7 @@ def test_every_webhook_is_recorded(client: FlaskClient, backend: Backend) -> Non
     assert [event.project_id for event in events] == ["38", "38", "38", ""]
 
 
-def test_start_training_queues_one_job(client: FlaskClient, backend: Backend) -> None:
+def test_start_training_queues_one_job(client: FlaskClient, backend: Services) -> None:
     first, again = (
         client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": 38}}) for _ in range(2)
     )
@@ -106,7 +106,7 @@ def test_start_training_queues_one_job(client: FlaskClient, backend: Backend) ->
 
 
 def test_the_promoted_version_is_reported_and_a_damaged_one_is_not(
-    client: FlaskClient, backend: Backend, tmp_path: Path
+    client: FlaskClient, backend: Services, tmp_path: Path
 ) -> None:
     base = backend.model_version
     versions = []
@@ -169,7 +169,7 @@ def test_malformed_bodies_are_refused_in_words(
     assert body["hint"]
 
 
-def test_a_body_that_is_too_large_is_refused(client: FlaskClient, backend: Backend) -> None:
+def test_a_body_that_is_too_large_is_refused(client: FlaskClient, backend: Services) -> None:
     answer = client.post("/webhook", json={"action": "A", "filler": "x" * 1_000_001})
     assert answer.status_code == 413
     assert "1 MB" in answer.get_json()["error"]
@@ -200,7 +200,7 @@ def test_an_unexpected_error_says_little_to_the_caller_and_all_to_the_log(
     assert "inner detail" in caplog.text
 
 
-def test_metrics(client: FlaskClient, backend: Backend) -> None:
+def test_metrics(client: FlaskClient, backend: Services) -> None:
     client.post("/predict", json=predict_body(task(), task(8, prompt="")))
     client.post("/webhook", json={"action": "A"})
     client.get("/some/path/that/is/not/there")

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from svac_backend.jobs.engine import BATCH, JobState
 from svac_backend.jobs.payloads import PropagatePayload
-from svac_backend.jobs.services import Backend
+from svac_backend.jobs.services import Services
 from svac_backend.server.protocol import wanted
 from tests.server.bodies import CONFIG, task
 
@@ -38,7 +38,7 @@ def send(client: FlaskClient, body: dict[str, Any]) -> int:
 
 
 @pytest.mark.parametrize("action", ["ANNOTATION_CREATED", "ANNOTATION_UPDATED"])
-def test_a_submitted_annotation_is_queued(client: FlaskClient, backend: Backend, action: str) -> None:
+def test_a_submitted_annotation_is_queued(client: FlaskClient, backend: Services, action: str) -> None:
     event = send(client, webhook(action))
     (job,) = backend.engine.find()
     assert (job.kind, job.state, job.priority) == ("propagate", JobState.QUEUED, BATCH)
@@ -48,7 +48,7 @@ def test_a_submitted_annotation_is_queued(client: FlaskClient, backend: Backend,
     assert "annotation" not in str(job.payload)  # it is in the event, and may be megabytes
 
 
-def test_each_submission_is_a_job_of_its_own(client: FlaskClient, backend: Backend) -> None:
+def test_each_submission_is_a_job_of_its_own(client: FlaskClient, backend: Services) -> None:
     """What is submitted while the first one is at work must not be lost."""
     send(client, webhook())
     send(client, webhook("ANNOTATION_UPDATED"))
@@ -65,7 +65,7 @@ def test_each_submission_is_a_job_of_its_own(client: FlaskClient, backend: Backe
     ],
 )
 def test_what_nobody_asked_for_is_only_recorded(
-    client: FlaskClient, backend: Backend, body: dict[str, Any]
+    client: FlaskClient, backend: Services, body: dict[str, Any]
 ) -> None:
     send(client, body)
     assert backend.engine.find() == []
@@ -87,7 +87,7 @@ def test_by_default_nothing_is_propagated(make: Callable[..., Flask]) -> None:
     ],
 )
 def test_a_webhook_that_cannot_be_used_is_a_failed_job(
-    client: FlaskClient, backend: Backend, changes: dict[str, Any], error: str
+    client: FlaskClient, backend: Services, changes: dict[str, Any], error: str
 ) -> None:
     send(client, webhook(**changes))
     (job,) = backend.engine.find()
@@ -96,7 +96,7 @@ def test_a_webhook_that_cannot_be_used_is_a_failed_job(
     assert error in job.error
 
 
-def test_the_config_of_setup_stands_in(client: FlaskClient, backend: Backend) -> None:
+def test_the_config_of_setup_stands_in(client: FlaskClient, backend: Services) -> None:
     backend.connections.put("38", "http://ls", "t", CONFIG)
     send(client, webhook(project=38))
     assert backend.engine.find()[0].payload["label_config"] == CONFIG

@@ -17,7 +17,7 @@ from werkzeug.serving import make_server
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import JobState
-from svac_backend.jobs.services import Backend
+from svac_backend.jobs.services import Services
 from svac_backend.jobs.worker import create_worker
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import parse_config
@@ -44,7 +44,7 @@ class Connected:
     """A project whose backend is ours, with one task that has a video and a prompt."""
 
     client: LabelStudioClient
-    backend: Backend
+    backend: Services
     model: SquareModel
     project: int
     task: int
@@ -89,7 +89,7 @@ def connected(label_studio: LabelStudioServer, settings: Settings, tmp_path: Pat
         }
     )
     app = create_app(ours)
-    backend: Backend = app.extensions["svac"]
+    backend: Services = app.extensions["svac"]
     web = make_server("127.0.0.1", 0, app, threaded=True)
     serving = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     serving.start()

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from svac_backend.masks.hints import Click, FramePrompt
+from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.tracks import CocoRle
 from svac_backend.store.database import Database
 from svac_backend.store.objects import SNAPSHOTS, SentStore
 
-MASK = FramePrompt(mask=CocoRle(size=[2, 4], counts="0`0"))
-CLICKS = FramePrompt(clicks=(Click(1.5, 0.0), Click(3.0, 1.0, positive=False)))
+MASK = FrameHint(mask=CocoRle(size=[2, 4], counts="0`0"))
+CLICKS = FrameHint(clicks=(Click(1.5, 0.0), Click(3.0, 1.0, positive=False)))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
 
-from svac_backend.masks.hints import FramePrompt
+from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import area, from_coco
 from svac_backend.svac import astc
 from svac_backend.svac.sam.tracking import NEAREST
@@ -23,7 +23,7 @@ from svac_backend.video.reader import VideoSource
 
 @torch.inference_mode()
 def plain_propagation(
-    sam: SAM2Base, video: VideoSource, prompts: Mapping[int, FramePrompt]
+    sam: SAM2Base, video: VideoSource, prompts: Mapping[int, FrameHint]
 ) -> dict[int, np.ndarray]:
     """Return one object's mask of every frame. Clicks and boxes must be such as the model believes in."""
     sam = copy.copy(sam)
@@ -63,7 +63,7 @@ def _step(
     video: VideoSource,
     frame: int,
     memory: dict[str, Any],
-    prompt: FramePrompt | None,
+    prompt: FrameHint | None,
     *,
     reverse: bool = False,
 ) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rich.progress import track as shown_progress
 from rich.table import Table
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.hints import FramePrompt
+from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.metrics import j_and_f, jaccard
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import ObjectPrompt, Track
@@ -122,7 +122,7 @@ def run(
         found_wrong.append(100 * j_and_f(before, clip.scene.masks[named]).j_and_f)
         for result in results:
             shown = corrected_frames(before, truth, result.corrections) if result.corrections else []
-            prompts = {"obj1": {i: FramePrompt(mask=to_coco(truth[i])) for i in shown}}
+            prompts = {"obj1": {i: FrameHint(mask=to_coco(truth[i])) for i in shown}}
             (after,) = propagate(loaded, video, [track], prompts)
             rest = [i for i in range(len(truth)) if i not in shown]
             score = j_and_f(_masks(after, truth)[rest], truth[rest])

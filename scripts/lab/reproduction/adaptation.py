@@ -23,7 +23,7 @@ from lab.reproduction.variants import Variant
 from lab.train_tiny.losses import mask_loss
 from lab.train_tiny.schedule import Schedule
 from svac_backend.svac.language.mllm import Mllm
-from svac_backend.svac.language.templates import PromptIds
+from svac_backend.svac.language.templates import ChatIds
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam.grounding import decode, encode_frames, without_memory
 
@@ -133,7 +133,7 @@ def losses(viewer: Viewer, one: Lesson, length: int) -> tuple[Tensor, dict[str, 
     return LM_WEIGHT * told + mask, {"lm": told.item(), **figures}
 
 
-def answers(mllm: Mllm, visual: Tensor, prompts: list[PromptIds], context_id: int) -> tuple[Tensor, Tensor]:
+def answers(mllm: Mllm, visual: Tensor, prompts: list[ChatIds], context_id: int) -> tuple[Tensor, Tensor]:
     """Run sentences about one video over their shared images, with gradients.
 
     Returns:
@@ -141,7 +141,7 @@ def answers(mllm: Mllm, visual: Tensor, prompts: list[PromptIds], context_id: in
     """
     told = []
 
-    def write(language_model: Any, cache: DynamicCache, prompt: PromptIds) -> Tensor:
+    def write(language_model: Any, cache: DynamicCache, prompt: ChatIds) -> Tensor:
         suffix = mllm.embed(prompt.suffix, None, context_id)[None]
         states = language_model.model(
             inputs_embeds=suffix, past_key_values=cache, use_cache=True

@@ -13,7 +13,7 @@ from lab.reproduction.compression import merge_tokens, pool_tokens
 from lab.reproduction.variants import Variant
 from svac_backend.svac import astc
 from svac_backend.svac.astc import clip_images
-from svac_backend.svac.language.templates import PromptBuilder, PromptIds
+from svac_backend.svac.language.templates import ChatIds, ChatTemplate
 from svac_backend.svac.model import Svac
 
 
@@ -27,7 +27,7 @@ class Viewer:
 
     def __init__(self, model: Svac, variant: Variant) -> None:
         self.model, self.variant = model, variant
-        self.builder = PromptBuilder(model.tokenizer_file, model.config.method, variant.tokens_per_image)
+        self.builder = ChatTemplate(model.tokenizer_file, model.config.method, variant.tokens_per_image)
 
     def pixels(self, frames: NDArray[np.uint8]) -> Tensor:
         """Return the images of the seen frames u8 [k, H, W, 3] for the vision tower, f32 [images, 3, S, S]."""
@@ -46,7 +46,7 @@ class Viewer:
             return merge_tokens(tokens, self.variant.tokens_per_image)[0]
         return tokens
 
-    def prompts(self, expressions: Sequence[str]) -> list[PromptIds]:
+    def prompts(self, expressions: Sequence[str]) -> list[ChatIds]:
         """Return the prompts of sentences, with the variant's number of [SEG]."""
         return [self.builder.build(text, self.variant.images, self.variant.segs) for text in expressions]
 

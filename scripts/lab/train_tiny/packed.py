@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from svac_backend.svac.language.mllm import Mllm
-from svac_backend.svac.language.templates import PromptIds
+from svac_backend.svac.language.templates import ChatIds
 
 
 @dataclass
@@ -40,7 +40,7 @@ class PackedStates:
 def run_packed(
     mllm: Mllm,
     visual: Tensor,
-    prompts: Sequence[Sequence[PromptIds]],
+    prompts: Sequence[Sequence[ChatIds]],
     context_id: int,
     *,
     layers: Sequence[int],

@@ -18,7 +18,7 @@ from svac_backend.labelstudio.regions.rectangles import is_overview, same_boxes
 from svac_backend.labelstudio.regions.shapes import same_shape
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.labelstudio.tasks import Window
-from svac_backend.masks.hints import FramePrompt, Prompts
+from svac_backend.masks.hints import FrameHint, FrameHints
 from svac_backend.masks.rle import to_coco, union
 from svac_backend.masks.tracks import Track
 
@@ -35,8 +35,8 @@ def corrected_prompts(
     height: int,
     window: Window | None = None,
     tracks: Sequence[Track] = (),
-    earlier: Prompts | None = None,
-) -> dict[str, dict[int, FramePrompt]]:
+    earlier: FrameHints | None = None,
+) -> dict[str, dict[int, FrameHint]]:
     """Return what a person changed on the frames, as prompts for propagation.
 
     An object's regions on a frame are untouched when each has its like among those that were sent: the same mask, or
@@ -69,14 +69,14 @@ def corrected_prompts(
         if not _untouched(was, is_, width, height):
             masks = [drawing.mask for drawing in is_]
             mask = union(masks) if masks else to_coco(np.zeros((height, width), dtype=np.bool_))
-            found.setdefault(object_id, {})[frame] = FramePrompt(mask=mask)
+            found.setdefault(object_id, {})[frame] = FrameHint(mask=mask)
     return found
 
 
 def merge_results(
     now: Results,
     tracks: Sequence[Track],
-    corrected: Prompts,
+    corrected: FrameHints,
     config: LabelConfig,
     *,
     width: int,
@@ -172,7 +172,7 @@ def _read(
     height: int,
     window: Window | None,
     tracks: Sequence[Track],
-    certain: Prompts | None,
+    certain: FrameHints | None,
     before: Drawn | None = None,
 ) -> Drawn:
     """Read results; objects and owners of an earlier state are known, so that no region changes hands."""

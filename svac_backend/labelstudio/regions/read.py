@@ -24,7 +24,7 @@ from svac_backend.labelstudio.config import LabelConfig, MaskControl
 from svac_backend.labelstudio.regions.rectangles import box_tracks
 from svac_backend.labelstudio.regions.shapes import kind_of, shape_to_mask
 from svac_backend.labelstudio.tasks import Window
-from svac_backend.masks.hints import Prompts
+from svac_backend.masks.hints import FrameHints
 from svac_backend.masks.rle import area, bounding_box, iou, overlap, to_coco, union
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
 
@@ -132,7 +132,7 @@ _MOSTLY = 0.5
 
 
 def assign_objects(
-    drawings: Sequence[Drawing], tracks: Sequence[Track], certain: Prompts, default: str
+    drawings: Sequence[Drawing], tracks: Sequence[Track], certain: FrameHints, default: str
 ) -> dict[str, str]:
     """Find the object of every drawing that has none yet, the frames in order, on a frame the largest first.
 
@@ -205,7 +205,7 @@ def _object_labels(drawings: Iterable[Drawing], tracks: Sequence[Track], default
 class _Places:
     """Where objects are: in the annotation as far as it is understood, and in what was known before."""
 
-    def __init__(self, drawings: Iterable[Drawing], tracks: Sequence[Track], certain: Prompts) -> None:
+    def __init__(self, drawings: Iterable[Drawing], tracks: Sequence[Track], certain: FrameHints) -> None:
         self._drawn: dict[str, dict[int, list[Drawing]]] = defaultdict(lambda: defaultdict(list))
         self._known = {track.object_id: track.masks for track in tracks}
         self._certain = certain
@@ -334,7 +334,7 @@ def results_to_tracks(
     height: int,
     window: Window | None = None,
     tracks: Sequence[Track] = (),
-    certain: Prompts | None = None,
+    certain: FrameHints | None = None,
 ) -> list[Track]:
     """Return the masks of an annotation or a prediction.
 
@@ -391,7 +391,7 @@ def drawn_objects(
     height: int,
     window: Window | None = None,
     tracks: Sequence[Track] = (),
-    certain: Prompts | None = None,
+    certain: FrameHints | None = None,
 ) -> list[ObjectPrompt]:
     """Return the objects on the frames, known and new, and decode no more masks than that needs.
 
@@ -411,7 +411,7 @@ def read_drawn(
     height: int,
     window: Window | None = None,
     tracks: Sequence[Track] = (),
-    certain: Prompts | None = None,
+    certain: FrameHints | None = None,
     owners: Mapping[str, str] | None = None,
 ) -> Drawn:
     """Return what is drawn on the frames, and whose it is.

@@ -21,9 +21,9 @@ from transformers.models.internvl.configuration_internvl import InternVLVisionCo
 from transformers.models.internvl.modeling_internvl import InternVLVisionModel
 
 from svac_backend.svac.config import LanguageConfig, SvacConfig, VisionConfig
-from svac_backend.svac.language.templates import PromptIds
+from svac_backend.svac.language.templates import ChatIds
 
-Writer = Callable[[Any, DynamicCache, PromptIds], Tensor]
+Writer = Callable[[Any, DynamicCache, ChatIds], Tensor]
 
 
 def build_vision(config: VisionConfig) -> InternVLVisionModel:
@@ -159,14 +159,14 @@ class Mllm(nn.Module):
         """Project [SEG] states [..., H] to SAM-2's prompt space [..., d_model]."""
         return self.text_hidden_fcs[0](hidden)
 
-    def seg_embeddings(self, visual: Tensor, prompts: Sequence[PromptIds], context_id: int) -> Tensor:
+    def seg_embeddings(self, visual: Tensor, prompts: Sequence[ChatIds], context_id: int) -> Tensor:
         """Return the forced answers' embeddings, f32 [E, N, d_model], where all answers hold N [SEG]."""
         return torch.stack(self.seg_states(visual, prompts, context_id))
 
     def seg_states(
         self,
         visual: Tensor,
-        prompts: Sequence[PromptIds],
+        prompts: Sequence[ChatIds],
         context_id: int,
         *,
         write: Writer | None = None,
@@ -219,14 +219,14 @@ class GreedyWriter:
     max_tokens: int
     follow_prompt: bool = False
 
-    def __call__(self, language_model: Any, cache: DynamicCache, prompt: PromptIds) -> Tensor:
+    def __call__(self, language_model: Any, cache: DynamicCache, prompt: ChatIds) -> Tensor:
         """Return the states of the answer's [SEG] tokens, [k, H]; the cache is as long afterwards as before."""
         ids, states = self.write(language_model, cache, prompt)
         # The last token is never an input, so it has no state (the published code drops it too).
         found = torch.tensor(ids[:-1], dtype=torch.long, device=states.device) == self.seg_id
         return states[found]
 
-    def write(self, language_model: Any, cache: DynamicCache, prompt: PromptIds) -> tuple[list[int], Tensor]:
+    def write(self, language_model: Any, cache: DynamicCache, prompt: ChatIds) -> tuple[list[int], Tensor]:
         """Return the answer's G ids, and its states after the final norm, [G - 1, H], where they are the input."""
         embed = language_model.get_input_embeddings()
         device = embed.weight.device

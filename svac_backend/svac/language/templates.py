@@ -26,7 +26,7 @@ _ENDS = ("<|im_end|>", "<|endoftext|>", "</s>")
 
 
 @dataclass(frozen=True)
-class PromptIds:
+class ChatIds:
     """Token ids of one expression, cut where they stop being the same for every expression of a video.
 
     Attributes:
@@ -42,7 +42,7 @@ class PromptIds:
     answer_start: int
 
 
-class PromptBuilder:
+class ChatTemplate:
     """Turns expressions into token ids; ids are read from the tokenizer, never assumed.
 
     Args:
@@ -110,7 +110,7 @@ class PromptBuilder:
         tail = self.tokenizer.decode(list(answer[-16:]), clean_up_tokenization_spaces=False)
         return str(tail).endswith(_TEMPLATES[self.method.template][2])
 
-    def build(self, expression: str, num_images: int, num_clips: int, answer: str | None = None) -> PromptIds:
+    def build(self, expression: str, num_images: int, num_clips: int, answer: str | None = None) -> ChatIds:
         """Build the ids of one expression.
 
         Args:
@@ -135,7 +135,7 @@ class PromptBuilder:
         question = self.ids(shared[len(prefix) :] + self.question(expression.strip()) + after)
         forced = self.answer(num_clips) if answer is None else answer.removesuffix(end)
         suffix = torch.cat([question, self.ids(forced + end)])
-        return PromptIds(
+        return ChatIds(
             prefix=self.ids(prefix, begins=True),
             suffix=suffix,
             seg=(suffix == self.seg_id).nonzero()[:, 0],

@@ -30,7 +30,7 @@ from sam2.modeling.sam2_utils import select_closest_cond_frames
 from torch import Tensor
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.hints import FramePrompt
+from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import area, from_coco
 from svac_backend.svac import astc
 from svac_backend.svac.cpu import resampling
@@ -172,13 +172,13 @@ def plan_legs(corrected: Sequence[int], wanted: range) -> list[Leg]:
 NEAREST = 4
 
 Found = tuple[int, int, NDArray[np.bool_], float]
-FrameMapping = Mapping[int, FramePrompt]
+FrameMapping = Mapping[int, FrameHint]
 
 
 class _Object:
     """One object: what was shown of it, what has to be walked, and its memory."""
 
-    def __init__(self, prompts: dict[int, FramePrompt], frames: range, memory: MemoryTracker) -> None:
+    def __init__(self, prompts: dict[int, FrameHint], frames: range, memory: MemoryTracker) -> None:
         self.prompts, self.memory = prompts, memory
         empty = {i: prompt.mask is not None and not area(prompt.mask) for i, prompt in prompts.items()}
         self.absent = {i for i, is_empty in empty.items() if is_empty}
@@ -262,7 +262,7 @@ class Propagation:
         memory = MemoryTracker(self.sam, 1, len(self.video), no_object_masking=True, nearest=NEAREST)
         return _Object(prompts, self.frames, memory)
 
-    def _check(self, index: int, prompt: FramePrompt) -> None:
+    def _check(self, index: int, prompt: FrameHint) -> None:
         """Refuse what does not fit the video. Raises `SvacError`."""
         if not 0 <= index < len(self.video):
             raise SvacError(
@@ -344,7 +344,7 @@ class Propagation:
                 self._tell(len(indices), f"{'backwards' if reverse else 'forwards'} to frame {indices[-1]}")
 
     def _point_at(
-        self, one: _Object, index: int, features: FrameFeatures, prompt: FramePrompt
+        self, one: _Object, index: int, features: FrameFeatures, prompt: FrameHint
     ) -> tuple[Tensor, float]:
         """Decode clicks and a box without memory, and remember the result; returns logits and the score."""
         points, labels = self._points(prompt)
@@ -356,7 +356,7 @@ class Propagation:
         one.memory.condition(index, features, out.logits, existence, out.token)
         return out.logits, float((out.existence.sigmoid() * out.iou)[0])
 
-    def _points(self, prompt: FramePrompt) -> tuple[Tensor, Tensor]:
+    def _points(self, prompt: FrameHint) -> tuple[Tensor, Tensor]:
         """Return points f32 [1, P, 2] in SAM-2's pixels and its labels i32 [1, P]: a box is two corners, first."""
         rows = [(click.x, click.y, int(click.positive)) for click in prompt.clicks]
         if prompt.box is not None:

@@ -10,7 +10,7 @@ import torch
 
 from svac_backend.svac.config import LanguageConfig, MethodConfig, SamConfig, SvacConfig, VisionConfig
 from svac_backend.svac.files.weights import locate
-from svac_backend.svac.language.templates import PromptBuilder
+from svac_backend.svac.language.templates import ChatTemplate
 from svac_backend.svac.model import Svac
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
@@ -61,7 +61,7 @@ def small_config() -> SvacConfig:
 def small_folder(small_config: SvacConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of this configuration with the embedded model's tokenizer; its random weights find something."""
     tokenizer = locate("svac-tiny") / "tokenizer.json"
-    words = len(PromptBuilder(tokenizer, small_config.method, 4).tokenizer)
+    words = len(ChatTemplate(tokenizer, small_config.method, 4).tokenizer)
     config = replace(small_config, language=replace(small_config.language, vocab_size=words))
     folder = tmp_path_factory.mktemp("small")
     torch.manual_seed(0)

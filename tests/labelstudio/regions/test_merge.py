@@ -16,7 +16,7 @@ from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.regions.merge import corrected_prompts, merge_results
 from svac_backend.labelstudio.regions.read import results_to_tracks
 from svac_backend.labelstudio.tasks import Window
-from svac_backend.masks.hints import Click, FramePrompt
+from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.rle import from_coco, to_coco
 from svac_backend.masks.tracks import Track
 from tests.labelstudio.annotations import (
@@ -188,7 +188,7 @@ def test_a_region_never_changes_hands() -> None:
 
 
 def test_the_caller_may_keep_what_he_passed() -> None:
-    earlier = {"obj1": {7: FramePrompt(mask=to_coco(ONE))}}
+    earlier = {"obj1": {7: FrameHint(mask=to_coco(ONE))}}
     corrected_prompts([], [brushed(0, ONE)], BRUSH, **SIZE, earlier=earlier)["obj1"][9] = earlier["obj1"][7]
     assert earlier["obj1"].keys() == {7}
 
@@ -320,7 +320,7 @@ def test_notes_and_results_of_other_tags_stay_and_relations_need_both_ends() -> 
 
 def test_clicks_protect_nothing_and_objects_without_a_track_stay() -> None:
     now = [*sent_of(BRUSH, track_of({0: ONE})), brushed(0, OTHER, label="cat")]
-    corrected = {"obj1": {0: FramePrompt(clicks=(Click(1, 1),))}}
+    corrected = {"obj1": {0: FrameHint(clicks=(Click(1, 1),))}}
     merged = merge_results(now, [track_of({0: MOVED})], corrected, BRUSH, **SIZE)
     assert merged == [*sent_of(BRUSH, track_of({0: MOVED})), now[1]]
 
@@ -328,13 +328,13 @@ def test_clicks_protect_nothing_and_objects_without_a_track_stay() -> None:
 def test_a_rendered_id_that_a_kept_region_has_gets_another_part() -> None:
     """Copied onto another frame, a region keeps what its id says; it must not meet the one that is rendered."""
     copied = {**brushed(1, ONE, "obj1-f00000"), "item_index": 1}
-    corrected = {"obj1": {1: FramePrompt(mask=to_coco(ONE))}}
+    corrected = {"obj1": {1: FrameHint(mask=to_coco(ONE))}}
     merged = merge_results([copied], [track_of({0: MOVED, 1: ONE})], corrected, BRUSH, **SIZE)
     assert [region["id"] for region in merged] == ["obj1-f00000-2", "obj1-f00000"]
     assert merged[1] == copied
 
 
 def test_masks_of_corrections_that_are_not_in_the_annotation_are_rendered() -> None:
-    corrected = {"obj1": {1: FramePrompt(mask=to_coco(ONE))}}
+    corrected = {"obj1": {1: FrameHint(mask=to_coco(ONE))}}
     merged = merge_results([], [track_of({1: ONE})], corrected, BRUSH, **SIZE)
     assert merged == sent_of(BRUSH, track_of({1: ONE}))

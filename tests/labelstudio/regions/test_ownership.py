@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from svac_backend.labelstudio.regions.read import free_id, results_to_tracks
-from svac_backend.masks.hints import FramePrompt
+from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
 from tests.labelstudio.annotations import BRUSH, HEIGHT, WIDTH, brushed, mask_of, sent_of, track_of
@@ -99,7 +99,7 @@ def test_parts_of_what_is_known_exactly_stay_together() -> None:
     parts = [brushed(1, NEAR_RIGHT, "a"), brushed(1, FAR, "b")]
     results = [*sent_of(BRUSH, one), *parts]
     assert read(results, one, two)["obj2"][1] == to_coco(NEAR_RIGHT | FAR)
-    certain = {"obj9": {1: FramePrompt(mask=to_coco(NEAR_RIGHT | FAR))}}
+    certain = {"obj9": {1: FrameHint(mask=to_coco(NEAR_RIGHT | FAR))}}
     assert read(results, one, certain=certain)["obj9"][1] == to_coco(NEAR_RIGHT | FAR)
     assert read(results, one).keys() == {"obj1", "obj2", "obj3"}
 

@@ -14,7 +14,7 @@ from transformers import Qwen2Tokenizer
 
 from svac_backend.errors import SvacError
 from svac_backend.svac.config import PRESETS
-from svac_backend.svac.language.templates import PromptBuilder
+from svac_backend.svac.language.templates import ChatTemplate
 from svac_backend.svac.language.tokenizer import tokenizer_file
 
 TEXTS = [
@@ -113,7 +113,7 @@ def test_a_prompt_of_internlm2_is_that_of_the_whole_text(tmp_path: Path, sentenc
     """`<s>` once, before everything; cutting the prompt for the KV cache changes no id."""
     folder, pieces = internlm2_folder(tmp_path, sentencepiece_model)
     method = replace(PRESETS["sasasa2va"], template="internlm2_chat")
-    prompts = PromptBuilder(tokenizer_file(folder), method, 4)
+    prompts = ChatTemplate(tokenizer_file(folder), method, 4)
     built = prompts.build("the red circle", 2, 3)
     whole = (
         prompts.prefix_text(2) + "Please segment the red circle.<|im_end|>\n<|im_start|>assistant\n",

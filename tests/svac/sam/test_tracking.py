@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.hints import Click, FramePrompt
+from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.rle import to_coco
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam import tracking
@@ -43,22 +43,22 @@ def scene(count: int = COUNT) -> tuple[ArrayVideo, np.ndarray]:
     return ArrayVideo(made.frames), made.masks
 
 
-def given(number: int, *frames: int, count: int = COUNT) -> dict[int, FramePrompt]:
+def given(number: int, *frames: int, count: int = COUNT) -> dict[int, FrameHint]:
     masks = scene(count)[1]
-    return {i: FramePrompt(mask=to_coco(masks[number, i])) for i in frames}
+    return {i: FrameHint(mask=to_coco(masks[number, i])) for i in frames}
 
 
-def click_on(number: int, frame: int, *beside: tuple[float, float]) -> FramePrompt:
+def click_on(number: int, frame: int, *beside: tuple[float, float]) -> FrameHint:
     y, x = np.argwhere(scene()[1][number, frame]).mean(0)
-    return FramePrompt(clicks=(Click(x, y), *(Click(*place, positive=False) for place in beside)))
+    return FrameHint(clicks=(Click(x, y), *(Click(*place, positive=False) for place in beside)))
 
 
-def absent() -> FramePrompt:
-    return FramePrompt(mask=to_coco(np.zeros((HEIGHT, WIDTH), np.bool_)))
+def absent() -> FrameHint:
+    return FrameHint(mask=to_coco(np.zeros((HEIGHT, WIDTH), np.bool_)))
 
 
 def run(
-    model: Svac, prompts: Sequence[Mapping[int, FramePrompt]], **options: object
+    model: Svac, prompts: Sequence[Mapping[int, FrameHint]], **options: object
 ) -> dict[tuple[int, int], np.ndarray]:
     """Return the masks by object and frame; each may come once only."""
     found: dict[tuple[int, int], np.ndarray] = {}
@@ -83,17 +83,17 @@ def same(a: Mapping[tuple[int, int], np.ndarray], b: Mapping[tuple[int, int], np
         given(0, 2, 7) | {4: absent(), 10: absent()},
         given(0, 0, 1, 2, 3, 6, 8),
         {6: click_on(1, 6)},
-        {6: click_on(0, 6, (2, 3), (90, 60)), 12: FramePrompt(box=(20, 10, 60, 50))} | given(0, 1),
+        {6: click_on(0, 6, (2, 3), (90, 60)), 12: FrameHint(box=(20, 10, 60, 50))} | given(0, 1),
     ],
     ids=["first", "two", "absent", "many", "click", "clicks, a box and a mask"],
 )
-def test_against_sam2s_own_steps(random_weights: Svac, prompts: dict[int, FramePrompt]) -> None:
+def test_against_sam2s_own_steps(random_weights: Svac, prompts: dict[int, FrameHint]) -> None:
     ours = run(random_weights, [prompts])
     assert same(ours, plain(random_weights, prompts))
     assert sum(mask.any() for mask in ours.values()) >= COUNT - len(prompts)
 
 
-def plain(model: Svac, prompts: dict[int, FramePrompt]) -> dict[tuple[int, int], np.ndarray]:
+def plain(model: Svac, prompts: dict[int, FrameHint]) -> dict[tuple[int, int], np.ndarray]:
     return {(0, i): mask for i, mask in plain_propagation(model.sam, scene()[0], prompts).items()}
 
 
@@ -216,7 +216,7 @@ def test_tracking_begins_anew_at_each_correction(random_weights: Svac) -> None:
 
 def test_clicks_see_their_negatives_and_the_box(random_weights: Svac) -> None:
     alone, beside = click_on(0, 6), click_on(0, 6, (5, 5))
-    boxed = FramePrompt(clicks=alone.clicks, box=(10, 10, 50, 40))
+    boxed = FrameHint(clicks=alone.clicks, box=(10, 10, 50, 40))
     masks = [
         run(random_weights, [{6: prompt}], frames=range(6, 7))[0, 6] for prompt in (alone, beside, boxed)
     ]
@@ -235,8 +235,8 @@ def test_an_object_smaller_than_a_pixel_of_the_model_is_there(random_weights: Sv
     assert 1 <= int(work._shrunk(dot).sum()) <= 4
 
 
-def absent_hd() -> FramePrompt:
-    return FramePrompt(mask=to_coco(np.zeros((720, 1280), np.bool_)))
+def absent_hd() -> FrameHint:
+    return FrameHint(mask=to_coco(np.zeros((720, 1280), np.bool_)))
 
 
 def test_what_is_remembered_does_not_grow(random_weights: Svac) -> None:
@@ -256,7 +256,7 @@ def test_what_is_remembered_does_not_grow(random_weights: Svac) -> None:
 def test_half_precision_finds_nearly_the_same(dtype: str) -> None:
     # Of random weights too many logits are next to 0.
     whole, half = (Svac.from_pretrained("svac-tiny", device="cpu", dtype=d) for d in ("float32", dtype))
-    prompts = [given(0, 3), {6: click_on(1, 6), 9: absent()}, {4: FramePrompt(box=(20, 10, 60, 50))}]
+    prompts = [given(0, 3), {6: click_on(1, 6), 9: absent()}, {4: FrameHint(box=(20, 10, 60, 50))}]
     full, reduced = run(whole, prompts), run(half, prompts)
     assert full.keys() == reduced.keys()
     assert np.mean([full[key] ^ reduced[key] for key in full]) < 0.05
@@ -282,9 +282,9 @@ def test_progress_ends_at_one_and_may_stop_the_work(random_weights: Svac) -> Non
         ([{}], {}, "Nothing was shown"),
         ([{COUNT: absent()}], {}, "no frame 14"),
         ([{0: absent_hd()}], {}, "1280x720"),
-        ([{0: FramePrompt(clicks=(Click(3, 3, positive=False),))}], {}, "only say where the object is not"),
-        ([{0: FramePrompt(clicks=(Click(97, 3),))}], {}, "beside the picture"),
-        ([{0: FramePrompt(box=(-9, -9, -1, -1))}], {}, "beside the picture"),
+        ([{0: FrameHint(clicks=(Click(3, 3, positive=False),))}], {}, "only say where the object is not"),
+        ([{0: FrameHint(clicks=(Click(97, 3),))}], {}, "beside the picture"),
+        ([{0: FrameHint(box=(-9, -9, -1, -1))}], {}, "beside the picture"),
         ([{0: absent()}], {"frames": range(3, 3)}, "not a part"),
         ([{0: absent()}], {"frames": range(3, COUNT + 1)}, "not a part"),
         ([{0: absent()}], {"frames": range(0, 8, 2)}, "not a part"),
@@ -292,7 +292,7 @@ def test_progress_ends_at_one_and_may_stop_the_work(random_weights: Svac) -> Non
 )
 def test_what_does_not_fit_is_refused(
     random_weights: Svac,
-    prompts: list[dict[int, FramePrompt]],
+    prompts: list[dict[int, FrameHint]],
     options: dict[str, range],
     message: str,
 ) -> None:
