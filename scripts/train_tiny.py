@@ -27,7 +27,7 @@ import torch
 import torch.distributed as dist
 import typer
 from lab.train_tiny.memory_measure import measure_hidden, measure_memory
-from lab.train_tiny.recipe import SCENES, Steps, train
+from lab.train_tiny.recipe import SCENES, StageSteps, train
 from lab.train_tiny.report import measure_all, measure_and_write_card
 
 from svac_backend.svac.files.weights import EMBEDDED
@@ -60,7 +60,7 @@ def main(
     if measured:
         measure_all(measured, work, **asked)
         return
-    steps = Steps().scaled(scale)
+    steps = StageSteps().scaled(scale)
     train(work, steps=steps, device=device, seed=seed, onto=onto)
     if dist.is_initialized():
         first = dist.get_rank() == 0

@@ -18,9 +18,9 @@ from lab.train_tiny.figures import (
     ABSENT,
     GROUP_NAMES,
     MOTION,
-    Figures,
+    ExpressionResult,
+    MeanResult,
     Measured,
-    Row,
     absence_of,
     by_group,
     by_kind,
@@ -90,7 +90,7 @@ that were not trained on: the split that `write_mevis(..., SEEDS, expressions=PE
 {words}"""
 
 
-def by_novelty(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def by_novelty(rows: Sequence[ExpressionResult]) -> dict[str, list[ExpressionResult]]:
     found = {
         "all as in training": [row for row in rows if not row.novel],
         "a colour and a kind that training never puts together": [
@@ -101,7 +101,7 @@ def by_novelty(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {name: chosen for name, chosen in found.items() if chosen}
 
 
-def _line(name: str, row: Figures) -> str:
+def _line(name: str, row: MeanResult) -> str:
     return f"| {name} | {row.count} | {row.j_and_f:.1f} | {row.j:.1f} | {row.f:.1f} | {row.chance:.1f} |"
 
 
@@ -194,11 +194,11 @@ def gains(controls: Controls) -> dict[str, Difference | None]:
     }
 
 
-def _of_group(group: str) -> Callable[[Row], bool]:
+def _of_group(group: str) -> Callable[[ExpressionResult], bool]:
     return lambda row: row.group == group
 
 
-def _score(figures: Figures | None) -> str:
+def _score(figures: MeanResult | None) -> str:
     return "-" if figures is None else f"{figures.j_and_f:.1f}"
 
 

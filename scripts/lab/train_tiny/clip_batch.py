@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lab.train_tiny.mask_batch import PLACES, SMALLEST, Seen, center, label, random_scene, shares
-from lab.train_tiny.oracle import SAYS, Row, Said
+from lab.train_tiny.mask_batch import PLACES, SMALLEST, CellLabels, center, label, random_scene, shares
+from lab.train_tiny.oracle import SAYS, AttributeRow, Said
 from svac_backend.learning.examples import Sentence, sentences_of
 from svac_backend.svac import astc
 from svac_backend.svac.astc import ClipPlan, clip_images, plan
@@ -49,7 +49,7 @@ class ClipBatch:
     alone: Tensor
     points: Tensor
     covers: Tensor
-    seen: Seen
+    seen: CellLabels
     story: Tensor
     sam_pixels: Tensor
     frame_clip: Tensor
@@ -96,7 +96,9 @@ def joined(parts: list[ClipBatch]) -> ClipBatch:
     return ClipBatch(
         sentences=[part.sentences[0] for part in parts],
         said=Said(**{f.name: torch.cat([getattr(p.said, f.name) for p in parts]) for f in fields(Said)}),
-        seen=Seen(**{f.name: torch.cat([getattr(p.seen, f.name) for p in parts]) for f in fields(Seen)}),
+        seen=CellLabels(
+            **{f.name: torch.cat([getattr(p.seen, f.name) for p in parts]) for f in fields(CellLabels)}
+        ),
         owner=torch.cat([part.owner + n * part.sam_pixels.shape[1] for n, part in enumerate(parts)]),
         **tensors,
     )
@@ -139,7 +141,7 @@ def _one(
             target[e] = F.adaptive_avg_pool2d(union[:, None], sam // 2)[:, 0]
     clip_of = dict(clips.decode)
     sam_images = [astc.resize(scene.frames[i], sam) for i in chosen]
-    rows: list[Row] = [(s.color, s.name, s.texture, s.says, False) for s in said]
+    rows: list[AttributeRow] = [(s.color, s.name, s.texture, s.says, False) for s in said]
     words = Said.of(rows)
     wide = (len(said), clips.num_clips)
     shown = scene.masks[:, chosen].swapaxes(0, 1)  # [F, N, H, W]

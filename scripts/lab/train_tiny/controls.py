@@ -14,9 +14,17 @@ from typing import cast
 
 import numpy as np
 
-from lab.train_tiny.figures import ABSENT, Figures, Row, mean_of, row_of
+from lab.train_tiny.control_inputs import (
+    ControlInput,
+    ControlledSvac,
+    as_it_is,
+    frozen,
+    of_another,
+    own_frame,
+    shuffled,
+)
+from lab.train_tiny.figures import ABSENT, ExpressionResult, MeanResult, mean_of, row_of
 from lab.train_tiny.measure import Dtype, Progress, Split, scored
-from lab.train_tiny.views import View, ViewedSvac, as_it_is, frozen, of_another, own_frame, shuffled
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import BenchmarkVideo, Expression
 from svac_backend.evaluation.score import ExpressionScore
@@ -30,7 +38,7 @@ OTHER_VIDEO = "another video"
 BLIND = "blind"
 SHUFFLED = "shuffled frames"
 # The language model sees one frame: of the whole video, or (the last) of each clip the clip's own.
-SINGLE: dict[str, View] = {
+SINGLE: dict[str, ControlInput] = {
     "first frame": frozen(0.0),
     "middle frame": frozen(0.5),
     "last frame": frozen(1.0),
@@ -65,20 +73,23 @@ class Controls:
     `OTHER_SENTENCE` lacks expressions whose video says nothing of anything else.
     """
 
-    rows: dict[str, tuple[Row, ...]]
+    rows: dict[str, tuple[ExpressionResult, ...]]
 
     @property
     def videos(self) -> int:
         """Number of videos."""
         return len({row.video for row in self.rows[FULL]})
 
-    def of(self, control: str, wanted: Callable[[Row], bool]) -> Figures | None:
+    def of(self, control: str, wanted: Callable[[ExpressionResult], bool]) -> MeanResult | None:
         """Return the means of a control over some expressions; None where there are none, or it was not run."""
         rows = [row for row in self.rows.get(control, ()) if wanted(row)]
         return mean_of(control, rows) if rows else None
 
     def difference(
-        self, wanted: Callable[[Row], bool], controls: Sequence[str] = tuple(SINGLE), draws: int = _DRAWS
+        self,
+        wanted: Callable[[ExpressionResult], bool],
+        controls: Sequence[str] = tuple(SINGLE),
+        draws: int = _DRAWS,
     ) -> Difference | None:
         """Compare the whole with the best of some controls on some expressions; None where there are none."""
         shared = set.intersection(*({row.key for row in self.rows[name]} for name in (FULL, *controls)))
@@ -149,14 +160,14 @@ def run_controls(
     benchmark = split.benchmark.limited(videos)
     if len(benchmark.videos) < 2 and {OTHER_VIDEO, BLIND} & set(names):
         raise SvacError("To show another video takes two.", "Take more videos.")
-    loaded = cast(ViewedSvac, ViewedSvac.from_pretrained(model, device=device, dtype=dtype))
-    found: dict[str, list[Row]] = {name: [] for name in names}
+    loaded = cast(ControlledSvac, ControlledSvac.from_pretrained(model, device=device, dtype=dtype))
+    found: dict[str, list[ExpressionResult]] = {name: [] for name in names}
     rows = {row.key: row for row in split.rows}
     for number, video in enumerate(benchmark.videos):
         if progress:
             progress(number / len(benchmark.videos), "controls")
         after = benchmark.videos[(number + 1) % len(benchmark.videos)]
-        views = {
+        inputs = {
             FULL: as_it_is,
             OTHER_SENTENCE: as_it_is,
             OTHER_VIDEO: of_another(_opened(after), loaded.config),
@@ -165,13 +176,13 @@ def run_controls(
         }
         exchanged = other_sentences(video.expressions)
         seeing = [name for name in names if name != BLIND]
-        loaded.views = [views[name] for name in seeing]
+        loaded.inputs = [inputs[name] for name in seeing]
         said = [e.text for e in video.expressions]
         other = [exchanged[e.id] or e.text for e in video.expressions]
         texts = [other if name == OTHER_SENTENCE else said for name in seeing]
         scores = dict(zip(seeing, _scores(loaded, split, video, texts, video), strict=True))
         if BLIND in names:
-            loaded.views = [as_it_is]
+            loaded.inputs = [as_it_is]
             (scores[BLIND],) = _scores(loaded, split, video, [said], after)
         for name, of_control in scores.items():
             for expression, result in zip(video.expressions, of_control, strict=True):
@@ -199,17 +210,17 @@ def other_sentences(expressions: Sequence[Expression]) -> dict[str, str | None]:
 
 
 def _scores(
-    model: ViewedSvac,
+    model: ControlledSvac,
     split: Split,
     video: BenchmarkVideo,
     said: Sequence[Sequence[str]],
     seen: BenchmarkVideo,
 ) -> list[list[ExpressionScore]]:
-    """Return the scores of each view's sentences, in the order of the video's expressions.
+    """Return the scores of each control's sentences, in the order of the video's expressions.
 
     The masks are made of the video that is `seen`. Frames that it has too few of have none.
     """
-    texts = [text for of_view in said for text in of_view]
+    texts = [text for of_control in said for text in of_control]
     targets = [split.truth.target(video, e) for e in video.expressions]
     count = len(targets)
     j, f = np.zeros((2, len(texts), len(video.frames)))

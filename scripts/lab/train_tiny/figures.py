@@ -19,7 +19,7 @@ GROUP_NAMES: tuple[str, ...] = tuple(dict.fromkeys(GROUPS.values()))
 
 
 @dataclass(frozen=True)
-class Row:
+class ExpressionResult:
     """One expression and how it was met.
 
     Attributes:
@@ -58,8 +58,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Means over expressions, 0..100; see `Row`."""
+class MeanResult:
+    """Means over expressions, 0..100; see `ExpressionResult`."""
 
     name: str
     count: int
@@ -85,31 +85,33 @@ class Absence:
     frames: float
 
 
-def mean_of(name: str, rows: Sequence[Row]) -> Figures:
+def mean_of(name: str, rows: Sequence[ExpressionResult]) -> MeanResult:
     """Return the means of rows, at least one."""
     keys = ("j", "f", "j_and_f", "chance", "other")
-    return Figures(name, len(rows), *(float(np.mean([getattr(row, key) for row in rows])) for key in keys))
+    return MeanResult(name, len(rows), *(float(np.mean([getattr(row, key) for row in rows])) for key in keys))
 
 
-def by(rows: Iterable[Row], key: Callable[[Row], str], order: Sequence[str]) -> dict[str, Figures]:
+def by(
+    rows: Iterable[ExpressionResult], key: Callable[[ExpressionResult], str], order: Sequence[str]
+) -> dict[str, MeanResult]:
     """Return the means of rows that have one key in common, in the given order; keys without a row are left out."""
-    sorted_in: dict[str, list[Row]] = {}
+    sorted_in: dict[str, list[ExpressionResult]] = {}
     for row in rows:
         sorted_in.setdefault(key(row), []).append(row)
     return {name: mean_of(name, sorted_in[name]) for name in order if name in sorted_in}
 
 
-def by_kind(rows: Iterable[Row]) -> dict[str, Figures]:
+def by_kind(rows: Iterable[ExpressionResult]) -> dict[str, MeanResult]:
     """Return the means by kind of expression."""
     return by(rows, lambda row: row.kind, tuple(GROUPS))
 
 
-def by_group(rows: Iterable[Row]) -> dict[str, Figures]:
+def by_group(rows: Iterable[ExpressionResult]) -> dict[str, MeanResult]:
     """Return the means by group of kinds."""
     return by(rows, lambda row: row.group, GROUP_NAMES)
 
 
-def absence_of(rows: Iterable[Row]) -> Absence | None:
+def absence_of(rows: Iterable[ExpressionResult]) -> Absence | None:
     """Return what happens to things that are not there; None without such an expression."""
     found = [(row.drawn, row.frames) for row in rows if row.drawn is not None]
     if not found:
@@ -128,7 +130,7 @@ class Measured:
     """
 
     model_version: str
-    rows: tuple[Row, ...]
+    rows: tuple[ExpressionResult, ...]
 
     @property
     def videos(self) -> int:
@@ -162,6 +164,6 @@ class Measured:
             ) from error
 
 
-def row_of(entry: dict[str, Any]) -> Row:
+def row_of(entry: dict[str, Any]) -> ExpressionResult:
     """Return a row that was written as JSON. Raises TypeError where fields are others."""
-    return Row(**{**entry, "novel": tuple(entry["novel"])})
+    return ExpressionResult(**{**entry, "novel": tuple(entry["novel"])})

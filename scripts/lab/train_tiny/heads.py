@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab.train_tiny.mask_batch import Seen
+from lab.train_tiny.mask_batch import CellLabels
 from lab.train_tiny.pictures import OUTLINE, Labels
 
 
-class SeenHead(nn.Module):
+class CellHead(nn.Module):
     """Which kind, colour and texture covers each cell, and of what extent; the last class of each is: nothing.
 
     Args:
@@ -20,14 +20,14 @@ class SeenHead(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(width, size + 1) for name, size in zip(_NAMES, Seen.CLASSES, strict=True)}
+            {name: nn.Linear(width, size + 1) for name, size in zip(_NAMES, CellLabels.CLASSES, strict=True)}
         )
 
-    def loss(self, cells: Tensor, seen: Seen, prefix: str = "") -> tuple[Tensor, dict[str, float]]:
+    def loss(self, cells: Tensor, seen: CellLabels, prefix: str = "") -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy of cells [n, c, width] against what covers them; empty cells count a fifth."""
         total = cells.new_zeros(())
         figures = {}
-        for name, size in zip(_NAMES, Seen.CLASSES, strict=True):
+        for name, size in zip(_NAMES, CellLabels.CLASSES, strict=True):
             truth = getattr(seen, name).to(cells.device).flatten()
             logits = self.heads[name](cells).flatten(0, 1)
             clear = truth != -2
@@ -51,7 +51,7 @@ class LabelHead(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.seen = SeenHead(width)
+        self.seen = CellHead(width)
         self.outline = nn.Linear(width, OUTLINE)
 
     def forward(self, cells: Tensor, labels: Labels, prefix: str) -> tuple[Tensor, dict[str, float]]:

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lab.train_tiny.bank import fill, scenes_for
 from lab.train_tiny.clip_batch import ClipBatch
+from lab.train_tiny.language_loss import LookingHeads, language_loss
 from lab.train_tiny.losses import choice_loss, mask_loss
 from lab.train_tiny.mask_stage import mask_parameters
 from lab.train_tiny.memory_batch import point_at
 from lab.train_tiny.oracle import Oracle
+from lab.train_tiny.scene_store import scenes_for, store_scenes
 from lab.train_tiny.schedule import Schedule, matrices_of
-from lab.train_tiny.teaching import LookingHeads, teach
 from lab.train_tiny.words_stage import LOUD, SPOKEN, Sentences, enough_for, words_loss
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam.grounding import FrameFeatures, decode, without_memory
@@ -38,7 +38,7 @@ def train_joint(
     Both encoders rest, so that scenes are encoded once and met several times.
     """
     count = scenes_for(schedule.steps, batch)
-    bank = fill(model, scenes, schedule.rng(), count, sentences=20, frames=frames)
+    store = store_scenes(model, scenes, schedule.rng(), count, sentences=20, frames=frames)
     encoder = {id(p) for p in model.sam.image_encoder.parameters()}
     drawing = [p for p in mask_parameters(model.sam) if id(p) not in encoder]
     mllm = model.mllm
@@ -47,9 +47,9 @@ def train_joint(
     matrices = matrices_of(model.sam, mllm.language_model, mllm.text_hidden_fcs, heads.story)
     spoken = Sentences(scenes, schedule.rng(), enough_for(schedule))
     for step, rng in schedule.run(trained, matrices):
-        data, visual, features = bank.draw(rng, batch=batch, sentences=sentences, weights={})
+        data, visual, features = store.draw(rng, batch=batch, sentences=sentences, weights={})
         assert features is not None
-        taught = teach(model, oracle, heads, data, visual)
+        taught = language_loss(model, oracle, heads, data, visual)
         loss, more = masks_of(model, data, features, taught.seg)
         # The decoder would forget clicks, which corrections need.
         pointing, pointed = _points_of(model, data, features, rng, boxes=step % 2 == 0)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from lab.train_tiny.bank import fill, scenes_for
 from lab.train_tiny.clip_batch import make_clip_batch
+from lab.train_tiny.initial_weights import init_copying
+from lab.train_tiny.language_loss import PLACE_LAYER, LookingHeads, language_loss, visual_of
 from lab.train_tiny.oracle import Oracle
+from lab.train_tiny.scene_store import scenes_for, store_scenes
 from lab.train_tiny.schedule import Schedule, matrices_of
-from lab.train_tiny.starts import open_copying
-from lab.train_tiny.teaching import PLACE_LAYER, LookingHeads, teach, visual_of
 from lab.train_tiny.words_stage import LOUD, SPOKEN, Sentences, enough_for, words_loss
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.scene import RichConfig
@@ -49,14 +49,14 @@ def train_binding(
     sentences: int = 12,
 ) -> None:
     """Teach the language model to find what a simple sentence says, on one clip: five times as many scenes an hour."""
-    open_copying(model, PLACE_LAYER)
+    init_copying(model, PLACE_LAYER)
     config = replace(model.config, method=replace(model.config.method, num_clips=1))
     spoken = Sentences(scenes, schedule.rng(), enough_for(schedule))
     for _, rng in schedule.run(*_taught(model, heads)):
         data = make_clip_batch(rng, config, scenes, batch=batch, sentences=sentences, frames=0, easy=1.0)
         with torch.no_grad():
             visual = visual_of(model, data)
-        taught = teach(model, oracle, heads, data, visual, shown=0.6, rng=rng)
+        taught = language_loss(model, oracle, heads, data, visual, shown=0.6, rng=rng)
         words, more = words_loss(model, oracle, spoken.draw(rng, SPOKEN))
         schedule.step(taught.loss + LOUD * words, taught.figures | more)
 
@@ -72,13 +72,13 @@ def train_language(
     sentences: int = 16,
 ) -> None:
     """Teach the language model to turn a sentence into oracle prompts; the vision tower and SAM-2's part rest."""
-    bank = fill(model, scenes, schedule.rng(), scenes_for(schedule.steps, batch))
+    store = store_scenes(model, scenes, schedule.rng(), scenes_for(schedule.steps, batch))
     spoken = Sentences(scenes, schedule.rng(), enough_for(schedule))
     for step, rng in schedule.run(*_taught(model, heads)):
         done = step / schedule.steps
-        drawn = bank.draw(rng, batch=batch, sentences=sentences, weights=_WEIGHTS)
+        drawn = store.draw(rng, batch=batch, sentences=sentences, weights=_WEIGHTS)
         shown = max(0.0, 0.5 - 0.75 * done)
-        taught = teach(model, oracle, heads, drawn.data, drawn.visual, shown=shown, rng=rng)
+        taught = language_loss(model, oracle, heads, drawn.data, drawn.visual, shown=shown, rng=rng)
         words, more = words_loss(model, oracle, spoken.draw(rng, SPOKEN))
         schedule.step(taught.loss + LOUD * words, taught.figures | more)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from lab.train_tiny.initial_weights import init_vision
+from lab.train_tiny.language_loss import LookingHeads
 from lab.train_tiny.pictures import make_pictures
 from lab.train_tiny.schedule import Schedule, matrices_of
-from lab.train_tiny.starts import open_eyes
-from lab.train_tiny.teaching import LookingHeads
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.scene import RichConfig
 
@@ -16,7 +16,7 @@ def train_looking(
     """Teach the vision tower and the projector what stands where, how far it reaches and where it is."""
     mllm = model.mllm
     parameters = [*mllm.vision_model.parameters(), *mllm.mlp1.parameters()]
-    open_eyes(model)
+    init_vision(model)
     trained = [*parameters, *heads.looking.parameters(), *heads.place.parameters()]
     for _, rng in schedule.run(trained, matrices_of(mllm.vision_model, mllm.mlp1)):
         pictures = make_pictures(rng, model.config, scenes, batch=batch)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lab.train_tiny.oracle import NAMES, TEXTURES, Row, Said
+from lab.train_tiny.oracle import NAMES, TEXTURES, AttributeRow, Said
 from svac_backend.svac import astc
 from svac_backend.synthetic.rich.description import Description, Look
 from svac_backend.synthetic.rich.kinds import KINDS, allowed
@@ -31,7 +31,7 @@ _ALL_TEXTURES = ("plain", *TEXTURES, "grainy")
 
 
 @dataclass
-class Seen:
+class CellLabels:
     """What covers each cell of n maps of c cells: -1 nothing, -2 not clear.
 
     Attributes:
@@ -63,7 +63,7 @@ class MaskBatch:
     points: Tensor
     target: Tensor
     present: Tensor
-    seen: Seen
+    seen: CellLabels
     things: Tensor
 
 
@@ -88,7 +88,7 @@ def shares(masks: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
     return np.asarray(cells.mean(axis=(-3, -1), dtype=np.float32))
 
 
-def label(area: NDArray[np.float32], looks: tuple[Look, ...]) -> Seen:
+def label(area: NDArray[np.float32], looks: tuple[Look, ...]) -> CellLabels:
     """Say what covers each cell, from the share of each of N things [N, n, c]."""
     best, most, total = area.argmax(axis=0), area.max(axis=0), area.sum(axis=0)
     tables = {
@@ -101,7 +101,7 @@ def label(area: NDArray[np.float32], looks: tuple[Look, ...]) -> Seen:
     found = {name: np.array(table)[best] for name, table in tables.items()}
     found["extent"] = extent[best, np.arange(len(best))[:, None]]
     nothing = np.where(total < 0.04, -1, -2)
-    return Seen(**{name: torch.from_numpy(np.where(clear, of, nothing)) for name, of in found.items()})
+    return CellLabels(**{name: torch.from_numpy(np.where(clear, of, nothing)) for name, of in found.items()})
 
 
 def random_scene(
@@ -146,12 +146,14 @@ def make_batch(rng: np.random.Generator, config: RichConfig, *, scenes: int, poi
         points=torch.tensor(np.array(points), dtype=torch.float32),
         target=F.avg_pool2d(target[:, None], 2)[:, 0],
         present=visible.float(),
-        seen=Seen(**{f.name: torch.cat([getattr(s, f.name) for s in seen]) for f in fields(Seen)}),
+        seen=CellLabels(
+            **{f.name: torch.cat([getattr(s, f.name) for s in seen]) for f in fields(CellLabels)}
+        ),
         things=pad_sequence([torch.from_numpy(of) for of in things], batch_first=True),
     )
 
 
-Prompt = tuple[Row, NDArray[np.float64], NDArray[np.bool_]]
+Prompt = tuple[AttributeRow, NDArray[np.float64], NDArray[np.bool_]]
 
 
 def _prompts(
@@ -207,7 +209,7 @@ def _standing(
             phrase = of_it[int(rng.integers(len(of_it)))]
             mask = np.asarray(masks[[visible[k] for k in phrase.targets]].any(axis=0))
             noun = phrase.noun
-            row: Row = (noun.color, noun.name, noun.texture, phrase.says, False)
+            row: AttributeRow = (noun.color, noun.name, noun.texture, phrase.says, False)
             found.append((row, np.full((PLACES, 2), np.nan), mask))
     return found
 

@@ -8,7 +8,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from torch.nn import Parameter
 
-from lab.train_tiny.heads import SeenHead
+from lab.train_tiny.heads import CellHead
 from lab.train_tiny.losses import choice_loss, mask_loss
 from lab.train_tiny.mask_batch import make_batch
 from lab.train_tiny.oracle import Oracle, places
@@ -27,7 +27,7 @@ def mask_parameters(sam: SAM2Base) -> list[Parameter]:
 def train_masks(
     sam: SAM2Base,
     oracle: Oracle,
-    head: SeenHead,
+    head: CellHead,
     scenes: RichConfig,
     schedule: Schedule,
     *,

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.train_tiny.figures import ABSENT, Measured, Row
+from lab.train_tiny.figures import ABSENT, ExpressionResult, Measured
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import Benchmark, open_benchmark, read_json
 from svac_backend.evaluation.predict import predict
@@ -46,7 +46,7 @@ class Split:
 
     benchmark: Benchmark
     truth: Truth
-    rows: tuple[Row, ...]
+    rows: tuple[ExpressionResult, ...]
 
     def only(self, kind: str) -> Split:
         """Return the expressions of one kind, and the videos that have any."""
@@ -146,16 +146,16 @@ def measure(
     return Measured(version_of(settings), tuple(scored(row, found[row.key]) for row in split.rows))
 
 
-def scored(row: Row, score: ExpressionScore) -> Row:
+def scored(row: ExpressionResult, score: ExpressionScore) -> ExpressionResult:
     """Return a row with its score."""
     drawn = sum(j < 1 for j in score.j_per_frame) if row.kind == ABSENT else None
-    return Row(**{**vars(row), "j": 100 * score.j, "f": 100 * score.f, "drawn": drawn})
+    return ExpressionResult(**{**vars(row), "j": 100 * score.j, "f": 100 * score.f, "drawn": drawn})
 
 
 def _asked(
     video: str, expression: str, entry: dict[str, Any], blind: tuple[float, float], frames: int
-) -> Row:
-    return Row(
+) -> ExpressionResult:
+    return ExpressionResult(
         video,
         expression,
         entry["exp"],

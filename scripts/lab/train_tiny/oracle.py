@@ -25,7 +25,7 @@ SAYS: tuple[str, ...] = (
     *("at top left", "at top right", "at bottom left", "at bottom right"),
 )
 # Colour, name and texture, and what is said of them, each or None; and whether it is not there.
-Row = tuple[str | None, str | None, str | None, str | None, bool]
+AttributeRow = tuple[str | None, str | None, str | None, str | None, bool]
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Said:
     absent: Tensor
 
     @classmethod
-    def of(cls, rows: list[Row]) -> Said:
+    def of(cls, rows: list[AttributeRow]) -> Said:
         """Turn words into indices, [k]; words that no table has are not said."""
         tables = (COLORS, NAMES, TEXTURES, SAYS)
         color, name, texture, says = (

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lab.train_tiny.clip_batch import areas, side_of
-from lab.train_tiny.mask_batch import Seen, label, random_scene, shares
+from lab.train_tiny.mask_batch import CellLabels, label, random_scene, shares
 from svac_backend.svac import astc
 from svac_backend.svac.astc import ClipPlan, clip_images
 from svac_backend.svac.config import SvacConfig
@@ -31,7 +31,7 @@ class Labels:
             no thing is.
     """
 
-    seen: Seen
+    seen: CellLabels
     outline: Tensor
 
 
@@ -107,5 +107,5 @@ def _outlines(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 
 def _joined(parts: list[Labels]) -> Labels:
-    seen = {f.name: torch.cat([getattr(part.seen, f.name) for part in parts]) for f in fields(Seen)}
-    return Labels(Seen(**seen), torch.cat([part.outline for part in parts]))
+    seen = {f.name: torch.cat([getattr(part.seen, f.name) for part in parts]) for f in fields(CellLabels)}
+    return Labels(CellLabels(**seen), torch.cat([part.outline for part in parts]))

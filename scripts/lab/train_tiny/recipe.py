@@ -9,15 +9,15 @@ import cv2
 import torch
 import torch.distributed as dist
 
-from lab.train_tiny.heads import SeenHead
+from lab.train_tiny.heads import CellHead
 from lab.train_tiny.joint_stage import train_joint
+from lab.train_tiny.language_loss import LookingHeads
 from lab.train_tiny.language_stage import train_binding, train_language
 from lab.train_tiny.looking_stage import train_looking
 from lab.train_tiny.mask_stage import train_masks
 from lab.train_tiny.memory_stage import train_memory
 from lab.train_tiny.oracle import Oracle
 from lab.train_tiny.schedule import Schedule
-from lab.train_tiny.teaching import LookingHeads
 from lab.train_tiny.tokenizer import train_tokenizer
 from lab.train_tiny.words_stage import train_words
 from svac_backend.learning.examples import SCENES
@@ -67,7 +67,7 @@ CONFIG = SvacConfig(
 
 
 @dataclass(frozen=True)
-class Steps:
+class StageSteps:
     """Optimiser steps of each stage; the shipped weights took about as many, in goes (docs/embedded-model.md)."""
 
     masks: int = 9000
@@ -78,12 +78,14 @@ class Steps:
     joint: int = 900
     memory: int = 600
 
-    def scaled(self, factor: float) -> Steps:
+    def scaled(self, factor: float) -> StageSteps:
         """Return the same stages, shorter or longer."""
-        return Steps(**{name: max(1, round(count * factor)) for name, count in vars(self).items()})
+        return StageSteps(**{name: max(1, round(count * factor)) for name, count in vars(self).items()})
 
 
-def train(folder: Path, *, steps: Steps, device: str, seed: int = 0, onto: str | Path | None = None) -> Svac:
+def train(
+    folder: Path, *, steps: StageSteps, device: str, seed: int = 0, onto: str | Path | None = None
+) -> Svac:
     """Train all stages; each stage's weights are kept in `folder`, and a stage that is there is not run again.
 
     Several processes (torch.distributed) share the work: each makes batches of its own.
@@ -114,7 +116,7 @@ def train(folder: Path, *, steps: Steps, device: str, seed: int = 0, onto: str |
     side = model.config.sam.image_size
     scenes = replace(SCENES, width=side, height=side)
     oracle, heads = Oracle(CONFIG.sam.d_model).to(device), LookingHeads(CONFIG).to(device)
-    seen = SeenHead(CONFIG.sam.d_model).to(device)
+    seen = CellHead(CONFIG.sam.d_model).to(device)
     parts = torch.nn.ModuleDict({"model": model, "oracle": oracle, "heads": heads, "seen": seen})
 
     def schedule(name: str, lr: float, number: int, matrix_lr: float = 0.02) -> Schedule:

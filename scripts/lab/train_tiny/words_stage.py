@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lab.train_tiny.initial_weights import init_language
+from lab.train_tiny.language_loss import PLACE_LAYER
 from lab.train_tiny.oracle import Oracle, Said
 from lab.train_tiny.schedule import Schedule, matrices_of
-from lab.train_tiny.starts import open_ears
-from lab.train_tiny.teaching import PLACE_LAYER
 from svac_backend.learning.examples import Sentence, sentences_of
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.scene import RichConfig, describe
@@ -105,7 +105,7 @@ def train_words(
         schedule: steps and learning rate.
         batch: sentences a step.
     """
-    open_ears(model, PLACE_LAYER)
+    init_language(model, PLACE_LAYER)
     sentences = Sentences(scenes, schedule.rng(), enough_for(schedule))
     speaking = (model.mllm.language_model, model.mllm.text_hidden_fcs)
     trained = [parameter for module in speaking for parameter in module.parameters()]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lab.train_tiny.card import write_card
 from lab.train_tiny.controls import ALL, BLIND, FULL, OTHER_SENTENCE, OTHER_VIDEO, SHUFFLED, SINGLE, Controls
-from lab.train_tiny.figures import Measured, Row
+from lab.train_tiny.figures import ExpressionResult, Measured
 from lab.train_tiny.measure import write_split
 from lab.train_tiny.report import measure_and_write_card
 
@@ -35,18 +35,22 @@ TRAVELLED = {
 }
 
 
-def rows(score: float, **by_kind: float) -> tuple[Row, ...]:
+def rows(score: float, **by_kind: float) -> tuple[ExpressionResult, ...]:
     found = []
     for video in ("a", "b", "c"):
         for n, (kind, group) in enumerate(GROUPS.items()):
             value = by_kind.get(kind, score)
             drawn = (0 if value == 100 else 3) if kind == "absent" else None
             time = group == "time"
-            found.append(Row(video, str(n), "x", kind, group, time, (), value, value, 20.0, 5.0, 8, drawn))
+            found.append(
+                ExpressionResult(video, str(n), "x", kind, group, time, (), value, value, 20.0, 5.0, 8, drawn)
+            )
     return tuple(found)
 
 
-def card(tmp_path: Path, measured: tuple[Row, ...], controls: dict[str, tuple[Row, ...]]) -> str:
+def card(
+    tmp_path: Path, measured: tuple[ExpressionResult, ...], controls: dict[str, tuple[ExpressionResult, ...]]
+) -> str:
     shutil.copytree(EMBEDDED["svac-tiny"], tmp_path / "model")
     write_card(
         tmp_path / "model",

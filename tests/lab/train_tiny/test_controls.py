@@ -1,4 +1,4 @@
-"""Controls: each view shows what it says, SAM-2 sees the right frames, and differences are what they are."""
+"""Controls: each control shows what it says, SAM-2 sees the right frames, and differences are what they are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+from lab.train_tiny.control_inputs import ControlledSvac, as_it_is, frozen, of_another, own_frame, shuffled
 from lab.train_tiny.controls import (
     ALL,
     BLIND,
@@ -21,9 +22,8 @@ from lab.train_tiny.controls import (
     other_sentences,
     run_controls,
 )
-from lab.train_tiny.figures import Row
+from lab.train_tiny.figures import ExpressionResult
 from lab.train_tiny.measure import measure, write_split
-from lab.train_tiny.views import ViewedSvac, as_it_is, frozen, of_another, own_frame, shuffled
 
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import Expression
@@ -38,8 +38,8 @@ CONFIG = RichConfig(width=96, height=64, frames=24, split="validation", per_kind
 
 
 @pytest.fixture(scope="module")
-def model() -> ViewedSvac:
-    return cast(ViewedSvac, ViewedSvac.from_pretrained("svac-tiny", device="cpu", dtype="float32"))
+def model() -> ControlledSvac:
+    return cast(ControlledSvac, ControlledSvac.from_pretrained("svac-tiny", device="cpu", dtype="float32"))
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +51,11 @@ def masks(model: Svac, video: ArrayVideo, texts: list[str]) -> np.ndarray:
     return np.stack([frame.masks for frame in model.segment(video, texts)], axis=1)
 
 
-def row(video: str, score: float, *, kind: str = "motion", expression: str = "0") -> Row:
-    return Row(video, expression, "the dog", kind, "time", True, (), score, score, 20.0, 5.0, 8)
+def row(video: str, score: float, *, kind: str = "motion", expression: str = "0") -> ExpressionResult:
+    return ExpressionResult(video, expression, "the dog", kind, "time", True, (), score, score, 20.0, 5.0, 8)
 
 
-def test_views_show_what_they_say(model: ViewedSvac) -> None:
+def test_controls_show_what_they_say(model: ControlledSvac) -> None:
     clips = plan(40, model.config.method)
     count, per_clip = clips.num_clips, clips.frames_per_clip
     assert [look.frames for look in as_it_is(clips)] == [clips.selected]
@@ -75,10 +75,10 @@ def test_views_show_what_they_say(model: ViewedSvac) -> None:
     assert [clip for _, clip in look.clips] != list(range(count))
 
 
-def test_the_whole_under_a_view_is_the_model_itself(model: ViewedSvac, video: ArrayVideo) -> None:
+def test_the_whole_input_is_the_model_itself(model: ControlledSvac, video: ArrayVideo) -> None:
     texts = ["the dog", "the green object"]
     plain = Svac.from_pretrained("svac-tiny", device="cpu", dtype="float32")
-    model.views = [as_it_is, frozen(0.5), as_it_is]
+    model.inputs = [as_it_is, frozen(0.5), as_it_is]
     found = masks(model, video, texts * 3)
     expected = masks(plain, video, texts)
     assert expected.any()
@@ -86,13 +86,13 @@ def test_the_whole_under_a_view_is_the_model_itself(model: ViewedSvac, video: Ar
     assert (found[4:] == expected).all()
 
 
-def test_each_clip_has_the_token_of_the_place_where_it_was_shown(model: ViewedSvac) -> None:
+def test_each_clip_has_the_token_of_the_place_where_it_was_shown(model: ControlledSvac) -> None:
     frames = make_rich_scene(5001, CONFIG).frames
     still = ArrayVideo(np.repeat(frames[:1], 24, axis=0))
     clips = plan(24, model.config.method)
 
-    def tokens(view: object) -> torch.Tensor:
-        model.views = [view]  # type: ignore[list-item]
+    def tokens(control: object) -> torch.Tensor:
+        model.inputs = [control]  # type: ignore[list-item]
         return model.seg_embeddings(still, clips, ["the red thing"])[0]
 
     # Nothing moves, so that only places in the prompt differ.
@@ -103,19 +103,19 @@ def test_each_clip_has_the_token_of_the_place_where_it_was_shown(model: ViewedSv
         assert torch.equal(mixed[clip], whole[place])
 
 
-def test_another_video_is_seen_by_the_language_model_alone(model: ViewedSvac, video: ArrayVideo) -> None:
+def test_another_video_is_seen_by_the_language_model_alone(model: ControlledSvac, video: ArrayVideo) -> None:
     other = ArrayVideo(make_rich_scene(5002, CONFIG).frames)
     clips = plan(24, model.config.method)
     text = ["the one that moves left"]
-    model.views = [of_another(other, model.config)]
+    model.inputs = [of_another(other, model.config)]
     exchanged = model.seg_embeddings(video, clips, text)
-    model.views = [as_it_is]
+    model.inputs = [as_it_is]
     assert torch.equal(exchanged, model.seg_embeddings(other, clips, text))
     assert not torch.equal(exchanged, model.seg_embeddings(video, clips, text))
 
 
-def test_uneven_blocks_are_refused(model: ViewedSvac, video: ArrayVideo) -> None:
-    model.views = [as_it_is, own_frame]
+def test_uneven_blocks_are_refused(model: ControlledSvac, video: ArrayVideo) -> None:
+    model.inputs = [as_it_is, own_frame]
     with pytest.raises(SvacError, match="as many expressions"):
         masks(model, video, ["the dog", "the cat", "the cow"])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab.train_tiny.figures import Measured, Row, absence_of, by_group, by_kind
+from lab.train_tiny.figures import ExpressionResult, Measured, absence_of, by_group, by_kind
 from lab.train_tiny.measure import Split, _blind, measure, scored, write_split
 
 from svac_backend.cli import evaluate
@@ -31,8 +31,8 @@ def split(root: Path) -> Split:
     return write_split(root, seeds=SEEDS, config=CONFIG, expressions=5)
 
 
-def made(video: str, kind: str = "motion", group: str = "time", **changes: object) -> Row:
-    row = Row(video, "0", "the dog", kind, group, True, (), 40.0, 60.0, 20.0, 5.0, 8)
+def made(video: str, kind: str = "motion", group: str = "time", **changes: object) -> ExpressionResult:
+    row = ExpressionResult(video, "0", "the dog", kind, group, True, (), 40.0, 60.0, 20.0, 5.0, 8)
     return replace(row, **changes)  # type: ignore[arg-type]
 
 

@@ -64,7 +64,7 @@ def test_training_changes_memory_and_prompts_and_nothing_else(
 
 
 def test_training_onto_a_model_keeps_the_rest_of_its_file(tmp_path: Path) -> None:
-    recipe.train(tmp_path, steps=recipe.Steps(memory=1), device="cpu", onto="svac-tiny")
+    recipe.train(tmp_path, steps=recipe.StageSteps(memory=1), device="cpu", onto="svac-tiny")
     before = load_file(EMBEDDED["svac-tiny"] / "model.safetensors")
     after = load_file(tmp_path / "model" / "model.safetensors")
     assert before.keys() == after.keys()

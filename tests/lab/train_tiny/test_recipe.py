@@ -11,11 +11,11 @@ import pytest
 import torch
 from lab.train_tiny import recipe
 from lab.train_tiny.clip_batch import STORY, _decide, make_clip_batch
-from lab.train_tiny.heads import SeenHead
-from lab.train_tiny.mask_batch import EXTENTS, SMALLEST, Seen, crowded, label, make_batch, shares
-from lab.train_tiny.oracle import NAMES, SAYS, Oracle, Row, Said, place, places
+from lab.train_tiny.heads import CellHead
+from lab.train_tiny.language_loss import LookingHeads, language_loss, visual_of
+from lab.train_tiny.mask_batch import EXTENTS, SMALLEST, CellLabels, crowded, label, make_batch, shares
+from lab.train_tiny.oracle import NAMES, SAYS, AttributeRow, Oracle, Said, place, places
 from lab.train_tiny.packed import run_packed
-from lab.train_tiny.teaching import LookingHeads, teach, visual_of
 from lab.train_tiny.tokenizer import train_tokenizer
 
 from svac_backend.learning.examples import Sentence, sentences_of
@@ -48,7 +48,7 @@ def test_packed_sentences_equal_sentences_alone(model: Svac) -> None:
     data = make_clip_batch(np.random.default_rng(0), model.config, SMALL, batch=2, sentences=3, frames=0)
     with torch.no_grad():
         visual = visual_of(model, data)
-        packed = teach(model, Oracle(128), LookingHeads(model.config), data, visual).seg
+        packed = language_loss(model, Oracle(128), LookingHeads(model.config), data, visual).seg
         for b in range(2):
             for e in range(3):
                 prompt = model.prompts.build(data.sentences[b][e].text, visual.shape[1], 4)
@@ -144,7 +144,7 @@ def test_of_what_words_alone_decide_no_place_is_asked(model: Svac) -> None:
     def distance(alone: bool, x: float) -> float:
         asked = replace(data, alone=torch.full((1, 3), alone), points=torch.full_like(data.points, x))
         with torch.no_grad():
-            return teach(model, oracle, heads, asked, visual_of(model, data)).figures["distance"]
+            return language_loss(model, oracle, heads, asked, visual_of(model, data)).figures["distance"]
 
     assert distance(True, 0.2) == distance(True, 0.8)
     assert distance(False, 0.2) != distance(False, 0.8)
@@ -176,10 +176,10 @@ def test_cells_are_labelled_by_what_covers_them() -> None:
     nothing = torch.from_numpy(~scene.masks[:, 4].any(axis=0)).view(16, 4, 16, 4).permute(0, 2, 1, 3)
     assert (seen.color.view(16, 16)[nothing.flatten(2).all(-1)] == -1).all()
     cells = torch.randn(1, 256, 24)
-    loss, figures = SeenHead(24).loss(cells, seen)
+    loss, figures = CellHead(24).loss(cells, seen)
     assert loss > 0
     assert set(figures) == {"kind", "color", "texture", "extent"}
-    assert len(Seen.CLASSES) == 4
+    assert len(CellLabels.CLASSES) == 4
 
 
 def test_mask_prompts_mean_what_they_say() -> None:
@@ -231,7 +231,7 @@ def test_every_other_frame_is_crowded_with_many_kinds() -> None:
 def test_the_oracle_says_only_what_is_said() -> None:
     oracle = Oracle(128)
     assert oracle.attributes(Said.of([(None, None, None, "stop", False)])).abs().sum() == 0
-    rows: list[Row] = [("red", "dog", None, "largest", False), (None, None, "striped", None, True)]
+    rows: list[AttributeRow] = [("red", "dog", None, "largest", False), (None, None, "striped", None, True)]
     said = oracle.attributes(Said.of(rows))
     of_both = oracle.color.weight[COLORS.index("red")] + oracle.name.weight[NAMES.index("dog")]
     assert torch.allclose(said[0], of_both + oracle.says.weight[SAYS.index("largest")])
@@ -298,12 +298,12 @@ def test_training_runs_through_all_stages_and_continues(
     monkeypatch.setattr(recipe, "CONFIG", small)
     monkeypatch.setattr(recipe, "SCENES", SMALL)
     monkeypatch.setattr(recipe, "SMALL", SMALL)
-    recipe.train(tmp_path, steps=recipe.Steps(1, 1, 1, 1, 1, 1, 1), device="cpu")
+    recipe.train(tmp_path, steps=recipe.StageSteps(1, 1, 1, 1, 1, 1, 1), device="cpu")
     lines = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines] == [
         *("masks", "looking", "words", "binding", "language", "joint", "memory")
     ]
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
-    recipe.train(tmp_path, steps=recipe.Steps(1, 1, 1, 1, 1, 1, 1), device="cpu")
+    recipe.train(tmp_path, steps=recipe.StageSteps(1, 1, 1, 1, 1, 1, 1), device="cpu")
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
     assert len((tmp_path / "curves.jsonl").read_text().splitlines()) == 7

@@ -24,7 +24,7 @@ from svac_backend.video.reader import VideoSource
 
 
 @dataclass(frozen=True)
-class Look:
+class PromptImages:
     """One prompt's images, and whose [SEG] tokens they make.
 
     Attributes:
@@ -38,36 +38,38 @@ class Look:
     video: VideoSource | None = None
 
 
-View = Callable[[ClipPlan], list[Look]]
+ControlInput = Callable[[ClipPlan], list[PromptImages]]
 
 
-def as_it_is(clips: ClipPlan) -> list[Look]:
+def as_it_is(clips: ClipPlan) -> list[PromptImages]:
     """Show what the model is shown otherwise."""
-    return [Look(clips.selected, _straight(clips))]
+    return [PromptImages(clips.selected, _straight(clips))]
 
 
-def frozen(at: float) -> View:
+def frozen(at: float) -> ControlInput:
     """Show one frame wherever a frame is shown: that at the fraction `at` of the video, 0..1."""
 
-    def view(clips: ClipPlan) -> list[Look]:
+    def control(clips: ClipPlan) -> list[PromptImages]:
         frame = round(at * (clips.num_frames - 1))
-        return [Look((frame,) * len(clips.selected), _straight(clips))]
+        return [PromptImages((frame,) * len(clips.selected), _straight(clips))]
 
-    return view
+    return control
 
 
-def own_frame(clips: ClipPlan) -> list[Look]:
+def own_frame(clips: ClipPlan) -> list[PromptImages]:
     """Show each clip its anchor frame alone, wherever a frame is shown: places are right, and there is no time."""
-    return [Look((clips.clip(n)[0],) * len(clips.selected), ((n, n),)) for n in range(clips.num_clips)]
+    return [
+        PromptImages((clips.clip(n)[0],) * len(clips.selected), ((n, n),)) for n in range(clips.num_clips)
+    ]
 
 
-def shuffled(seed: int) -> View:
+def shuffled(seed: int) -> ControlInput:
     """Show the clips in another order, and the frames of each behind its anchor frame, too.
 
     Each clip's [SEG] is that of the place where the clip was shown, so that it has seen the right frames.
     """
 
-    def view(clips: ClipPlan) -> list[Look]:
+    def control(clips: ClipPlan) -> list[PromptImages]:
         rng = np.random.default_rng(seed)
         order = rng.permutation(clips.num_clips).tolist()
         while clips.num_clips > 1 and order == sorted(order):
@@ -76,24 +78,24 @@ def shuffled(seed: int) -> View:
         for number in order:
             anchor, *others = clips.clip(number)
             frames += [anchor, *(int(frame) for frame in rng.permutation(others))]
-        return [Look(tuple(frames), tuple(enumerate(order)))]
+        return [PromptImages(tuple(frames), tuple(enumerate(order)))]
 
-    return view
+    return control
 
 
-def of_another(video: VideoSource, config: SvacConfig) -> View:
+def of_another(video: VideoSource, config: SvacConfig) -> ControlInput:
     """Show another video."""
     other = plan(len(video), config.method)
-    return lambda clips: [Look(other.selected, _straight(clips), video)]
+    return lambda clips: [PromptImages(other.selected, _straight(clips), video)]
 
 
-class ViewedSvac(Svac):
-    """A model whose expressions come in blocks of equal size, each block under a view of its own.
+class ControlledSvac(Svac):
+    """A model whose expressions come in blocks of equal size, each block with prompt images of its own.
 
-    Set `views` before `segment`; the expressions of view k are the k-th block. The frames are encoded once for all.
+    Set `inputs` before `segment`; the k-th block of expressions gets the k-th input. Frames are encoded once for all.
     """
 
-    views: Sequence[View] = (as_it_is,)
+    inputs: Sequence[ControlInput] = (as_it_is,)
 
     def _objects(
         self,
@@ -102,36 +104,36 @@ class ViewedSvac(Svac):
         answers: Sequence[str | None] | None,
         workers: Workers,
     ) -> tuple[Tensor, list[int]]:
-        """Return what `Svac._objects` does, each block under its view."""
+        """Return what `Svac._objects` does, each block with its own input."""
         feed.clip_pixels()  # reads the frames for SAM-2, too
-        size, rest = divmod(len(expressions), len(self.views))
+        size, rest = divmod(len(expressions), len(self.inputs))
         if rest or answers is not None:
             raise SvacError(
-                "Each view needs as many expressions as the others, and no answers.",
-                "Repeat the expressions once per view.",
+                "Each control needs as many expressions as the others, and no answers.",
+                "Repeat the expressions once per control.",
             )
         with all_threads(workers):
             blocks = [
-                self._block(feed, look_at(feed.clips), expressions[k * size : (k + 1) * size])
-                for k, look_at in enumerate(self.views)
+                self._block(feed, control(feed.clips), expressions[k * size : (k + 1) * size])
+                for k, control in enumerate(self.inputs)
             ]
         return torch.cat(blocks), list(range(len(expressions)))
 
-    def _block(self, feed: FrameFeed, looks: Sequence[Look], expressions: Sequence[str]) -> Tensor:
+    def _block(self, feed: FrameFeed, prompts: Sequence[PromptImages], expressions: Sequence[str]) -> Tensor:
         """Return the embeddings f32 [E, N, d_model] of a block."""
         found: Tensor | None = None
-        for look in looks:
-            images = self._images(look.video or feed.video, look.frames, feed.clips.frames_per_clip)
+        for prompt in prompts:
+            images = self._images(prompt.video or feed.video, prompt.frames, feed.clips.frames_per_clip)
             states, owners = self._seen(images, feed.clips.num_clips, expressions, None)
             if owners != list(range(len(expressions))):
                 raise SvacError(
-                    "Under views every expression is one object.", "Use a method with a [SEG] per clip."
+                    "In a control every expression is one object.", "Use a method with a [SEG] per clip."
                 )
             found = torch.zeros_like(states) if found is None else found
-            for place, clip in look.clips:
+            for place, clip in prompt.clips:
                 found[:, clip] = states[:, place]
         if found is None:
-            raise SvacError("A view shows nothing.", "Return at least one look.")
+            raise SvacError("A control shows the model no images.", "Return images for at least one prompt.")
         return found
 
     def _images(self, video: VideoSource, frames: Sequence[int], per_clip: int) -> NDArray[np.uint8]:

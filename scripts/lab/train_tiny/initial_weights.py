@@ -22,7 +22,7 @@ _GAIN = 1.2  # of copying, so that a place comes out about as large as it went i
 
 
 @torch.no_grad()
-def open_eyes(model: Svac) -> None:
+def init_vision(model: Svac) -> None:
     """Start the vision tower where it learns fast: weights that suit its width, and places as SAM-2 encodes them.
 
     With weights of 0.02 and branches scaled down, as large towers start, a narrow one is hardly more than its patches.
@@ -49,7 +49,7 @@ def open_eyes(model: Svac) -> None:
 
 
 @torch.no_grad()
-def open_ears(model: Svac, copying: int) -> None:
+def init_language(model: Svac, copying: int) -> None:
     """Start the language model at weights that suit its width; 0.02, as large models have, leaves a narrow one deaf.
 
     Args:
@@ -66,7 +66,7 @@ def open_ears(model: Svac, copying: int) -> None:
             )
             std = scale if "embed" in name else scale * parameter.shape[1] ** -0.5
             nn.init.normal_(parameter, std=std)
-    open_copying(model, copying)
+    init_copying(model, copying)
 
 
 @torch.no_grad()
@@ -106,7 +106,7 @@ def _open_lanes(model: Svac) -> None:
 
 
 @torch.no_grad()
-def open_copying(model: Svac, layer: int) -> None:
+def init_copying(model: Svac, layer: int) -> None:
     """Let the first head of a layer copy the lanes, and nobody else write into them; [SEG] passes them on.
 
     Muon's steps are as long in directions that nothing asks for: what learned without pictures has lost these lanes.

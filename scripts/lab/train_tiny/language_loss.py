@@ -54,7 +54,7 @@ def visual_of(model: Svac, batch: ClipBatch) -> Tensor:
     return tokens.view(*pixels.shape[:2], *tokens.shape[1:])
 
 
-class Taught(NamedTuple):
+class LanguageLoss(NamedTuple):
     """What the language model answered, and how far it is from what it should have.
 
     Attributes:
@@ -68,7 +68,7 @@ class Taught(NamedTuple):
     figures: dict[str, float]
 
 
-def teach(
+def language_loss(
     model: Svac,
     oracle: Oracle,
     heads: LookingHeads,
@@ -77,7 +77,7 @@ def teach(
     *,
     shown: float = 0.0,
     rng: np.random.Generator | None = None,
-) -> Taught:
+) -> LanguageLoss:
     """Run the language model; distil the oracle prompt, teach where to look, and ask for the stories of things.
 
     Args:
@@ -103,7 +103,10 @@ def teach(
     goal = (oracle.attributes(said) + places(model.sam, where.to(seg.device))).detach()
     distance = F.mse_loss(seg, goal)
     story, figures = heads.story.loss(states.visual, _padded(data.story, clips, heads).to(seg.device))
-    find, place_ = _look(states.looks[0], anywhere.to(seg.device)), _look(states.looks[1], own.to(seg.device))
+    find, place_ = (
+        _attention_loss(states.looks[0], anywhere.to(seg.device)),
+        _attention_loss(states.looks[1], own.to(seg.device)),
+    )
     loss = 4 * distance + find.loss + place_.loss + 0.1 * states.logits_loss + 3 * story
     figures |= {
         "distance": distance.item(),
@@ -112,7 +115,7 @@ def teach(
         "lm": states.logits_loss.item(),
         "absent": _told_absent(seg, goal, oracle, said.absent),
     }
-    return Taught(seg, loss, figures)
+    return LanguageLoss(seg, loss, figures)
 
 
 def _padded(story: Tensor, clips: int, heads: LookingHeads) -> Tensor:
@@ -122,7 +125,7 @@ def _padded(story: Tensor, clips: int, heads: LookingHeads) -> Tensor:
     return torch.cat([story[..., : 2 * clips], none, story[..., 2 * clips :]], -1).flatten(1, 2)
 
 
-class _Look(NamedTuple):
+class _AttentionLoss(NamedTuple):
     loss: Tensor
     hit: float
 
@@ -141,14 +144,14 @@ def _where(data: ClipBatch, per_clip: int) -> tuple[Tensor, Tensor]:
     return anywhere, own.flatten(3)
 
 
-def _look(looks: Tensor, right: Tensor) -> _Look:
+def _attention_loss(looks: Tensor, right: Tensor) -> _AttentionLoss:
     """Ask for attention to the right visual tokens, and to none of them where there is nothing to look at."""
     valid = right.any(-1)
     there = looks.masked_fill(~right, -torch.inf).logsumexp(-1)
     away = torch.log1p(-looks.logsumexp(-1).exp().clamp(max=1 - 1e-4))
     loss = -torch.where(valid, there.masked_fill(~valid, 0), away).mean()
     hit = right.gather(-1, looks.argmax(-1, keepdim=True))[..., 0] & valid
-    return _Look(loss, (hit.sum() / valid.sum().clamp(min=1)).item())
+    return _AttentionLoss(loss, (hit.sum() / valid.sum().clamp(min=1)).item())
 
 
 @torch.no_grad()

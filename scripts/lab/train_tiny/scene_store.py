@@ -22,7 +22,7 @@ from svac_backend.svac.sam.grounding import FrameFeatures, encode_frames
 from svac_backend.synthetic.rich.scene import RichConfig
 
 
-class Drawn(NamedTuple):
+class StoredBatch(NamedTuple):
     """A batch without pixels, its visual tokens f32 [B, I, t, H], and its frames' features if they were kept."""
 
     data: ClipBatch
@@ -31,7 +31,7 @@ class Drawn(NamedTuple):
 
 
 @dataclass
-class Bank:
+class SceneStore:
     """Scenes, one batch each; their visual tokens [1, I, t, H] and frames' features in half precision."""
 
     scenes: list[ClipBatch] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Bank:
         batch: int,
         sentences: int,
         weights: Mapping[str, float],
-    ) -> Drawn:
+    ) -> StoredBatch:
         """Choose scenes and sentences.
 
         Args:
@@ -56,7 +56,7 @@ class Bank:
         features = None
         if self.features:
             features = _cast(FrameFeatures.joined([self.features[k] for k in chosen]), torch.float32)
-        return Drawn(joined(parts), torch.cat([self.visual[k] for k in chosen]).float(), features)
+        return StoredBatch(joined(parts), torch.cat([self.visual[k] for k in chosen]).float(), features)
 
 
 def scenes_for(steps: int, batch: int) -> int:
@@ -65,7 +65,7 @@ def scenes_for(steps: int, batch: int) -> int:
 
 
 @torch.no_grad()
-def fill(
+def store_scenes(
     model: Svac,
     scenes: RichConfig,
     rng: np.random.Generator,
@@ -73,20 +73,20 @@ def fill(
     *,
     sentences: int = 32,
     frames: int = 0,
-) -> Bank:
+) -> SceneStore:
     """Make `count` scenes with `sentences` each and look at them; keep the features of `frames` frames of each."""
-    bank = Bank()
+    store = SceneStore()
     for _ in range(count):
         data = make_clip_batch(
             rng, model.config, scenes, batch=1, sentences=sentences, frames=frames, easy=0.5
         )
         images = data.pixels.shape[1]
         tokens = model.mllm.visual_tokens(data.pixels.flatten(0, 1).to(model.device), batch=1024)
-        bank.visual.append(tokens[None].half())
+        store.visual.append(tokens[None].half())
         if frames:
             found = encode_frames(model.sam, data.sam_pixels[0].to(model.device))
-            bank.features.append(_cast(found, torch.float16))
-        bank.scenes.append(
+            store.features.append(_cast(found, torch.float16))
+        store.scenes.append(
             replace(
                 data,
                 pixels=torch.zeros(1, images, 0),
@@ -94,7 +94,7 @@ def fill(
                 target=data.target.half(),
             )
         )
-    return bank
+    return store
 
 
 def _say(data: ClipBatch, rng: np.random.Generator, count: int, weights: Mapping[str, float]) -> ClipBatch:

@@ -1,4 +1,4 @@
-"""Before any training, a place that [SEG] is shown stands in its embedding; the bank gives what was made."""
+"""Before any training, a place that [SEG] is shown stands in its embedding; the store gives what was made."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from lab.train_tiny import recipe
-from lab.train_tiny.bank import fill
 from lab.train_tiny.clip_batch import make_clip_batch
+from lab.train_tiny.initial_weights import RANK, init_language, init_vision, lanes_of
+from lab.train_tiny.language_loss import PLACE_LAYER, visual_of
 from lab.train_tiny.oracle import place
 from lab.train_tiny.packed import run_packed
-from lab.train_tiny.starts import RANK, lanes_of, open_ears, open_eyes
-from lab.train_tiny.teaching import PLACE_LAYER, visual_of
+from lab.train_tiny.scene_store import store_scenes
 from lab.train_tiny.tokenizer import train_tokenizer
 
 from svac_backend.svac.model import Svac
@@ -31,8 +31,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Svac:
     model = Svac(recipe.CONFIG, path).eval()
     with torch.no_grad():
         model.sam.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(recipe.WAVES)
-    open_eyes(model)
-    open_ears(model, PLACE_LAYER)
+    init_vision(model)
+    init_language(model, PLACE_LAYER)
     return model
 
 
@@ -71,14 +71,14 @@ def test_a_place_reaches_the_seg_embedding_before_training(model: Svac) -> None:
 
 def test_the_bank_gives_what_was_made(model: Svac) -> None:
     rng = np.random.default_rng(3)
-    bank = fill(model, SCENES, rng, 2, sentences=6, frames=2)
+    store = store_scenes(model, SCENES, rng, 2, sentences=6, frames=2)
     made = make_clip_batch(
         np.random.default_rng(3), model.config, SCENES, batch=1, sentences=6, frames=2, easy=0.5
     )
     with torch.no_grad():
         tokens = visual_of(model, made)
         features = encode_frames(model.sam, made.sam_pixels[0])
-    drawn = bank.draw(np.random.default_rng(5), batch=3, sentences=6, weights={})
+    drawn = store.draw(np.random.default_rng(5), batch=3, sentences=6, weights={})
     of = drawn.data.owner // 2
     of_first = [b for b in range(3) if torch.equal(drawn.data.owner[of == b] - 2 * b, made.owner)]
     assert of_first
@@ -96,11 +96,11 @@ def test_the_bank_gives_what_was_made(model: Svac) -> None:
 
 
 def test_the_bank_chooses_kinds_as_often_as_asked(model: Svac) -> None:
-    bank = fill(model, SCENES, np.random.default_rng(8), 6, sentences=24)
+    store = store_scenes(model, SCENES, np.random.default_rng(8), 6, sentences=24)
     rng = np.random.default_rng(9)
 
     def share(weights: dict[str, float]) -> float:
-        drawn = bank.draw(rng, batch=24, sentences=1, weights=weights).data.sentences
+        drawn = store.draw(rng, batch=24, sentences=1, weights=weights).data.sentences
         return float(np.mean([said.kind == "color" for row in drawn for said in row]))
 
     rare, plain, often = share({"color": 0.01}), share({}), share({"color": 100.0})
