@@ -10,9 +10,9 @@ from svac_backend.cli.terminal import bar, console
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import Benchmark, open_benchmark
 from svac_backend.evaluation.predict import predict
-from svac_backend.evaluation.predictions import Predictions, Run, writing
+from svac_backend.evaluation.predictions import Predictions, PredictionRun, writing
 from svac_backend.evaluation.report import WORST_CASES, worst_cases, write_report
-from svac_backend.evaluation.score import Results, score, summarize, write_csv, write_json
+from svac_backend.evaluation.score import BenchmarkScores, score, summarize, write_csv, write_json
 from svac_backend.evaluation.truth import Truth, open_truth
 from svac_backend.settings import Settings
 
@@ -80,7 +80,7 @@ def _score(
     out: Path,
     videos_of: int,
     workers: int,
-) -> Results:
+) -> BenchmarkScores:
     with bar("scoring") as progress:
         scores = score(benchmark, truth, found, workers=workers, progress=progress)
     results = summarize(
@@ -97,7 +97,7 @@ def _score(
     return results
 
 
-def _tell(done: Run, workers: int) -> None:
+def _tell(done: PredictionRun, workers: int) -> None:
     if done.workers == 1 < workers and done.expressions:
         console.print("One process predicted: more would share a GPU, or there was one video only.")
     if not done.frames:
@@ -110,7 +110,7 @@ def _tell(done: Run, workers: int) -> None:
     )
 
 
-def _show(results: Results, out: Path) -> None:
+def _show(results: BenchmarkScores, out: Path) -> None:
     for figures in (*results.types, results.overall):
         extra = "" if figures.accuracy is None else f"  A {figures.accuracy:.1f}"
         extra += "" if figures.robustness is None else f"  R {figures.robustness:.1f}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from svac_backend.errors import SvacError
+from svac_backend.evaluation.benchmark import names_a_folder
 from svac_backend.masks.rle import area
 from svac_backend.masks.tracks import CocoRle, Track
 from svac_backend.video.frames import frame_name
@@ -193,20 +194,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def check_name(value: Any, path: Path) -> str:
-    """Return a name that becomes a file's or folder's: no path, since data sets come from strangers.
-
-    Raises:
-        SvacError: it cannot.
-    """
-    if (
-        not isinstance(value, str)
-        or not value
-        or value[0] == "."
-        or set(value) & set("/\\\0:")
-        or len(value) > 200
-    ):
+    """Return a name that becomes a file's or folder's. Raises `SvacError` where it cannot."""
+    if not names_a_folder(value):
         raise damaged(path, f"{value!r} cannot name a folder")
-    return value
+    return str(value)
 
 
 def damaged(path: Path, what: str) -> SvacError:

@@ -22,7 +22,7 @@ from svac_backend.datasets.dataset import (
     write_objects,
 )
 from svac_backend.errors import SvacError
-from svac_backend.evaluation.benchmark import BenchmarkVideo, Expression, open_benchmark
+from svac_backend.evaluation.benchmark import BenchmarkExpression, BenchmarkVideo, open_benchmark
 from svac_backend.evaluation.truth import open_truth
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import CocoRle, Track
@@ -93,7 +93,7 @@ def read(root: Path, split: str) -> list[VideoTracks]:
         tracks: list[Track] = []
         shape: tuple[int, ...] | None = None
         for count, (anno_id, text) in enumerate(_texts(video).items(), start=1):
-            target = truth.target(video, Expression("", text, (anno_id,)))
+            target = truth.target(video, BenchmarkExpression("", text, (anno_id,)))
             track = new_track(count, by_number.get(anno_id), text)
             for i, frame in enumerate(frames):
                 mask = target.mask(i)

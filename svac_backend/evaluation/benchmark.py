@@ -6,6 +6,7 @@ The layouts are those of the official releases and of the code that trains and t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +55,7 @@ _REVOS_TYPES = {0: "referring", 1: "reasoning", 2: "hallucination"}
 
 
 @dataclass(frozen=True)
-class Expression:
+class BenchmarkExpression:
     """A referring expression of a benchmark.
 
     Attributes:
@@ -86,7 +87,7 @@ class BenchmarkVideo:
     name: str
     folder: Path
     frames: tuple[str, ...]
-    expressions: tuple[Expression, ...]
+    expressions: tuple[BenchmarkExpression, ...]
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _read_videos(meta: Path, pictures: Path) -> tuple[BenchmarkVideo, ...]:
     return tuple(found)
 
 
-def _read_expression(key: str, entry: Any, where: str, counted: int) -> Expression:
+def _read_expression(key: str, entry: Any, where: str, counted: int) -> BenchmarkExpression:
     """Read an expression; one without `anno_id` has the number of its place among all, as the official code counts."""
     text = entry.get("exp") if isinstance(entry, dict) else None
     if not isinstance(text, str) or not text.strip():
@@ -191,7 +192,7 @@ def _read_expression(key: str, entry: Any, where: str, counted: int) -> Expressi
     if isinstance(number, int):
         kind = _REVOS_TYPES.get(number)
     kind = kind if isinstance(kind, str) and kind else None
-    return Expression(key, text, tuple(map(str, ids)), objects, kind)
+    return BenchmarkExpression(key, text, tuple(map(str, ids)), objects, kind)
 
 
 def _listed(value: Any) -> Sequence[Any]:
@@ -199,19 +200,18 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def _name(value: Any, what: str, where: str) -> str:
-    """Return a name that becomes a file's or folder's: no path, since meta files come from strangers."""
-    if (
-        not isinstance(value, str)
-        or not value
-        or value[0] == "."
-        or set(value) & set("/\\\0:")
-        or len(value) > 200
-    ):
+    """Return a name that becomes a file's or folder's."""
+    if not names_a_folder(value):
         raise SvacError(
             f"The {what} {value!r} of {where} cannot name a folder.",
             "Take the meta file of the data set's release.",
         )
-    return value
+    return str(value)
+
+
+def names_a_folder(value: Any) -> bool:
+    """Say whether a value can name a file or folder: text and no path, since data sets come from strangers."""
+    return isinstance(value, str) and bool(re.fullmatch(r"[^./\\\0:][^/\\\0:]{0,199}", value))
 
 
 def read_json(path: Path) -> Any:

@@ -16,8 +16,8 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from svac_backend.errors import SvacError
-from svac_backend.evaluation.benchmark import Benchmark, BenchmarkVideo, Expression
-from svac_backend.evaluation.predictions import Manifest, Predictions, Run, VideoWriter
+from svac_backend.evaluation.benchmark import Benchmark, BenchmarkExpression, BenchmarkVideo
+from svac_backend.evaluation.predictions import Manifest, PredictionRun, Predictions, VideoWriter
 from svac_backend.settings import Settings
 from svac_backend.svac.files.hub import locate_or_download
 from svac_backend.svac.files.weights import version_of
@@ -30,9 +30,9 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class _Job:
+class _VideoToPredict:
     video: BenchmarkVideo
-    expressions: tuple[Expression, ...]
+    expressions: tuple[BenchmarkExpression, ...]
 
     @property
     def frames(self) -> int:
@@ -59,7 +59,7 @@ def predict(
     *,
     workers: int = 1,
     progress: Progress | None = None,
-) -> Run:
+) -> PredictionRun:
     """Predict every expression that is not there yet.
 
     All expressions of a video go through the model together, so that its frames are encoded once.
@@ -82,9 +82,9 @@ def predict(
         missing = tuple(e for e in video.expressions if not predictions.is_complete(video, e))
         skipped += len(video.expressions) - len(missing)
         if missing:
-            jobs.append(_Job(video, missing))
+            jobs.append(_VideoToPredict(video, missing))
     if not jobs:
-        return Run(0, 0, skipped, 0.0, 0)
+        return PredictionRun(0, 0, skipped, 0.0, 0)
     # The longest first: else the last process works alone on a long one.
     jobs.sort(key=lambda job: -job.frames)
     workers = min(workers, len(jobs))
@@ -102,12 +102,14 @@ def predict(
         if progress:
             progress(done / total)
     count = sum(len(job.expressions) for job in jobs)
-    run = Run(total, count, skipped, time.monotonic() - started, workers)
+    run = PredictionRun(total, count, skipped, time.monotonic() - started, workers)
     predictions.sign(replace(manifest, run=run))
     return run
 
 
-def _here(jobs: Sequence[_Job], predictions: Predictions, settings: Settings) -> Iterator[int | None]:
+def _here(
+    jobs: Sequence[_VideoToPredict], predictions: Predictions, settings: Settings
+) -> Iterator[int | None]:
     """Yield None when the model is loaded, then 1 for every frame."""
     from svac_backend.pipeline import load_model
 
@@ -119,7 +121,7 @@ def _here(jobs: Sequence[_Job], predictions: Predictions, settings: Settings) ->
 
 
 def _in_processes(
-    jobs: Sequence[_Job], predictions: Predictions, settings: Settings, workers: int
+    jobs: Sequence[_VideoToPredict], predictions: Predictions, settings: Settings, workers: int
 ) -> Iterator[int | None]:
     """Yield None at the start, then the frames of each video that is done."""
     threads = settings.threads or max(1, (os.cpu_count() or 1) // workers)
@@ -158,7 +160,7 @@ def _start(settings: Settings, predictions: Predictions) -> None:
         _worker = (error.message, error.hint), predictions
 
 
-def _work(job: _Job) -> int | tuple[str, str]:
+def _work(job: _VideoToPredict) -> int | tuple[str, str]:
     """Predict a video; return its number of frames, or what is wrong and what to do (exceptions don't travel well)."""
     if _worker is None:
         return "A process of the evaluation has no model.", "Report this: it is a mistake in the program."
@@ -171,7 +173,7 @@ def _work(job: _Job) -> int | tuple[str, str]:
         return error.message, error.hint
 
 
-def _predict(model: Svac, job: _Job, predictions: Predictions) -> Iterator[int]:
+def _predict(model: Svac, job: _VideoToPredict, predictions: Predictions) -> Iterator[int]:
     """Predict a video and yield each frame's index when it is written."""
     frames = ImageFolderVideo(job.video.folder, job.video.frames)
     with VideoWriter(predictions, job.video, job.expressions) as writer:

@@ -19,14 +19,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from svac_backend.atomic import atomic_path, atomic_write
 from svac_backend.errors import SvacError
-from svac_backend.evaluation.benchmark import Benchmark, BenchmarkVideo, Expression, read_json
+from svac_backend.evaluation.benchmark import Benchmark, BenchmarkExpression, BenchmarkVideo, read_json
 
 MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
-class Run:
+class PredictionRun:
     """How predictions were made.
 
     Attributes:
@@ -63,7 +64,7 @@ class Manifest:
     model_version: str
     preset: str
     config: str
-    run: Run | None = None
+    run: PredictionRun | None = None
 
     @property
     def maker(self) -> str:
@@ -102,7 +103,7 @@ class Predictions:
         """Return the folder of an expression."""
         return self.masks / video / expression
 
-    def is_complete(self, video: BenchmarkVideo, expression: Expression) -> bool:
+    def is_complete(self, video: BenchmarkVideo, expression: BenchmarkExpression) -> bool:
         """Return whether every frame of an expression is there."""
         try:
             found = {file.name for file in self.of(video.name, expression.id).iterdir()}
@@ -117,7 +118,7 @@ class Predictions:
             return None
         content = read_json(path)
         try:
-            run = Run(**content.pop("run")) if content.get("run") else None
+            run = PredictionRun(**content.pop("run")) if content.get("run") else None
             return Manifest(**content, run=run)
         except (AttributeError, TypeError) as error:
             raise SvacError(
@@ -150,7 +151,7 @@ class Predictions:
     def sign(self, manifest: Manifest) -> None:
         """Write who made the predictions."""
         with writing(self.folder):
-            write_text(self.folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+            atomic_write(self.folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -174,8 +175,11 @@ class Predictions:
             SvacError: an expression has no complete prediction, or the disk is full.
         """
         target = self.folder / "submission.zip"
-        part = target.with_name(".submission.zip.part")
-        with writing(self.folder), zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        with (
+            writing(self.folder),
+            atomic_path(target) as part,
+            zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive,
+        ):
             for video in benchmark.videos:
                 for expression in video.expressions:
                     if not self.is_complete(video, expression):
@@ -186,8 +190,6 @@ class Predictions:
                     for frame in video.frames:
                         file = self.of(video.name, expression.id) / f"{frame}.png"
                         archive.write(file, file.relative_to(self.folder))
-        with writing(self.folder):
-            part.replace(target)
         return target
 
 
@@ -206,7 +208,7 @@ class VideoWriter:
     """
 
     def __init__(
-        self, predictions: Predictions, video: BenchmarkVideo, expressions: Sequence[Expression]
+        self, predictions: Predictions, video: BenchmarkVideo, expressions: Sequence[BenchmarkExpression]
     ) -> None:
         self._video = video
         self._targets = [predictions.of(video.name, expression.id) for expression in expressions]
@@ -272,13 +274,6 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     if picture is None:
         raise SvacError(f"The prediction {path} is no picture.", "Remove its folder and predict it again.")
     return np.asarray(picture > 0)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all. Raises OSError."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """J, F and their mean for every expression of a benchmark, as the official scripts define them.
 
-From scores of expressions to the figures that papers report, as JSON and CSV.
+The scores of expressions become the figures that papers report, written as JSON and CSV.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from svac_backend.atomic import atomic_write
 from svac_backend.errors import SvacError
-from svac_backend.evaluation.benchmark import Benchmark, BenchmarkVideo, Expression
-from svac_backend.evaluation.predictions import Manifest, Predictions, Run, read_mask, write_text, writing
+from svac_backend.evaluation.benchmark import Benchmark, BenchmarkExpression, BenchmarkVideo
+from svac_backend.evaluation.predictions import Manifest, PredictionRun, Predictions, read_mask, writing
 from svac_backend.evaluation.truth import Mask, Target, Truth
 from svac_backend.masks.metrics import boundary_f, jaccard
 
@@ -38,7 +39,7 @@ class ExpressionScore:
     Attributes:
         video, expression: names of the folders.
         text: the sentence.
-        type: as in `Expression`.
+        type: as in `BenchmarkExpression`.
         predicted: False where no prediction was found: it scores 0 on every frame.
         j_per_frame, f_per_frame: 0..1, one per frame.
         accuracy: mean share of pixels that agree, 0..1; robustness: mean of 1 - (pixels predicted beside the truth) /
@@ -77,9 +78,9 @@ class ExpressionScore:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _VideoToScore:
     video: BenchmarkVideo
-    expressions: tuple[Expression, ...]
+    expressions: tuple[BenchmarkExpression, ...]
     targets: tuple[Target, ...]
     foreground: Target | None
 
@@ -117,7 +118,7 @@ def score(
         scores += [_zero(video, e, benchmark) for e in video.expressions if e not in there]
         if there:
             targets = tuple(truth.target(video, e) for e in there)
-            jobs.append(_Job(video, there, targets, truth.foreground(video)))
+            jobs.append(_VideoToScore(video, there, targets, truth.foreground(video)))
             total += len(video.frames) * len(there)
     if not jobs:
         raise SvacError(
@@ -136,7 +137,7 @@ def score(
     return sorted(scores, key=lambda s: (s.video, s.expression))
 
 
-def _zero(video: BenchmarkVideo, expression: Expression, benchmark: Benchmark) -> ExpressionScore:
+def _zero(video: BenchmarkVideo, expression: BenchmarkExpression, benchmark: Benchmark) -> ExpressionScore:
     nothing = (0.0,) * len(video.frames)
     extra = 0.0 if benchmark.dataset == "revos" else None
     return ExpressionScore(
@@ -145,8 +146,8 @@ def _zero(video: BenchmarkVideo, expression: Expression, benchmark: Benchmark) -
 
 
 def _scored(
-    jobs: Sequence[_Job], predictions: Predictions, revos: bool, workers: int
-) -> Iterator[tuple[_Job, list[ExpressionScore]]]:
+    jobs: Sequence[_VideoToScore], predictions: Predictions, revos: bool, workers: int
+) -> Iterator[tuple[_VideoToScore, list[ExpressionScore]]]:
     if workers <= 1:
         for job in jobs:
             yield job, _score_video(job, predictions, revos)
@@ -168,7 +169,9 @@ def _one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _work(job: _Job, predictions: Predictions, revos: bool) -> list[ExpressionScore] | tuple[str, str]:
+def _work(
+    job: _VideoToScore, predictions: Predictions, revos: bool
+) -> list[ExpressionScore] | tuple[str, str]:
     """Score a video; return what is wrong and what to do instead of raising it (exceptions don't travel well)."""
     try:
         return _score_video(job, predictions, revos)
@@ -176,7 +179,7 @@ def _work(job: _Job, predictions: Predictions, revos: bool) -> list[ExpressionSc
         return error.message, error.hint
 
 
-def _score_video(job: _Job, predictions: Predictions, revos: bool) -> list[ExpressionScore]:
+def _score_video(job: _VideoToScore, predictions: Predictions, revos: bool) -> list[ExpressionScore]:
     """Score a video frame by frame, so that few masks are held and expressions of one meaning share theirs."""
     shape = (len(job.video.frames), len(job.expressions))
     j, f, accuracy, robustness = (np.zeros(shape) for _ in range(4))
@@ -226,10 +229,11 @@ def _robustness(mask: Mask, truth: Mask, foreground: NDArray[np.bool_] | None) -
 
 # ReVOS: "overall" is the mean of these two types' figures, however many expressions each has.
 _IN_OVERALL = ("referring", "reasoning")
+_MEASURES = ("j", "f", "j_and_f", "accuracy", "robustness")
 
 
 @dataclass(frozen=True)
-class Figures:
+class MeanScores:
     """Means over expressions, in per cent.
 
     Attributes:
@@ -250,7 +254,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Results:
+class BenchmarkScores:
     """What one evaluation found.
 
     Attributes:
@@ -267,13 +271,13 @@ class Results:
     split: str
     videos_of: int
     manifest: Manifest | None
-    overall: Figures
-    types: tuple[Figures, ...]
-    sequences: tuple[Figures, ...]
+    overall: MeanScores
+    types: tuple[MeanScores, ...]
+    sequences: tuple[MeanScores, ...]
     scores: tuple[ExpressionScore, ...]
 
     @property
-    def run(self) -> Run | None:
+    def run(self) -> PredictionRun | None:
         """The run that made the last of the predictions; None if nobody said so."""
         return self.manifest.run if self.manifest else None
 
@@ -297,13 +301,13 @@ def summarize(
     split: str,
     videos_of: int,
     manifest: Manifest | None,
-) -> Results:
+) -> BenchmarkScores:
     """Return the figures of a benchmark."""
     named = sorted({score.type for score in scores if score.type})
     types = tuple(_figures(name, [s for s in scores if s.type == name]) for name in named)
     videos = sorted({score.video for score in scores})
     sequences = tuple(_figures(name, [s for s in scores if s.video == name]) for name in videos)
-    return Results(
+    return BenchmarkScores(
         dataset,
         split,
         videos_of,
@@ -315,7 +319,7 @@ def summarize(
     )
 
 
-def write_json(results: Results, path: Path) -> None:
+def write_json(results: BenchmarkScores, path: Path) -> None:
     """Write `results.json`: J and F in per cent, per frame 0..1."""
     content = {
         "dataset": results.dataset,
@@ -337,10 +341,10 @@ def write_json(results: Results, path: Path) -> None:
         ],
     }
     with writing(path.parent):
-        write_text(path, json.dumps(content, ensure_ascii=False) + "\n")
+        atomic_write(path, json.dumps(content, ensure_ascii=False) + "\n")
 
 
-def write_csv(results: Results, path: Path) -> None:
+def write_csv(results: BenchmarkScores, path: Path) -> None:
     """Write `results.csv`: a row per expression, figures in per cent."""
     text = io.StringIO()
     rows = [_row(score) for score in results.scores]
@@ -348,7 +352,7 @@ def write_csv(results: Results, path: Path) -> None:
     writer.writeheader()
     writer.writerows(rows)
     with writing(path.parent):
-        write_text(path, text.getvalue())
+        atomic_write(path, text.getvalue())
 
 
 def _row(score: ExpressionScore) -> dict[str, Any]:
@@ -360,17 +364,7 @@ def _row(score: ExpressionScore) -> dict[str, Any]:
         "frames": len(score.j_per_frame),
         "predicted": score.predicted,
         "worst_frame": score.worst_frame,
-        **{name: _percent(value) for name, value in _parts(score).items()},
-    }
-
-
-def _parts(score: ExpressionScore) -> dict[str, float | None]:
-    return {
-        "j": score.j,
-        "f": score.f,
-        "j_and_f": score.j_and_f,
-        "accuracy": score.accuracy,
-        "robustness": score.robustness,
+        **{name: _percent(getattr(score, name)) for name in _MEASURES},
     }
 
 
@@ -378,21 +372,19 @@ def _percent(value: float | None) -> float | None:
     return None if value is None else round(100 * value, 4)
 
 
-def _figures(name: str, scores: Sequence[ExpressionScore]) -> Figures:
-    parts = [_parts(score) for score in scores]
-    means = {key: _mean([part[key] for part in parts], 100) for key in parts[0]}
+def _figures(name: str, scores: Sequence[ExpressionScore]) -> MeanScores:
+    means = {key: _mean([getattr(score, key) for score in scores], 100) for key in _MEASURES}
     missing = sum(not score.predicted for score in scores)
-    return Figures(name, len(scores), missing, **means)  # type: ignore[arg-type]
+    return MeanScores(name, len(scores), missing, **means)  # type: ignore[arg-type]
 
 
-def _overall(dataset: str, all_types: Sequence[Figures]) -> Figures | None:
+def _overall(dataset: str, all_types: Sequence[MeanScores]) -> MeanScores | None:
     """Return ReVOS' mean of types, each of the same weight; None for other data sets."""
     types = [figures for figures in all_types if figures.name in _IN_OVERALL]
     if dataset != "revos" or not types:
         return None
-    keys = ("j", "f", "j_and_f", "accuracy", "robustness")
-    means = {key: _mean([getattr(figures, key) for figures in types]) for key in keys}
-    return Figures(
+    means = {key: _mean([getattr(figures, key) for figures in types]) for key in _MEASURES}
+    return MeanScores(
         "overall",
         sum(figures.expressions for figures in types),
         sum(figures.missing for figures in types),
@@ -405,5 +397,5 @@ def _mean(values: Iterable[float | None], scale: float = 1) -> float | None:
     return None if None in known else float(np.mean(np.array(known, np.float64))) * scale
 
 
-def _rounded(figures: Figures) -> dict[str, Any]:
+def _rounded(figures: MeanScores) -> dict[str, Any]:
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(figures).items()}

@@ -1,6 +1,6 @@
-"""The true masks of a benchmark: COCO RLE by annotation, or palette pictures by object.
+"""The true masks of a benchmark: COCO RLE by annotation (JSON, or a pickle), or palette pictures by object.
 
-Pickles that hold plain containers and nothing else: masks of benchmarks come from strangers.
+Data sets come from strangers: of a pickle, plain containers are read and nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from svac_backend.errors import SvacError
-from svac_backend.evaluation.benchmark import Benchmark, BenchmarkVideo, Expression, read_json
+from svac_backend.evaluation.benchmark import Benchmark, BenchmarkExpression, BenchmarkVideo, read_json
 from svac_backend.masks.rle import from_coco
 from svac_backend.masks.tracks import CocoRle
 
@@ -139,7 +139,7 @@ class PaletteTarget:
 class Truth(Protocol):
     """The truth of a benchmark."""
 
-    def target(self, video: BenchmarkVideo, expression: Expression) -> Target:
+    def target(self, video: BenchmarkVideo, expression: BenchmarkExpression) -> Target:
         """Return what an expression means. Raises `SvacError` where the masks do not fit the video."""
 
     def foreground(self, video: BenchmarkVideo) -> Target | None:
@@ -167,7 +167,7 @@ class _RleTruth:
     def __init__(self, path: Path, masks: dict[str, Any], foreground: Any) -> None:
         self._path, self._masks, self._foreground = path, masks, foreground
 
-    def target(self, video: BenchmarkVideo, expression: Expression) -> RleTarget:
+    def target(self, video: BenchmarkVideo, expression: BenchmarkExpression) -> RleTarget:
         return self._union(video, [self._of(anno_id, video) for anno_id in expression.anno_ids])
 
     def foreground(self, video: BenchmarkVideo) -> RleTarget | None:
@@ -213,7 +213,7 @@ class _PaletteTruth:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def target(self, video: BenchmarkVideo, expression: Expression) -> PaletteTarget:
+    def target(self, video: BenchmarkVideo, expression: BenchmarkExpression) -> PaletteTarget:
         if not expression.obj_ids:
             raise SvacError(
                 f"Expression {expression.id} of the video {video.name} has no obj_id, which palette pictures need.",

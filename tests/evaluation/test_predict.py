@@ -162,6 +162,6 @@ def test_a_model_that_processes_cannot_load_is_told(
     module._start(
         settings.model_copy(update={"model": str(broken)}), Predictions(tmp_path / "out", benchmark)
     )
-    outcome = module._work(module._Job(benchmark.videos[0], benchmark.videos[0].expressions))
+    outcome = module._work(module._VideoToPredict(benchmark.videos[0], benchmark.videos[0].expressions))
     assert isinstance(outcome, tuple)
     assert "model.safetensors" in outcome[0]

@@ -19,7 +19,7 @@ from svac_backend.evaluation.benchmark import Benchmark, open_benchmark
 from svac_backend.evaluation.predictions import (
     Manifest,
     Predictions,
-    Run,
+    PredictionRun,
     VideoWriter,
     encode_mask,
     read_mask,
@@ -91,7 +91,7 @@ def test_what_a_killed_run_left_is_replaced(benchmark: Benchmark, tmp_path: Path
 def test_models_do_not_mix(benchmark: Benchmark, tmp_path: Path) -> None:
     out = Predictions(tmp_path / "out", benchmark)
     out.claim(MANIFEST)
-    signed = replace(MANIFEST, run=Run(8, 6, 0, 2.0, 1))
+    signed = replace(MANIFEST, run=PredictionRun(8, 6, 0, 2.0, 1))
     out.sign(signed)
     out.claim(replace(MANIFEST, model="/elsewhere/svac-tiny"))
     assert out.manifest() == signed

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from svac_backend.evaluation.benchmark import Benchmark, open_benchmark
-from svac_backend.evaluation.predictions import Manifest, Predictions, Run
+from svac_backend.evaluation.predictions import Manifest, Predictions, PredictionRun
 from svac_backend.evaluation.report import worst_cases, write_report
-from svac_backend.evaluation.score import Results, score, summarize, write_csv, write_json
+from svac_backend.evaluation.score import BenchmarkScores, score, summarize, write_csv, write_json
 from svac_backend.evaluation.truth import open_truth
 from tests.evaluation import layouts
 
 MANIFEST = Manifest(
-    "mevis", "valid_u", "svac-tiny", "svac-1234abcd", "svac", "0a0a0a0a", Run(8, 6, 0, 2.0, 1)
+    "mevis", "valid_u", "svac-tiny", "svac-1234abcd", "svac", "0a0a0a0a", PredictionRun(8, 6, 0, 2.0, 1)
 )
 
 
@@ -43,7 +43,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def evaluated(tmp_path: Path) -> tuple[Benchmark, Predictions, Results]:
+def evaluated(tmp_path: Path) -> tuple[Benchmark, Predictions, BenchmarkScores]:
     """Expression 1 of the first video is wrong, `two` of it missing; one sentence is markup."""
     root = layouts.mevis(tmp_path, expressions=2)
     meta = root / "mevis" / "valid_u" / "meta_expressions.json"
@@ -70,7 +70,7 @@ def evaluated(tmp_path: Path) -> tuple[Benchmark, Predictions, Results]:
     )
 
 
-def page_of(evaluated: tuple[Benchmark, Predictions, Results], path: Path) -> Page:
+def page_of(evaluated: tuple[Benchmark, Predictions, BenchmarkScores], path: Path) -> Page:
     benchmark, predictions, results = evaluated
     truth = open_truth(benchmark)
     assert truth is not None
@@ -79,7 +79,7 @@ def page_of(evaluated: tuple[Benchmark, Predictions, Results], path: Path) -> Pa
 
 
 def test_the_page_says_what_was_found(
-    evaluated: tuple[Benchmark, Predictions, Results], tmp_path: Path
+    evaluated: tuple[Benchmark, Predictions, BenchmarkScores], tmp_path: Path
 ) -> None:
     results = evaluated[2]
     page = page_of(evaluated, tmp_path / "report.html")
@@ -97,7 +97,7 @@ def test_the_page_says_what_was_found(
 
 
 def test_the_page_needs_nothing_else_and_runs_nothing(
-    evaluated: tuple[Benchmark, Predictions, Results], tmp_path: Path
+    evaluated: tuple[Benchmark, Predictions, BenchmarkScores], tmp_path: Path
 ) -> None:
     page = page_of(evaluated, tmp_path / "report.html")
     assert '<script>alert("x")</script> & {{ 7 * 7 }}' in page.text
@@ -109,7 +109,7 @@ def test_the_page_needs_nothing_else_and_runs_nothing(
 
 
 def test_the_worst_case_comes_first_with_truth_and_prediction(
-    evaluated: tuple[Benchmark, Predictions, Results], tmp_path: Path
+    evaluated: tuple[Benchmark, Predictions, BenchmarkScores], tmp_path: Path
 ) -> None:
     page = page_of(evaluated, tmp_path / "report.html")
     pictures = [attrs for tag, attrs in page.tags if tag == "img"]
@@ -135,7 +135,7 @@ def decoded(address: str) -> np.ndarray:
 
 
 def test_without_the_frames_the_pictures_are_grey(
-    evaluated: tuple[Benchmark, Predictions, Results], tmp_path: Path
+    evaluated: tuple[Benchmark, Predictions, BenchmarkScores], tmp_path: Path
 ) -> None:
     for video in evaluated[0].videos:
         for file in video.folder.iterdir():
@@ -146,7 +146,7 @@ def test_without_the_frames_the_pictures_are_grey(
 
 
 def test_without_a_manifest_the_model_is_not_known(
-    evaluated: tuple[Benchmark, Predictions, Results], tmp_path: Path
+    evaluated: tuple[Benchmark, Predictions, BenchmarkScores], tmp_path: Path
 ) -> None:
     benchmark, predictions, results = evaluated
     page = page_of((benchmark, predictions, replace(results, manifest=None)), tmp_path / "report.html")
@@ -154,7 +154,7 @@ def test_without_a_manifest_the_model_is_not_known(
     assert "frames/s" not in page.text
 
 
-def test_json_and_csv(evaluated: tuple[Benchmark, Predictions, Results], tmp_path: Path) -> None:
+def test_json_and_csv(evaluated: tuple[Benchmark, Predictions, BenchmarkScores], tmp_path: Path) -> None:
     results = evaluated[2]
     write_json(results, tmp_path / "results.json")
     write_csv(results, tmp_path / "results.csv")
@@ -176,7 +176,7 @@ def test_json_and_csv(evaluated: tuple[Benchmark, Predictions, Results], tmp_pat
     assert [float(row["j"]) for row in rows] == [pytest.approx(100 * s.j, abs=1e-3) for s in results.scores]
 
 
-def test_figures_by_type(evaluated: tuple[Benchmark, Predictions, Results], tmp_path: Path) -> None:
+def test_figures_by_type(evaluated: tuple[Benchmark, Predictions, BenchmarkScores], tmp_path: Path) -> None:
     benchmark, predictions, results = evaluated
     kinds = ("colour", "motion", "colour", "motion", "colour", "motion")
     typed = [replace(s, type=kind) for s, kind in zip(results.scores, kinds, strict=True)]

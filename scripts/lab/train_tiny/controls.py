@@ -26,7 +26,7 @@ from lab.train_tiny.control_inputs import (
 from lab.train_tiny.figures import ABSENT, ExpressionResult, MeanResult, mean_of, row_of
 from lab.train_tiny.measure import Dtype, Progress, Split, scored
 from svac_backend.errors import SvacError
-from svac_backend.evaluation.benchmark import BenchmarkVideo, Expression
+from svac_backend.evaluation.benchmark import BenchmarkVideo, BenchmarkExpression
 from svac_backend.evaluation.score import ExpressionScore
 from svac_backend.masks.metrics import boundary_f, jaccard
 from svac_backend.video.images import ImageFolderVideo
@@ -191,7 +191,7 @@ def run_controls(
     return Controls({name: tuple(of_control) for name, of_control in found.items()})
 
 
-def other_sentences(expressions: Sequence[Expression]) -> dict[str, str | None]:
+def other_sentences(expressions: Sequence[BenchmarkExpression]) -> dict[str, str | None]:
     """Return for each expression of a video, by its id, another sentence of it that means something else.
 
     One that shares nothing with what is meant is preferred; None where there is none. Sentences of absent things are

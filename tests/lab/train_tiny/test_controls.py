@@ -26,7 +26,7 @@ from lab.train_tiny.figures import ExpressionResult
 from lab.train_tiny.measure import measure, write_split
 
 from svac_backend.errors import SvacError
-from svac_backend.evaluation.benchmark import Expression
+from svac_backend.evaluation.benchmark import BenchmarkExpression
 from svac_backend.masks.metrics import jaccard
 from svac_backend.svac.astc import plan
 from svac_backend.svac.model import Svac
@@ -122,11 +122,11 @@ def test_uneven_blocks_are_refused(model: ControlledSvac, video: ArrayVideo) -> 
 
 def test_sentences_are_exchanged_for_others_of_present_things() -> None:
     said = [
-        Expression("0", "the dog", ("4",), type="category"),
-        Expression("1", "the dog that runs", ("4",), type="motion"),
-        Expression("2", "both animals", ("4", "5"), type="several"),
-        Expression("3", "the owl", (), type="absent"),
-        Expression("4", "the cat", ("5",), type="category"),
+        BenchmarkExpression("0", "the dog", ("4",), type="category"),
+        BenchmarkExpression("1", "the dog that runs", ("4",), type="motion"),
+        BenchmarkExpression("2", "both animals", ("4", "5"), type="several"),
+        BenchmarkExpression("3", "the owl", (), type="absent"),
+        BenchmarkExpression("4", "the cat", ("5",), type="category"),
     ]
     assert other_sentences(said) == {
         "0": "the cat",
