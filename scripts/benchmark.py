@@ -1,6 +1,6 @@
 """Benchmarks, each printing a table: `python scripts/benchmark.py --help`.
 
-A benchmark lives in `scripts/benchmarks/<name>.py`; its command here imports it when it is called, so that one
+A benchmark lives in `scripts/lab/benchmarks/<name>.py`; its command here imports it when it is called, so that one
 benchmark does not need what another does.
 """
 

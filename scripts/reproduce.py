@@ -80,7 +80,7 @@ def reproduce(
         import cv2
         import torch
         from lab.reproduction.adaptation import Adaptation
-        from lab.reproduction.study import Settings, Study
+        from lab.reproduction.study import Study, StudySettings
 
         from svac_backend.svac.files.weights import model_version
         from svac_backend.svac.model import Svac
@@ -90,7 +90,7 @@ def reproduce(
         cv2.setNumThreads(1)
         torch.manual_seed(0)
         model = Svac.from_pretrained(name, device=device, dtype="float32")
-        settings = Settings(
+        settings = StudySettings(
             model=model_version(name),
             scenes=scenes,
             scored=scored,

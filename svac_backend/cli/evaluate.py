@@ -10,7 +10,7 @@ from svac_backend.cli.terminal import bar, console
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import Benchmark, open_benchmark
 from svac_backend.evaluation.predict import predict
-from svac_backend.evaluation.predictions import Predictions, PredictionRun, writing
+from svac_backend.evaluation.predictions import PredictionRun, Predictions, writing
 from svac_backend.evaluation.report import WORST_CASES, worst_cases, write_report
 from svac_backend.evaluation.score import BenchmarkScores, score, summarize, write_csv, write_json
 from svac_backend.evaluation.truth import Truth, open_truth

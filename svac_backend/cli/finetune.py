@@ -29,7 +29,7 @@ from svac_backend.versions import Registry
 
 if TYPE_CHECKING:
     from svac_backend.learning.examples import Example
-    from svac_backend.learning.fine_tuning import Outcome
+    from svac_backend.learning.finetune import Outcome
 
 _RUN = "command"
 # At most one line of progress in so many seconds, where the output is no terminal.
@@ -74,7 +74,7 @@ def run(
     """
     # Here, since they import torch: a mistake in the command is told without waiting for that.
     from svac_backend.learning.examples import from_corrections, from_mevis
-    from svac_backend.learning.fine_tuning import fine_tune
+    from svac_backend.learning.finetune import FinetuneData, finetune
     from svac_backend.learning.options import options_from
     from svac_backend.pipeline import load_model
 
@@ -99,14 +99,13 @@ def run(
             base, parent, folder = frozen.base, frozen.parent, out or frozen.out
         model = load_model(settings)
         options = options_from(settings, model.config)
-        outcome = fine_tune(
+        outcome = finetune(
             model,
-            examples,
+            FinetuneData(examples, regression=guard),
             folder,
             options=options.changed(**vars(changes)),
             gate=GateOptions.from_settings(settings),
             parent=registry.folder(registry.store.find(parent)) if parent else None,
-            regression=guard,
             progress=teller() if first else None,
         )
         if not first:

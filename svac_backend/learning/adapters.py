@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import Parameter
 
+from svac_backend.atomic import atomic_path
 from svac_backend.errors import SvacError
 from svac_backend.svac.files import checkpoints
 from svac_backend.svac.files.adapters import WEIGHTS, AdapterInfo, verify_adapter, write_about
@@ -137,9 +138,8 @@ def save_adapter(
         lora, marks, parent, steps: what it is; see `AdapterInfo`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{WEIGHTS}.part"
-    checkpoints.write(part, state, dtype)
-    part.replace(folder / WEIGHTS)
+    with atomic_path(folder / WEIGHTS) as part:
+        checkpoints.write(part, state, dtype)
     return write_about(
         folder,
         rank=lora.rank,

@@ -1,142 +1,48 @@
-"""What there is to learn from: a video, an expression, and masks on the frames that a person answered for.
+"""Examples, what there is to learn from, and the batches that a step learns from.
 
-What the shipped weights were taught, so that fine-tuning can rehearse it: rich scenes and sentences about them.
+An example is a video, an expression, and masks on the frames that a person answered for. Which examples a step sees
+follows from the seed and the step alone: a run that is resumed sees the same data.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import open_benchmark
 from svac_backend.evaluation.truth import open_truth
-from svac_backend.learning.videos import FileVideo, MadeScene, MadeVideo, PictureFolder, VideoRef
-from svac_backend.masks.rle import to_coco
+from svac_backend.learning.videos import (
+    ClipCache,
+    FileVideo,
+    PictureFolder,
+    SeenVideo,
+    VideoRef,
+    decoded_by,
+    spread,
+)
+from svac_backend.masks.rle import from_coco, to_coco
 from svac_backend.masks.tracks import CocoRle
 from svac_backend.store.corrections import Correction
-from svac_backend.synthetic.rich.phrases import RichExpression
-from svac_backend.synthetic.rich.scene import RichConfig, make_rich_scene
+from svac_backend.svac.astc import plan
+from svac_backend.svac.config import SvacConfig
 
-# Real videos are squashed into the model's squares, so generated ones are too.
-SCENES = RichConfig(width=192, height=192, aspects=(*[16 / 9] * 4, 4 / 3, 1.0, 9 / 16), per_kind=4)
-
-# A visitor writes "the white van", not "the white object". The model knows no van; it should still hear "white".
-NOUNS = (
-    *(
-        "van",
-        "man",
-        "woman",
-        "boy",
-        "girl",
-        "player",
-        "rider",
-        "shirt",
-        "bag",
-        "box",
-        "ball",
-        "cup",
-        "bottle",
-    ),
-    *(
-        "table",
-        "lamp",
-        "door",
-        "phone",
-        "boat",
-        "train",
-        "flower",
-        "toy",
-        "block",
-        "item",
-        "thing",
-        "goat",
-        "deer",
-    ),
-)
-
-# How often a kind of expression is chosen where a scene offers it; rare ones more often.
-_WEIGHTS: dict[str, float] = {
-    "category": 1.6,
-    "color": 1.3,
-    "color_category": 1.6,
-    "texture": 1.2,
-    "size": 1.1,
-    "position": 1.0,
-    "motion": 1.5,
-    "change": 1.8,
-    "speed": 1.2,
-    "presence": 2.5,
-    "order": 2.0,
-    "relation": 1.2,
-    "relation_time": 1.8,
-    "several": 1.0,
-    "absent": 1.0,
-}
-# What one look at one thing decides. The language model learns to find anything by these first.
-_EASY: dict[str, float] = {
-    "color": 5.0,
-    "color_category": 2.0,
-    "category": 1.0,
-    "texture": 1.5,
-    "position": 0.7,
-    "size": 0.5,
-    "absent": 0.3,
-}
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """One training expression.
-
-    Attributes:
-        text, kind, targets: as in `RichExpression`.
-        color, texture, name: what its noun says, or None.
-        says: what it says of the noun, as in `RichExpression`.
-    """
-
-    text: str
-    kind: str
-    targets: tuple[int, ...]
-    color: str | None
-    texture: str | None
-    name: str | None
-    says: str = "noun"
-
-
-def sentences_of(
-    expressions: Sequence[RichExpression], count: int, rng: np.random.Generator, *, easy: float = 0.0
-) -> list[Sentence]:
-    """Choose `count` of the sentences about a scene: first the kind, then the sentence; some with a strange noun.
-
-    Args:
-        easy: share of sentences that are of the kinds that one look decides.
-    """
-    by_kind: dict[str, list[RichExpression]] = {}
-    for expression in expressions:
-        by_kind.setdefault(expression.kind, []).append(expression)
-    kinds = sorted(by_kind)
-    every = np.array([_WEIGHTS[kind] for kind in kinds])
-    simple = np.array([_EASY.get(kind, 0.0) for kind in kinds])
-    out: list[Sentence] = []
-    for _ in range(count):
-        weights = simple if rng.random() < easy and simple.any() else every
-        of_kind = by_kind[kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]]
-        said = of_kind[int(rng.integers(len(of_kind)))]
-        text = said.text
-        if said.kind == "color" and said.says == "color" and rng.random() < 0.2:
-            text = f"{rng.choice(['the ', 'a ', ''])}{said.color} {rng.choice(NOUNS)}"
-        if rng.random() < 0.1:
-            text += "."
-        if rng.random() < 0.1:
-            text = text.capitalize()
-        out.append(Sentence(text, said.kind, said.targets, said.color, said.texture, said.name, said.says))
-    return out
+# Parts that a video is seen in by a model that decodes few frames only (Sa2VA): each part is such frames.
+_PARTS = 4
+# How much a frame counts that a person drew, against one that a person left as it was.
+DRAWN_WEIGHT, ACCEPTED_WEIGHT = 1.0, 0.5
+_DRAWN_FIRST = 0.7
+# Cells a side from which masks are sampled as published.
+_FINE = 128
 
 
 @dataclass(frozen=True)
@@ -213,45 +119,6 @@ def from_mevis(root: Path, split: str) -> list[Example]:
     return found
 
 
-def from_scene(
-    key: str, make: Callable[[], MadeScene], scene: MadeScene, said: Sequence[tuple[str, Sequence[int]]]
-) -> list[Example]:
-    """Return examples of a generated scene.
-
-    Args:
-        key: names the scene.
-        make: makes it again.
-        scene: the scene.
-        said: expressions and the numbers of the objects that each means, none if it is not there.
-    """
-    video, frames = MadeVideo(key, make), frozenset(range(len(scene.frames)))
-    found = []
-    for text, targets in said:
-        union = np.asarray(scene.masks[list(targets)].any(axis=0))
-        masks = {i: to_coco(mask) for i, mask in enumerate(union) if mask.any()}
-        found.append(Example(video, text, masks, frames))
-    return found
-
-
-def generated(seeds: Iterable[int], config: RichConfig, *, each: int = 4) -> list[Example]:
-    """Return sentences about generated scenes, as the embedded model was trained on; some mean nothing that is there.
-
-    Args:
-        seeds: a scene each.
-        config: what they look like.
-        each: sentences about each.
-    """
-    look = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
-    found = []
-    for seed in seeds:
-        scene = make_rich_scene(seed, config)
-        said = [
-            (s.text, s.targets) for s in sentences_of(scene.expressions, each, np.random.default_rng(seed))
-        ]
-        found += from_scene(f"scene-{look}-{seed}", lambda s=seed: make_rich_scene(s, config), scene, said)  # type: ignore[misc]
-    return found
-
-
 def split_by_video(
     examples: Sequence[Example], *, share: float = 0.2, least: int = 2
 ) -> tuple[list[Example], list[Example]]:
@@ -278,3 +145,150 @@ def split_by_video(
 def hash_of(key: str) -> float:
     """Return a number 0..1 that follows from the text alone."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example in one step.
+
+    Attributes:
+        seen: its video as the model sees it.
+        expression: what is asked.
+        rows: i64 [K], which of the kept pictures carry a mask in this step; K may be 0.
+        target: f32 [K, h, w] in 0..1, at the size of SAM-2's logits.
+        weight: f32 [K].
+        anchor: f32 [N, d_model], the [SEG] embeddings to keep; None: free to change.
+    """
+
+    seen: SeenVideo
+    expression: str
+    rows: Tensor
+    target: Tensor
+    weight: Tensor
+    anchor: Tensor | None = None
+
+
+@dataclass
+class Batches:
+    """Corrections, and replay against forgetting.
+
+    Attributes:
+        examples: the corrections to learn from.
+        replay: what the model must not forget; may be empty.
+        cache: makes what the model sees.
+        batch: examples of a step, over all processes.
+        replay_share: share of the step that is replay.
+        frames_per_clip: frames with a mask of each clip and step.
+        seed: of all choices.
+    """
+
+    examples: Sequence[Example]
+    replay: Sequence[Example]
+    cache: ClipCache
+    batch: int = 8
+    replay_share: float = 0.5
+    frames_per_clip: int = 1
+    seed: int = 0
+    _known: dict[str, tuple[set[int], set[int]]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.examples:
+            raise SvacError("There is nothing to learn from.", "Correct some predictions and submit them.")
+        known: dict[str, tuple[set[int], set[int]]] = defaultdict(lambda: (set(), set()))
+        for example in (*self.examples, *self.replay):
+            known[example.video.key][0].update(example.drawn)
+            known[example.video.key][1].update(example.accepted)
+        self._known = dict(known)
+
+    @property
+    def config(self) -> SvacConfig:
+        """Of the model."""
+        return self.cache.config
+
+    def items(self, step: int, *, rank: int = 0, world: int = 1) -> list[Item]:
+        """Return what one of `world` processes learns from in a step.
+
+        Raises:
+            SvacError: a video can't be read.
+        """
+        chosen = self.chosen(step)
+        return [
+            self._item(example, np.random.default_rng([self.seed, step, k]))
+            for k, example in enumerate(chosen)
+            if k % world == rank
+        ]
+
+    def chosen(self, step: int) -> list[Example]:
+        """Return the examples of a step: each comes once before one comes again."""
+        replayed = round(self.batch * self.replay_share) if self.replay else 0
+        replayed = min(replayed, self.batch - 1)
+        return self._next(self.examples, step, self.batch - replayed, 1) + self._next(
+            self.replay, step, replayed, 2
+        )
+
+    def _next(self, examples: Sequence[Example], step: int, count: int, stream: int) -> list[Example]:
+        found = []
+        for number in range(step * count, (step + 1) * count):
+            turn, place = divmod(number, len(examples))
+            order = np.random.default_rng([self.seed, stream, turn]).permutation(len(examples))
+            found.append(examples[int(order[place])])
+        return found
+
+    def _item(self, example: Example, rng: np.random.Generator) -> Item:
+        drawn, accepted = self._known[example.video.key]
+        seen = self.cache.get(example.video, drawn, accepted, self._part(example, rng))
+        known = [row for row, frame in enumerate(seen.frames) if frame in example.drawn | example.accepted]
+        rows: list[int] = []
+        for clip in range(seen.num_clips):
+            here = [row for row in known if seen.clip_of[row] == clip]
+            first = [row for row in here if seen.frames[row] in example.drawn]
+            rows += _draw(first, here, self.frames_per_clip, rng)
+        side = self.config.sam.image_size // 4
+        masks = [self._mask(example, seen.frames[row], side) for row in rows]
+        weights = [DRAWN_WEIGHT if seen.frames[r] in example.drawn else ACCEPTED_WEIGHT for r in rows]
+        return Item(
+            seen,
+            example.expression,
+            torch.tensor(rows, dtype=torch.long),
+            torch.stack(masks) if masks else torch.zeros(0, side, side),
+            torch.tensor(weights),
+            None if example.anchor is None else torch.from_numpy(example.anchor),
+        )
+
+    def _part(self, example: Example, rng: np.random.Generator) -> tuple[int, ...] | None:
+        """Choose the frames that a model is shown that decodes few frames only; None: all of the video."""
+        method = self.config.method
+        size = method.num_clips * method.frames_per_clip
+        if len(decoded_by(plan(4 * size, method))) > size:
+            return None
+        number = int(rng.integers(_PARTS))
+        fixed = np.random.default_rng([self.seed, number, *example.video.key.encode()])
+        frames = sorted(example.drawn) if len(example.drawn) >= size else list(example.frames)
+        if number == 0 or len(frames) <= size:
+            return tuple(spread(frames, size))
+        return tuple(sorted(int(i) for i in fixed.choice(frames, size, replace=False)))
+
+    @staticmethod
+    def _mask(example: Example, frame: int, side: int) -> Tensor:
+        """Return the truth f32 [side, side]; all 0 where the object is not there.
+
+        By nearest, as published. That takes the upper left pixel of each cell, so masks lie half a cell too far down
+        and right: nothing at 256 cells a side, but a tenth of an object's width at a tiny model's 32, which would
+        learn to shift all its masks. There, a cell holds the share that the object covers.
+        """
+        if frame not in example.masks:
+            return torch.zeros(side, side)
+        mask = torch.from_numpy(from_coco(example.masks[frame])).float()
+        if side < _FINE:
+            return F.adaptive_avg_pool2d(mask[None, None], side)[0, 0]
+        return F.interpolate(mask[None, None], size=(side, side), mode="nearest")[0, 0]
+
+
+def _draw(first: list[int], all_: list[int], count: int, rng: np.random.Generator) -> list[int]:
+    """Draw rows without repetition, mostly from `first`."""
+    chosen: list[int] = []
+    for _ in range(min(count, len(all_))):
+        pool = [row for row in first if row not in chosen] if rng.random() < _DRAWN_FIRST else []
+        pool = pool or [row for row in all_ if row not in chosen]
+        chosen.append(pool[int(rng.integers(len(pool)))])
+    return sorted(chosen)

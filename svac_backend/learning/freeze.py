@@ -1,6 +1,6 @@
 """The folder of a fine-tuning run, and what it learns from: frozen when it begins. Free of torch.
 
-`<data folder>/training/<job>/` holds `data.bin` (corrections and lineage), `out/` (what `training.fine_tuning` writes),
+`<data folder>/training/<job>/` holds `data.bin` (corrections and lineage), `out/` (what `learning.finetune` writes),
 `result.json` once it is done, and `log.txt`.
 
 Finds the videos of corrections. Free of torch.

@@ -1,11 +1,12 @@
 """What training minimises: the answer's cross-entropy, the published mask losses of each [SEG], and existence.
 
 Sources: Sa2VA's published training (LM cross-entropy + 2.0 BCE + 0.5 dice on sampled points, no memory) and SVAC's CSA:
-each [SEG] answers for the frames of its own clip. Existence (SAM-2's object score, as SAM-2 itself is trained) is added
-where the method empties the masks of absent objects, since otherwise nothing teaches what decides it. Replayed examples
-that are the model's own answers keep the [SEG] embeddings that these were made from.
+each [SEG] answers for the frames of its own clip. The points are sampled where the prediction is uncertain: Mask2Former
+(PointRend), with mmdetection's `CrossEntropyLoss` and `DiceLoss` (naive, eps 1). Existence (SAM-2's object score, as
+SAM-2 itself is trained) is added where the method empties the masks of absent objects, since otherwise nothing teaches
+what decides it. Replayed examples that are the model's own answers keep the [SEG] embeddings that these were made from.
 
-What the frozen parts make of the pictures: the vision tower's tokens and SAM-2's features, kept while they fit.
+What the frozen parts make of the pictures, the vision tower's tokens and SAM-2's features, is kept while it fits.
 """
 
 from __future__ import annotations
@@ -19,93 +20,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from svac_backend.learning.dataset import Item
-from svac_backend.learning.losses import POINTS, mask_loss
-from svac_backend.learning.videos import Seen
+from svac_backend.errors import SvacError
+from svac_backend.learning.examples import Item
+from svac_backend.learning.videos import SeenVideo
 from svac_backend.svac import astc
 from svac_backend.svac.language.mllm import pixel_shuffle
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam.grounding import FrameFeatures, decode, encode_frames, without_memory
 
-# Beyond this they are made again in each step.
+LM_WEIGHT, EXISTENCE_WEIGHT, ANCHOR_WEIGHT = 1.0, 0.5, 2.0
+BCE_WEIGHT, DICE_WEIGHT, DICE_EPS = 2.0, 0.5, 1.0
+POINTS, OVERSAMPLE, IMPORTANCE = 12544, 3.0, 0.75
+# The published code adds this to the denominators of both means.
+_EPS = 1e-4
+# What the frozen parts made takes up to so much memory; what does not fit is made again in each step.
 HELD_BYTES = 600 << 20
 # Pictures that the frozen parts take at a time.
 _BATCH = 8
-
-
-class FrozenParts:
-    """Runs the vision tower and SAM-2's image encoder without gradients; what fits is kept.
-
-    Args:
-        model: whose parts; they must not change meanwhile.
-        held_bytes: memory for what is kept, on the model's device.
-    """
-
-    def __init__(self, model: Svac, held_bytes: int = HELD_BYTES) -> None:
-        self._model = model
-        self._room = held_bytes
-        self._held: OrderedDict[tuple[str, str, int], tuple[Tensor, ...]] = OrderedDict()
-        self._bytes = 0
-
-    def tokens(self, seen: Seen) -> Tensor:
-        """Return what `mlp1` takes of a video's images, [I, tokens, channels]."""
-        return self._kept(("tokens", seen.key, 0), lambda: (self._tokens(seen),))[0]
-
-    def features(self, seen: Seen, rows: Tensor) -> FrameFeatures:
-        """Return SAM-2's features of some of the kept pictures (i64 [K], K >= 1)."""
-        wanted = [int(row) for row in rows]
-        missing = [row for row in wanted if ("frame", seen.key, row) not in self._held]
-        made: dict[int, tuple[Tensor, ...]] = {}
-        # A batch's size changes the last bits of its results. On the CPU, where one frame at a time is as fast, a run
-        # that goes on with an empty cache so makes the same features as before.
-        size = 1 if self._model.device.type == "cpu" else _BATCH
-        for start in range(0, len(missing), size):
-            part = missing[start : start + size]
-            with torch.no_grad():
-                found = encode_frames(self._model.sam, astc.sam_pixels(seen.pixels[part]))
-            for k, row in enumerate(part):
-                levels = (found.low, *found.high, found.position)
-                # Copies: a view would keep the features of the whole batch.
-                made[row] = tuple(level[k : k + 1].clone() for level in levels)
-        parts = [made[row] if row in made else self._kept(("frame", seen.key, row), tuple) for row in wanted]
-        for row, tensors in made.items():
-            self._keep(("frame", seen.key, row), tensors)
-        low, fine, finer, position = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        return FrameFeatures(low, (fine, finer), position)
-
-    @torch.no_grad()
-    def _tokens(self, seen: Seen) -> Tensor:
-        mllm, config = self._model.mllm, self._model.config
-        side = config.vision.image_size // config.vision.patch_size
-        pixels = astc.mllm_pixels(seen.images)
-        dtype = next(mllm.vision_model.parameters()).dtype
-        outputs = []
-        for part in pixels.split(_BATCH):
-            hidden = mllm.vision_model(part.to(self._model.device, dtype)).last_hidden_state[:, 1:]
-            grid = hidden.reshape(len(part), side, side, -1)
-            outputs.append(pixel_shuffle(grid, config.downsample_ratio, config.ps_version).flatten(1, 2))
-        return torch.cat(outputs)
-
-    def _kept(self, key: tuple[str, str, int], make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        if key in self._held:
-            self._held.move_to_end(key)
-            return self._held[key]
-        made = make()
-        self._keep(key, made)
-        return made
-
-    def _keep(self, key: tuple[str, str, int], tensors: tuple[Tensor, ...]) -> None:
-        size = sum(t.numel() * t.element_size() for t in tensors)
-        if size > self._room:
-            return
-        self._held[key] = tensors
-        self._bytes += size
-        while self._bytes > self._room:
-            _, dropped = self._held.popitem(last=False)
-            self._bytes -= sum(t.numel() * t.element_size() for t in dropped)
-
-
-LM_WEIGHT, EXISTENCE_WEIGHT, ANCHOR_WEIGHT = 1.0, 0.5, 2.0
 
 
 @dataclass
@@ -253,3 +184,193 @@ def _iou(logits: Tensor, target: Tensor, present: Tensor) -> float:
     hard, real = logits > 0, target > 0.5
     iou = (hard & real).sum((1, 2)) / (hard | real).sum((1, 2)).clamp(min=1)
     return float((iou * present).sum() / present.sum()) if present.any() else float("nan")
+
+
+def mask_loss(
+    logits: Tensor, targets: Tensor, *, points: int = POINTS, generator: torch.Generator | None = None
+) -> MaskLoss:
+    """Return the published loss of N masks.
+
+    Args:
+        logits: [N, h, w], before upsampling (SAM-2's size / 4).
+        targets: bool or 0..1 [N, H, W]; resized to the logits by nearest, as published.
+        points: points sampled of each mask.
+        generator: makes the sampled points the same again.
+
+    Raises:
+        SvacError: there is no mask, or not one target for each.
+    """
+    if logits.ndim != 3 or targets.ndim != 3 or len(logits) != len(targets) or not len(logits):
+        raise SvacError(
+            f"Masks of shapes {tuple(logits.shape)} and {tuple(targets.shape)} can't be compared.",
+            "Give one target for each predicted mask, both [N, H, W].",
+        )
+    targets = F.interpolate(targets[:, None].float(), size=logits.shape[1:], mode="nearest")[:, 0]
+    logits = logits.float()
+    where = uncertain_points(logits, count=points, generator=generator)
+    predicted, true = sample_at(logits, where), sample_at(targets, where)
+    return MaskLoss(bce=bce_loss(predicted, true), dice=dice_loss(predicted, true))
+
+
+@dataclass
+class MaskLoss:
+    """The two parts, weighted; both scalars f32 with a gradient."""
+
+    bce: Tensor
+    dice: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Their sum."""
+        return self.bce + self.dice
+
+
+def bce_loss(logits: Tensor, targets: Tensor, *, weight: float = BCE_WEIGHT) -> Tensor:
+    """Return the mean sigmoid cross-entropy over all points, weighted.
+
+    Args:
+        logits: [N, P].
+        targets: [N, P] in 0..1.
+        weight: factor of the loss.
+    """
+    total = F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="sum")
+    return weight * total / (logits.numel() + _EPS)
+
+
+def dice_loss(
+    logits: Tensor, targets: Tensor, *, weight: float = DICE_WEIGHT, eps: float = DICE_EPS
+) -> Tensor:
+    """Return the mean dice loss of N masks, weighted: 1 - (2 a + eps) / (b + c + eps).
+
+    a is the sum of the products, b of the predicted and c of the true values ("naive": not of their squares).
+
+    Args:
+        logits: [N, P].
+        targets: [N, P] in 0..1.
+        weight: factor of the loss.
+        eps: keeps two empty masks equal.
+    """
+    predicted, true = logits.float().sigmoid(), targets.float()
+    overlap = (predicted * true).sum(1)
+    dice = (2 * overlap + eps) / (predicted.sum(1) + true.sum(1) + eps)
+    return weight * (1 - dice).sum() / (len(logits) + _EPS)
+
+
+@torch.no_grad()
+def uncertain_points(
+    logits: Tensor,
+    *,
+    count: int = POINTS,
+    oversample: float = OVERSAMPLE,
+    importance: float = IMPORTANCE,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Choose points: most of them where the logits are nearest to 0, the rest anywhere.
+
+    Args:
+        logits: [N, H, W].
+        count: P, points of one mask.
+        oversample: candidates for each point; 1 or more.
+        importance: part of the points that is chosen for its uncertainty, 0..1.
+        generator: for the same points again; on the device of the logits.
+
+    Returns:
+        f32 [N, P, 2], x and y in 0..1.
+    """
+    masks, device = len(logits), logits.device
+
+    def anywhere(points: int) -> Tensor:
+        return torch.rand(masks, points, 2, device=device, generator=generator)
+
+    candidates = anywhere(int(count * oversample))
+    uncertainty = -sample_at(logits.float(), candidates).abs()
+    chosen = int(count * importance)
+    index = uncertainty.topk(chosen, dim=1).indices
+    uncertain = candidates.gather(1, index[..., None].expand(-1, -1, 2))
+    return torch.cat([uncertain, anywhere(count - chosen)], dim=1)
+
+
+def sample_at(maps: Tensor, points: Tensor) -> Tensor:
+    """Read maps at points, bilinearly.
+
+    Args:
+        maps: f32 [N, H, W].
+        points: f32 [N, P, 2], x and y in 0..1; (0, 0) is the upper left corner of the first pixel.
+
+    Returns:
+        f32 [N, P]; what lies beyond the edge pixels' centres fades to 0.
+    """
+    grid = 2 * points[:, :, None] - 1
+    return F.grid_sample(maps[:, None], grid, mode="bilinear", align_corners=False)[:, 0, :, 0]
+
+
+class FrozenParts:
+    """Runs the vision tower and SAM-2's image encoder without gradients; what fits is kept.
+
+    Args:
+        model: whose parts; they must not change meanwhile.
+        held_bytes: memory for what is kept, on the model's device.
+    """
+
+    def __init__(self, model: Svac, held_bytes: int = HELD_BYTES) -> None:
+        self._model = model
+        self._room = held_bytes
+        self._held: OrderedDict[tuple[str, str, int], tuple[Tensor, ...]] = OrderedDict()
+        self._bytes = 0
+
+    def tokens(self, seen: SeenVideo) -> Tensor:
+        """Return what `mlp1` takes of a video's images, [I, tokens, channels]."""
+        return self._kept(("tokens", seen.key, 0), lambda: (self._tokens(seen),))[0]
+
+    def features(self, seen: SeenVideo, rows: Tensor) -> FrameFeatures:
+        """Return SAM-2's features of some of the kept pictures (i64 [K], K >= 1)."""
+        wanted = [int(row) for row in rows]
+        missing = [row for row in wanted if ("frame", seen.key, row) not in self._held]
+        made: dict[int, tuple[Tensor, ...]] = {}
+        # A batch's size changes the last bits of its results. On the CPU, where one frame at a time is as fast, a run
+        # that goes on with an empty cache so makes the same features as before.
+        size = 1 if self._model.device.type == "cpu" else _BATCH
+        for start in range(0, len(missing), size):
+            part = missing[start : start + size]
+            with torch.no_grad():
+                found = encode_frames(self._model.sam, astc.sam_pixels(seen.pixels[part]))
+            for k, row in enumerate(part):
+                levels = (found.low, *found.high, found.position)
+                # Copies: a view would keep the features of the whole batch.
+                made[row] = tuple(level[k : k + 1].clone() for level in levels)
+        parts = [made[row] if row in made else self._kept(("frame", seen.key, row), tuple) for row in wanted]
+        for row, tensors in made.items():
+            self._keep(("frame", seen.key, row), tensors)
+        low, fine, finer, position = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return FrameFeatures(low, (fine, finer), position)
+
+    @torch.no_grad()
+    def _tokens(self, seen: SeenVideo) -> Tensor:
+        mllm, config = self._model.mllm, self._model.config
+        side = config.vision.image_size // config.vision.patch_size
+        pixels = astc.mllm_pixels(seen.images)
+        dtype = next(mllm.vision_model.parameters()).dtype
+        outputs = []
+        for part in pixels.split(_BATCH):
+            hidden = mllm.vision_model(part.to(self._model.device, dtype)).last_hidden_state[:, 1:]
+            grid = hidden.reshape(len(part), side, side, -1)
+            outputs.append(pixel_shuffle(grid, config.downsample_ratio, config.ps_version).flatten(1, 2))
+        return torch.cat(outputs)
+
+    def _kept(self, key: tuple[str, str, int], make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        if key in self._held:
+            self._held.move_to_end(key)
+            return self._held[key]
+        made = make()
+        self._keep(key, made)
+        return made
+
+    def _keep(self, key: tuple[str, str, int], tensors: tuple[Tensor, ...]) -> None:
+        size = sum(t.numel() * t.element_size() for t in tensors)
+        if size > self._room:
+            return
+        self._held[key] = tensors
+        self._bytes += size
+        while self._bytes > self._room:
+            _, dropped = self._held.popitem(last=False)
+            self._bytes -= sum(t.numel() * t.element_size() for t in dropped)

@@ -1,4 +1,4 @@
-"""The process that trains: the worker starts `python -m svac_backend.learning.process FOLDER`; see `learning.child`."""
+"""The process that fine-tunes: the worker starts `python -m svac_backend.learning.process FOLDER`; see `child`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from svac_backend.errors import SvacError
 from svac_backend.learning.child import Parent
 from svac_backend.learning.examples import from_corrections
-from svac_backend.learning.fine_tuning import Outcome, fine_tune
+from svac_backend.learning.finetune import FinetuneData, Outcome, finetune
 from svac_backend.learning.freeze import Run, Videos, read_run
 from svac_backend.learning.gate import GateOptions, too_few
 from svac_backend.learning.options import options_from
@@ -36,10 +36,10 @@ Stop = Callable[[], bool]
 log = logging.getLogger(__name__)
 
 
-def train(
+def finetune_run(
     settings: Settings, database: Database, run: Run, progress: Progress, should_stop: Stop
 ) -> dict[str, Any]:
-    """Train a run, or go on with it. Two on one data folder wait for each other: they would share the device.
+    """Fine-tune on a frozen run, or resume it. Two on one data folder take turns: they would share the device.
 
     Returns:
         `adapter` (a folder, or None), `promote`, `reason`, `figures`, `steps`, `report`.
@@ -58,9 +58,9 @@ def train(
             return _told(Outcome(None, missing))  # before a large model is loaded for nothing
         model = load_model(settings)
         options = options_from(settings, model.config)
-        outcome = fine_tune(
+        outcome = finetune(
             model,
-            examples,
+            FinetuneData(examples),
             run.out,
             options=options,
             gate=gate,
@@ -103,11 +103,11 @@ def _alone(settings: Settings, progress: Progress, should_stop: Stop) -> Iterato
 
 
 def _stopped() -> SvacError:
-    return SvacError("The training was stopped.", "Start it again: it goes on where it was.")
+    return SvacError("The training was stopped.", "Start it again: it resumes where it was.")
 
 
 def _parent(settings: Settings, database: Database, run: Run) -> Path | None:
-    """Return the adapter that a run goes on from.
+    """Return the adapter that a run starts from.
 
     Raises:
         SvacError: it was deleted since, or is damaged.
@@ -129,7 +129,7 @@ def main() -> int:
     logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
     run = read_run(Path(sys.argv[1]))
     database = Database(settings.data_dir)
-    return parent.run(lambda: train(settings, database, run, parent.progress, parent.should_stop))
+    return parent.run(lambda: finetune_run(settings, database, run, parent.progress, parent.should_stop))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import numpy as np
 
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.report import data_address, render_page
-from svac_backend.learning.evaluation import ExampleScore, mean_j_and_f, truth_of
 from svac_backend.learning.examples import Example
 from svac_backend.learning.gate import Decision
-from svac_backend.learning.trainer import read_curves
+from svac_backend.learning.measure import ExampleScore, mean_j_and_f, truth_of
+from svac_backend.learning.train import read_curves
 from svac_backend.masks.render import overlay
 from svac_backend.masks.rle import from_coco
 from svac_backend.svac.files.adapters import AdapterInfo

@@ -1,14 +1,12 @@
-"""Where the frames of an example come from, and a part of a video as a video of its own.
+"""The videos of examples: where their frames come from, and what the model sees of each.
 
-What the model sees of each video, made once: the clips' images and some frames, small, in files of one folder.
+What the model sees, the clips' images and some frames, is made once and kept, small, in the files of one folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from svac_backend.atomic import atomic_path
 from svac_backend.errors import SvacError
 from svac_backend.svac.astc import ClipPlan, plan
 from svac_backend.svac.config import SvacConfig
@@ -178,7 +177,7 @@ FRAMES_PER_VIDEO = 32
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenVideo:
     """A video, or a part of one, as the model sees it.
 
     Attributes:
@@ -210,7 +209,7 @@ class ClipCache:
         self.config = config
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._known: dict[str, Seen] = {}
+        self._known: dict[str, SeenVideo] = {}
 
     def get(
         self,
@@ -218,7 +217,7 @@ class ClipCache:
         drawn: Iterable[int],
         accepted: Iterable[int],
         part: Sequence[int] | None = None,
-    ) -> Seen:
+    ) -> SeenVideo:
         """Return a video as the model sees it.
 
         Args:
@@ -270,17 +269,15 @@ class ClipCache:
             "clip_of": [clip_of[p] for p in places],
             "num_clips": clips.num_clips,
         }
-        # The folder appears whole or not at all: a run that is killed leaves nothing half made.
-        made = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir()
-        np.save(made / "images.npy", images)
-        np.save(made / "pixels.npy", pixels)
-        (made / "about.json").write_text(json.dumps(about))
         try:
-            made.rename(folder)
-        except OSError:  # another process of this run was faster
-            shutil.rmtree(made)
+            with atomic_path(folder) as made:
+                made.mkdir()
+                np.save(made / "images.npy", images)
+                np.save(made / "pixels.npy", pixels)
+                (made / "about.json").write_text(json.dumps(about))
+        except OSError:
+            if not (folder / "about.json").is_file():  # else another process of this run was faster
+                raise
 
 
 def decoded_by(clips: ClipPlan) -> dict[int, int]:
@@ -315,10 +312,10 @@ def spread(frames: Sequence[int], count: int) -> list[int]:
     return [frames[(2 * k + 1) * len(frames) // (2 * count)] for k in range(count)]
 
 
-def _read(folder: Path) -> Seen:
+def _read(folder: Path) -> SeenVideo:
     """Read what `_make` wrote; pictures stay in the file until they are looked at."""
     about = json.loads((folder / "about.json").read_text())
-    return Seen(
+    return SeenVideo(
         folder.name,
         np.load(folder / "images.npy", mmap_mode="r"),
         tuple(about["frames"]),

@@ -18,8 +18,8 @@ from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import Benchmark, open_benchmark
 from svac_backend.evaluation.predictions import (
     Manifest,
-    Predictions,
     PredictionRun,
+    Predictions,
     VideoWriter,
     encode_mask,
     read_mask,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from svac_backend.evaluation.benchmark import Benchmark, open_benchmark
-from svac_backend.evaluation.predictions import Manifest, Predictions, PredictionRun
+from svac_backend.evaluation.predictions import Manifest, PredictionRun, Predictions
 from svac_backend.evaluation.report import worst_cases, write_report
 from svac_backend.evaluation.score import BenchmarkScores, score, summarize, write_csv, write_json
 from svac_backend.evaluation.truth import open_truth

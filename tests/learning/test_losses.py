@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from svac_backend.errors import SvacError
-from svac_backend.learning import losses
+from svac_backend.learning import objective as losses
 
 ORACLE = Path(__file__).parents[2] / ".." / "shared" / "golden" / "loss_oracle.npz"
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from svac_backend.learning import losses
 from svac_backend.learning.adapters import LoraOptions, attach_lora, detach_lora, trained_parameters
-from svac_backend.learning.dataset import FineTuneData, Item
+from svac_backend.learning.examples import Batches, Item
 from svac_backend.learning.objective import (
     ANCHOR_WEIGHT,
     FrozenParts,
     Objective,
     anchor_loss,
+    mask_loss,
     weighted_mask_loss,
 )
 from svac_backend.learning.videos import ClipCache
@@ -38,7 +38,7 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
         replace(squares(1), expression="the long red square in the video"),
         squares(2, absent=(0, 1)),
     ]
-    return FineTuneData(corrections, [], cache, batch=2, frames_per_clip=2).items(0)
+    return Batches(corrections, [], cache, batch=2, frames_per_clip=2).items(0)
 
 
 def test_embeddings_are_those_of_prediction(model: Svac, items: list[Item]) -> None:
@@ -125,7 +125,7 @@ def test_mask_losses_are_the_published_ones_and_drawn_frames_count_more() -> Non
     torch.manual_seed(1)
     bce, dice = weighted_mask_loss(logits, target, torch.full((4,), 0.5))
     torch.manual_seed(1)
-    published = losses.mask_loss(logits, target, points=256)
+    published = mask_loss(logits, target, points=256)
     assert bce.item() == pytest.approx(published.bce.item(), rel=1e-6)
     assert dice.item() == pytest.approx(published.dice.item(), rel=1e-6)
     # Even maps, so that it does not matter where the points lie. Two frames are drawn and count twice as much.

@@ -12,14 +12,14 @@ import pytest
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import Job, JobContext, JobState
 from svac_backend.jobs.learn import FinetuneHandler, settings_to_json, training_command
-from svac_backend.learning import fine_tuning, process
+from svac_backend.learning import finetune as finetune_module
+from svac_backend.learning import process
 from svac_backend.learning.child import Child
 from svac_backend.learning.collect import Collector
-from svac_backend.learning.examples import Example
 from svac_backend.learning.freeze import Run, open_run
 from svac_backend.learning.gate import Decision
 from svac_backend.learning.options import TrainOptions
-from svac_backend.learning.process import train
+from svac_backend.learning.process import finetune_run
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
@@ -106,18 +106,18 @@ def test_a_video_that_is_gone_is_named(settings: Settings, database: Database) -
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, object]:
-    """What `fine_tune` is asked; it answers with an adapter."""
+    """What `finetune` is asked; it answers with an adapter."""
     given: dict[str, object] = {}
 
-    def fine_tune(
-        model: object, examples: list[Example], out: Path, **options: object
-    ) -> fine_tuning.Outcome:
-        given.update(options, examples=examples, out=out)
+    def finetune(
+        model: object, data: finetune_module.FinetuneData, out: Path, **options: object
+    ) -> finetune_module.Outcome:
+        given.update(options, examples=data.examples, out=out)
         adapter_folder(out / "adapter", b"weights")
         decision = Decision(True, "J&F rose.", {"held_out_after": 61.0})
-        return fine_tuning.Outcome(out / "adapter", decision, 7, 1.0, out / "report.html")
+        return finetune_module.Outcome(out / "adapter", decision, 7, 1.0, out / "report.html")
 
-    monkeypatch.setattr(process, "fine_tune", fine_tune)
+    monkeypatch.setattr(process, "finetune", finetune)
     return given
 
 
@@ -128,7 +128,7 @@ def test_what_is_trained_on(settings: Settings, database: Database, asked: dict[
     adapter_folder(settings.data_dir / "made", b"the one that serves")
     serving = registry.publish(settings.data_dir / "made", base=registry.base, promote=True, reason="")
     run = open_run(settings, database, "job")
-    found = train(settings, database, run, lambda *_: None, lambda: False)
+    found = finetune_run(settings, database, run, lambda *_: None, lambda: False)
     example, *others = asked["examples"]  # type: ignore[misc]
     assert len(others) == 2
     assert (example.expression, example.drawn, example.accepted) == ("the dog", {2}, {3})
@@ -152,7 +152,7 @@ def test_a_parent_that_is_damaged_meanwhile_is_said(
     run = open_run(settings, database, "job")
     (registry.folder(serving) / "adapter.safetensors").write_bytes(b"the 0ne that serves")
     with pytest.raises(SvacError, match="damaged"):
-        train(settings, database, run, lambda *_: None, lambda: False)
+        finetune_run(settings, database, run, lambda *_: None, lambda: False)
 
 
 def test_a_run_is_frozen_when_it_begins(settings: Settings, database: Database) -> None:
@@ -178,7 +178,7 @@ def test_a_worker_that_dies_between_training_and_registering_trains_no_second_ti
     for number in (1, 2, 3):
         correct(settings, database, number)
     run = open_run(settings, database, "0" * 32)
-    run.finish(train(settings, database, run, lambda *_: None, lambda: False))
+    run.finish(finetune_run(settings, database, run, lambda *_: None, lambda: False))
 
     def command(_: Path) -> list[str]:
         raise AssertionError("it is trained already")

@@ -38,7 +38,7 @@ Masks = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Clip:
+class WrongClip:
     """A scene, an object that is wanted, and words for another one.
 
     Attributes:
@@ -58,7 +58,7 @@ class Clip:
 
 
 @dataclass
-class Result:
+class CorrectionResult:
     """What was measured with one number of corrections; lists have one entry per clip, 0..100.
 
     Attributes:
@@ -78,9 +78,9 @@ class Result:
         return (np.array(self.j) + np.array(self.f)) / 2
 
 
-def make_clips(count: int, config: SceneConfig) -> list[Clip]:
+def make_clips(count: int, config: SceneConfig) -> list[WrongClip]:
     """Choose scenes of held-out seeds with a wanted object that shows on nearly all frames, and another with a name."""
-    clips: list[Clip] = []
+    clips: list[WrongClip] = []
     seed = FIRST_SEED
     while len(clips) < count:
         if seed not in VALIDATION_SEEDS:
@@ -95,7 +95,7 @@ def make_clips(count: int, config: SceneConfig) -> list[Clip]:
                 e for e in scene.expressions if e.kind == "color" and e.targets[0] in set(good) - {target}
             ]
             if others:
-                clips.append(Clip(scene, target, others[0].text))
+                clips.append(WrongClip(scene, target, others[0].text))
                 break
     return clips
 
@@ -109,9 +109,9 @@ def corrected_frames(masks: Masks, truth: Masks, count: int) -> list[int]:
 
 def run(
     model: str, *, clips: int, frames: int, width: int, height: int, counts: Sequence[int] = CORRECTIONS
-) -> tuple[list[Result], list[float], str]:
+) -> tuple[list[CorrectionResult], list[float], str]:
     """Measure; returns the results, J&F of the pre-labels' own (wrong) objects, and the model's version."""
-    loaded, results = Svac.from_pretrained(model), [Result(count) for count in counts]
+    loaded, results = Svac.from_pretrained(model), [CorrectionResult(count) for count in counts]
     found_wrong = []
     made = make_clips(clips, SceneConfig(width=width, height=height, frames=frames))
     for clip in shown_progress(made, "correcting", console=Console(stderr=True), transient=True):
@@ -149,7 +149,7 @@ def _masks(track: Track, truth: Masks) -> Masks:
 COLUMNS = ("corrected frames", "J", "F", "J&F", "sd", "worst clip", "gain", "copied J&F")
 
 
-def rows(results: Sequence[Result]) -> list[list[str]]:
+def rows(results: Sequence[CorrectionResult]) -> list[list[str]]:
     """Return the table's cells; `gain` is against no correction, `copied` the nearest corrected mask unchanged."""
     found = []
     for result in results:
@@ -168,7 +168,7 @@ def rows(results: Sequence[Result]) -> list[list[str]]:
     return found
 
 
-def table(results: Sequence[Result], title: str) -> Table:
+def table(results: Sequence[CorrectionResult], title: str) -> Table:
     """Return the result as a table."""
     found = Table(title=title)
     for column in COLUMNS:
@@ -178,7 +178,9 @@ def table(results: Sequence[Result], title: str) -> Table:
     return found
 
 
-def describe(results: Sequence[Result], found_wrong: Sequence[float], size: str, version: str) -> str:
+def describe(
+    results: Sequence[CorrectionResult], found_wrong: Sequence[float], size: str, version: str
+) -> str:
     """Return what was measured on, in a sentence."""
     return (
         f"{len(results[0].j)} synthetic clips of {size} that nothing was trained on, {version}; "
@@ -186,7 +188,7 @@ def describe(results: Sequence[Result], found_wrong: Sequence[float], size: str,
     )
 
 
-def write_markdown(path: Path, results: Sequence[Result], title: str) -> None:
+def write_markdown(path: Path, results: Sequence[CorrectionResult], title: str) -> None:
     """Write the result as a table in markdown, with its date."""
     lines = [
         f"{title}; {datetime.now(UTC):%d %B %Y}.",

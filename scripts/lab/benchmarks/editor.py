@@ -23,7 +23,7 @@ from svac_backend.labelstudio.local import LabelStudioServer
 from svac_backend.synthetic.scene import DEMO_SEEDS, SceneConfig
 
 # The helpers that drive the editor are those of the browser tests.
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from tests.browser.annotating import Annotator
 from tests.browser.backend import FPS, connected_project, make_clip, running_backend

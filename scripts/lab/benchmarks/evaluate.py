@@ -33,7 +33,7 @@ print(json.dumps([time.perf_counter() - start, j[0], f[0]]))
 
 
 @dataclass(frozen=True)
-class Result:
+class ScorerResult:
     """One comparison.
 
     Attributes:
@@ -56,7 +56,7 @@ class Result:
         return self.ours_s / self.vos_s
 
 
-def run(folder: Path, *, vos_python: Path | None = None, processes: int = 1, rounds: int = 3) -> Result:
+def run(folder: Path, *, vos_python: Path | None = None, processes: int = 1, rounds: int = 3) -> ScorerResult:
     """Time both on `<folder>/<sequence>/{ground_truth,prediction}/<frame>.png`.
 
     Args:
@@ -82,10 +82,12 @@ def run(folder: Path, *, vos_python: Path | None = None, processes: int = 1, rou
                     f"vos-benchmark finds J {vos_j:.4f} and F {vos_f:.4f}, we J {j:.4f} and F {f:.4f}.",
                     "Run the tests in tests/evaluation.",
                 )
-    return Result(sum(len(s.j_per_frame) for s in scores), processes, min(vos_times), min(our_times), j, f)
+    return ScorerResult(
+        sum(len(s.j_per_frame) for s in scores), processes, min(vos_times), min(our_times), j, f
+    )
 
 
-def table(result: Result) -> Table:
+def table(result: ScorerResult) -> Table:
     """Return the result as a table."""
     found = Table(
         title=f"J and F of {result.masks} pairs of masks, up to {result.processes} process"

@@ -21,10 +21,11 @@ from rich.table import Table
 from lab.benchmarks.concepts import ZORBO, make_concept_clip
 from lab.train_tiny.plain_measure import ABSENT, measure_plain
 from svac_backend.learning.adapters import load_adapter, unload_adapter
-from svac_backend.learning.evaluation import evaluate, mean_j_and_f
-from svac_backend.learning.examples import Example, from_scene
-from svac_backend.learning.fine_tuning import fine_tune
+from svac_backend.learning.examples import Example
+from svac_backend.learning.finetune import FinetuneData, finetune
+from svac_backend.learning.measure import mean_j_and_f, measure
 from svac_backend.learning.options import TrainOptions, options_for
+from svac_backend.learning.rehearsal import from_scene
 from svac_backend.svac.model import Svac
 
 CORRECTED_SEED, UNSEEN_SEED = 7000, 8000
@@ -100,7 +101,7 @@ def run(
     for what, examples in ways.items():
         folder = out / what.replace(" ", "-")
         began = time.monotonic()
-        done = fine_tune(model, examples, folder, options=options, progress=_told(say, what))
+        done = finetune(model, FinetuneData(examples), folder, options=options, progress=_told(say, what))
         minutes = (time.monotonic() - began) / 60
         say(f"{what}: {done.decision.reason}")
         assert done.adapter is not None
@@ -126,7 +127,7 @@ def run(
 
 def figures(model: Svac, tests: Sequence[Example], scenes: int) -> dict[str, float]:
     """Return J&F of the concept, of the own held-out set (`own`, and by kind), and emptiness for absent objects."""
-    found = {"concept": mean_j_and_f(evaluate(model, tests)) or 0.0}
+    found = {"concept": mean_j_and_f(measure(model, tests)) or 0.0}
     rows = measure_plain(model, seeds=range(scenes))
     kinds = {kind: row for kind, row in rows.items() if kind != ABSENT}
     total = sum(row.count for row in kinds.values())

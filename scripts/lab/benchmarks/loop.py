@@ -44,17 +44,17 @@ from svac_backend.synthetic.scene import Scene
 from svac_backend.synthetic.video import write_mp4
 
 # The helper that runs web process and worker is that of the browser tests.
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from tests.browser.backend import running_backend
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PREDICTED_S, COLLECTED_S, TRAINED_S = 600.0, 180.0, 2400.0
 Say = Callable[[str], None]
 
 
 @dataclass
-class Found:
+class LoopResult:
     """What came out.
 
     Attributes:
@@ -94,13 +94,13 @@ class Loop:
         self.out, self.scenes, self.kind, self.say = out.resolve(), scenes, kind, say
         self.corrected = range(learn.CORRECTED_SEED, learn.CORRECTED_SEED + clips)
         self.unseen = range(learn.UNSEEN_SEED, learn.UNSEEN_SEED + unseen)
-        self.found = Found()
+        self.found = LoopResult()
         self.xml = (ROOT / "labelstudio_config" / f"{kind}_frames.xml").read_text()
         self.config: LabelConfig = parse_config(self.xml)
         self.clips: dict[int, Scene] = {}
         self.tasks: dict[int, int] = {}
 
-    def run(self) -> Found:
+    def run(self) -> LoopResult:
         """Run the loop.
 
         Raises:
@@ -284,7 +284,7 @@ def _end(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def table(found: Found) -> Table:
+def table(found: LoopResult) -> Table:
     """Return steps and figures."""
     shown = Table(title=f"The learning loop in Label Studio, {torch.get_num_threads()} torch thread(s)")
     shown.add_column("")

@@ -44,7 +44,7 @@ WORKING_BYTES = {"tiny": 2e9, "1b": 8e9, "4b": 10e9}
 
 
 @dataclass(frozen=True)
-class Run:
+class TimedRun:
     """One run of one way.
 
     Attributes:
@@ -59,7 +59,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class WayComparison:
     """Both ways on the same expressions, in turns.
 
     The median run of each stands for it: what the kernel takes to give memory differs severalfold from run to run, and
@@ -71,9 +71,9 @@ class Comparison:
     """
 
     expressions: int
-    runs: dict[Way, list[Run]]
+    runs: dict[Way, list[TimedRun]]
 
-    def median(self, way: Way) -> Run:
+    def median(self, way: Way) -> TimedRun:
         """Return the median run; of an even number the slower one of the middle."""
         runs = self.runs[way]
         return runs[len(runs) // 2]
@@ -146,7 +146,7 @@ def make_clip(folder: Path, frames: int, width: int, height: int) -> tuple[Path,
 
 def compare(
     path: Path, expressions: Sequence[str], counts: Sequence[int], *, size: Size, device: str, rounds: int
-) -> tuple[list[Comparison], int]:
+) -> tuple[list[WayComparison], int]:
     """Run both ways in turns; returns the runs and how many mask pixels differ."""
     target = pick_device(device)
     dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
@@ -156,13 +156,13 @@ def compare(
         contenders = {way: stack.enter_context(_contender(way, size, str(target), dtype)) for way in WAYS}
         for count in counts:
             chosen = [expressions[i % len(expressions)] for i in range(count)]
-            runs: dict[Way, list[Run]] = {way: [] for way in WAYS}
+            runs: dict[Way, list[TimedRun]] = {way: [] for way in WAYS}
             for _ in range(rounds):
                 for way, connection in contenders.items():
                     runs[way].append(_ask(connection, path, chosen))
             for found in runs.values():
                 found.sort(key=lambda run: run.ms)
-            results.append(Comparison(count, runs))
+            results.append(WayComparison(count, runs))
         # Last, since masks that are kept would count as memory.
         packed = [_ask_masks(connection, path, expressions) for connection in contenders.values()]
         different = sum(int(np.unpackbits(a ^ b).sum()) for a, b in zip(*packed, strict=True))
@@ -184,9 +184,9 @@ def _contender(way: Way, size: Size, device: str, dtype: torch.dtype) -> Iterato
         process.join(timeout=30)
 
 
-def _ask(connection: Connection, path: Path, expressions: Sequence[str]) -> Run:
+def _ask(connection: Connection, path: Path, expressions: Sequence[str]) -> TimedRun:
     answer = _answer(connection, (path, list(expressions), False))
-    assert isinstance(answer, Run)
+    assert isinstance(answer, TimedRun)
     return answer
 
 
@@ -237,7 +237,7 @@ def _serve(connection: Connection, way: Way, size: Size, device: str, dtype: tor
         except SvacError as error:
             connection.send(error)
             return
-        connection.send(Run(ms, clock.ms, _peak_mb(model.device)))
+        connection.send(TimedRun(ms, clock.ms, _peak_mb(model.device)))
 
 
 def _peak_mb(device: torch.device) -> float:
@@ -246,7 +246,7 @@ def _peak_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def table(results: Sequence[Comparison], frames: int, title: str) -> Table:
+def table(results: Sequence[WayComparison], frames: int, title: str) -> Table:
     """Return what was measured, one column per way and number of expressions."""
     shown = Table(title=title)
     shown.add_column("way, expressions", no_wrap=True)
@@ -255,7 +255,7 @@ def table(results: Sequence[Comparison], frames: int, title: str) -> Table:
             shown.add_column(f"{way}, {result.expressions}", justify="right", no_wrap=True)
         shown.add_column("ratio", justify="right")
 
-    def row(name: str, value: str, of: Callable[[Run], float], *, invert: bool = False) -> None:
+    def row(name: str, value: str, of: Callable[[TimedRun], float], *, invert: bool = False) -> None:
         cells = [name]
         for result in results:
             old, new = (of(result.median(way)) for way in WAYS)

@@ -19,7 +19,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Result:
+class CodecResult:
     """One comparison: what was timed, how long the SDK took and how long we took."""
 
     task: str
@@ -49,7 +49,7 @@ def load_masks(folder: Path | None, count: int) -> tuple[list[Mask], str]:
     return masks, f"masks of {folder.resolve()}"
 
 
-def compare(masks: list[Mask], *, rounds: int) -> list[Result]:
+def compare(masks: list[Mask], *, rounds: int) -> list[CodecResult]:
     """Time both codecs on every mask; first make sure that they agree.
 
     Raises:
@@ -74,7 +74,7 @@ def compare(masks: list[Mask], *, rounds: int) -> list[Result]:
     results = []
     for task, contenders in (("encode", encode), ("decode", decode)):
         timings = side_by_side(contenders, cases, rounds=rounds)
-        results.append(Result(task, timings["sdk"], timings["ours"]))
+        results.append(CodecResult(task, timings["sdk"], timings["ours"]))
     return results
 
 

@@ -85,7 +85,7 @@ class Answers:
 
 
 @dataclass
-class Report:
+class ServerReport:
     """What was measured.
 
     Attributes:
@@ -101,7 +101,7 @@ class Report:
     seconds: float
 
 
-def run(*, seconds: float = 10.0, threads: int = 3, rate: float = 8.0) -> Report:
+def run(*, seconds: float = 10.0, threads: int = 3, rate: float = 8.0) -> ServerReport:
     """Measure the web process under load.
 
     Args:
@@ -145,7 +145,7 @@ def run(*, seconds: float = 10.0, threads: int = 3, rate: float = 8.0) -> Report
         return report
 
 
-def table(report: Report) -> Table:
+def table(report: ServerReport) -> Table:
     """Return the report as a table."""
     found = Table(
         title=f"Answers in milliseconds during {report.seconds:.0f} s, a job running {report.busy:.0%} of the time\n"
@@ -161,7 +161,9 @@ def table(report: Report) -> Table:
     return found
 
 
-def _measure(address: tuple[str, int], jobs: JobStore, seconds: float, threads: int, rate: float) -> Report:
+def _measure(
+    address: tuple[str, int], jobs: JobStore, seconds: float, threads: int, rate: float
+) -> ServerReport:
     kinds = [
         Answers("/predict, a new task (queued)"),
         Answers(f"/predict, cached ({CACHED_FRAMES} brush masks)"),
@@ -206,7 +208,7 @@ def _measure(address: tuple[str, int], jobs: JobStore, seconds: float, threads: 
     while any(sender.is_alive() for sender in senders):
         looks, busy = looks + 1, busy + (jobs.counts()[JobState.RUNNING] > 0)
         time.sleep(0.2)
-    return Report(kinds, "", busy / max(1, looks), time.monotonic() - begun)
+    return ServerReport(kinds, "", busy / max(1, looks), time.monotonic() - begun)
 
 
 def post(address: tuple[str, int], path: str, body: bytes) -> tuple[float, int]:

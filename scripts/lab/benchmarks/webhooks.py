@@ -43,7 +43,7 @@ while True:
 
 
 @dataclass
-class Report:
+class WebhookReport:
     """What was measured.
 
     Attributes:
@@ -62,7 +62,7 @@ class Report:
     burners: int
 
 
-def run(*, seconds: float = 60.0, rate: float = 50.0, senders: int = 16, burners: int = 0) -> Report:
+def run(*, seconds: float = 60.0, rate: float = 50.0, senders: int = 16, burners: int = 0) -> WebhookReport:
     """Measure webhooks under load.
 
     Args:
@@ -85,10 +85,10 @@ def run(*, seconds: float = 60.0, rate: float = 50.0, senders: int = 16, burners
             )
             with _burning(burners):
                 answers, sent, took, late = _send((settings.host, settings.port), seconds, rate, senders)
-        return Report(answers, sent, _stored(settings), took, late, burners)
+        return WebhookReport(answers, sent, _stored(settings), took, late, burners)
 
 
-def table(report: Report) -> Table:
+def table(report: WebhookReport) -> Table:
     """Return the report as a table."""
     found = Table(
         title=f"Webhooks answered in milliseconds: {report.sent} in {report.seconds:.0f} s, {report.stored} stored\n"

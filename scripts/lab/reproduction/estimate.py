@@ -11,7 +11,7 @@ import numpy as np
 from lab.reproduction.adaptation import Trainee, losses
 from lab.reproduction.cost import Cost, measure_cost, prefill_work
 from lab.reproduction.evaluation import evaluate
-from lab.reproduction.plan import Run, Settings
+from lab.reproduction.plan import PlannedRun, StudySettings
 from lab.reproduction.scenes import lesson, look, scored_scenes
 from lab.reproduction.seeing import Viewer
 from lab.reproduction.variants import Variant, own_astc
@@ -22,7 +22,7 @@ _LEAST = 0.2
 
 
 @dataclass(frozen=True)
-class Probe:
+class TimedProbe:
     """What the model's own way took.
 
     Attributes:
@@ -38,7 +38,7 @@ class Probe:
     cost: Cost
 
 
-def estimates(trainee: Trainee, settings: Settings, runs: Sequence[Run]) -> list[float]:
+def estimates(trainee: Trainee, settings: StudySettings, runs: Sequence[PlannedRun]) -> list[float]:
     """Return about how many seconds each of the runs takes, one after another."""
     model, options = trainee.model, settings.adaptation
     own = own_astc(model.config)
@@ -60,7 +60,7 @@ def estimates(trainee: Trainee, settings: Settings, runs: Sequence[Run]) -> list
     return seconds
 
 
-def _probe(model: Svac, settings: Settings, own: Variant, seed: int) -> Probe:
+def _probe(model: Svac, settings: StudySettings, own: Variant, seed: int) -> TimedProbe:
     s, options = settings, settings.adaptation
     making = time.perf_counter()
     scenes = scored_scenes(model, seed=seed, count=1, length=s.length, scored=s.scored, sentences=s.sentences)
@@ -74,7 +74,7 @@ def _probe(model: Svac, settings: Settings, own: Variant, seed: int) -> Probe:
         model.zero_grad(set_to_none=True)
     done = time.perf_counter()
     cost = measure_cost(model, own, scenes[0].frames(own.seen(s.length)))
-    return Probe(scoring - making, learning - scoring, done - learning, cost)
+    return TimedProbe(scoring - making, learning - scoring, done - learning, cost)
 
 
 def _longer(model: Svac, variant: Variant, own: Variant, cost: Cost) -> float:

@@ -13,7 +13,7 @@ from svac_backend.synthetic.rich.scene import has_things
 
 
 @dataclass(frozen=True)
-class Settings:
+class StudySettings:
     """What all runs of a folder share.
 
     Attributes:
@@ -40,7 +40,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One variant with one seed, for the claims that want it.
 
     Attributes:
@@ -65,8 +65,8 @@ class Run:
 
 
 def runs_of(
-    config: SvacConfig, settings: Settings, claims: Sequence[str], seeds: Sequence[int]
-) -> tuple[Run, ...]:
+    config: SvacConfig, settings: StudySettings, claims: Sequence[str], seeds: Sequence[int]
+) -> tuple[PlannedRun, ...]:
     """Return the runs, seed by seed; within a seed those of the same weights follow each other.
 
     What two claims both compare is run once.
@@ -84,4 +84,4 @@ def runs_of(
             trained[key] = teacher
     place = {identity: k for k, identity in enumerate(dict.fromkeys(t.identity for t in trained.values()))}
     order = sorted(wanted, key=lambda key: place[trained[key].identity])
-    return tuple(Run(seed, trained[key], tuple(wanted[key])) for seed in seeds for key in order)
+    return tuple(PlannedRun(seed, trained[key], tuple(wanted[key])) for seed in seeds for key in order)

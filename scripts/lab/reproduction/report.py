@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab.reproduction.plots import Panel, Point, Series, svg
 from lab.reproduction.results import Line
-from lab.reproduction.summary import REFERENCE, SPEEDS, Row, Spread, adapted, rows_of
+from lab.reproduction.summary import REFERENCE, SPEEDS, Spread, SummaryRow, adapted, rows_of
 from lab.reproduction.variants import CLAIMS
 from svac_backend.errors import SvacError
 
@@ -103,7 +103,7 @@ def _how(line: Line, seeds: Sequence[int], devices: Sequence[str]) -> str:
     )
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[SummaryRow]) -> str:
     reference = _reference(rows)
     against = f"all, against {_short(reference)}" if reference else ""
     heads = ["", "images", "visual tokens", "seeds", "all", "needs time", "needs no time", "absent"]
@@ -121,7 +121,7 @@ def _table(rows: Sequence[Row]) -> str:
     return _markdown_table(heads, body)
 
 
-def _speed_table(rows: Sequence[Row]) -> str:
+def _speed_table(rows: Sequence[SummaryRow]) -> str:
     """Return J&F by speed, and the number of sentences."""
     heads = ["speed of the target, short sides per clip", "sentences", *(_short(row) for row in rows)]
     differing = [row for row in rows if row.differences]
@@ -139,7 +139,7 @@ def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, rule, *rows))
 
 
-def _short(row: Row) -> str:
+def _short(row: SummaryRow) -> str:
     return str(row.line["label"])
 
 
@@ -153,15 +153,15 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def _series(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def _series(rows: Sequence[SummaryRow]) -> dict[str, list[SummaryRow]]:
     """Return the rows by series, in order of frames."""
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[SummaryRow]] = {}
     for row in sorted(rows, key=lambda row: row.line["frames"]):
         found.setdefault(row.line["series"], []).append(row)
     return dict(sorted(found.items(), reverse=True))
 
 
-def _frames_panels(rows: Sequence[Row]) -> list[Panel]:
+def _frames_panels(rows: Sequence[SummaryRow]) -> list[Panel]:
     ticks = tuple((n, str(n)) for n in sorted({row.line["frames"] for row in rows}))
     quality, prefill = [], []
     for color, (name, members) in enumerate(_series(rows).items()):
@@ -186,24 +186,24 @@ def _frames_panels(rows: Sequence[Row]) -> list[Panel]:
     ]
 
 
-def _tokens_panels(rows: Sequence[Row]) -> list[Panel]:
+def _tokens_panels(rows: Sequence[SummaryRow]) -> list[Panel]:
     names = (("all", "all sentences"), ("time", "needs time"), ("moment", "needs no time"))
     return _by_group(rows, names, "At equal visual tokens", "", joined=False)
 
 
-def _csa_panels(rows: Sequence[Row]) -> list[Panel]:
+def _csa_panels(rows: Sequence[SummaryRow]) -> list[Panel]:
     names = tuple((name, name.split(":")[0]) for _, name in SPEEDS)
     return _by_group(rows, names, "By speed of the target", "speed in the frame", joined=True)
 
 
 def _by_group(
-    rows: Sequence[Row], names: Sequence[tuple[str, str]], title: str, label: str, *, joined: bool
+    rows: Sequence[SummaryRow], names: Sequence[tuple[str, str]], title: str, label: str, *, joined: bool
 ) -> list[Panel]:
     """Return J&F by group of sentences, and beside it the difference to the claim's reference, seed by seed."""
     ticks = tuple((float(k), words) for k, (_, words) in enumerate(names))
     apart = 0.0 if joined else 0.5 / max(len(rows), 1)
 
-    def series(kind: Callable[[Row], dict[str, Spread]]) -> tuple[Series, ...]:
+    def series(kind: Callable[[SummaryRow], dict[str, Spread]]) -> tuple[Series, ...]:
         found = []
         for number, row in enumerate(rows):
             values, shift = kind(row), (number - (len(rows) - 1) / 2) * apart
@@ -225,7 +225,7 @@ def _by_group(
     return panels
 
 
-def _reference(rows: Sequence[Row]) -> Row | None:
+def _reference(rows: Sequence[SummaryRow]) -> SummaryRow | None:
     """Return what the others are compared with, if it is there."""
     return next((row for row in rows if row.line["variant"] == REFERENCE[row.line["claim"]]), None)
 

@@ -12,7 +12,7 @@ from lab.reproduction.adaptation import Trainee, adapt
 from lab.reproduction.cost import Cost, measure_cost
 from lab.reproduction.estimate import estimates
 from lab.reproduction.evaluation import Score, evaluate
-from lab.reproduction.plan import Run, Settings, runs_of
+from lab.reproduction.plan import PlannedRun, StudySettings, runs_of
 from lab.reproduction.results import Results
 from lab.reproduction.scenes import Scored, scored_scenes
 from lab.reproduction.variants import Variant
@@ -31,7 +31,7 @@ class Study:
         say: is told what happens.
     """
 
-    def __init__(self, model: Svac, settings: Settings, out: Path, say: Say) -> None:
+    def __init__(self, model: Svac, settings: StudySettings, out: Path, say: Say) -> None:
         self.model, self.settings, self.out, self.say = model, settings, out, say
         self.results = Results(out, settings.as_json())
         self.trainee = Trainee(model)
@@ -60,12 +60,12 @@ class Study:
         self._weights = None
         return self.results
 
-    def _missing(self, run: Run) -> Iterator[tuple[str, Variant]]:
+    def _missing(self, run: PlannedRun) -> Iterator[tuple[str, Variant]]:
         for claim, variant in run.wanted:
             if self.results.find(claim, variant.name, run.seed) is None:
                 yield claim, variant
 
-    def _one(self, run: Run) -> str:
+    def _one(self, run: PlannedRun) -> str:
         """Run, and write a line for each claim; returns what came out."""
         started = time.monotonic()
         line = self.results.same(run.identity, run.seed)
@@ -83,7 +83,7 @@ class Study:
         mean = sum(row[3] for row in line["scores"]) / len(line["scores"])
         return f"J&F {mean:.1f}"
 
-    def _line(self, run: Run, scores: Sequence[Score], cost: Cost, seconds: float) -> dict[str, Any]:
+    def _line(self, run: PlannedRun, scores: Sequence[Score], cost: Cost, seconds: float) -> dict[str, Any]:
         variant = run.variant
         return {
             "seed": run.seed,
@@ -98,7 +98,7 @@ class Study:
             "scores": [[s.kind, s.needs_time, s.speed, s.j_and_f] for s in scores],
         }
 
-    def _adapt(self, run: Run) -> None:
+    def _adapt(self, run: PlannedRun) -> None:
         wanted = (run.seed, *run.trained_as.identity)
         if self._weights == wanted:
             return

@@ -47,7 +47,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Row:
+class SummaryRow:
     """A variant over its seeds.
 
     Attributes:
@@ -75,7 +75,7 @@ def adapted(line: Line) -> bool:
     return bool(line["settings"]["adaptation"]["steps"])
 
 
-def rows_of(lines: Sequence[Line], claim: str) -> list[Row]:
+def rows_of(lines: Sequence[Line], claim: str) -> list[SummaryRow]:
     """Return the variants of a claim, in the order in which they came."""
     by_variant: dict[str, dict[int, Line]] = {}
     for line in sorted((x for x in lines if x["claim"] == claim), key=lambda x: x["seed"]):
@@ -90,7 +90,7 @@ def rows_of(lines: Sequence[Line], claim: str) -> list[Row]:
             for seed, old in known.items()
         }
         rows.append(
-            Row(
+            SummaryRow(
                 line=next(iter(by_seed.values())),
                 seeds=tuple(by_seed),
                 groups=_spreads(means),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lab.train_tiny.mask_batch import PLACES, SMALLEST, CellLabels, center, label, random_scene, shares
 from lab.train_tiny.oracle import SAYS, AttributeRow, Said
-from svac_backend.learning.examples import Sentence, sentences_of
+from svac_backend.learning.rehearsal import Sentence, sentences_of
 from svac_backend.svac import astc
 from svac_backend.svac.astc import ClipPlan, clip_images, plan
 from svac_backend.svac.config import SvacConfig

@@ -26,7 +26,7 @@ from lab.train_tiny.control_inputs import (
 from lab.train_tiny.figures import ABSENT, ExpressionResult, MeanResult, mean_of, row_of
 from lab.train_tiny.measure import Dtype, Progress, Split, scored
 from svac_backend.errors import SvacError
-from svac_backend.evaluation.benchmark import BenchmarkVideo, BenchmarkExpression
+from svac_backend.evaluation.benchmark import BenchmarkExpression, BenchmarkVideo
 from svac_backend.evaluation.score import ExpressionScore
 from svac_backend.masks.metrics import boundary_f, jaccard
 from svac_backend.video.images import ImageFolderVideo

@@ -1,4 +1,4 @@
-"""Losses of the embedded model's pretraining. The published fine-tuning losses are in `learning/losses.py`."""
+"""Losses of the embedded model's pretraining. The published fine-tuning losses are in `learning/objective.py`."""
 
 from __future__ import annotations
 

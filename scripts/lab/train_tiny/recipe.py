@@ -20,7 +20,7 @@ from lab.train_tiny.oracle import Oracle
 from lab.train_tiny.schedule import Schedule
 from lab.train_tiny.tokenizer import train_tokenizer
 from lab.train_tiny.words_stage import train_words
-from svac_backend.learning.examples import SCENES
+from svac_backend.learning.rehearsal import SCENES
 from svac_backend.svac.config import LanguageConfig, MethodConfig, SamConfig, SvacConfig, VisionConfig
 from svac_backend.svac.model import Svac
 

@@ -18,7 +18,7 @@ from lab.train_tiny.initial_weights import init_language
 from lab.train_tiny.language_loss import PLACE_LAYER
 from lab.train_tiny.oracle import Oracle, Said
 from lab.train_tiny.schedule import Schedule, matrices_of
-from svac_backend.learning.examples import Sentence, sentences_of
+from svac_backend.learning.rehearsal import Sentence, sentences_of
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.scene import RichConfig, describe
 from svac_backend.synthetic.scene import FIRST_TRAIN_SEED

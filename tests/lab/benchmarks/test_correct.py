@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-import pytest
+from lab.benchmarks import correct as benchmark
 from rich.console import Console
 
 from svac_backend.synthetic.scene import VALIDATION_SEEDS, SceneConfig
 
-SCRIPTS = Path(__file__).parents[3] / "scripts"
 SMALL = SceneConfig(width=96, height=64, frames=8)
 
 
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    return importlib.import_module("lab.benchmarks.correct")
-
-
-def test_corrections_begin_at_the_first_wrong_frame(benchmark: ModuleType) -> None:
+def test_corrections_begin_at_the_first_wrong_frame() -> None:
     truth = np.zeros((12, 8, 8), bool)
     truth[:, 2:5, 2:5] = True
     masks = truth.copy()
@@ -33,7 +24,7 @@ def test_corrections_begin_at_the_first_wrong_frame(benchmark: ModuleType) -> No
     assert benchmark._nearest([0, 5, 6, 7, 11], [4, 8]) == [4, 4, 4, 8, 8]
 
 
-def test_clips_have_a_wanted_object_and_a_name_of_another(benchmark: ModuleType) -> None:
+def test_clips_have_a_wanted_object_and_a_name_of_another() -> None:
     clips = benchmark.make_clips(4, SMALL)
     assert len({clip.scene.seed for clip in clips}) == 4
     for clip in clips:
@@ -43,7 +34,7 @@ def test_clips_have_a_wanted_object_and_a_name_of_another(benchmark: ModuleType)
         assert clip.truth.any((1, 2)).mean() >= 0.9
 
 
-def test_a_small_run(benchmark: ModuleType, random_model: Path, tmp_path: Path) -> None:
+def test_a_small_run(random_model: Path, tmp_path: Path) -> None:
     results, wrong, version = benchmark.run(
         str(random_model), clips=1, frames=8, width=96, height=64, counts=(0, 2, 4)
     )

@@ -10,20 +10,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from lab.benchmarks import evaluate as benchmark
 from PIL import Image
 from rich.console import Console
 
 from svac_backend.errors import SvacError
 from svac_backend.masks.metrics import j_and_f
 
-SCRIPTS = Path(__file__).parents[3] / "scripts"
 SHARED_MASKS = Path(__file__).parents[3] / ".." / "shared" / "masks"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    return importlib.import_module("lab.benchmarks.evaluate")
 
 
 @pytest.fixture
@@ -52,7 +46,7 @@ def other_program(path: Path, j: float, f: float) -> Path:
     return path
 
 
-def test_both_must_agree(benchmark: ModuleType, folder: Path, tmp_path: Path) -> None:
+def test_both_must_agree(folder: Path, tmp_path: Path) -> None:
     truth = j_and_f(square(3), square(0))
     result = benchmark.run(folder, vos_python=other_program(tmp_path / "vos", 100 * truth.j, 100 * truth.f))
     assert (result.masks, result.processes, result.vos_s) == (3, 1, 0.5)
@@ -81,7 +75,7 @@ def test_without_vos_benchmark_it_says_what_to_do(
         benchmark.run(tmp_path / "nosuch")
 
 
-def test_ours_takes_at_most_half_of_the_time(benchmark: ModuleType) -> None:
+def test_ours_takes_at_most_half_of_the_time() -> None:
     if not SHARED_MASKS.is_dir():
         pytest.skip("../shared/masks (real masks of DAVIS sequences) is absent")
     if importlib.util.find_spec("vos_benchmark") is None:

@@ -7,10 +7,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from lab.benchmarks import rle as benchmark_module
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 
@@ -20,12 +20,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, capture_output=True, text=True, timeout=60, env={"COLUMNS": "160"}, check=False
     )
-
-
-@pytest.fixture
-def benchmark_module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    return importlib.import_module("lab.benchmarks.rle")
 
 
 def test_the_command_prints_both_codecs() -> None:
@@ -38,7 +32,6 @@ def test_the_command_prints_both_codecs() -> None:
 
 
 def test_a_folder_without_masks_is_one_line_of_error(
-    benchmark_module: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -50,26 +43,26 @@ def test_a_folder_without_masks_is_one_line_of_error(
     assert "There is no PNG below" in capsys.readouterr().err
 
 
-def test_generated_masks_are_worth_timing(benchmark_module: ModuleType) -> None:
+def test_generated_masks_are_worth_timing() -> None:
     masks, what = benchmark_module.load_masks(None, 3)
     assert what == "generated blobs"
     assert all(0.02 < mask.mean() < 0.6 for mask in masks)
     assert not np.array_equal(masks[0], masks[1])
 
 
-def test_ours_is_at_least_five_times_faster(benchmark_module: ModuleType, shared_masks: Path) -> None:
+def test_ours_is_at_least_five_times_faster(shared_masks: Path) -> None:
     masks, _ = benchmark_module.load_masks(shared_masks, 8)
     for result in benchmark_module.compare(masks, rounds=5):
         assert result.ratio >= 5, f"{result.task}: {result.ratio:.1f} times faster"
 
 
-def test_a_wrong_codec_is_not_timed(benchmark_module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_codec_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     encode = benchmark_module.encode_brush
     monkeypatch.setattr(benchmark_module, "encode_brush", lambda mask: encode(~mask))
     with pytest.raises(Exception, match="disagree"):
         benchmark_module.compare([np.eye(4, dtype=bool)], rounds=1)
 
 
-def test_masks_whose_bits_end_on_a_byte_agree_too(benchmark_module: ModuleType) -> None:
+def test_masks_whose_bits_end_on_a_byte_agree_too() -> None:
     full = np.ones((40, 60), dtype=np.bool_)  # the SDK adds an empty byte here, we do not
     assert [result.task for result in benchmark_module.compare([full], rounds=1)] == ["encode", "decode"]

@@ -13,13 +13,6 @@ from svac_backend.svac.files.weights import locate
 from svac_backend.svac.language.templates import ChatTemplate
 from svac_backend.svac.model import Svac
 
-SCRIPTS = Path(__file__).parents[3] / "scripts"
-
-
-@pytest.fixture(autouse=True)
-def scripts_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-
 
 @pytest.fixture(scope="session")
 def small_config() -> SvacConfig:

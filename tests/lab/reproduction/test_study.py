@@ -24,11 +24,11 @@ CLAIMS = ("frames", "tokens", "csa")
 
 def small_settings(**changes: Any) -> Any:
     from lab.reproduction.adaptation import Adaptation
-    from lab.reproduction.plan import Settings
+    from lab.reproduction.plan import StudySettings
 
     adaptation = Adaptation(steps=changes.pop("steps", 1), scenes=1, sentences=2, frames=2)
     fields = {"scenes": 2, "sentences": 3, "scored": 4, "length": LENGTH, "limit": 30}
-    return Settings(model="small", adaptation=adaptation, **{**fields, **changes})
+    return StudySettings(model="small", adaptation=adaptation, **{**fields, **changes})
 
 
 def ignore(_text: str) -> None:

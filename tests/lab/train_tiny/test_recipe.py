@@ -18,7 +18,7 @@ from lab.train_tiny.oracle import NAMES, SAYS, AttributeRow, Oracle, Said, place
 from lab.train_tiny.packed import run_packed
 from lab.train_tiny.tokenizer import train_tokenizer
 
-from svac_backend.learning.examples import Sentence, sentences_of
+from svac_backend.learning.rehearsal import Sentence, sentences_of
 from svac_backend.svac.config import LanguageConfig, VisionConfig
 from svac_backend.svac.language.templates import IMG_CONTEXT, SEG
 from svac_backend.svac.model import Svac

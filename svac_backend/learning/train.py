@@ -1,6 +1,6 @@
-"""Fine-tuning: LoRA, projector, [SEG] projection and mask decoder, on one CPU, one GPU, or several by accelerate.
+"""Training: LoRA, projector, [SEG] projection and mask decoder, on one CPU, one GPU, or several by accelerate.
 
-Checkpoints and curves of a run: what a run that was killed goes on from, and what it writes down.
+A run writes curves, and checkpoints from which it resumes after a kill.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from tensorboardX import SummaryWriter
 from torch import Tensor
 
+from svac_backend.atomic import atomic_path
 from svac_backend.errors import SvacError
 from svac_backend.learning.adapters import (
     LoraOptions,
@@ -36,147 +37,17 @@ from svac_backend.learning.adapters import (
     trained_parameters,
     unload_adapter,
 )
-from svac_backend.learning.dataset import FineTuneData, Item
+from svac_backend.learning.examples import Batches, Item
 from svac_backend.learning.objective import FrozenParts, Losses, Objective
 from svac_backend.learning.options import TrainOptions
 from svac_backend.svac.model import Svac
 from svac_backend.svac.streaming import prefetch
 
-_KEPT = 2
-
-
-class Checkpoints:
-    """Checkpoints of one run; each appears whole or not at all, and the last two are kept.
-
-    Args:
-        folder: where.
-        about: what the run is; checkpoints of another run are not gone on from.
-    """
-
-    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        self.folder = folder
-        self._about = json.loads(json.dumps(about))
-
-    def save(self, step: int, state: Mapping[str, Tensor], optimizer: dict[str, Any], seconds: float) -> None:
-        """Write what is trained (safetensors) and the optimiser's state after `step` steps."""
-        made, target = self.folder / f"step-{step:06d}.part", self.folder / f"step-{step:06d}"
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir(parents=True)
-        save_file(
-            {key: t.detach().cpu().contiguous() for key, t in state.items()}, made / "trained.safetensors"
-        )
-        torch.save(optimizer, made / "optimizer.pt")
-        (made / "run.json").write_text(json.dumps({"step": step, "seconds": seconds, "about": self._about}))
-        shutil.rmtree(target, ignore_errors=True)
-        made.rename(target)
-        for old in self._found()[:-_KEPT]:
-            shutil.rmtree(old)
-
-    def last(self) -> tuple[int, float, dict[str, Tensor], dict[str, Any]] | None:
-        """Return steps, seconds, what is trained and the optimiser's state of the last checkpoint of this run.
-
-        A damaged one is passed over for the one before.
-        """
-        for folder in reversed(self._found()):
-            try:
-                run = json.loads((folder / "run.json").read_text())
-                if run["about"] != self._about:
-                    return None
-                state = load_file(folder / "trained.safetensors")
-                # Nothing but tensors and numbers: a checkpoint can't bring code.
-                optimizer = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
-                return run["step"], run["seconds"], state, optimizer
-            except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, EOFError):
-                continue
-        return None
-
-    def clear(self) -> None:
-        """Delete them all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _found(self) -> list[Path]:
-        return sorted(p for p in self.folder.glob("step-*") if p.suffix != ".part")
-
-
-@dataclass
-class Curves:
-    """Curves as JSON lines and as TensorBoard's event files.
-
-    Attributes:
-        folder: gets `curves.jsonl` and `events/`.
-        every: steps that one line stands for.
-        start: steps that were done before; lines of later ones, from before a kill, are dropped.
-    """
-
-    folder: Path
-    every: int
-    start: int = 0
-    _sums: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    def __post_init__(self) -> None:
-        """Begin, or go on."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read_curves(self.path) if line["step"] <= self.start]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._events = SummaryWriter(
-            str(self.folder / "events"), purge_step=self.start + 1, write_to_disk=True, flush_secs=30
-        )
-
-    @property
-    def path(self) -> Path:
-        """The JSON lines."""
-        return self.folder / "curves.jsonl"
-
-    def add(self, step: int, seconds: float, figures: Mapping[str, float], *, last: bool = False) -> None:
-        """Record a step (1-based); NaN is no value."""
-        for name, value in figures.items():
-            if value == value:
-                self._sums[name].append(value)
-        if step % self.every and not last:
-            return
-        means = {name: round(sum(values) / len(values), 6) for name, values in self._sums.items()}
-        self._sums.clear()
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, "seconds": round(seconds, 1), **means}) + "\n")
-        for name, value in means.items():
-            self._events.add_scalar(f"train/{name}", value, step)
-
-    def close(self) -> None:
-        """Close the event file."""
-        self._events.close()
-
-
-def read_curves(path: Path) -> list[dict[str, float]]:
-    """Return the lines of `curves.jsonl`; a last one that was cut off is left out."""
-    if not path.is_file():
-        return []
-    found = []
-    for line in path.read_text().splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
-    return found
-
-
-def claim(folder: Path, about: Mapping[str, Any]) -> None:
-    """Make the folder of a run.
-
-    Raises:
-        SvacError: it can't be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
-    except OSError as error:
-        raise SvacError(
-            f"{folder} can't be written ({error.strerror}).", "Give a folder on a disk with space."
-        ) from error
-
-
 Progress = Callable[[float, str], None]
 _PRECISIONS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "no"}
 Ended = Literal["steps", "time", "stopped"]
+# Checkpoints that are kept.
+_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -184,7 +55,7 @@ class TrainResult:
     """What a run made.
 
     Attributes:
-        adapter: the adapter's folder; None for a run that was stopped: run it again and it goes on.
+        adapter: the adapter's folder; None for a run that was stopped: run it again and it resumes.
         steps: optimiser steps, those of earlier attempts included.
         seconds: spent training, those of earlier attempts included.
         ended: why it ended.
@@ -198,9 +69,9 @@ class TrainResult:
     curves: Path
 
 
-def finetune(
+def train(
     model: Svac,
-    data: FineTuneData,
+    data: Batches,
     out: Path,
     options: TrainOptions,
     *,
@@ -208,7 +79,7 @@ def finetune(
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> TrainResult:
-    """Train an adapter. Called again with the same arguments after a kill, it goes on from the last checkpoint.
+    """Train an adapter. Called again with the same arguments after a kill, it resumes from the last checkpoint.
 
     Args:
         model: the base model; without any adapter when this returns, bit for bit as it was.
@@ -225,7 +96,7 @@ def finetune(
     unload_adapter(model)
     before = {name: (p.data, p.requires_grad) for name, p in model.named_parameters()}
     try:
-        return _Run(model, data, out, options, parent).train(progress, should_stop)
+        return _Training(model, data, out, options, parent).run(progress, should_stop)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(options) from error
     except RuntimeError as error:
@@ -241,9 +112,9 @@ def finetune(
         model.eval()
 
 
-class _Run:
+class _Training:
     def __init__(
-        self, model: Svac, data: FineTuneData, out: Path, options: TrainOptions, parent: Path | None
+        self, model: Svac, data: Batches, out: Path, options: TrainOptions, parent: Path | None
     ) -> None:
         self.model, self.data, self.out, self.options = model, data, out, options
         self.steps = options.count(len(data.examples))
@@ -295,7 +166,7 @@ class _Run:
         if self.accelerator.device.type == "cuda" if wanted is None else wanted:
             language.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
-    def train(self, progress: Progress | None, should_stop: Callable[[], bool] | None) -> TrainResult:
+    def run(self, progress: Progress | None, should_stop: Callable[[], bool] | None) -> TrainResult:
         o, accelerator = self.options, self.accelerator
         objective = Objective(self.model, FrozenParts(self.model))
         decoder = [p for name, p in self.trained.items() if name.startswith("sam.")]
@@ -432,7 +303,7 @@ def _figures(losses: Losses) -> dict[str, float]:
     return {**found, **{name: float(value.detach()) for name, value in more.items()}, "iou": losses.iou}
 
 
-def _data_mark(data: FineTuneData) -> str:
+def _data_mark(data: Batches) -> str:
     """Return a hash of what is learned from: other data is another run."""
     digest = hashlib.sha256(repr((data.batch, data.replay_share, data.frames_per_clip, data.seed)).encode())
     for example in (*data.examples, *data.replay):
@@ -456,3 +327,134 @@ def _restore(model: Svac, before: dict[str, tuple[Tensor, bool]]) -> None:
         parameter.grad = None
         parameter.data = value
         parameter.requires_grad_(trainable)
+
+
+class Checkpoints:
+    """Checkpoints of one run; each appears whole or not at all, and the last two are kept.
+
+    Args:
+        folder: where.
+        about: what the run is; a run does not resume from the checkpoints of another.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._about = json.loads(json.dumps(about))
+
+    def save(self, step: int, state: Mapping[str, Tensor], optimizer: dict[str, Any], seconds: float) -> None:
+        """Write what is trained (safetensors) and the optimiser's state after `step` steps."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for half in self.folder.glob(".step-*.part"):  # of a run that was killed
+            shutil.rmtree(half)
+        target = self.folder / f"step-{step:06d}"
+        with atomic_path(target) as made:
+            made.mkdir()
+            values = {key: t.detach().cpu().contiguous() for key, t in state.items()}
+            save_file(values, made / "trained.safetensors")
+            torch.save(optimizer, made / "optimizer.pt")
+            run = {"step": step, "seconds": seconds, "about": self._about}
+            (made / "run.json").write_text(json.dumps(run))
+            shutil.rmtree(target, ignore_errors=True)
+        for old in self._found()[:-_KEPT]:
+            shutil.rmtree(old)
+
+    def last(self) -> tuple[int, float, dict[str, Tensor], dict[str, Any]] | None:
+        """Return steps, seconds, what is trained and the optimiser's state of the last checkpoint of this run.
+
+        A damaged one is passed over for the one before.
+        """
+        for folder in reversed(self._found()):
+            try:
+                run = json.loads((folder / "run.json").read_text())
+                if run["about"] != self._about:
+                    return None
+                state = load_file(folder / "trained.safetensors")
+                # Nothing but tensors and numbers: a checkpoint can't bring code.
+                optimizer = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+                return run["step"], run["seconds"], state, optimizer
+            except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, EOFError):
+                continue
+        return None
+
+    def clear(self) -> None:
+        """Delete them all."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _found(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"))
+
+
+@dataclass
+class Curves:
+    """Curves as JSON lines and as TensorBoard's event files.
+
+    Attributes:
+        folder: gets `curves.jsonl` and `events/`.
+        every: steps that one line stands for.
+        start: steps that were done before; lines of later ones, from before a kill, are dropped.
+    """
+
+    folder: Path
+    every: int
+    start: int = 0
+    _sums: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        """Begin, or go on."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in read_curves(self.path) if line["step"] <= self.start]
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._events = SummaryWriter(
+            str(self.folder / "events"), purge_step=self.start + 1, write_to_disk=True, flush_secs=30
+        )
+
+    @property
+    def path(self) -> Path:
+        """The JSON lines."""
+        return self.folder / "curves.jsonl"
+
+    def add(self, step: int, seconds: float, figures: Mapping[str, float], *, last: bool = False) -> None:
+        """Record a step (1-based); NaN is no value."""
+        for name, value in figures.items():
+            if value == value:
+                self._sums[name].append(value)
+        if step % self.every and not last:
+            return
+        means = {name: round(sum(values) / len(values), 6) for name, values in self._sums.items()}
+        self._sums.clear()
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, "seconds": round(seconds, 1), **means}) + "\n")
+        for name, value in means.items():
+            self._events.add_scalar(f"train/{name}", value, step)
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._events.close()
+
+
+def read_curves(path: Path) -> list[dict[str, float]]:
+    """Return the lines of `curves.jsonl`; a last one that was cut off is left out."""
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text().splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def claim(folder: Path, about: Mapping[str, Any]) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        SvacError: it can't be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
+    except OSError as error:
+        raise SvacError(
+            f"{folder} can't be written ({error.strerror}).", "Give a folder on a disk with space."
+        ) from error

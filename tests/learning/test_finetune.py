@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from svac_backend.learning import fine_tuning
-from svac_backend.learning.evaluation import ExampleScore, as_answered, evaluate, fit, truth_of
+from svac_backend.learning import finetune as finetune_module
 from svac_backend.learning.examples import Example, split_by_video
-from svac_backend.learning.fine_tuning import fine_tune
+from svac_backend.learning.finetune import FinetuneData, finetune
 from svac_backend.learning.gate import GateOptions
+from svac_backend.learning.measure import ExampleScore, fit, measure, truth_of
 from svac_backend.learning.options import TrainOptions
+from svac_backend.learning.rehearsal import as_answered
 from svac_backend.masks.metrics import j_and_f
 from svac_backend.masks.rle import from_coco, to_coco
 from svac_backend.svac.astc import plan
@@ -57,8 +58,13 @@ class Pictures(HTMLParser):
 def test_from_corrections_to_a_decision(model: Svac, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     told: list[float] = []
-    found = fine_tune(
-        model, examples(), tmp_path, options=OPTIONS, gate=GATE, progress=lambda f, _: told.append(f)
+    found = finetune(
+        model,
+        FinetuneData(examples()),
+        tmp_path,
+        options=OPTIONS,
+        gate=GATE,
+        progress=lambda f, _: told.append(f),
     )
     assert found.finished
     assert found.steps == 3
@@ -67,7 +73,7 @@ def test_from_corrections_to_a_decision(model: Svac, tmp_path: Path) -> None:
     figures = found.decision.figures
     assert figures["learned_from"] == len(learn)
     assert figures["held_out"] == len(held)
-    old = evaluate(model, held)
+    old = measure(model, held)
     assert figures["held_out_before"] == pytest.approx(np.mean([s.j_and_f for s in old]))
     assert figures["regression_before"] is None
     assert json.loads((tmp_path / "outcome.json").read_text())["reason"] == found.decision.reason
@@ -85,17 +91,19 @@ def test_from_corrections_to_a_decision(model: Svac, tmp_path: Path) -> None:
 def test_a_stopped_run_goes_on_without_measuring_again(
     model: Svac, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopped = fine_tune(model, examples(), tmp_path, options=OPTIONS, gate=GATE, should_stop=lambda: True)
+    stopped = finetune(
+        model, FinetuneData(examples()), tmp_path, options=OPTIONS, gate=GATE, should_stop=lambda: True
+    )
     assert not stopped.finished
     assert (stopped.adapter, stopped.steps, stopped.decision.promote) == (None, 1, False)
     measured = []
-    monkeypatch.setattr(fine_tuning, "evaluate", lambda *a, **k: measured.append(1) or evaluate(*a, **k))
-    assert fine_tune(model, examples(), tmp_path, options=OPTIONS, gate=GATE).steps == 3
+    monkeypatch.setattr(finetune_module, "measure", lambda *a, **k: measured.append(1) or measure(*a, **k))
+    assert finetune(model, FinetuneData(examples()), tmp_path, options=OPTIONS, gate=GATE).steps == 3
     assert len(measured) == 1
 
 
 def test_too_few_corrections_train_nothing(model: Svac, tmp_path: Path) -> None:
-    found = fine_tune(model, examples(3), tmp_path, options=OPTIONS, gate=GATE)
+    found = finetune(model, FinetuneData(examples(3)), tmp_path, options=OPTIONS, gate=GATE)
     assert found.finished
     assert found.adapter is None
     assert found.decision.missing == 1
@@ -103,10 +111,15 @@ def test_too_few_corrections_train_nothing(model: Svac, tmp_path: Path) -> None:
 
 
 def test_the_new_version_is_compared_with_its_parent(model: Svac, tmp_path: Path) -> None:
-    first = fine_tune(model, examples(), tmp_path / "a", options=OPTIONS, gate=GATE)
+    first = finetune(model, FinetuneData(examples()), tmp_path / "a", options=OPTIONS, gate=GATE)
     assert first.adapter is not None
-    second = fine_tune(
-        model, examples(), tmp_path / "b", options=replace(OPTIONS, steps=1), gate=GATE, parent=first.adapter
+    second = finetune(
+        model,
+        FinetuneData(examples()),
+        tmp_path / "b",
+        options=replace(OPTIONS, steps=1),
+        gate=GATE,
+        parent=first.adapter,
     )
     assert second.decision.figures["held_out_before"] == first.decision.figures["held_out_after"]
 
@@ -114,7 +127,7 @@ def test_the_new_version_is_compared_with_its_parent(model: Svac, tmp_path: Path
 def test_scores_are_those_of_the_masks_on_known_frames(model: Svac) -> None:
     part = replace(squares(1, absent=(2,)), drawn=frozenset({1, 2}), accepted=frozenset({5}))
     whole = squares(1)
-    found, _ = evaluate(model, [part, whole])
+    found, _ = measure(model, [part, whole])
     with part.video.open() as video:
         masks = [frame.masks[0] for frame in model.segment(video, [part.expression])]
     truth = [truth_of(part, i, (32, 48)) for i in (1, 2, 5)]

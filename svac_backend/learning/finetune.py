@@ -1,4 +1,4 @@
-"""A whole fine-tuning: split, old figures, training, new figures, the gate, a report. It goes on after a kill."""
+"""A whole fine-tuning: split, old figures, training, new figures, the gate, a report. It resumes after a kill."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from svac_backend.atomic import atomic_write
 from svac_backend.errors import SvacError
 from svac_backend.learning.adapters import load_adapter, unload_adapter
-from svac_backend.learning.dataset import FineTuneData
-from svac_backend.learning.evaluation import ExampleScore, as_answered, evaluate, fit, mean_j_and_f
-from svac_backend.learning.examples import SCENES, Example, generated, split_by_video
+from svac_backend.learning.examples import Batches, Example, split_by_video
 from svac_backend.learning.gate import Decision, GateOptions, Scores, decide, too_few
+from svac_backend.learning.measure import ExampleScore, fit, mean_j_and_f, measure
 from svac_backend.learning.options import TrainOptions, options_for
+from svac_backend.learning.rehearsal import SCENES, as_answered, generated
 from svac_backend.learning.report import write_report
-from svac_backend.learning.trainer import finetune
+from svac_backend.learning.train import train
 from svac_backend.learning.videos import ClipCache
 from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.files.adapters import verify_adapter
@@ -34,6 +35,21 @@ _BEFORE, _TRAINED = 0.08, 0.92
 
 
 @dataclass(frozen=True)
+class FinetuneData:
+    """What a fine-tuning learns from, and what it is judged by.
+
+    Attributes:
+        examples: corrections, all of them; a share of the videos is held out.
+        replay: what is trained on beside the corrections; None: generated scenes for the embedded model, else nothing.
+        regression: what must not get worse; None: generated scenes for the embedded model, else nothing.
+    """
+
+    examples: Sequence[Example]
+    replay: Sequence[Example] | None = None
+    regression: Sequence[Example] | None = None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What came out.
 
@@ -43,7 +59,7 @@ class Outcome:
         steps: optimiser steps.
         seconds: spent training.
         report: the page; None without a training.
-        finished: False: it was stopped; called again with the same folder it goes on.
+        finished: False: it was stopped; called again with the same folder it resumes.
     """
 
     adapter: Path | None
@@ -54,16 +70,14 @@ class Outcome:
     finished: bool = True
 
 
-def fine_tune(
+def finetune(
     model: Svac,
-    examples: Sequence[Example],
+    data: FinetuneData,
     out: Path,
     *,
     options: TrainOptions | None = None,
     gate: GateOptions | None = None,
     parent: Path | None = None,
-    regression: Sequence[Example] | None = None,
-    replay: Sequence[Example] | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Outcome:
@@ -71,13 +85,11 @@ def fine_tune(
 
     Args:
         model: the base model.
-        examples: corrections, all of them; a share of the videos is held out.
-        out: folder of the run. Called again with the same arguments it goes on where it was killed or stopped.
+        data: what to learn from, and what to judge by.
+        out: folder of the run. Called again with the same arguments it resumes where it was killed or stopped.
         options: of the training; None: those that suit the model.
         gate: what is asked of the new version; None: the defaults.
         parent: adapter of the version that serves now: the new one starts from it and is compared with it.
-        regression: what must not get worse; None: generated scenes for the embedded model, else nothing.
-        replay: what is trained on beside the corrections; None: generated scenes for the embedded model, else nothing.
         progress: called with a fraction 0..1 and a message; what it raises ends the run.
         should_stop: asked after each step.
 
@@ -86,10 +98,11 @@ def fine_tune(
     """
     unload_adapter(model)
     options, gate = options or options_for(model.config), gate or GateOptions()
-    if missing := too_few(len({e.video.key for e in examples}), gate):
+    if missing := too_few(len({e.video.key for e in data.examples}), gate):
         return Outcome(None, missing)
-    learn, held = split_by_video(examples, share=gate.held_out_share, least=gate.min_held_out)
+    learn, held = split_by_video(data.examples, share=gate.held_out_share, least=gate.min_held_out)
     own = is_embedded(model.config)
+    regression, replay = data.regression, data.replay
     if regression is None:
         regression = generated(REGRESSION_SEEDS, SCENES) if own else []
 
@@ -108,7 +121,7 @@ def fine_tune(
             replay = generated(REPLAY_SEEDS, SCENES) if own else []
             asking = told(0.4 * _BEFORE, _BEFORE, "asking the old version")
             replay = as_answered(model, replay, out / "replay", _mark(replay, parent), progress=asking)
-        data = FineTuneData(
+        batches = Batches(
             learn,
             replay,
             ClipCache(model.config, out / "cache"),
@@ -117,9 +130,9 @@ def fine_tune(
             frames_per_clip=options.frames_per_clip,
             seed=options.seed,
         )
-        trained = finetune(
+        trained = train(
             model,
-            data,
+            batches,
             out,
             options,
             parent=parent,
@@ -127,7 +140,7 @@ def fine_tune(
             should_stop=should_stop,
         )
         if trained.adapter is None:
-            stopped = Decision(False, f"Stopped after {trained.steps} steps; it goes on from there.")
+            stopped = Decision(False, f"Stopped after {trained.steps} steps; it resumes from there.")
             return Outcome(None, stopped, trained.steps, trained.seconds, finished=False)
         info = load_adapter(model, trained.adapter)
         new = _scored(
@@ -194,11 +207,9 @@ def _scored(
                 return [ExampleScore(**row) for row in kept["scores"]]
         except (ValueError, KeyError, TypeError):
             path.unlink()
-    scores = evaluate(model, tests, progress=progress)
+    scores = measure(model, tests, progress=progress)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"mark": mark, "scores": [asdict(score) for score in scores]}))
-    part.replace(path)
+    atomic_write(path, json.dumps({"mark": mark, "scores": [asdict(score) for score in scores]}))
     return scores
 
 

@@ -11,8 +11,15 @@ import pytest
 import torch
 
 from svac_backend.errors import SvacError
-from svac_backend.learning.dataset import ACCEPTED_WEIGHT, DRAWN_WEIGHT, FineTuneData
-from svac_backend.learning.examples import Example, from_mevis, generated, split_by_video
+from svac_backend.learning.examples import (
+    ACCEPTED_WEIGHT,
+    DRAWN_WEIGHT,
+    Batches,
+    Example,
+    from_mevis,
+    split_by_video,
+)
+from svac_backend.learning.rehearsal import generated
 from svac_backend.learning.videos import ClipCache, VideoPart, choose_frames, decoded_by, spread
 from svac_backend.masks.rle import from_coco
 from svac_backend.svac.astc import plan
@@ -22,9 +29,9 @@ from svac_backend.synthetic.mevis import write_mevis
 from tests.learning.made import RICH, SCENES, SMALL, squares
 
 
-def data(tmp_path: Path, **options: object) -> FineTuneData:
+def data(tmp_path: Path, **options: object) -> Batches:
     given = {"batch": 6, "replay_share": 0.5, **options}
-    return FineTuneData(
+    return Batches(
         [squares(k) for k in range(5)],
         generated(range(2), RICH, each=2),
         ClipCache(SMALL, tmp_path / "cache"),
@@ -92,7 +99,7 @@ def test_each_correction_comes_once_before_one_comes_again(tmp_path: Path) -> No
 
 def test_masks_are_those_of_their_frames_and_drawn_ones_weigh_more(tmp_path: Path) -> None:
     example = squares(2, absent=(0, 1, 2))
-    made = FineTuneData([example], [], ClipCache(SMALL, tmp_path), batch=1, frames_per_clip=2)
+    made = Batches([example], [], ClipCache(SMALL, tmp_path), batch=1, frames_per_clip=2)
     weights = set()
     for step in range(12):
         (item,) = made.items(step)
@@ -114,7 +121,7 @@ def test_coarse_masks_are_not_shifted() -> None:
     example = squares(2)
     mask = from_coco(example.masks[0])
     ys, xs = np.nonzero(mask)
-    coarse, fine = FineTuneData._mask(example, 0, 16), FineTuneData._mask(example, 0, 256)
+    coarse, fine = Batches._mask(example, 0, 16), Batches._mask(example, 0, 256)
     for target in (coarse, fine):
         weights = target / target.sum()
         centres = (torch.arange(len(target)) + 0.5) / len(target)
@@ -127,7 +134,7 @@ def test_models_that_decode_few_frames_are_shown_frames_with_truth(tmp_path: Pat
     method = replace(PRESETS["sa2va"], frames_per_clip=3, template="qwen_chat")
     config = replace(SMALL, method=method)
     example = replace(squares(4, 12), drawn=frozenset({2, 5, 7, 11}), accepted=frozenset({0}))
-    made = FineTuneData([example], [], ClipCache(config, tmp_path), batch=1, frames_per_clip=3)
+    made = Batches([example], [], ClipCache(config, tmp_path), batch=1, frames_per_clip=3)
     shown = set()
     for step in range(10):
         (item,) = made.items(step)
@@ -151,9 +158,9 @@ def test_frames_are_kept_of_every_clip_and_drawn_ones_first() -> None:
 def test_a_correction_beyond_the_video_is_named(tmp_path: Path) -> None:
     example = replace(squares(1), drawn=frozenset({40}))
     with pytest.raises(SvacError, match=r"frame 40.*8 frames"):
-        FineTuneData([example], [], ClipCache(SMALL, tmp_path), batch=1).items(0)
+        Batches([example], [], ClipCache(SMALL, tmp_path), batch=1).items(0)
     with pytest.raises(SvacError, match="nothing to learn"):
-        FineTuneData([], [], ClipCache(SMALL, tmp_path))
+        Batches([], [], ClipCache(SMALL, tmp_path))
 
 
 def test_a_part_of_a_video_is_its_frames() -> None:

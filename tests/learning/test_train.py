@@ -16,11 +16,11 @@ import torch
 from accelerate.state import AcceleratorState
 
 from svac_backend.errors import SvacError
-from svac_backend.learning import trainer
+from svac_backend.learning import train as train_module
 from svac_backend.learning.adapters import load_adapter, read_state
-from svac_backend.learning.dataset import FineTuneData
+from svac_backend.learning.examples import Batches
 from svac_backend.learning.options import TrainOptions, options_for
-from svac_backend.learning.trainer import Checkpoints, finetune, learning_rate, read_curves
+from svac_backend.learning.train import Checkpoints, learning_rate, read_curves, train
 from svac_backend.learning.videos import ClipCache
 from svac_backend.svac.files.adapters import verify_adapter
 from svac_backend.svac.model import Svac
@@ -36,15 +36,15 @@ def model(tokenizer_file: Path) -> Svac:
     return small_model(tokenizer_file)
 
 
-def data(folder: Path) -> FineTuneData:
-    return FineTuneData([squares(k) for k in range(3)], [], ClipCache(SMALL, folder / "cache"), batch=2)
+def data(folder: Path) -> Batches:
+    return Batches([squares(k) for k in range(3)], [], ClipCache(SMALL, folder / "cache"), batch=2)
 
 
 def test_the_model_is_left_as_it_was_and_the_adapter_changes_it(model: Svac, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     wanted = {name: p.requires_grad for name, p in model.named_parameters()}
     told: list[tuple[float, str]] = []
-    result = finetune(model, data(tmp_path), tmp_path, OPTIONS, progress=lambda f, m: told.append((f, m)))
+    result = train(model, data(tmp_path), tmp_path, OPTIONS, progress=lambda f, m: told.append((f, m)))
     after = model.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -65,7 +65,7 @@ def test_the_model_is_left_as_it_was_and_the_adapter_changes_it(model: Svac, tmp
 
 def test_the_loss_falls(model: Svac, tmp_path: Path) -> None:
     options = replace(OPTIONS, steps=20, lr=1e-2, log_every=5, checkpoint_every=100)
-    lines = read_curves(finetune(model, data(tmp_path), tmp_path, options).curves)
+    lines = read_curves(train(model, data(tmp_path), tmp_path, options).curves)
     for part in ("loss", "lm"):
         assert lines[-1][part] < lines[0][part]
     for part in ("bce", "dice", "existence"):
@@ -73,11 +73,11 @@ def test_the_loss_falls(model: Svac, tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(model: Svac, tmp_path: Path) -> None:
-    whole = finetune(model, data(tmp_path / "a"), tmp_path / "a", OPTIONS)
+    whole = train(model, data(tmp_path / "a"), tmp_path / "a", OPTIONS)
     asked = iter([False, False, True])
-    first = finetune(model, data(tmp_path / "b"), tmp_path / "b", OPTIONS, should_stop=lambda: next(asked))
+    first = train(model, data(tmp_path / "b"), tmp_path / "b", OPTIONS, should_stop=lambda: next(asked))
     assert (first.ended, first.steps, first.adapter) == ("stopped", 3, None)
-    second = finetune(model, data(tmp_path / "b"), tmp_path / "b", OPTIONS)
+    second = train(model, data(tmp_path / "b"), tmp_path / "b", OPTIONS)
     assert second.steps == whole.steps == 6
     assert whole.adapter is not None
     assert second.adapter is not None
@@ -91,19 +91,19 @@ def test_a_run_that_failed_goes_on_from_its_last_checkpoint(model: Svac, tmp_pat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finetune(model, data(tmp_path), tmp_path, OPTIONS, progress=fails)
+        train(model, data(tmp_path), tmp_path, OPTIONS, progress=fails)
     seen: list[str] = []
-    result = finetune(model, data(tmp_path), tmp_path, OPTIONS, progress=lambda _, m: seen.append(m))
+    result = train(model, data(tmp_path), tmp_path, OPTIONS, progress=lambda _, m: seen.append(m))
     assert seen == ["step 5 of 6", "step 6 of 6"]
     assert [line["step"] for line in read_curves(result.curves)] == [2, 4, 6]
     assert not model.training
 
 
 def test_other_data_or_options_are_another_run(model: Svac, tmp_path: Path) -> None:
-    finetune(model, data(tmp_path), tmp_path, replace(OPTIONS, steps=2))
+    train(model, data(tmp_path), tmp_path, replace(OPTIONS, steps=2))
     seen: list[str] = []
     other = replace(data(tmp_path), examples=[squares(k) for k in (0, 1, 2, 9)])
-    finetune(model, other, tmp_path, replace(OPTIONS, steps=2), progress=lambda _, m: seen.append(m))
+    train(model, other, tmp_path, replace(OPTIONS, steps=2), progress=lambda _, m: seen.append(m))
     assert seen[0] == "step 1 of 2"
 
 
@@ -129,10 +129,10 @@ def test_a_checkpoint_brings_no_code(tmp_path: Path) -> None:
 
 
 def test_training_goes_on_from_a_parent(model: Svac, tmp_path: Path) -> None:
-    first = finetune(model, data(tmp_path / "a"), tmp_path / "a", OPTIONS)
+    first = train(model, data(tmp_path / "a"), tmp_path / "a", OPTIONS)
     assert first.adapter is not None
     still = replace(OPTIONS, steps=1, lr=1e-12)
-    second = finetune(model, data(tmp_path / "b"), tmp_path / "b", still, parent=first.adapter)
+    second = train(model, data(tmp_path / "b"), tmp_path / "b", still, parent=first.adapter)
     assert second.adapter is not None
     load_adapter(model, first.adapter)
     one = {n: p.clone() for n, p in model.named_parameters()}
@@ -142,7 +142,7 @@ def test_training_goes_on_from_a_parent(model: Svac, tmp_path: Path) -> None:
 
 
 def test_the_time_limit_ends_a_run_with_an_adapter(model: Svac, tmp_path: Path) -> None:
-    result = finetune(model, data(tmp_path), tmp_path, replace(OPTIONS, steps=500, max_minutes=1e-5))
+    result = train(model, data(tmp_path), tmp_path, replace(OPTIONS, steps=500, max_minutes=1e-5))
     assert result.ended == "time"
     assert 1 <= result.steps < 500
     assert result.adapter is not None
@@ -155,9 +155,9 @@ def test_memory_that_runs_out_is_said_in_words(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    monkeypatch.setattr(trainer.Objective, "forward", full)
+    monkeypatch.setattr(train_module.Objective, "forward", full)
     with pytest.raises(SvacError) as caught:
-        finetune(model, data(tmp_path), tmp_path, OPTIONS)
+        train(model, data(tmp_path), tmp_path, OPTIONS)
     assert "memory" in caught.value.message
     assert "accumulate" in caught.value.hint
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -172,7 +172,7 @@ def test_the_same_code_trains_in_bf16_with_gradient_checkpointing(
     before = {name: value.clone() for name, value in model.state_dict().items()}
     options = replace(OPTIONS, steps=2, accumulate=2, gradient_checkpointing=True)
     try:
-        result = finetune(model, data(tmp_path), tmp_path, options)
+        result = train(model, data(tmp_path), tmp_path, options)
     finally:
         AcceleratorState._reset_state()
     assert result.adapter is not None
@@ -186,14 +186,14 @@ def test_parts_of_a_step_add_up_to_the_step(model: Svac, tmp_path: Path) -> None
     losses = []
     for name, parts in (("one", 1), ("two", 2)):
         options = replace(OPTIONS, steps=1, accumulate=parts, dropout=0.0, log_every=1)
-        losses.append(read_curves(finetune(model, data(tmp_path / name), tmp_path / name, options).curves)[0])
+        losses.append(read_curves(train(model, data(tmp_path / name), tmp_path / name, options).curves)[0])
     assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], rel=0.05)
     assert losses[0]["gradient"] == pytest.approx(losses[1]["gradient"], rel=0.15)
 
 
 def test_the_adapter_goes_a_part_of_the_way(model: Svac, tmp_path: Path) -> None:
-    whole = finetune(model, data(tmp_path / "a"), tmp_path / "a", OPTIONS)
-    half = finetune(model, data(tmp_path / "b"), tmp_path / "b", replace(OPTIONS, keep=0.5))
+    whole = train(model, data(tmp_path / "a"), tmp_path / "a", OPTIONS)
+    half = train(model, data(tmp_path / "b"), tmp_path / "b", replace(OPTIONS, keep=0.5))
     base = {name: p.detach().clone() for name, p in model.named_parameters()}
     assert whole.adapter is not None
     assert half.adapter is not None
@@ -237,10 +237,10 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_steps(
     """kill -9 in the middle; the second process ends with the weights of a run that was left alone."""
     script = (
         "import sys, torch\nfrom pathlib import Path\nfrom dataclasses import replace\n"
-        "from tests.learning.test_trainer import OPTIONS, data\nfrom tests.learning.made import small_model\n"
-        "from svac_backend.learning.trainer import finetune\ntorch.set_num_threads(1)\n"
+        "from tests.learning.test_train import OPTIONS, data\nfrom tests.learning.made import small_model\n"
+        "from svac_backend.learning.train import train\ntorch.set_num_threads(1)\n"
         "out = Path(sys.argv[2])\n"
-        "r = finetune(small_model(Path(sys.argv[1])), data(out), out, replace(OPTIONS, steps=60))\n"
+        "r = train(small_model(Path(sys.argv[1])), data(out), out, replace(OPTIONS, steps=60))\n"
         "print(r.steps)\n"
     )
     root = Path(__file__).parents[2]
