@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -60,9 +59,7 @@ def test_both_must_agree(folder: Path, tmp_path: Path) -> None:
         benchmark.run(folder, vos_python=other_program(tmp_path / "vos", 99, 100 * truth.f))
 
 
-def test_without_vos_benchmark_it_says_what_to_do(
-    benchmark: ModuleType, folder: Path, tmp_path: Path
-) -> None:
+def test_without_vos_benchmark_it_says_what_to_do(folder: Path, tmp_path: Path) -> None:
     failing = tmp_path / "python"
     failing.write_text(
         "#!/bin/sh\necho \"ModuleNotFoundError: No module named 'vos_benchmark'\" >&2\nexit 1\n"
