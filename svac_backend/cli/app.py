@@ -1,4 +1,4 @@
-"""The command line, `svac-backend`: a function for each command, which says what it takes and what it is for."""
+"""The command line, `svac-backend`: one table of all commands; each says what it takes and what it is for."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from svac_backend.cli.learning_groups import corrections, versions
-from svac_backend.cli.storage_groups import media, models
 from svac_backend.cli.terminal import get_settings
 from svac_backend.errors import SvacError
 
@@ -28,13 +26,19 @@ main = typer.Typer(
     pretty_exceptions_show_locals=False,
     add_completion=False,
 )
+models = typer.Typer(help="List, download, verify and remove models.", no_args_is_help=True)
+media = typer.Typer(
+    help="Frames that the backend serves itself, and their links in tasks.", no_args_is_help=True
+)
+corrections = typer.Typer(help="What people corrected, and the model can learn from.", no_args_is_help=True)
+versions = typer.Typer(help="Versions of the model that fine-tuning made.", no_args_is_help=True)
 main.add_typer(models, name="models")
 main.add_typer(media, name="media")
 main.add_typer(corrections, name="corrections")
 main.add_typer(versions, name="versions")
 console = Console(stderr=True, highlight=False)
 
-FrameHints = Annotated[
+Prompts = Annotated[
     list[str] | None,
     typer.Option(
         "--prompt", "-p", help='What to segment; repeat it for more objects. "car: the red car" sets a label.'
@@ -45,16 +49,24 @@ LayoutName = Annotated[
     str | None, typer.Option("--format", help="Layout of the data set: davis, youtube-vis, mevis or coco.")
 ]
 SplitName = Annotated[str, typer.Option(help="Split of the data set.")]
+Frames = Annotated[bool, typer.Option(help="Write the frames as JPEG, too.")]
+Config = Annotated[Path | None, typer.Option(help="Labelling config; default: the shipped brush config.")]
+Results = Annotated[Path, typer.Option(help="Folder for the results.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+OfProject = Annotated[int | None, typer.Option(help="Id of a project; default: all.")]
+VersionId = Annotated[str, typer.Argument(help="Its id, or the beginning of it.")]
+ModelName = Annotated[
+    str | None,
+    typer.Argument(help="`owner/name[@revision]`, a folder, or an embedded model; default: SVAC_MODEL."),
+]
 
 
 @main.command()
 def prelabel(
     video: Annotated[Path, typer.Argument(help="A video file.")],
-    prompt: FrameHints = None,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
-    config: Annotated[
-        Path | None, typer.Option(help="Labelling config; default: the shipped brush config.")
-    ] = None,
+    prompt: Prompts = None,
+    out: Results = Path("out"),
+    config: Config = None,
 ) -> None:
     """Segment a video: tracks, Label Studio results, an overlay video and a contact sheet."""
     from svac_backend.cli.prelabel import run
@@ -77,10 +89,8 @@ def propagate(
     tracks: Annotated[
         Path | None, typer.Option(help="A tracks.json of this video, whose objects are corrected.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
-    config: Annotated[
-        Path | None, typer.Option(help="Labelling config; default: the shipped brush config.")
-    ] = None,
+    out: Results = Path("out"),
+    config: Config = None,
 ) -> None:
     """Carry masks, points and boxes from some frames to all others; writes what prelabel writes."""
     from svac_backend.cli.propagate import run
@@ -101,7 +111,7 @@ def propagate(
 @main.command("import")
 def import_(
     videos: Annotated[list[Path] | None, typer.Argument(help="Video files.")] = None,
-    prompt: FrameHints = None,
+    prompt: Prompts = None,
     project: Annotated[int | None, typer.Option(help="Id of an existing project.")] = None,
     create: Annotated[str | None, typer.Option(help="Title of a project to create.")] = None,
     config: Annotated[Path | None, typer.Option(help="Labelling config of the new project.")] = None,
@@ -122,24 +132,26 @@ def import_(
     ] = "predictions",
 ) -> None:
     """Bring videos and prompts, or a data set's masks, into a Label Studio project."""
-    from svac_backend.cli.import_command import run
+    from svac_backend.cli.import_masks import import_masks
+    from svac_backend.cli.import_videos import import_videos
+    from svac_backend.cli.projects import Destination
+    from svac_backend.datasets.layouts import DataSet
+    from svac_backend.datasets.windows import Windowing
 
-    run(
-        get_settings(),
-        videos or [],
-        prompt or [],
-        project=project,
-        create=create,
-        config=config,
-        predict=predictions,
-        window=0 if whole else window,
-        overlap=overlap,
-        stride=stride,
-        masks=masks,
-        layout=format_,
-        split=split,
-        drawn=as_,
-    )
+    settings, windowing = get_settings(), Windowing(0 if whole else window, overlap, stride)
+    if masks is None:
+        if videos and format_ is not None:
+            raise SvacError("--format belongs to --masks.", "Give --masks DIR, or leave --format out.")
+        destination = Destination(project, create, config)
+        import_videos(settings, videos or [], prompt or [], destination, windowing, predict=predictions)
+        return
+    if prompt:
+        raise SvacError(
+            "--prompt does not go with --masks: the data set says what its masks are.",
+            "Leave --prompt out, or import the videos without --masks.",
+        )
+    data_set, destination = DataSet(masks, format_, split), Destination(project, create, config)
+    import_masks(settings, data_set, videos or [], destination, windowing, become=as_)
 
 
 @main.command()
@@ -158,23 +170,19 @@ def export(
         bool, typer.Option("--only-submitted", help="Leave out what was saved and not submitted.")
     ] = False,
     split: SplitName = "train",
-    frames: Annotated[bool, typer.Option(help="Write the frames as JPEG, too.")] = True,
+    frames: Frames = True,
 ) -> None:
     """Write annotations or predictions as a data set; the windows of a video are joined."""
-    from svac_backend.cli.export import run
+    from svac_backend.cli.export import Source, run
+    from svac_backend.datasets.layouts import FORMATS, DataSet
+    from svac_backend.datasets.reading import Choice
 
-    run(
-        get_settings(),
-        format_,
-        out,
-        project=project,
-        file=from_,
-        config=config,
-        source=source,
-        only_submitted=only_submitted,
-        split=split,
-        frames=frames,
-    )
+    what = Source(Choice(source, only_submitted), project, from_, config)
+    if format_ is None or out is None:
+        raise SvacError(
+            "An export has a format and a folder.", f"Give --format {' | '.join(FORMATS)} and --out DIR."
+        )
+    run(get_settings(), what, DataSet(out, format_, split), frames=frames)
 
 
 @main.command()
@@ -280,6 +288,153 @@ def finetune(
         changes=changes,
         register=register,
     )
+
+
+@models.command("list")
+def models_list() -> None:
+    """Show the models that are here, and the published ones that could be."""
+    from svac_backend.cli.models import show
+
+    show(get_settings())
+
+
+@models.command("download")
+def models_download(name: ModelName = None) -> None:
+    """Download a model from the hub; files that are here already are kept."""
+    from svac_backend.cli.models import download
+
+    download(name or get_settings().model)
+
+
+@models.command("verify")
+def models_verify(name: ModelName = None) -> None:
+    """Check every file's hash, every tensor's header, and that weights, config and tokenizer belong together."""
+    from svac_backend.cli.models import verify
+
+    verify(name or get_settings().model)
+
+
+@models.command("remove")
+def models_remove(
+    name: Annotated[str, typer.Argument(help="`owner/name[@revision]`; without a revision all of them.")],
+    yes: Yes = False,
+) -> None:
+    """Delete a downloaded model from the hub's cache."""
+    from svac_backend.cli.models import remove
+
+    remove(name, yes=yes)
+
+
+@media.command("renew")
+def media_renew(
+    every: Annotated[
+        bool, typer.Option("--all", help="All tasks, not only those whose links are old.")
+    ] = False,
+) -> None:
+    """Give tasks new links to their frames; the worker does it by itself, once a day."""
+    from svac_backend.cli.media import run_renew
+
+    run_renew(get_settings(), every=every)
+
+
+@media.command("clean")
+def media_clean(yes: Yes = False) -> None:
+    """Delete the frames of tasks that were deleted in Label Studio."""
+    from svac_backend.cli.media import run_clean
+
+    run_clean(get_settings(), yes=yes)
+
+
+@corrections.command("list")
+def corrections_list(project: OfProject = None) -> None:
+    """Show whose annotation says what of which object, and what could not be collected."""
+    from svac_backend.cli.corrections import run_list
+
+    run_list(get_settings(), project)
+
+
+@corrections.command("show")
+def corrections_show(
+    annotation: Annotated[str, typer.Argument(help="Id of an annotation, or project/annotation.")],
+    out: Annotated[Path, typer.Option(help="The picture.")] = Path("correction.png"),
+    pictures: Annotated[int, typer.Option(min=1, help="Most frames shown.")] = 12,
+) -> None:
+    """Write a picture of an annotation's frames and masks: drawn or accepted."""
+    from svac_backend.cli.corrections import run_show
+
+    run_show(get_settings(), annotation, out, pictures=pictures)
+
+
+@corrections.command("export")
+def corrections_export(
+    out: Annotated[Path, typer.Option(help="A folder that is new or empty.")],
+    project: OfProject = None,
+    format_: Annotated[str, typer.Option("--format", help="davis, youtube-vis, mevis or coco.")] = "mevis",
+    split: SplitName = "train",
+    frames: Frames = True,
+) -> None:
+    """Write what is learned from as a data set: of each video the frames that people drew or accepted."""
+    from svac_backend.cli.corrections import run_export
+    from svac_backend.datasets.layouts import DataSet
+
+    run_export(get_settings(), DataSet(out, format_, split), project=project, frames=frames)
+
+
+@corrections.command("collect")
+def corrections_collect() -> None:
+    """Make corrections of the webhooks that came; the worker does it by itself."""
+    from svac_backend.cli.corrections import run_collect
+
+    run_collect(get_settings())
+
+
+@versions.command("list")
+def versions_list() -> None:
+    """Show the versions, their figures, and which one serves."""
+    from svac_backend.cli.versions import run_list
+
+    run_list(get_settings())
+
+
+@versions.command("promote")
+def versions_promote(version: VersionId) -> None:
+    """Have a version serve from now on."""
+    from svac_backend.cli.versions import run_promote
+
+    run_promote(get_settings(), version)
+
+
+@versions.command("rollback")
+def versions_rollback(
+    to: Annotated[
+        str | None, typer.Option(help="A version that served before, or `base`; default: the one before.")
+    ] = None,
+) -> None:
+    """Have the version serve that served before: its masks come back bit for bit."""
+    from svac_backend.cli.versions import run_roll_back
+
+    run_roll_back(get_settings(), to)
+
+
+@versions.command("compare")
+def versions_compare(
+    first: VersionId,
+    second: Annotated[
+        str | None, typer.Argument(help="Another; default: the one that the first was trained on from.")
+    ] = None,
+) -> None:
+    """Show figures, lineage and data of two versions side by side."""
+    from svac_backend.cli.versions import run_compare
+
+    run_compare(get_settings(), first, second)
+
+
+@versions.command("delete")
+def versions_delete(version: VersionId, yes: Yes = False) -> None:
+    """Delete a version that does not serve."""
+    from svac_backend.cli.versions import run_delete
+
+    run_delete(get_settings(), version, yes=yes)
 
 
 def app() -> None:

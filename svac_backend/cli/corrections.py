@@ -16,9 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from svac_backend.cli.inputs import open_video
-from svac_backend.cli.terminal import bar, show_table
-from svac_backend.datasets.dataset import VideoTracks
-from svac_backend.datasets.layouts import check_layout, check_target, write_dataset
+from svac_backend.cli.terminal import bar, counted, show_table
+from svac_backend.datasets.layouts import DataSet
+from svac_backend.datasets.video_tracks import VideoTracks
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.tasks import local_files_path
 from svac_backend.learning.collect import Collector
@@ -40,18 +40,8 @@ def run_list(settings: Settings, project: int | None = None) -> None:
     with closing(Database(settings.data_dir)) as database:
         found = CorrectionStore(database).all(project_id="" if project is None else str(project))
         used = {(one.project_id, one.annotation_id) for one in CorrectionStore(database).for_training()}
-        table = Table(
-            "annotation",
-            "task",
-            "video",
-            "expression",
-            "drawn",
-            "accepted",
-            "who",
-            "saved",
-            "model",
-            box=None,
-        )
+        names = "annotation task video expression drawn accepted who saved model"
+        table = Table(*names.split(), box=None)
         for one in found:
             table.add_row(
                 one.annotation_id,
@@ -68,7 +58,7 @@ def run_list(settings: Settings, project: int | None = None) -> None:
             show_table(table)
         videos = len({one.annotation.video for one in found})
         console.print(
-            f"{_counted(len(found), 'correction')} on {_counted(videos, 'video')}; "
+            f"{counted(len(found), 'correction')} on {counted(videos, 'video')}; "
             f"a fine-tuning needs {settings.finetune_min_videos} videos."
         )
         left = sum((one.project_id, one.annotation_id) not in used for one in found)
@@ -131,33 +121,24 @@ def run_show(settings: Settings, annotation: str, out: Path, *, pictures: int = 
         sheet = _sheet(video, found, pictures)
     if not cv2.imwrite(str(out), sheet[..., ::-1]):
         raise SvacError(f"{out} can't be written.", "Check that the folder exists and has space.")
-    console.print(f"{_counted(len(found), 'object')} of annotation {number} in {escape(str(out))}")
+    console.print(f"{counted(len(found), 'object')} of annotation {number} in {escape(str(out))}")
 
 
 def run_export(
-    settings: Settings,
-    out: Path,
-    *,
-    project: int | None = None,
-    layout: str = "mevis",
-    split: str = "train",
-    frames: bool = True,
+    settings: Settings, target: DataSet, *, project: int | None = None, frames: bool = True
 ) -> None:
     """Write the corrections that are learned from as a data set: of each video the frames that are known.
 
     Args:
         settings: where the videos are found, and the frames' quality.
-        out: a folder that is not there, or empty.
+        target: where to, a folder that is not there, or empty.
         project: of one project only.
-        layout: one of `exporting.dataset.FORMATS`.
-        split: name of the split.
         frames: write the frames as JPEG, too.
 
     Raises:
         SvacError: there are none, a video cannot be read, or the folder can't be written.
     """
-    check_layout(layout, split)
-    check_target(out)
+    target.check_new()
     with closing(Database(settings.data_dir)) as database:
         found = [
             one
@@ -176,10 +157,7 @@ def run_export(
             return open_video(find(sources[video.name]), settings)
 
         with bar("writing") as progress:
-            notes = write_dataset(
-                out,
-                layout,
-                split,
+            notes = target.write(
                 videos,
                 opener=opener if frames else None,
                 quality=settings.frame_quality,
@@ -188,8 +166,8 @@ def run_export(
     for note in notes:
         console.print(f"[yellow]{escape(note)}[/]")
     console.print(
-        f"{_counted(len(found), 'correction')} of {_counted(len(videos), 'annotation')} as {layout} in "
-        f"{escape(str(out))}"
+        f"{counted(len(found), 'correction')} of {counted(len(videos), 'annotation')} as {target.layout} in "
+        f"{escape(str(target.folder))}"
     )
 
 
@@ -244,7 +222,3 @@ def _spread(frames: Sequence[int], count: int) -> Iterator[int]:
     """At most `count` frames, spread evenly."""
     places = {round(k) for k in np.linspace(0, len(frames) - 1, min(count, len(frames)))} if frames else set()
     return (frames[place] for place in sorted(places))
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from svac_backend.cli.terminal import bar, console
+from svac_backend.cli.terminal import bar, console, counted
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import Benchmark, open_benchmark
 from svac_backend.evaluation.predict import predict
@@ -125,8 +125,3 @@ def _show(results: BenchmarkScores, out: Path) -> None:
     if len(results.sequences) < results.videos_of:
         console.print(f"Only {len(results.sequences)} of {results.videos_of} videos were scored.")
     console.print(f"Report: {escape(str(out / 'report.html'))}")
-
-
-def counted(number: int, what: str) -> str:
-    """Return e.g. `1 frame`, `2 frames`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 
 from svac_backend.cli.inputs import open_video, read_config
-from svac_backend.cli.terminal import bar, console
-from svac_backend.datasets.dataset import FORMATS, VideoTracks
-from svac_backend.datasets.layouts import check_layout, check_target, write_dataset
-from svac_backend.datasets.reading import Choice, Found, infer_config, read_tasks
+from svac_backend.cli.terminal import bar, console, counted
+from svac_backend.datasets.layouts import DataSet
+from svac_backend.datasets.reading import Choice, ProjectVideos, infer_config, read_tasks
+from svac_backend.datasets.video_tracks import VideoTracks
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.access import label_studio_name
 from svac_backend.labelstudio.api.client import LabelStudioClient
@@ -29,61 +30,60 @@ from svac_backend.store.predictions import video_identity
 from svac_backend.video.reader import VideoReader
 
 
-def run(
-    settings: Settings,
-    layout: str | None,
-    out: Path | None,
-    *,
-    project: int | None = None,
-    file: Path | None = None,
-    config: Path | None = None,
-    source: str = "annotations",
-    only_submitted: bool = False,
-    split: str = "train",
-    frames: bool = True,
-) -> None:
+@dataclass(frozen=True)
+class Source:
+    """What is exported: a project, or a file that Label Studio exported.
+
+    Attributes:
+        choice: which of a task's annotations, drafts and predictions.
+        project: id of a project.
+        file: or its export from Label Studio, as JSON.
+        config: with `file`: the project's labelling config; told from the regions if None.
+
+    Raises:
+        SvacError: none or both are named, or a project would get a config.
+    """
+
+    choice: Choice
+    project: int | None = None
+    file: Path | None = None
+    config: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.project is None) == (self.file is None):
+            raise SvacError(
+                "Either a project is exported, or a file that Label Studio exported.",
+                "Give --project ID or --from FILE, one of the two.",
+            )
+        if self.config is not None and self.file is None:
+            raise SvacError("--config belongs to --from: a project has its config.", "Leave --config out.")
+
+
+def run(settings: Settings, source: Source, target: DataSet, *, frames: bool = True) -> None:
     """Export a project, or a file that Label Studio exported; print what is in it and what is not.
 
     Args:
         settings: Label Studio and its files root, limits, the frames' quality.
-        layout: one of `exporting.dataset.FORMATS`.
-        out: a folder that is not there, or empty.
-        project: id of a project.
-        file: or its export from Label Studio, as JSON.
-        config: with `file`: the project's labelling config; told from the regions if None.
-        source: `annotations` or `predictions`.
-        only_submitted: leave out what was saved and not submitted.
-        split: name of the split.
+        source: a project, or a file.
+        target: where to, a folder that is not there, or empty.
         frames: write the frames as JPEG, too.
 
     Raises:
         SvacError: something is missing or malformed, nothing is annotated, or the folder can't be written. Nothing is
             left behind then.
     """
-    if (project is None) == (file is None):
-        raise SvacError(
-            "Either a project is exported, or a file that Label Studio exported.",
-            "Give --project ID or --from FILE, one of the two.",
-        )
-    if config is not None and file is None:
-        raise SvacError("--config belongs to --from: a project has its config.", "Leave --config out.")
-    if layout is None or out is None:
-        raise SvacError(
-            "An export has a format and a folder.", f"Give --format {' | '.join(FORMATS)} and --out DIR."
-        )
-    choice = Choice(source, only_submitted)
-    check_layout(layout, split)
-    check_target(out)
+    target.check_new()
+    what = source.choice.source
     with ExitStack() as stack:
         client = None
-        if project is not None or settings.label_studio_api_key is not None:
+        if source.project is not None or settings.label_studio_api_key is not None:
             client = stack.enter_context(closing(LabelStudioClient.from_settings(settings)))
         hosts: Sequence[str] = ()
         with bar("reading") as progress:
-            if project is not None and client is not None:
-                found, hosts = _from_project(settings, client, project, choice, progress)
+            if source.project is not None and client is not None:
+                found, hosts = _from_project(settings, client, source.project, source.choice, progress)
             else:
-                found = _from_file(settings, file or Path(), config, choice, progress)
+                found = _from_file(settings, source, progress)
         fetcher = MediaFetcher.from_settings(settings, client, hosts)
         sources = {one.video.name: one for one in found.videos}
 
@@ -94,30 +94,27 @@ def run(
         if not found.videos:
             _tell_notes(found.notes)
             raise SvacError(
-                f"There are no {source} to export.",
-                "Submit a task first." if source == "annotations" else "Have the model predict first.",
+                f"There are no {what} to export.",
+                "Submit a task first." if what == "annotations" else "Have the model predict first.",
             )
         with bar("writing") as progress:
-            notes = write_dataset(
-                out,
-                layout,
-                split,
+            notes = target.write(
                 [one.video for one in found.videos],
                 opener=opener if frames else None,
                 quality=settings.frame_quality,
                 progress=progress,
             )
-    if source == "annotations" and (settings.send_every > 1 or settings.send_below_score is not None):
+    if what == "annotations" and (settings.send_every > 1 or settings.send_below_score is not None):
         notes.append(
             "SVAC_SEND_EVERY or SVAC_SEND_BELOW_SCORE is set: frames of which no mask was sent count as empty."
         )
     _tell_notes([*found.notes, *notes])
-    _tell(found, layout, out)
+    _tell(found, target)
 
 
 def _from_project(
     settings: Settings, client: LabelStudioClient, project: int, choice: Choice, progress: Any
-) -> tuple[Found, Sequence[str]]:
+) -> tuple[ProjectVideos, Sequence[str]]:
     about = client.get_project(project)
     config = parse_config(about.get("label_config") or "")
     with closing(Database(settings.data_dir)) as database:
@@ -140,7 +137,8 @@ def _from_project(
     return found, (connection.hostname,) if connection is not None and connection.hostname else ()
 
 
-def _from_file(settings: Settings, file: Path, config: Path | None, choice: Choice, progress: Any) -> Found:
+def _from_file(settings: Settings, source: Source, progress: Any) -> ProjectVideos:
+    file = source.file or Path()
     try:
         content = json.loads(file.read_bytes())
     except OSError as error:
@@ -156,9 +154,14 @@ def _from_file(settings: Settings, file: Path, config: Path | None, choice: Choi
             f"{file} is no list of tasks with data.",
             "Export the project from Label Studio as JSON, not JSON-MIN.",
         )
-    known = parse_config(read_config(config)) if config else infer_config(content)
+    known = parse_config(read_config(source.config)) if source.config else infer_config(content)
     return read_tasks(
-        content, lambda task: task, known, choice, hostname=settings.label_studio_url, progress=progress
+        content,
+        lambda task: task,
+        known,
+        source.choice,
+        hostname=settings.label_studio_url,
+        progress=progress,
     )
 
 
@@ -177,7 +180,7 @@ def _tell_notes(notes: Sequence[str]) -> None:
         console.print(f"[yellow]{escape(note)}[/]")
 
 
-def _tell(found: Found, layout: str, out: Path) -> None:
+def _tell(found: ProjectVideos, target: DataSet) -> None:
     videos = [one.video for one in found.videos]
     counts = (
         (len(videos), "video"),
@@ -185,6 +188,6 @@ def _tell(found: Found, layout: str, out: Path) -> None:
         (sum(len(video.tracks) for video in videos), "object"),
         (sum(len(track.masks) for video in videos for track in video.tracks), "mask"),
     )
-    words = ", ".join(f"{number} {what}{'' if number == 1 else 's'}" for number, what in counts)
+    words = ", ".join(counted(number, what) for number, what in counts)
     drafts = f" ({found.drafts} of the tasks saved, not submitted)" if found.drafts else ""
-    console.print(f"{words}{drafts} as {layout} in {escape(str(out))}")
+    console.print(f"{words}{drafts} as {target.layout} in {escape(str(target.folder))}")

@@ -1,32 +1,41 @@
-"""Brings checked videos into a project: a copy, frames, tasks, and what is drawn in them.
+"""`svac-backend import`: videos and prompts into a Label Studio project, with frames and predictions.
 
-What an earlier run put into the project is found by the tasks' data: a run that failed can be run again.
-
-How an import shows a video: in one task, or in windows.
-
-Predictions of imported videos: made, kept where `/predict` looks for them, attached to their tasks.
+Everything is checked before anything is changed in Label Studio. A long video is split into tasks of windows, which
+overlap; one prediction of the whole video serves them all. What an earlier run put into the project is found by the
+tasks' data: a run that failed can be run again.
 """
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from svac_backend.cli.inputs import SourceVideo, copy_video, open_video
-from svac_backend.cli.projects import Project
+from svac_backend.cli.inputs import (
+    SourceVideo,
+    check_prompts,
+    check_video,
+    copy_video,
+    open_video,
+    prompt_labels,
+)
+from svac_backend.cli.projects import Destination, Project, files_root
 from svac_backend.cli.terminal import bar, console
-from svac_backend.datasets.windows import DEFAULT_WINDOW, plan_windows
+from svac_backend.datasets.windows import Windowing
 from svac_backend.errors import SvacError
 from svac_backend.jobs.payloads import PrelabelPayload
 from svac_backend.jobs.rendering import BRUSH_FRAMES, config_key, render, task_score
 from svac_backend.labelstudio.api.access import label_studio_name
 from svac_backend.labelstudio.api.client import LabelStudioClient
+from svac_backend.labelstudio.config import LabelConfig
+from svac_backend.labelstudio.regions.sent import Region
 from svac_backend.labelstudio.regions.written import to_prediction
 from svac_backend.labelstudio.tasks import (
     PROMPT_KEY,
@@ -42,6 +51,7 @@ from svac_backend.settings import Settings
 from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
 from svac_backend.store.predictions import Prediction, PredictionStore
+from svac_backend.versions import served_version
 from svac_backend.video.frames import write_frames
 from svac_backend.video.source import VideoSource
 
@@ -49,83 +59,78 @@ if TYPE_CHECKING:
     from svac_backend.svac.model import Svac
 
 
-@dataclass(frozen=True)
-class Windowing:
-    """What `--window`, `--overlap` and `--stride` say; see `plan_windows`."""
-
-    size: int = DEFAULT_WINDOW
-    overlap: int | None = None
-    stride: int = 1
-
-    def of(self, source: SourceVideo) -> list[Window]:
-        """Return a video's windows.
-
-        Raises:
-            SvacError: the numbers are not possible.
-        """
-        return plan_windows(source.info.frame_count, self.size, self.overlap, self.stride)
-
-    def config_kind(self, sources: Sequence[SourceVideo]) -> str:
-        """Return which shipped config a new project gets: `polygon` where a task shows more than 100 frames."""
-        longest = max((window.count for source in sources for window in self.of(source)), default=0)
-        return "polygon" if longest > BRUSH_FRAMES else "brush"
-
-
-def whole(windows: Sequence[Window], source: SourceVideo) -> bool:
-    """Tell whether one task shows every frame of a video: such a task needs no window in its data."""
-    return list(windows) == [Window(0, source.info.frame_count)]
-
-
-Region = dict[str, Any]
-
 # Where a video's bar stands when its copy, its frames, its masks are made; then come its tasks.
 COPIED, CUT, SEGMENTED = 0.03, 0.3, 0.9
 
 
-class Filler(Protocol):
-    """Draws in tasks.
-
-    Attributes:
-        version: the model version of what it draws.
-    """
-
-    version: str
-
-    def has_filled(self, task: int) -> bool:
-        """Tell whether a task has what this draws already."""
-
-    def predict(
-        self,
-        source: SourceVideo,
-        video: VideoSource,
-        data: dict[str, Any],
-        url: str,
-        progress: Callable[[float], None],
-    ) -> Prediction:
-        """Return what there is to draw on a whole video.
-
-        Args:
-            source: the user's file.
-            video: the video.
-            data: that of one of its tasks.
-            url: the video's address in it.
-            progress: called with 0..1.
-        """
-
-    def results(self, prediction: Prediction, window: Window | None) -> list[Region]:
-        """Return the regions of one task; None shows all frames."""
-
-    def attach(self, task: int, prediction: Prediction, results: list[Region], window: Window | None) -> None:
-        """Put the regions into a task."""
-
-    def shown_instead(self) -> str | None:
-        """Return another version that the editor shows first, or None."""
+def config_kind(sources: Sequence[SourceVideo], windowing: Windowing) -> str:
+    """Return which shipped config a new project gets: `polygon` where a task shows more than 100 frames."""
+    longest = max((w.count for source in sources for w in windowing.of(source.info.frame_count)), default=0)
+    return "polygon" if longest > BRUSH_FRAMES else "brush"
 
 
-class Importer:
-    """Brings checked videos into a project.
+def shows_whole(windows: Sequence[Window], source: SourceVideo) -> bool:
+    """Tell whether one task shows every frame of a video: such a task needs no window in its data."""
+    return list(windows) == [Window(0, source.info.frame_count)]
+
+
+def import_videos(
+    settings: Settings,
+    videos: Sequence[Path],
+    prompts: Sequence[str],
+    destination: Destination,
+    windowing: Windowing,
+    *,
+    predict: bool = True,
+) -> None:
+    """Import videos; print what was done and the project's address.
 
     Args:
+        settings: Label Studio, its files root, the model.
+        videos: the files.
+        prompts: what to segment in each of them; empty for what the config's labels say.
+        destination: where to. A shipped config gets the prompts' labels: for brush masks, or for polygons where a
+            task shows more than 100 frames.
+        windowing: how a long video is split.
+        predict: segment the videos; else only frames and tasks are made.
+
+    Raises:
+        SvacError: something is not as it should be. Either nothing was changed in Label Studio, or the message and
+            what was printed say which videos are in.
+    """
+    if not videos:
+        raise SvacError("There is no video.", "Name video files, or a data set with --masks.")
+    windowing.check()
+    if destination.create is not None and destination.config is None and predict and not prompts:
+        raise SvacError("There is no prompt.", 'Say what to segment, for example --prompt "the white dog".')
+
+    def check(found: LabelConfig) -> None:
+        check_prompts(prompts, found, settings)
+
+    labels = prompt_labels(prompts)
+    destination.new_config(labels, check)
+    version = served_version(settings) if predict else None
+    root = files_root(settings)
+    with console.status("looking at the videos"):
+        sources = [check_video(path, settings) for path in videos]
+    xml = destination.new_config(labels, check, kind=config_kind(sources, windowing))
+    # People who read the task need no list of one.
+    prompt = prompts[0] if len(prompts) == 1 else list(prompts) or None
+    with (
+        closing(Database(settings.data_dir)) as database,
+        closing(LabelStudioClient.from_settings(settings)) as client,
+    ):
+        with console.status("asking Label Studio"):
+            project = destination.open(client, root, xml, check)
+        filler = Prelabeller(settings, client, database, project, version) if version else None
+        Importer(settings, client, project, lambda _: prompt, root, windowing, filler).run(sources)
+
+
+@dataclass(frozen=True)
+class Importer:
+    """Brings checked videos into a project: a copy, frames, tasks, and what is drawn in them.
+
+    Attributes:
         settings: limits and the frames' quality.
         client: of a user who may change the project.
         project: where to.
@@ -135,23 +140,13 @@ class Importer:
         filler: draws in the tasks; None for empty ones.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        client: LabelStudioClient,
-        project: Project,
-        prompt: Callable[[SourceVideo], Prompt | None],
-        root: Path,
-        windowing: Windowing,
-        filler: Filler | None,
-    ) -> None:
-        self.settings = settings
-        self.client = client
-        self.project = project
-        self.prompt = prompt
-        self.root = root
-        self.windowing = windowing
-        self.filler = filler
+    settings: Settings
+    client: LabelStudioClient
+    project: Project
+    prompt: Callable[[SourceVideo], Prompt | None]
+    root: Path
+    windowing: Windowing
+    filler: Filler | None
 
     def run(self, sources: Sequence[SourceVideo]) -> None:
         """Import one video after the other; stop at the first that fails.
@@ -187,8 +182,8 @@ class Importer:
         folder = self.project.folder / source.folder_name
         url = local_files_url(folder / source.file_name, self.root)
         prompt = self.prompt(source)
-        planned = self.windowing.of(source)
-        windows: list[Window | None] = [None] if whole(planned, source) else list(planned)
+        planned = self.windowing.of(source.info.frame_count)
+        windows: list[Window | None] = [None] if shows_whole(planned, source) else list(planned)
         there = tasks.setdefault(_video_key(url, prompt), {})
         self._check_same(there, windows)
         missing = [window for window in windows if not self._is_done(there.get(_window_key(window)))]
@@ -322,15 +317,79 @@ def _listed(tasks: Sequence[int]) -> str:
     return f"task{'s' if len(tasks) > 1 else ''} {', '.join(map(str, tasks))}"
 
 
-class Prelabeller:
-    """Segments videos for one project; the `Filler` of an import.
+class Filler(ABC):
+    """Draws in the tasks of a project.
 
     Args:
-        settings: the model, limits, what is sent to the editor.
+        settings: how masks are drawn.
         client: of a user who may change the project.
-        database: that of the web process.
         project: whose tasks.
-        version: of the model.
+        version: the model version of what it draws.
+    """
+
+    def __init__(self, settings: Settings, client: LabelStudioClient, project: Project, version: str) -> None:
+        self.settings = settings
+        self.client = client
+        self.project = project
+        self.version = version
+        self._shown = project.model_version
+
+    def has_filled(self, task: int) -> bool:
+        """Tell whether a task has what this draws already."""
+        return any(p.get("model_version") == self.version for p in self.client.list_predictions(task))
+
+    @abstractmethod
+    def predict(
+        self,
+        source: SourceVideo,
+        video: VideoSource,
+        data: dict[str, Any],
+        url: str,
+        progress: Callable[[float], None],
+    ) -> Prediction:
+        """Return what there is to draw on a whole video.
+
+        Args:
+            source: the user's file.
+            video: its copy.
+            data: that of one of its tasks.
+            url: the video's address in it.
+            progress: called with 0..1.
+
+        Raises:
+            SvacError: the model, the video or the prompt is not as it should be.
+        """
+
+    def results(self, prediction: Prediction, window: Window | None) -> list[Region]:
+        """Return the regions of one task; None shows all frames.
+
+        Raises:
+            SvacError: the project's config can't show them.
+        """
+        return render(prediction, self.project.xml, self.settings, window=window)
+
+    @abstractmethod
+    def attach(self, task: int, prediction: Prediction, results: list[Region], window: Window | None) -> None:
+        """Put the regions into a task."""
+
+    def shown_instead(self) -> str | None:
+        """Return the other version whose predictions the editor shows first, or None where it shows these."""
+        return None if self._shown in ("", self.version) else self._shown
+
+    def _show(self) -> None:
+        """Have the editor show the version's predictions unless it shows others: without a version it shows none."""
+        if not self._shown:
+            # Label Studio takes only a version that it has seen.
+            self.client.set_model_version(self.project.id, self.version)
+            self._shown = self.version
+
+
+class Prelabeller(Filler):
+    """Segments videos for one project.
+
+    Args:
+        database: that of the web process.
+        settings, client, project, version: as `Filler` says; the version is that of the model.
     """
 
     def __init__(
@@ -341,11 +400,7 @@ class Prelabeller:
         project: Project,
         version: str,
     ) -> None:
-        self.settings = settings
-        self.client = client
-        self.project = project
-        self.version = version
-        self._shown = project.model_version
+        super().__init__(settings, client, project, version)
         self._predictions = PredictionStore(database)
         self._connections = ConnectionStore(database)
 
@@ -367,10 +422,6 @@ class Prelabeller:
             )
         return model
 
-    def has_filled(self, task: int) -> bool:
-        """Tell whether a task has a prediction of this model."""
-        return any(p.get("model_version") == self.version for p in self.client.list_predictions(task))
-
     def predict(
         self,
         source: SourceVideo,
@@ -379,18 +430,7 @@ class Prelabeller:
         url: str,
         progress: Callable[[float], None],
     ) -> Prediction:
-        """Segment what a task asks for on its whole video, or take it from the cache.
-
-        Args:
-            source: the user's file.
-            video: its copy.
-            data: the task's data.
-            url: the video's address in it.
-            progress: called with 0..1.
-
-        Raises:
-            SvacError: the model, the video or the prompt is not as it should be.
-        """
+        """Segment what a task asks for, or take it from the cache; see `Filler.predict`."""
         payload = self._payload(data, url)
         key = payload.cache_key(self.version)
         prediction = self._predictions.get(key)
@@ -400,34 +440,18 @@ class Prelabeller:
             self._predictions.put(prediction)
         return prediction
 
-    def results(self, prediction: Prediction, window: Window | None) -> list[dict[str, Any]]:
-        """Return the regions that show a prediction in a task of the project.
-
-        Raises:
-            SvacError: the project's config can't show them.
-        """
-        return render(prediction, self.project.xml, self.settings, window=window)
-
-    def attach(
-        self, task: int, prediction: Prediction, results: list[dict[str, Any]], window: Window | None
-    ) -> None:
+    def attach(self, task: int, prediction: Prediction, results: list[Region], window: Window | None) -> None:
         """Send a prediction to its task, have the editor show it, and have `/predict` answer with it at once."""
         score = task_score(prediction.tracks, prediction.frame_count, window)
         self.client.create_prediction(task, to_prediction(results, self.version, score))
         shown_as = config_key(self.project.xml, self.settings, window)
         self._predictions.put_rendering(prediction.key, shown_as, results)
-        if not self._shown:
-            # Without a version the editor shows no prediction. Label Studio takes only one that it has seen.
-            self.client.set_model_version(self.project.id, self.version)
-            self._shown = self.version
+        self._show()
 
     def shown_instead(self) -> str | None:
-        """Return the other version whose predictions the editor shows first, or None when it shows ours."""
-        if self._shown in ("", self.version):
-            return None
-        # The title of a connected model stands for whatever that model answers.
+        """See `Filler.shown_instead`; the title of a connected model stands for whatever that model answers."""
         live = {str(backend.get("title")) for backend in self.client.list_ml_backends(self.project.id)}
-        return None if self._shown in live else self._shown
+        return None if self._shown in live else super().shown_instead()
 
     def _segment(
         self, video: VideoSource, payload: PrelabelPayload, key: str, progress: Callable[[float], None]

@@ -1,20 +1,19 @@
-"""Labelling configs and prompts as the command line takes them.
+"""What a user hands to a command: a labelling config, prompts, and video files.
 
-A user's video files: looked at before anything is changed, then copied to where Label Studio serves them.
+All are looked at before anything is changed; videos are then copied to where Label Studio serves them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, TreeBuilder, XMLParser, fromstring, tostring
 
+from svac_backend.atomic import atomic_path
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.tasks import task_prompts
@@ -211,13 +210,8 @@ def copy_video(source: SourceVideo, folder: Path, progress: Callable[[float], No
         folder.mkdir(parents=True, exist_ok=True)
         if target.is_file() and _digest(target) == source.digest:
             return target
-        part = folder / f".{source.file_name}.{os.getpid()}.part"
-        try:
+        with atomic_path(target) as part:
             _copy(source, part, progress)
-            part.replace(target)
-        finally:
-            with suppress(FileNotFoundError):
-                part.unlink()
     except OSError as error:
         raise SvacError(
             f"{source.path.name} cannot be copied to {folder}: {error.strerror or error}.",

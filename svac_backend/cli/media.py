@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
-from svac_backend.cli.terminal import bar
+from svac_backend.cli.terminal import bar, counted
 from svac_backend.errors import SvacError
 from svac_backend.jobs.renew import due_tasks, gone_tasks, linked_tasks, renew
 from svac_backend.labelstudio.api.access import LabelStudioAccess
@@ -40,14 +40,15 @@ def run_renew(settings: Settings, *, every: bool = False) -> None:
     tasks = due_tasks(links, every=every)
     if not tasks:
         count = sum(1 for _ in linked_tasks(links.root))
-        console.print(f"Nothing to renew: the links of {_count(count)} are new enough.")
+        console.print(f"Nothing to renew: the links of {counted(count, 'task')} are new enough.")
         return
     with _access(settings) as access, bar("renewing links") as progress:
         done = renew(tasks, links, access.client, lambda fraction, _: progress(fraction))
     console.print(f"{done}.")
     if done.refused:
         raise SvacError(
-            f"Label Studio refused {_count(len(done.refused))}.", "Mend what it says, and run it again."
+            f"Label Studio refused {counted(len(done.refused), 'task')}.",
+            "Mend what it says, and run it again.",
         )
 
 
@@ -82,7 +83,9 @@ def run_clean(settings: Settings, *, yes: bool = False) -> None:
                 f"{task.folder} cannot be deleted ({error.strerror}).",
                 "Let this user write to SVAC_DATA_DIR.",
             ) from error
-    console.print(f"The frames of {_count(len(gone))} are deleted; {size / 1e6:,.1f} MB are free again.")
+    console.print(
+        f"The frames of {counted(len(gone), 'task')} are deleted; {size / 1e6:,.1f} MB are free again."
+    )
 
 
 @contextmanager
@@ -92,7 +95,3 @@ def _access(settings: Settings) -> Iterator[LabelStudioAccess]:
         yield LabelStudioAccess(settings, ConnectionStore(database))
     finally:
         database.close()
-
-
-def _count(number: int) -> str:
-    return f"{number} task{'' if number == 1 else 's'}"

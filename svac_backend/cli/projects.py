@@ -1,6 +1,6 @@
-"""The Label Studio project that videos are imported to.
+"""The Label Studio project that an import goes to, and the folder of files that it may read.
 
-The folder that Label Studio serves as local files: is it there, and does Label Studio really serve it?
+Label Studio serves that folder as local files: is it there, and does Label Studio really serve it?
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from svac_backend.cli.inputs import read_config, shipped_config
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.api.connection import plain_http_client
@@ -23,6 +24,8 @@ from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.tasks import local_files_url
 from svac_backend.settings import Settings
 
+# Label Studio's own limits.
+SHORTEST_TITLE, LONGEST_TITLE = 3, 50
 # Below the root; Label Studio lets a project read a sub-folder only, never the root itself.
 FOLDER = "svac"
 
@@ -34,6 +37,129 @@ _SAME_PATH = (
     "Set SVAC_LABEL_STUDIO_FILES_ROOT to Label Studio's LOCAL_FILES_DOCUMENT_ROOT; where it runs in a container, "
     "mount that folder under the same path on both sides."
 )
+
+
+Check = Callable[[LabelConfig], object]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project that may read its folder.
+
+    Attributes:
+        xml, config: its labelling config, as text and read.
+        model_version: whose predictions its editor shows: a version, a connected model's title, or "" for none.
+        folder: where its videos and frames go.
+    """
+
+    id: int
+    xml: str
+    config: LabelConfig
+    model_version: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Which project an import goes to: one that exists, or one to make.
+
+    Attributes:
+        project: id of a project that exists.
+        create: or the title of one to make; where an earlier import made it, that one is used again.
+        config: file of its labelling config; None: a shipped one.
+
+    Raises:
+        SvacError: none or both are named, Label Studio does not take the title, or a project that exists would get a
+            config.
+    """
+
+    project: int | None = None
+    create: str | None = None
+    config: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.project is None) == (self.create is None):
+            raise SvacError(
+                "Videos go either into an existing project or into a new one.",
+                'Give --project ID or --create "TITLE", one of the two.',
+            )
+        if self.create is not None and not SHORTEST_TITLE <= len(self.create.strip()) <= LONGEST_TITLE:
+            raise SvacError(
+                f"A project's title has {SHORTEST_TITLE} to {LONGEST_TITLE} characters, "
+                f"that of --create has {len(self.create.strip())}.",
+                'Give another one, for example --create "Dogs".',
+            )
+        if self.config is not None and self.create is None:
+            raise SvacError(
+                "--config belongs to --create: a project that exists has its labelling config.",
+                "Leave --config out, or change the config in the project's settings.",
+            )
+
+    def new_config(self, labels: Sequence[str], check: Check, *, kind: str = "brush") -> str:
+        """Return the labelling config of a project to make, "" for one that exists.
+
+        Args:
+            labels: what the masks of a shipped config can be called, beside its own labels.
+            check: raises where a config will not do.
+            kind: of the shipped config, see `shipped_config`.
+
+        Raises:
+            SvacError: the file can't be read or is no labelling config, or `check` raised.
+        """
+        if self.create is None:
+            return ""
+        xml = read_config(self.config) if self.config else shipped_config(labels, kind=kind)
+        check(parse_config(xml))
+        return xml
+
+    def open(self, client: LabelStudioClient, root: Path, xml: str, check: Check) -> Project:
+        """Return the project, made if there is none yet; `check` has nothing against its config.
+
+        Args:
+            client: of a user who may change it.
+            root: Label Studio's files root.
+            xml: what `new_config` returned.
+            check: raises where a config will not do.
+
+        Raises:
+            SvacError: it does not exist, `check` raised, or Label Studio does not serve its folder. Of a title:
+                somebody else's project has it, or a project that an earlier import made has another config.
+        """
+        if self.create is None:
+            return _existing(client, root, self.project or 0, check)
+        same = [int(one["id"]) for one in client.list_projects() if one.get("title") == self.create]
+        ours = [number for number in same if (root / FOLDER / str(number)).is_dir()]
+        if ours:
+            number = max(ours)
+            known = parse_config(client.get_project(number).get("label_config") or "")
+            if self.config is not None and known != parse_config(xml):
+                raise SvacError(
+                    f"The project '{self.create}' (number {number}) has another labelling config than the one given.",
+                    f"Give --project {number} to keep its config, or --create another title.",
+                )
+            return _existing(client, root, number, check)
+        if same:
+            raise SvacError(
+                f"There is a project '{self.create}' already (number {max(same)}).",
+                f"Give --project {max(same)} to add to it, or --create another title.",
+            )
+        number = client.create_project(self.create, xml)
+        try:
+            return _existing(client, root, number, check)
+        except BaseException:
+            # Nothing is in it yet.
+            client.delete_project(number)
+            with suppress(OSError):
+                (root / FOLDER / str(number)).rmdir()
+            raise
+
+
+def _existing(client: LabelStudioClient, root: Path, number: int, check: Check) -> Project:
+    found = client.get_project(number)
+    config = parse_config(found.get("label_config") or "")
+    check(config)
+    folder = grant(client, number, root, str(number))
+    return Project(number, found["label_config"], config, found.get("model_version") or "", folder)
 
 
 def files_root(settings: Settings) -> Path:
@@ -138,79 +264,3 @@ def _check_served(client: LabelStudioClient, file: Path, root: Path, content: st
         f"Label Studio does not serve files of {file.parent} (status {answer.status_code}).",
         "Look whether Label Studio's user may read that folder, and into Label Studio's log.",
     )
-
-
-Check = Callable[[LabelConfig], object]
-
-
-@dataclass(frozen=True)
-class Project:
-    """A project that may read its folder.
-
-    Attributes:
-        xml, config: its labelling config, as text and read.
-        model_version: whose predictions its editor shows: a version, a connected model's title, or "" for none.
-        folder: where its videos and frames go.
-    """
-
-    id: int
-    xml: str
-    config: LabelConfig
-    model_version: str
-    folder: Path
-
-
-def existing_project(client: LabelStudioClient, root: Path, number: int, check: Check) -> Project:
-    """Return a project that is there, once `check` has nothing against its config.
-
-    Raises:
-        SvacError: it does not exist, `check` raised, or Label Studio does not serve its folder.
-    """
-    found = client.get_project(number)
-    config = parse_config(found.get("label_config") or "")
-    check(config)
-    folder = grant(client, number, root, str(number))
-    return Project(number, found["label_config"], config, found.get("model_version") or "", folder)
-
-
-def project_of_title(
-    client: LabelStudioClient, root: Path, title: str, xml: str, check: Check, *, xml_is_default: bool
-) -> Project:
-    """Make a project, or return the one of this title that an earlier import made.
-
-    Args:
-        client: whose user will own it.
-        root: Label Studio's files root.
-        title: its title.
-        xml: its labelling config; `check` has nothing against it.
-        check: as in `existing_project`.
-        xml_is_default: the user named no config, so that an earlier import's is as good.
-
-    Raises:
-        SvacError: a project of that title is somebody else's, or has another config; or Label Studio refuses.
-    """
-    same = [int(one["id"]) for one in client.list_projects() if one.get("title") == title]
-    ours = [number for number in same if (root / FOLDER / str(number)).is_dir()]
-    if ours:
-        number = max(ours)
-        known = parse_config(client.get_project(number).get("label_config") or "")
-        if not xml_is_default and known != parse_config(xml):
-            raise SvacError(
-                f"The project '{title}' (number {number}) has another labelling config than the one given.",
-                f"Give --project {number} to keep its config, or --create another title.",
-            )
-        return existing_project(client, root, number, check)
-    if same:
-        raise SvacError(
-            f"There is a project '{title}' already (number {max(same)}).",
-            f"Give --project {max(same)} to add to it, or --create another title.",
-        )
-    number = client.create_project(title, xml)
-    try:
-        return existing_project(client, root, number, check)
-    except BaseException:
-        # Nothing is in it yet.
-        client.delete_project(number)
-        with suppress(OSError):
-            (root / FOLDER / str(number)).rmdir()
-        raise

@@ -1,9 +1,4 @@
-"""What the commands show while they work.
-
-Tables of the command line.
-
-The settings of a command, and what is wrong with them in words.
-"""
+"""What all commands share: settings with their problems in words, progress bars, tables, counted things."""
 
 from __future__ import annotations
 
@@ -69,3 +64,8 @@ def get_settings() -> Settings:
             f"A setting cannot be used: {', '.join(problems)}.",
             "Correct it in the environment or in the file .env; .env.example says what each one is.",
         ) from None
+
+
+def counted(number: int, what: str) -> str:
+    """Return e.g. `1 frame`, `2 frames`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

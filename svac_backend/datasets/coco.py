@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from svac_backend.datasets.dataset import (
+from svac_backend.datasets.video_tracks import (
     VideoTracks,
     check_name,
     damaged,

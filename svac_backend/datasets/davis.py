@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from svac_backend.datasets.dataset import (
+from svac_backend.datasets.video_tracks import (
     VideoTracks,
     check_name,
     damaged,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from svac_backend.datasets.dataset import (
+from svac_backend.datasets.video_tracks import (
     VideoTracks,
     frames_of_names,
     new_track,

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from svac_backend.datasets.dataset import VideoTracks
+from svac_backend.datasets.video_tracks import VideoTracks
 from svac_backend.datasets.windows import Part, join, link
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, parse_config
@@ -140,7 +140,7 @@ _LONGEST_PROMPT = 10_000
 
 
 @dataclass(frozen=True)
-class FoundVideo:
+class ProjectVideo:
     """A video of a project.
 
     Attributes:
@@ -155,7 +155,7 @@ class FoundVideo:
 
 
 @dataclass
-class Found:
+class ProjectVideos:
     """What is in a project.
 
     Attributes:
@@ -164,7 +164,7 @@ class Found:
         drafts: number of tasks whose annotation was saved and not submitted.
     """
 
-    videos: list[FoundVideo] = field(default_factory=list)
+    videos: list[ProjectVideo] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     drafts: int = 0
 
@@ -186,7 +186,7 @@ def read_tasks(
     hostname: str = "",
     known: Callable[[str], Sequence[ObjectPrompt]] = lambda _: (),
     progress: Callable[[float], None] | None = None,
-) -> Found:
+) -> ProjectVideos:
     """Read the tasks of a project; tasks of one video and one prompt are joined (see `join`).
 
     Args:
@@ -202,7 +202,7 @@ def read_tasks(
     Raises:
         SvacError: a task or a region is malformed.
     """
-    found = Found()
+    found = ProjectVideos()
     taken: set[str] = set()
     done = 0
     for shown in _by_video(tasks, config, hostname, found):
@@ -226,12 +226,12 @@ def read_tasks(
         taken.add(name)
         video = _read_video(name, there, config, size, known(url))
         task = shown[0].task.get("id")
-        found.videos.append(FoundVideo(video, url, task if isinstance(task, int) else None))
+        found.videos.append(ProjectVideo(video, url, task if isinstance(task, int) else None))
     return found
 
 
 def _by_video(
-    tasks: Sequence[Task], config: LabelConfig, hostname: str, found: Found
+    tasks: Sequence[Task], config: LabelConfig, hostname: str, found: ProjectVideos
 ) -> Iterator[list[_Shown]]:
     groups: dict[str, list[_Shown]] = {}
     frames_key = config.frames.key if config.frames else "frames"

@@ -1,23 +1,19 @@
-"""Split: a long video becomes windows, which overlap; `join` is the way back.
+"""Windows: a long video is split into tasks that overlap, and what was annotated in them is joined again.
 
-Join: what was annotated in the windows of a video becomes one set of tracks.
+Objects that people drew anew are linked first: which of one window is which of the next. An object of a prompt has one
+id in all windows of a video. What a person draws without one is numbered in each window for itself, so that equal ids
+may mean two objects, and one object may have two ids. Where two windows share frames, the masks there tell.
 
-The rules:
+Then the windows are joined, by these rules:
 
 * An object is known by its id and its label: the same pair in several windows is one object. The same id with another
   label is another object, and gets a free id.
 * A frame that one window shows is what that window says, a mask or none.
-* A frame that several windows show, object by object: where a person changed some of them and left others as they were
-  predicted, those that were left have no say. Of the rest the one decides in which the frame is further from the
-  window's first or last frame, since there the person saw more of what comes before and after; then the one that was
+* A frame that several windows show is decided object by object. Where a person changed some of them and left others as
+  they were predicted, those that were left have no say. Of the rest, the window counts in which the frame is further
+  from the first or last one, since there the person saw more of what comes before and after; then the one that was
   saved later; then the earlier window. A deletion is a change like any other.
 * A window in which an object never occurs says that it is absent. What no window shows stays out.
-
-Objects that people drew anew: which of one window is which of the next.
-
-An object of a prompt has one id in all windows of a video. What a person draws without one is numbered in each window
-for itself, so that equal ids may mean two objects, and one object may have two ids. Where two windows share frames, the
-masks there tell.
 """
 
 from __future__ import annotations
@@ -39,6 +35,23 @@ DEFAULT_WINDOW = 100
 # Enough to see on both sides of a cut how the object moves, and that it is the same one; a person corrects near a cut
 # with the next frames in sight, and pays for it with 4 % more frames.
 DEFAULT_OVERLAP = 4
+
+
+@dataclass(frozen=True)
+class Windowing:
+    """How a video is split; see `plan_windows`."""
+
+    size: int = DEFAULT_WINDOW
+    overlap: int | None = None
+    stride: int = 1
+
+    def check(self) -> None:
+        """Raise `SvacError` where the numbers are possible for no video."""
+        self.of(1)
+
+    def of(self, frame_count: int) -> list[Window]:
+        """Return the windows of a video. Raises `SvacError` where the numbers are not possible."""
+        return plan_windows(frame_count, self.size, self.overlap, self.stride)
 
 
 def plan_windows(frame_count: int, size: int, overlap: int | None = None, stride: int = 1) -> list[Window]:

@@ -19,7 +19,7 @@ from svac_backend.datasets.coco import (
     read_segmentation,
     write_categories,
 )
-from svac_backend.datasets.dataset import (
+from svac_backend.datasets.video_tracks import (
     VideoTracks,
     check_name,
     damaged,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from svac_backend.cli import corrections
-from svac_backend.datasets.layouts import read_dataset
+from svac_backend.datasets.layouts import DataSet
 from svac_backend.errors import SvacError
 from svac_backend.masks.rle import from_coco, to_coco
 from svac_backend.masks.tracks import Track
@@ -137,8 +137,8 @@ def test_show_says_what_is_wrong(
 def test_export_writes_what_is_learned_from(settings: Settings, database: Database, tmp_path: Path) -> None:
     put(database, 1)
     put(database, 2, task="8")
-    corrections.run_export(settings, tmp_path / "out")
-    first, second = read_dataset(tmp_path / "out", "mevis", "train")
+    corrections.run_export(settings, DataSet(tmp_path / "out", "mevis"))
+    first, second = DataSet(tmp_path / "out", "mevis", "train").read()
     assert (first.name, second.name) == ("clip", "clip-2")
     assert first.frames == (2, 3, 5)
     dog, cat = first.tracks
@@ -151,7 +151,7 @@ def test_export_writes_what_is_learned_from(settings: Settings, database: Databa
     meta = json.loads((tmp_path / "out" / "train" / "meta_expressions.json").read_text())
     assert len(meta["videos"]) == 2
     with pytest.raises(SvacError, match="no corrections"):
-        corrections.run_export(settings, tmp_path / "other", project=99)
+        corrections.run_export(settings, DataSet(tmp_path / "other", "mevis"), project=99)
 
 
 def test_names_of_videos() -> None:

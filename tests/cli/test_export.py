@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from svac_backend.cli.export import run
+from svac_backend.cli import app
 from svac_backend.cli.inputs import SHIPPED
-from svac_backend.datasets.layouts import read_dataset
+from svac_backend.datasets.layouts import DataSet
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.regions.written import tracks_to_results
@@ -55,9 +55,16 @@ def exported(local: Settings, tmp_path: Path) -> Path:
     return file
 
 
+def export(settings: Settings, layout: str | None, out: Path | None, **options: Any) -> None:
+    """What the command line does with some options."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "get_settings", lambda: settings)
+        app.export(layout, out, **options)
+
+
 def refused(settings: Settings, layout: str | None, out: Path | None, **options: Any) -> SvacError:
     with pytest.raises(SvacError) as caught:
-        run(settings, layout, out, **options)
+        export(settings, layout, out, **options)
     assert caught.value.hint
     return caught.value
 
@@ -67,8 +74,8 @@ def test_a_file_of_label_studio(
     local: Settings, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: str
 ) -> None:
     out = tmp_path / "out"
-    run(local, layout, out, file=exported)
-    (video,) = read_dataset(out, layout, "train")
+    export(local, layout, out, from_=exported)
+    (video,) = DataSet(out, layout, "train").read()
     assert (video.name, video.frames, video.fps) == ("square", tuple(range(FRAMES)), FPS)
     (found,) = video.tracks
     assert (found.object_id, found.label, found.expression) == ("obj1", "object", "the red square")
@@ -81,39 +88,39 @@ def test_a_file_of_label_studio(
 
 def test_a_config_beside_the_file_and_no_frames(local: Settings, exported: Path, tmp_path: Path) -> None:
     (local.label_studio_files_root / "square.mp4").unlink()  # type: ignore[operator]
-    error = refused(local, "coco", tmp_path / "out", file=exported, config=CONFIG)
+    error = refused(local, "coco", tmp_path / "out", from_=exported, config=CONFIG)
     assert "--no-frames" in error.hint
     assert not (tmp_path / "out").exists()
-    run(local, "coco", tmp_path / "out", file=exported, config=CONFIG, frames=False, split="valid")
-    (video,) = read_dataset(tmp_path / "out", "coco", "valid")
+    export(local, "coco", tmp_path / "out", from_=exported, config=CONFIG, frames=False, split="valid")
+    (video,) = DataSet(tmp_path / "out", "coco", "valid").read()
     assert video.tracks[0].masks == track().masks
 
 
 def test_nothing_to_export(local: Settings, exported: Path, tmp_path: Path) -> None:
-    error = refused(local, "coco", tmp_path / "out", file=exported, source="predictions")
+    error = refused(local, "coco", tmp_path / "out", from_=exported, source="predictions")
     assert error.message == "There are no predictions to export."
 
 
 def test_what_is_asked_for_must_make_sense(local: Settings, exported: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert "--project ID or --from" in refused(local, "coco", out).hint
-    assert "--project ID or --from" in refused(local, "coco", out, file=exported, project=1).hint
+    assert "--project ID or --from" in refused(local, "coco", out, from_=exported, project=1).hint
     assert "--config belongs to --from" in refused(local, "coco", out, project=1, config=CONFIG).message
-    assert "--format davis" in refused(local, None, out, file=exported).hint
-    assert "--out" in refused(local, "coco", None, file=exported).hint
-    assert "no format 'zip'" in refused(local, "zip", out, file=exported).message
-    assert "split" in refused(local, "coco", out, file=exported, split="a/b").message
-    assert "no source" in refused(local, "coco", out, file=exported, source="dreams").message
+    assert "--format davis" in refused(local, None, out, from_=exported).hint
+    assert "--out" in refused(local, "coco", None, from_=exported).hint
+    assert "no format 'zip'" in refused(local, "zip", out, from_=exported).message
+    assert "split" in refused(local, "coco", out, from_=exported, split="a/b").message
+    assert "no source" in refused(local, "coco", out, from_=exported, source="dreams").message
     assert "No Label Studio token" in refused(local, "coco", out, project=1).message
     assert not out.exists()
     out.mkdir()
     (out / "mine").write_text("x")
-    assert "is not empty" in refused(local, "coco", out, file=exported).message
+    assert "is not empty" in refused(local, "coco", out, from_=exported).message
 
 
 @pytest.mark.parametrize("content", ["no json", "{}", '[{"id": 1}]', "[7]", '[{"data": {"video": "x"}}]'])
 def test_a_file_that_is_no_export(local: Settings, tmp_path: Path, content: str) -> None:
     file = tmp_path / "file.json"
     file.write_text(content)
-    refused(local, "coco", tmp_path / "out", file=file)
-    assert "cannot be read" in refused(local, "coco", tmp_path / "out", file=tmp_path / "missing").message
+    refused(local, "coco", tmp_path / "out", from_=file)
+    assert "cannot be read" in refused(local, "coco", tmp_path / "out", from_=tmp_path / "missing").message

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from svac_backend.cli.import_command import run
-from svac_backend.cli.import_drawings import drawn, encode_pictures, numbered, prompt_lines
+from svac_backend.cli import app
+from svac_backend.cli.import_masks import drawn, encode_pictures, numbered, prompt_lines
 from svac_backend.cli.inputs import shipped_config
-from svac_backend.datasets.dataset import VideoTracks
-from svac_backend.datasets.layouts import write_dataset
+from svac_backend.datasets.layouts import DataSet
+from svac_backend.datasets.video_tracks import VideoTracks
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.tasks import task_prompts
@@ -26,28 +26,17 @@ from tests.datasets.made import HEIGHT, WIDTH, source, tracks, videos
 
 @pytest.fixture
 def data_set(tmp_path: Path) -> Path:
-    write_dataset(tmp_path / "set", "mevis", "train", videos(), opener=source)
+    DataSet(tmp_path / "set", "mevis", "train").write(videos(), opener=source)
     return tmp_path / "set"
 
 
 def refused(settings: Settings, *files: Path, **options: Any) -> SvacError:
-    everything: dict[str, Any] = {
-        "project": None,
-        "create": "Title",
-        "config": None,
-        "predict": True,
-        "window": 100,
-        "overlap": None,
-        "stride": 1,
-        "masks": None,
-        "layout": "mevis",
-        "split": "train",
-        "drawn": "predictions",
-        **options,
-    }
-    prompts = everything.pop("prompts", [])
-    with pytest.raises(SvacError) as caught:
-        run(settings, list(files), prompts, **everything)
+    """What the command line says of some options."""
+    everything = {"create": "Title", "format_": "mevis", **options}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "get_settings", lambda: settings)
+        with pytest.raises(SvacError) as caught:
+            app.import_(list(files), **everything)
     assert caught.value.hint
     return caught.value
 
@@ -56,14 +45,14 @@ def test_options_that_do_not_belong_together(settings: Settings, data_set: Path,
     video = write_video(tmp_path / "v.mp4")
     assert "no video" in refused(settings).message
     assert "--format belongs to --masks" in refused(settings, video).message
-    assert "--prompt does not go" in refused(settings, masks=data_set, prompts=["x"]).message
-    assert "format is not given" in refused(settings, masks=data_set, layout=None).message
-    assert "do not become 'art'" in refused(settings, masks=data_set, drawn="art").message
+    assert "--prompt does not go" in refused(settings, masks=data_set, prompt=["x"]).message
+    assert "format is not given" in refused(settings, masks=data_set, format_=None).message
+    assert "do not become 'art'" in refused(settings, masks=data_set, as_="art").message
     assert "--project ID or --create" in refused(settings, masks=data_set, create=None).hint
     windows: tuple[dict[str, int], ...] = ({"window": 5, "overlap": 5}, {"window": -1}, {"stride": 0})
     for wrong in windows:
         assert "Windows of" in refused(settings, masks=data_set, **wrong).message
-        assert "Windows of" in refused(settings, video, layout=None, prompts=["the dog"], **wrong).message
+        assert "Windows of" in refused(settings, video, format_=None, prompt=["the dog"], **wrong).message
 
 
 def test_the_masks_must_fit(settings: Settings, data_set: Path, tmp_path: Path) -> None:
@@ -83,8 +72,8 @@ def test_the_masks_must_fit(settings: Settings, data_set: Path, tmp_path: Path) 
 
 
 def test_a_data_set_without_pictures_needs_the_videos(settings: Settings, tmp_path: Path) -> None:
-    write_dataset(tmp_path / "set", "coco", "train", videos())
-    error = refused(settings, masks=tmp_path / "set", layout="coco")
+    DataSet(tmp_path / "set", "coco", "train").write(videos())
+    error = refused(settings, masks=tmp_path / "set", format_="coco")
     assert "no pictures of clip-a" in error.message
     assert "VIDEO..." in error.hint
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from svac_backend.cli.import_command import import_videos as run
+from svac_backend.cli.import_videos import import_videos
+from svac_backend.cli.projects import Destination
+from svac_backend.datasets.windows import Windowing
 from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
 from tests.cli.videos import write_truncated_video, write_video, write_wide_video
@@ -16,9 +18,9 @@ from tests.cli.videos import write_truncated_video, write_video, write_wide_vide
 def refused(
     settings: Settings, *videos: Path, prompts: tuple[str, ...] = ("the dog",), **options: Any
 ) -> SvacError:
-    everything = {"project": None, "create": None, "config": None, "predict": True, **options}
+    predict = options.pop("predict", True)
     with pytest.raises(SvacError) as caught:
-        run(settings, list(videos), list(prompts), **everything)
+        import_videos(settings, videos, prompts, Destination(**options), Windowing(), predict=predict)
     assert caught.value.hint
     return caught.value
 

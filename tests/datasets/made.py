@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
-from svac_backend.datasets.dataset import VideoTracks
+from svac_backend.datasets.video_tracks import VideoTracks
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import CocoRle, Track
 from svac_backend.video.reader import ArrayVideo

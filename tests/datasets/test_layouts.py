@@ -15,8 +15,8 @@ from PIL import Image
 from pycocotools import mask as pycoco
 from pycocotools.coco import COCO
 
-from svac_backend.datasets.dataset import FORMATS, VideoTracks
-from svac_backend.datasets.layouts import read_dataset, write_dataset
+from svac_backend.datasets.layouts import FORMATS, DataSet
+from svac_backend.datasets.video_tracks import VideoTracks
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import open_benchmark
 from svac_backend.evaluation.predictions import Predictions
@@ -33,11 +33,11 @@ from tests.evaluation.layouts import write_predictions
 def test_what_is_written_is_read(tmp_path: Path, layout: str, frames: bool) -> None:
     told: list[float] = []
     out = tmp_path / "out"
-    notes = write_dataset(
-        out, layout, "train", videos(), opener=source if frames else None, progress=told.append
+    notes = DataSet(out, layout, "train").write(
+        videos(), opener=source if frames else None, progress=told.append
     )
     assert notes == []
-    read = read_dataset(out, layout, "train")
+    read = DataSet(out, layout, "train").read()
     assert said(read) == said(videos())
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert list(out.rglob("manifest.json")) == []
@@ -55,22 +55,22 @@ def test_what_is_written_is_read(tmp_path: Path, layout: str, frames: bool) -> N
 
 @pytest.mark.parametrize("layout", ["youtube-vis", "mevis", "coco"])
 def test_masks_over_each_other_are_kept(tmp_path: Path, layout: str) -> None:
-    write_dataset(tmp_path / "out", layout, "train", videos(overlapping=True))
-    assert said(read_dataset(tmp_path / "out", layout, "train")) == said(videos(overlapping=True))
+    DataSet(tmp_path / "out", layout, "train").write(videos(overlapping=True))
+    assert said(DataSet(tmp_path / "out", layout, "train").read()) == said(videos(overlapping=True))
 
 
 def test_davis_says_what_it_hides(tmp_path: Path) -> None:
-    (note,) = write_dataset(tmp_path / "out", "davis", "train", videos(overlapping=True)[:1])
+    (note,) = DataSet(tmp_path / "out", "davis", "train").write(videos(overlapping=True)[:1])
     car, dog, _ = tracks(overlapping=True)
     hidden = sum(int((from_coco(car.masks[i]) & from_coco(dog.masks[i])).sum()) for i in dog.masks)
     assert hidden > 0
     assert f"clip-a: {hidden} of " in note
-    (video,) = read_dataset(tmp_path / "out", "davis", "train")
+    (video,) = DataSet(tmp_path / "out", "davis", "train").read()
     assert video.tracks[1].masks == dog.masks, "the later one lies on top"
 
 
 def test_coco_loads_with_pycocotools(tmp_path: Path) -> None:
-    write_dataset(tmp_path / "out", "coco", "train", videos())
+    DataSet(tmp_path / "out", "coco", "train").write(videos())
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(tmp_path / "out" / "annotations" / "instances_train.json")
     assert len(coco.getImgIds()) == FRAMES + FRAMES // 2
@@ -93,7 +93,7 @@ def test_coco_loads_with_pycocotools(tmp_path: Path) -> None:
 
 
 def test_youtube_vis_decodes_as_its_own_api_does(tmp_path: Path) -> None:
-    write_dataset(tmp_path / "out", "youtube-vis", "train", videos())
+    DataSet(tmp_path / "out", "youtube-vis", "train").write(videos())
     content = json.loads((tmp_path / "out" / "train" / "instances.json").read_text())
     assert [c["name"] for c in content["categories"]] == ["car", "dog"]
     assert [len(video["file_names"]) for video in content["videos"]] == [FRAMES, FRAMES // 2]
@@ -110,7 +110,7 @@ def test_youtube_vis_decodes_as_its_own_api_does(tmp_path: Path) -> None:
 
 def test_davis_annotations_are_palette_pictures(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    write_dataset(out, "davis", "val", videos(), opener=source)
+    DataSet(out, "davis", "val").write(videos(), opener=source)
     assert (out / "ImageSets" / "2017" / "val.txt").read_text() == "clip-a\nclip_b\n"
     with Image.open(out / "Annotations" / "480p" / "clip-a" / "00003.png") as picture:
         assert picture.mode == "P"
@@ -131,7 +131,7 @@ def test_davis_annotations_are_palette_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("layout", "dataset"), [("davis", "ref-davis17"), ("mevis", "mevis")])
 def test_an_export_scores_100_against_itself(tmp_path: Path, layout: str, dataset: str) -> None:
     made = videos()
-    write_dataset(tmp_path / "out", layout, "train", made, opener=source)
+    DataSet(tmp_path / "out", layout, "train").write(made, opener=source)
     benchmark = open_benchmark(dataset, tmp_path / "out", "train")
     truth = open_truth(benchmark)
     assert truth is not None
@@ -161,18 +161,18 @@ def test_mevis_joins_objects_of_one_sentence(tmp_path: Path) -> None:
     first, second, _ = tracks()
     second.expression, second.label = first.expression, first.label
     one = VideoTracks("v", WIDTH, HEIGHT, tuple(range(FRAMES)), (first, second), fps=5.0)
-    write_dataset(tmp_path / "out", "mevis", "train", [one])
+    DataSet(tmp_path / "out", "mevis", "train").write([one])
     (video,) = open_benchmark("mevis", tmp_path / "out", "train").videos
     (expression,) = video.expressions
     assert expression.anno_ids == ("0", "1")
-    assert said(read_dataset(tmp_path / "out", "mevis", "train")) == said([one])
+    assert said(DataSet(tmp_path / "out", "mevis", "train").read()) == said([one])
 
 
 @pytest.mark.parametrize("layout", FORMATS)
 def test_data_sets_of_others_have_no_ids(tmp_path: Path, layout: str) -> None:
     """Without what is ours: objects are counted, labels are those of the data set or unknown."""
     out = tmp_path / "out"
-    write_dataset(out, layout, "train", videos()[:1], opener=source)
+    DataSet(out, layout, "train").write(videos()[:1], opener=source)
     for path in out.rglob("*.json"):
         if path.name == "svac_objects.json":
             path.unlink()
@@ -183,7 +183,7 @@ def test_data_sets_of_others_have_no_ids(tmp_path: Path, layout: str) -> None:
                 for ours in ("object_id", "expression", "fps"):
                     entry.pop(ours, None)
         path.write_text(json.dumps(content))
-    (video,) = read_dataset(out, layout, "train")
+    (video,) = DataSet(out, layout, "train").read()
     assert video.fps is None
     drawn = [track for track in video.tracks if track.masks]
     assert [track.object_id for track in drawn] == ["obj1", "obj2"]
@@ -194,16 +194,16 @@ def test_data_sets_of_others_have_no_ids(tmp_path: Path, layout: str) -> None:
 
 def test_masks_as_others_write_them(tmp_path: Path) -> None:
     """YouTube-VIS gives plain run lengths, COCO polygons."""
-    write_dataset(tmp_path / "out", "youtube-vis", "train", videos())
+    DataSet(tmp_path / "out", "youtube-vis", "train").write(videos())
     path = tmp_path / "out" / "train" / "instances.json"
     content = json.loads(path.read_text())
     for annotation in content["annotations"]:
         annotation["segmentations"] = [plain(rle) for rle in annotation["segmentations"]]
     path.write_text(json.dumps(content))
-    assert said(read_dataset(tmp_path / "out", "youtube-vis", "train")) == said(videos())
+    assert said(DataSet(tmp_path / "out", "youtube-vis", "train").read()) == said(videos())
     content["annotations"][0]["segmentations"][0] = [[4, 5, 20, 5, 20, 15, 4, 15]]
     path.write_text(json.dumps(content))
-    mask = from_coco(read_dataset(tmp_path / "out", "youtube-vis", "train")[0].tracks[0].masks[0])
+    mask = from_coco(DataSet(tmp_path / "out", "youtube-vis", "train").read()[0].tracks[0].masks[0])
     assert mask.sum() == 160
     assert mask[5:15, 4:20].all()
 
@@ -237,26 +237,26 @@ def plain(rle: Any) -> Any:
     ],
 )  # fmt: skip
 def test_damaged_data_sets_are_refused(tmp_path: Path, layout: str, change: Any) -> None:
-    write_dataset(tmp_path / "out", layout, "train", videos())
+    DataSet(tmp_path / "out", layout, "train").write(videos())
     (path,) = tmp_path.rglob("instances*.json")
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
     with pytest.raises(SvacError) as caught:
-        read_dataset(tmp_path / "out", layout, "train")
+        DataSet(tmp_path / "out", layout, "train").read()
     assert str(path) in caught.value.message
 
 
 @pytest.mark.parametrize("layout", FORMATS)
 def test_what_is_missing_is_said(tmp_path: Path, layout: str) -> None:
     with pytest.raises(SvacError, match="There is no folder"):
-        read_dataset(tmp_path / "nothing", layout, "train")
+        DataSet(tmp_path / "nothing", layout, "train").read()
     (tmp_path / "empty").mkdir()
     with pytest.raises(SvacError):
-        read_dataset(tmp_path / "empty", layout, "train")
-    write_dataset(tmp_path / "out", layout, "train", videos())
+        DataSet(tmp_path / "empty", layout, "train").read()
+    DataSet(tmp_path / "out", layout, "train").write(videos())
     with pytest.raises(SvacError) as caught:
-        read_dataset(tmp_path / "out", layout, "valid")
+        DataSet(tmp_path / "out", layout, "valid").read()
     assert "--split" in caught.value.hint
 
 
@@ -268,13 +268,13 @@ def test_davis_of_others(tmp_path: Path) -> None:
         picture = np.zeros((8, 9), np.uint8)
         picture[2:4, i : i + 3], picture[7] = 5, 255
         cv2.imwrite(str(folder / f"{i:05d}.png"), picture)
-    (video,) = read_dataset(tmp_path, "davis", "whatever")
+    (video,) = DataSet(tmp_path, "davis", "whatever").read()
     (track,) = video.tracks
     assert (track.object_id, sorted(track.masks)) == ("obj5", [0, 1])
     assert from_coco(track.masks[1])[2:4, 1:4].all()
     (folder / "00002.png").write_bytes(b"no picture")
     with pytest.raises(SvacError, match="damaged"):
-        read_dataset(tmp_path, "davis", "whatever")
+        DataSet(tmp_path, "davis", "whatever").read()
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -282,12 +282,12 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     out.mkdir()
     (out / "mine.txt").write_text("precious")
     with pytest.raises(SvacError, match="is not empty"):
-        write_dataset(out, "coco", "train", videos())
+        DataSet(out, "coco", "train").write(videos())
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
     with pytest.raises(SvacError, match="no folder"):
-        write_dataset(out / "mine.txt", "coco", "train", videos())
+        DataSet(out / "mine.txt", "coco", "train").write(videos())
     (tmp_path / "empty").mkdir()
-    write_dataset(tmp_path / "empty", "coco", "train", videos())
+    DataSet(tmp_path / "empty", "coco", "train").write(videos())
     assert (tmp_path / "empty" / "annotations").is_dir()
 
 
@@ -296,19 +296,19 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
         raise SvacError(f"{video.name} is gone.", "Bring it back.")
 
     with pytest.raises(SvacError, match="is gone"):
-        write_dataset(tmp_path / "out", "mevis", "train", videos(), opener=other)
+        DataSet(tmp_path / "out", "mevis", "train").write(videos(), opener=other)
     assert list(tmp_path.iterdir()) == []
     small = [VideoTracks("v", WIDTH, HEIGHT, (0, FRAMES), ())]
     with pytest.raises(SvacError, match=f"speak of frame {FRAMES}"):
-        write_dataset(tmp_path / "out", "mevis", "train", small, opener=source)
+        DataSet(tmp_path / "out", "mevis", "train").write(small, opener=source)
     with pytest.raises(SvacError, match="annotations 64x99"):
-        write_dataset(tmp_path / "out", "mevis", "train", [VideoTracks("v", 64, 99, (0,), ())], opener=source)
+        DataSet(tmp_path / "out", "mevis", "train").write([VideoTracks("v", 64, 99, (0,), ())], opener=source)
     with pytest.raises(SvacError, match="the video 64x99"):
-        write_dataset(tmp_path / "out", "mevis", "train", [VideoTracks("v", 64, 99, (0,), tracks())])
+        DataSet(tmp_path / "out", "mevis", "train").write([VideoTracks("v", 64, 99, (0,), tracks())])
     with pytest.raises(SvacError, match="same name"):
-        write_dataset(tmp_path / "out", "mevis", "train", videos()[:1] * 2)
+        DataSet(tmp_path / "out", "mevis", "train").write(videos()[:1] * 2)
     with pytest.raises(SvacError, match="nothing to export"):
-        write_dataset(tmp_path / "out", "mevis", "train", [])
+        DataSet(tmp_path / "out", "mevis", "train").write([])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -317,5 +317,5 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 )
 def test_names_that_are_no_format_or_split(tmp_path: Path, layout: str, split: str) -> None:
     with pytest.raises(SvacError):
-        write_dataset(tmp_path / "out", layout, split, videos())
+        DataSet(tmp_path / "out", layout, split).write(videos())
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from svac_backend.cli.inputs import SHIPPED
-from svac_backend.datasets.reading import Choice, Found, infer_config, read_tasks
+from svac_backend.datasets.reading import Choice, ProjectVideos, infer_config, read_tasks
 from svac_backend.datasets.windows import plan_windows
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
@@ -61,7 +61,7 @@ def annotated(
     return task(number, window, annotations=[now], predictions=[sent])
 
 
-def read(tasks: Sequence[Mapping[str, Any]], choice: Choice | None = None, **options: Any) -> Found:
+def read(tasks: Sequence[Mapping[str, Any]], choice: Choice | None = None, **options: Any) -> ProjectVideos:
     return read_tasks(tasks, lambda one: one, CONFIG, choice or Choice(), **options)
 
 

@@ -12,10 +12,13 @@ from pydantic import SecretStr
 
 from svac_backend import pipeline
 from svac_backend.cli import export
-from svac_backend.cli.import_command import import_masks, import_videos
-from svac_backend.cli.import_videos import Windowing
-from svac_backend.datasets.dataset import VideoTracks
-from svac_backend.datasets.layouts import read_dataset
+from svac_backend.cli.import_masks import import_masks
+from svac_backend.cli.import_videos import import_videos
+from svac_backend.cli.projects import Destination
+from svac_backend.datasets.layouts import DataSet
+from svac_backend.datasets.reading import Choice
+from svac_backend.datasets.video_tracks import VideoTracks
+from svac_backend.datasets.windows import Windowing
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import parse_config
@@ -67,16 +70,7 @@ def project_of(client: LabelStudioClient, title: str) -> int:
 
 def do_import(settings: Settings, video: Path, title: str, *, predict: bool, **options: Any) -> None:
     windowing = Windowing(**{"size": 12, "overlap": 2, **options})
-    import_videos(
-        settings,
-        [video],
-        [PROMPT],
-        project=None,
-        create=title,
-        config=None,
-        predict=predict,
-        windowing=windowing,
-    )
+    import_videos(settings, [video], [PROMPT], Destination(create=title), windowing, predict=predict)
 
 
 def tasks_of(client: LabelStudioClient, project: int) -> list[dict[str, Any]]:
@@ -90,8 +84,9 @@ def track() -> Track:
 
 
 def exported(settings: Settings, out: Path, project: int, **options: Any) -> VideoTracks:
-    export.run(settings, "mevis", out, project=project, **options)
-    (video,) = read_dataset(out, "mevis", "train")
+    source = export.Source(Choice(**options), project)
+    export.run(settings, source, DataSet(out, "mevis"))
+    (video,) = DataSet(out, "mevis", "train").read()
     return video
 
 
@@ -140,16 +135,8 @@ def test_windows_predictions_annotations_export_and_back(
     back = Windowing(12, 2)
     masks = tmp_path / "predictions"
     for _ in range(2):  # the second time all is in
-        import_masks(
-            settings,
-            masks,
-            "mevis",
-            project=None,
-            create=again,
-            config=None,
-            annotations=True,
-            windowing=back,
-        )
+        data_set = DataSet(masks, "mevis")
+        import_masks(settings, data_set, [], Destination(create=again), back, become="annotations")
     assert "already in the project" in capsys.readouterr().err
     number = project_of(client, again)
     assert [window_of(task["data"]) for task in tasks_of(client, number)] == WINDOWS

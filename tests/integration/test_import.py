@@ -12,7 +12,9 @@ import pytest
 from pydantic import SecretStr
 
 from svac_backend import pipeline
-from svac_backend.cli.import_command import import_videos as run
+from svac_backend.cli.import_videos import import_videos
+from svac_backend.cli.projects import Destination
+from svac_backend.datasets.windows import Windowing
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import parse_config
@@ -63,8 +65,8 @@ def projects_of(client: LabelStudioClient, title: str) -> list[int]:
 def do_import(
     settings: Settings, *videos: Path, prompts: tuple[str, ...] = (PROMPT,), **options: Any
 ) -> None:
-    everything = {"project": None, "create": None, "config": None, "predict": True, **options}
-    run(settings, list(videos), list(prompts), **everything)
+    predict = options.pop("predict", True)
+    import_videos(settings, videos, prompts, Destination(**options), Windowing(), predict=predict)
 
 
 def test_a_video_becomes_a_task_with_frames_and_masks(

@@ -30,7 +30,9 @@ from rich.table import Table
 from lab.benchmarks import learn
 from lab.benchmarks.concepts import ZORBO, make_concept_clip
 from lab.benchmarks.loop_clips import as_submitted, score
-from svac_backend.cli.import_command import import_videos
+from svac_backend.cli.import_videos import import_videos
+from svac_backend.cli.projects import Destination
+from svac_backend.datasets.windows import Windowing
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import LabelConfig, parse_config
@@ -181,9 +183,7 @@ class Loop:
             label_studio_api_key=SecretStr(server.token),
             label_studio_files_root=server.files_root,
         )
-        import_videos(
-            settings, videos, [ZORBO.expression], project=project, create=None, config=None, predict=False
-        )
+        import_videos(settings, videos, [ZORBO.expression], Destination(project), Windowing(), predict=False)
         for task in client.list_tasks(project):
             named = re.search(rf"{ZORBO.name}-(\d+)", str(task["data"]["video"]))
             if named is None:

@@ -27,6 +27,7 @@ from svac_backend.cli.doctor.machine import (
     check_worker,
 )
 from svac_backend.cli.doctor.project import check_arrival, check_project
+from svac_backend.cli.terminal import counted
 from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
@@ -61,12 +62,12 @@ def run(settings: Settings, backend_url: str | None, project: int | None) -> int
     warnings = sum(finding.status is Status.WARNING for finding in findings)
     if failures:
         console.print(
-            f"[bold red]{_count(failures, 'failure')}[/], {_count(warnings, 'warning')}. "
+            f"[bold red]{counted(failures, 'failure')}[/], {counted(warnings, 'warning')}. "
             "Mend them from the top, and run this again: some checks need others.",
             soft_wrap=True,
         )
     else:
-        console.print(f"[green]No failure[/], {_count(warnings, 'warning')}.", soft_wrap=True)
+        console.print(f"[green]No failure[/], {counted(warnings, 'warning')}.", soft_wrap=True)
     return 1 if failures else 0
 
 
@@ -132,7 +133,3 @@ def _table(findings: list[Finding]) -> Table:
             words.append(f"\n{finding.fix}", style="bold")
         table.add_row(Text(finding.check), Text(finding.status.value, style=COLORS[finding.status]), words)
     return table
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

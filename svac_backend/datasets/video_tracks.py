@@ -16,7 +16,6 @@ from svac_backend.masks.tracks import CocoRle, Track
 from svac_backend.video.frames import frame_name
 from svac_backend.video.images import ImageFolderVideo
 
-FORMATS = ("davis", "youtube-vis", "mevis", "coco")
 # Beside the files of a layout that has no place for them: ids, labels and expressions of the objects.
 OBJECTS_FILE = "svac_objects.json"
 

@@ -1,11 +1,14 @@
-"""Draws a data set's masks in tasks, as predictions or as annotations.
+"""`svac-backend import --masks`: a data set's masks into a Label Studio project, as predictions or as annotations.
 
-Pictures as a video: what Label Studio's player and the model need of a data set that has frames only.
+The videos are those that the data set was made from, or are made of its pictures: Label Studio's player and the model
+need a video.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,25 +18,156 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from svac_backend.cli.inputs import SourceVideo
-from svac_backend.cli.projects import Project
-from svac_backend.datasets.dataset import VideoTracks
+from svac_backend.cli.import_videos import Filler, Importer, config_kind
+from svac_backend.cli.inputs import SourceVideo, check_video
+from svac_backend.cli.projects import Destination, Project, files_root
+from svac_backend.cli.terminal import bar, console
+from svac_backend.datasets.layouts import DataSet
+from svac_backend.datasets.video_tracks import VideoTracks
+from svac_backend.datasets.windows import Windowing
 from svac_backend.errors import SvacError
-from svac_backend.jobs.rendering import render
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import LabelConfig
+from svac_backend.labelstudio.regions.sent import Region
 from svac_backend.labelstudio.regions.written import to_prediction
-from svac_backend.labelstudio.tasks import Window, task_prompts
+from svac_backend.labelstudio.tasks import Prompt, Window, task_prompts
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
 from svac_backend.store.predictions import Prediction
+from svac_backend.video.images import ImageFolderVideo
 from svac_backend.video.source import VideoSource
 
-Region = dict[str, Any]
+# Of a data set that does not say.
+DEFAULT_FPS = 24.0
 
 
-class MaskFiller:
-    """Draws a data set's masks in tasks; the `Filler` of an import.
+def import_masks(
+    settings: Settings,
+    data_set: DataSet,
+    videos: Sequence[Path],
+    destination: Destination,
+    windowing: Windowing,
+    *,
+    become: str = "predictions",
+) -> None:
+    """Import a data set; print what was done and the project's address.
+
+    Args:
+        settings: Label Studio and its files root.
+        data_set: with masks.
+        videos: the videos that the data set was made from, named as in the data set; the numbers that name the data
+            set's pictures are their frames. Without any, videos are made of the data set's pictures.
+        destination: where to. A shipped config gets the data set's labels.
+        windowing: how a long video is split.
+        become: what masks become: `predictions`, or `annotations` as if a person had submitted them.
+
+    Raises:
+        SvacError: something is not as it should be. Either nothing was changed in Label Studio, or the message and
+            what was printed say which videos are in.
+    """
+    if become not in ("predictions", "annotations"):
+        raise SvacError(f"Masks do not become '{become}'.", "Give --as predictions or --as annotations.")
+    windowing.check()
+    root = files_root(settings)
+    with console.status("reading the masks"):
+        read = data_set.read()
+    with ExitStack() as stack:
+        if videos:
+            found = _matched(read, videos, settings)
+        else:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="svac-import-"))
+            found = _made(read, Path(folder), settings)
+
+        def check(known: LabelConfig) -> None:
+            for video in found.values():
+                check_masks(video, known, settings)
+
+        labels = [track.label for video in found.values() for track in video.tracks if track.label]
+        xml = destination.new_config(labels, check, kind=config_kind(list(found), windowing))
+        client = stack.enter_context(closing(LabelStudioClient.from_settings(settings)))
+        with console.status("asking Label Studio"):
+            project = destination.open(client, root, xml, check)
+
+        def prompt(source: SourceVideo) -> Prompt | None:
+            return prompt_lines(found[source], project.config) or None
+
+        by_path = {source.path: video for source, video in found.items()}
+        version, drawn = f"masks-{data_set.layout}", become == "annotations"
+        filler = MaskFiller(settings, client, project, by_path, version, annotations=drawn)
+        Importer(settings, client, project, prompt, root, windowing, filler).run(list(found))
+
+
+def _matched(
+    data_set: Sequence[VideoTracks], videos: Sequence[Path], settings: Settings
+) -> dict[SourceVideo, VideoTracks]:
+    """Return the videos that a user named, each with the masks of the same name."""
+    by_name = {video.name: video for video in data_set}
+    found = {}
+    for path in videos:
+        source = check_video(path, settings)
+        video = by_name.get(path.stem) or by_name.get(source.stem)
+        if video is None:
+            known = ", ".join(sorted(by_name)[:10])
+            raise SvacError(
+                f"The data set has no masks of {path.name}.",
+                f"Name the file as the data set names the video, one of: {known}.",
+            )
+        _check(source, video)
+        found[source] = video
+    return found
+
+
+def _made(
+    data_set: Sequence[VideoTracks], folder: Path, settings: Settings
+) -> dict[SourceVideo, VideoTracks]:
+    """Return videos that are made of a data set's pictures; masks lie by the pictures' places."""
+    found = {}
+    for video in data_set:
+        if video.pictures is None or not video.pictures.is_dir():
+            raise SvacError(
+                f"The data set has no pictures of {video.name} (there is no {video.pictures}).",
+                "Give the videos that it was made from: svac-backend import --masks DIR VIDEO...",
+            )
+        pictures = ImageFolderVideo(
+            video.pictures,
+            video.picture_names,
+            fps=video.fps or DEFAULT_FPS,
+            max_side=settings.max_video_side,
+        )
+        with bar(f"{video.name}: making a video") as progress:
+            path = encode_pictures(pictures, folder, video.name, progress)
+        source = replace(check_video(path, settings), pictures=pictures)
+        places = {frame: place for place, frame in enumerate(video.frames)}
+        tracks = tuple(
+            replace(
+                track,
+                masks={places[frame]: rle for frame, rle in track.masks.items()},
+                scores={places[frame]: score for frame, score in track.scores.items() if frame in places},
+            )
+            for track in video.tracks
+        )
+        placed = replace(video, frames=tuple(range(len(video.frames))), tracks=tracks, names=())
+        _check(source, placed)
+        found[source] = placed
+    return found
+
+
+def _check(source: SourceVideo, video: VideoTracks) -> None:
+    info = source.info
+    if (info.width, info.height) != (video.width, video.height):
+        raise SvacError(
+            f"{source.path.name} has {info.width}x{info.height} pixels, its masks {video.width}x{video.height}.",
+            "Give the video that the masks were made on.",
+        )
+    if video.frames and video.frames[-1] >= info.frame_count:
+        raise SvacError(
+            f"{source.path.name} has {info.frame_count} frames, its masks speak of frame {video.frames[-1]}.",
+            "Give the video that the masks were made on.",
+        )
+
+
+class MaskFiller(Filler):
+    """Draws a data set's masks in tasks.
 
     Args:
         settings: how masks are drawn.
@@ -55,21 +189,14 @@ class MaskFiller:
         annotations: bool,
     ) -> None:
         # What people drew is drawn, however small, and on every frame.
-        self.settings = settings.model_copy(
-            update={"min_area_px": 1, "send_every": 1, "send_below_score": None}
-        )
-        self.client = client
-        self.project = project
+        drawn = settings.model_copy(update={"min_area_px": 1, "send_every": 1, "send_below_score": None})
+        super().__init__(drawn, client, project, version)
         self.videos = videos
-        self.version = version
         self.annotations = annotations
-        self._shown = project.model_version
 
     def has_filled(self, task: int) -> bool:
         """Tell whether a task has masks of this data set already: an annotation, or a prediction."""
-        if self.annotations:
-            return bool(self.client.list_annotations(task))
-        return any(p.get("model_version") == self.version for p in self.client.list_predictions(task))
+        return bool(self.client.list_annotations(task)) if self.annotations else super().has_filled(task)
 
     def predict(
         self,
@@ -94,24 +221,17 @@ class MaskFiller:
             score=1.0,
         )
 
-    def results(self, prediction: Prediction, window: Window | None) -> list[Region]:
-        """Return the regions of one task. Raises `SvacError` where the project's config can't show them."""
-        return render(prediction, self.project.xml, self.settings, window=window)
-
     def attach(self, task: int, prediction: Prediction, results: list[Region], window: Window | None) -> None:
         """Put the regions into a task."""
         if self.annotations:
             self.client.create_annotation(task, [drawn(region) for region in results])
             return
         self.client.create_prediction(task, to_prediction(results, self.version))
-        if not self._shown:
-            # Without a version the editor shows no prediction.
-            self.client.set_model_version(self.project.id, self.version)
-            self._shown = self.version
+        self._show()
 
     def shown_instead(self) -> str | None:
-        """Return the version that the editor shows first, where that is another one."""
-        return None if self.annotations or self._shown in ("", self.version) else self._shown
+        """See `Filler.shown_instead`; annotations are always shown."""
+        return None if self.annotations else super().shown_instead()
 
 
 def drawn(region: Region) -> Region:
