@@ -31,7 +31,7 @@ from svac_backend.svac.sam.grounding import FrameEncoder, build_sam, frames_at_a
 from svac_backend.svac.sam.original import original_sam
 from svac_backend.svac.sam.tracking import Propagation
 from svac_backend.svac.streaming import FrameFeed, prefetch
-from svac_backend.video.reader import VideoSource
+from svac_backend.video.reader import VideoSource, as_video
 
 Progress = Callable[[float, str], None]
 
@@ -199,7 +199,7 @@ class Svac(nn.Module):
     @torch.inference_mode()
     def segment(
         self,
-        video: VideoSource,
+        video: VideoSource | NDArray[np.uint8] | str | Path,
         expressions: Sequence[str],
         *,
         answers: Sequence[str | None] | None = None,
@@ -213,7 +213,8 @@ class Svac(nn.Module):
         objects; one without any [SEG] finds none: empty masks with the score 0.
 
         Args:
-            video: where the frames come from.
+            video: where the frames come from: an open video, frames u8 [T, H, W, 3] RGB, or the path of a video file,
+                which is opened here and closed with the iterator.
             expressions: referring expressions.
             answers: for each expression the answer to force instead of the method's own, or None.
             unite: one mask per expression, the union of its objects; False: one per object, those of the first
@@ -223,8 +224,22 @@ class Svac(nn.Module):
             progress: called with a fraction 0..1 and a message.
 
         Raises:
-            SvacError: no expression, an empty one, or a video without frames.
+            SvacError: at the first frame: no expression, an empty one, or a video without frames, or one that can't be
+                opened.
         """
+        with as_video(video) as source:
+            yield from self._segment(source, expressions, answers, unite, window, progress)
+
+    def _segment(
+        self,
+        video: VideoSource,
+        expressions: Sequence[str],
+        answers: Sequence[str | None] | None,
+        unite: bool,
+        window: int | None,
+        progress: Progress | None,
+    ) -> Iterator[FrameMasks]:
+        """Do what `segment` says."""
         if not expressions:
             raise SvacError(
                 "There is no expression to segment.", "Describe at least one object in a few words."

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from threading import Lock
@@ -103,9 +104,6 @@ def _scaled(frame: NDArray[np.uint8], size: tuple[int, int] | None) -> NDArray[n
         return frame
     scaled = VideoFrame.from_ndarray(frame).reformat(width=size[0], height=size[1], threads=1)
     return np.asarray(scaled.to_ndarray(), dtype=np.uint8)
-
-
-__all__ = ["ArrayVideo", "VideoInfo", "VideoReader", "VideoSource"]
 
 
 class VideoReader:
@@ -219,3 +217,22 @@ class VideoReader:
                 del frames  # else two windows are held while the next one is decoded
         finally:
             decoder.close()
+
+
+@contextmanager
+def as_video(video: VideoSource | NDArray[np.uint8] | str | Path) -> Iterator[VideoSource]:
+    """Yield what was given as a video; only a file that was opened here is closed at the end.
+
+    Args:
+        video: a video, frames u8 [T, H, W, 3] RGB, or the path of a video file.
+
+    Raises:
+        SvacError: see `VideoReader` and `ArrayVideo`.
+    """
+    if isinstance(video, str | Path):
+        with VideoReader(video) as reader:
+            yield reader
+    elif isinstance(video, np.ndarray):
+        yield ArrayVideo(video)
+    else:
+        yield video

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -11,11 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import svac_backend
 from svac_backend.errors import SvacError
 from svac_backend.svac.config import PRESETS
 from svac_backend.svac.model import Svac, pick_device
 from svac_backend.synthetic.scene import SceneConfig, make_scene
-from svac_backend.video.reader import ArrayVideo
+from svac_backend.synthetic.video import write_mp4
+from svac_backend.video.reader import ArrayVideo, VideoReader
 
 
 def _video(frames: int, height: int = 48, width: int = 64) -> ArrayVideo:
@@ -82,6 +87,43 @@ def test_save_and_load_change_nothing(model: Svac, tmp_path: Path) -> None:
     ours, theirs = model.state_dict(), again.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_a_path_and_an_array_give_what_the_open_video_gives(
+    model: Svac, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, expressions = tmp_path / "clip.mp4", ["the red circle"]
+    write_mp4(make_scene(3, SceneConfig(frames=7)).frames, path, 24.0)
+    with VideoReader(path) as reader:
+        expected = np.stack([frame.masks for frame in model.segment(reader, expressions)])
+        assert len(reader.frame(0)) > 0, "a video that the caller opened stays open"
+        frames = np.stack([frame for _, frame in reader.frames(range(7))])
+    closed: list[Path] = []
+    close = VideoReader.close
+    monkeypatch.setattr(VideoReader, "close", lambda self: (closed.append(self.path), close(self))[1])
+    for given in (path, str(path), frames):
+        found = np.stack([frame.masks for frame in model.segment(given, expressions)])
+        np.testing.assert_array_equal(found, expected)
+    assert closed == [path, path]
+    with pytest.raises(SvacError, match="cannot be read"):
+        next(model.segment(tmp_path / "none.mp4", expressions))
+
+
+def test_the_quick_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, indented = str(svac_backend.__doc__).partition("in Python:\n\n")
+    example = dedent(indented)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 5
+    write_mp4(make_scene(3, SceneConfig(frames=7)).frames, tmp_path / "clip.mp4", 24.0)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert names["frame"].index == 6
+    assert names["frame"].masks.shape == (1, 128, 128)
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    script = "import sys, svac_backend; assert 'torch' not in sys.modules; print(svac_backend.Svac.__name__)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "Svac\n"
 
 
 def test_bad_input_is_refused(model: Svac) -> None:
