@@ -17,9 +17,10 @@ import numpy as np
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import LabelConfig
+from svac_backend.labelstudio.regions.sent import region_name
 from svac_backend.masks.rle import decode_brush, iou, to_coco
 from svac_backend.masks.tracks import CocoRle, Track
-from svac_backend.quickstart.content import Clip
+from svac_backend.quickstart.content import PromptedVideo
 
 MIN_COLOR_IOU = 0.65
 _LIVE_TIMEOUT_S = 120.0
@@ -28,7 +29,7 @@ Masks = dict[tuple[str, int], CocoRle]
 
 
 @dataclass
-class Report:
+class CheckReport:
     """What was found.
 
     Attributes:
@@ -67,15 +68,11 @@ class Report:
 
 
 def region_key(region: Mapping[str, Any]) -> tuple[str, int]:
-    """Return (object id, 0-based frame) of a region whose id is `<object>-f<frame>`, as `labelstudio.results` makes it.
-
-    Raises:
-        SvacError: its id is another.
-    """
-    match = re.fullmatch(r"(.+)-f\d{5}(?:-\d+)?", str(region["id"]))
-    if match is None:
+    """Return (object id, 0-based frame) of a region. Raises `SvacError` where its id is not one of ours."""
+    name = region_name(region)
+    if name is None:
         raise SvacError(f"The region id '{region['id']}' is not one of ours.", "Report this as a bug.")
-    return match[1], int(region["item_index"])
+    return name.object_id, name.frame
 
 
 def brush_masks(results: Iterable[Mapping[str, Any]]) -> Masks:
@@ -122,7 +119,9 @@ def kind_of(expression: str) -> str:
     return "color" if re.fullmatch(r"the \w+ object", expression) else "color_shape"
 
 
-def check_predictions(client: LabelStudioClient, tasks: Sequence[tuple[Clip, int]], report: Report) -> None:
+def check_predictions(
+    client: LabelStudioClient, tasks: Sequence[tuple[PromptedVideo, int]], report: CheckReport
+) -> None:
     """Read every task's prediction back and compare it with the truth."""
     for clip, task in tasks:
         report.tasks += 1
@@ -150,7 +149,12 @@ def check_predictions(client: LabelStudioClient, tasks: Sequence[tuple[Clip, int
 
 
 def check_live(
-    client: LabelStudioClient, backend: int, clip: Clip, task: int, config: LabelConfig, report: Report
+    client: LabelStudioClient,
+    backend: int,
+    clip: PromptedVideo,
+    task: int,
+    config: LabelConfig,
+    report: CheckReport,
 ) -> None:
     """Type a prompt as an annotator does with Auto-Annotation on, by way of Label Studio.
 

@@ -1,6 +1,6 @@
-"""What the quickstart's project holds: videos with prompts, and where it remembers which task is which.
+"""What the quickstart's project holds: videos with prompts; and where it remembers which task is which.
 
-The quickstart's demo of things that move: rich scenes with sentences of kind, colour, motion and order.
+The demo is plain, coloured shapes, or rich: things that move, with sentences of kind, colour, motion and order.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
 
+from svac_backend.atomic import atomic_write
 from svac_backend.cli.inputs import SHIPPED, prompt_labels
 from svac_backend.errors import SvacError
 from svac_backend.masks.rle import to_coco
@@ -23,6 +24,15 @@ from svac_backend.synthetic.rich.scene import RichConfig, RichScene, describe, m
 from svac_backend.synthetic.scene import DEMO_SEEDS
 from svac_backend.synthetic.video import make_demo, write_mp4
 
+# `plain`: coloured shapes, which any svac-tiny finds by colour. `rich`: things that move, said by kind and motion too.
+DEMO: Literal["plain", "rich"] = "plain"
+DEMO_TITLE = {"plain": "SVAC demo", "rich": "SVAC demo: things that move"}[DEMO]
+DEMO_VIDEOS = 3
+# Three objects on each frame stay below the 100 brush masks that the editor submits in a few seconds.
+DEMO_FRAMES = 32
+# The label that the shipped configs have, and colours for those beside it.
+SHIPPED_LABEL = '<Label value="object" background="#00A2FF"/>'
+COLORS = ("#FFB000", "#DC267F", "#785EF0", "#2CA02C", "#FE6100")
 # Words of training, seeds that were not: what the model is for. Without the emoji font there are shapes only.
 SCENES = RichConfig(
     width=640,
@@ -47,6 +57,111 @@ _PLAIN = re.compile(r"the (?!.* in the video)[a-z ]+")
 LABEL = "Object"
 # Share of a thing that is enough to see it.
 _SEEN = 0.2
+
+
+@dataclass(frozen=True)
+class PromptedVideo:
+    """A video, what to segment in it, and for made videos the file with the truth."""
+
+    video: Path
+    prompts: tuple[str, ...]
+    truth: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """What a task of this clip is remembered by: another prompt is another task."""
+        return json.dumps([str(self.video), *self.prompts])
+
+
+def demo_clips(folder: Path, demo: Literal["plain", "rich"] = DEMO) -> list[PromptedVideo]:
+    """Return the demo's clips; they are made on the first call.
+
+    Args:
+        folder: where they are kept; rich ones in a folder of their own below, beside plain ones of an earlier version.
+        demo: which ones.
+    """
+    folder = folder / "rich" if demo == "rich" else folder
+    manifest = folder / "manifest.json"
+    if manifest.is_file():
+        entries = json.loads(manifest.read_text())
+    elif demo == "rich":
+        entries = make_rich_demo(folder)
+    else:
+        entries = make_demo(folder, DEMO_SEEDS.start, DEMO_VIDEOS, frames=DEMO_FRAMES)
+    return [PromptedVideo(Path(e["video"]), tuple(e["prompts"]), Path(e["truth"])) for e in entries]
+
+
+def own_clip(video: Path, prompts: Sequence[str]) -> PromptedVideo:
+    """Return the clip of a user's own file.
+
+    Raises:
+        SvacError: there is no such file, or no prompt.
+    """
+    if not video.is_file():
+        raise SvacError(f"There is no file {video}.", "Give the path of a video.")
+    if not any(prompt.strip() for prompt in prompts):
+        raise SvacError("There is no prompt.", 'Say what to segment, e.g. --prompt "the white dog".')
+    return PromptedVideo(video.resolve(), tuple(prompts))
+
+
+def labelled(prompts: Sequence[str]) -> list[str]:
+    """Return the prompts, each with a label of its own, so that the editor gives each object its own colour.
+
+    The first keeps the config's label `object`; the others become `object 2: ...` unless they name a label.
+    """
+    return [
+        prompt if number == 1 or prompt_labels([prompt]) else f"object {number}: {prompt}"
+        for number, prompt in enumerate(prompts, start=1)
+    ]
+
+
+def project_config(kind: str, labels: Sequence[str]) -> str:
+    """Return a shipped labelling config whose masks know further labels.
+
+    Args:
+        kind: `brush` or `polygon`.
+        labels: names beside `object`.
+
+    Raises:
+        SvacError: the shipped configs are not there.
+    """
+    path = SHIPPED / f"{kind}_frames.xml"
+    if not path.is_file():
+        raise SvacError(f"{path} is missing.", "Get the project's folder again.")
+    tags = [
+        f'<Label value={quoteattr(label)} background="{color}"/>'
+        for label, color in zip(labels, itertools.cycle(COLORS), strict=False)
+    ]
+    # The first is that of the masks; the second one's boxes are drawn on the video.
+    return path.read_text(encoding="utf-8").replace(SHIPPED_LABEL, "\n    ".join([SHIPPED_LABEL, *tags]), 1)
+
+
+@dataclass
+class State:
+    """What an earlier run left in the folder.
+
+    Attributes:
+        projects: a project's key (see `app`) -> id in Label Studio.
+        tasks: a project's key -> (clip's key -> task id).
+    """
+
+    path: Path
+    projects: dict[str, int] = field(default_factory=dict)
+    tasks: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> State:
+        """Read the file, or start anew where there is none."""
+        if not path.is_file():
+            return cls(path)
+        content = json.loads(path.read_text())
+        return cls(path, content["projects"], content["tasks"])
+
+    def save(self) -> None:
+        """Write the file, whole or not at all."""
+        content = asdict(self)
+        del content["path"]
+        atomic_write(self.path, json.dumps(content, indent=2))
 
 
 def make_rich_demo(
@@ -133,121 +248,3 @@ def track_of(scene: RichScene, expression: RichExpression, object_id: str) -> Tr
         if visible:
             track.masks[index] = to_coco(mask)
     return track
-
-
-# `plain`: coloured shapes, which any svac-tiny finds by colour. `rich`: things that move, said by kind and motion too.
-DEMO: Literal["plain", "rich"] = "plain"
-DEMO_TITLE = {"plain": "SVAC demo", "rich": "SVAC demo: things that move"}[DEMO]
-DEMO_VIDEOS = 3
-# Three objects on each frame stay below the 100 brush masks that the editor submits in a few seconds.
-DEMO_FRAMES = 32
-# The label that the shipped configs have, and colours for those beside it.
-SHIPPED_LABEL = '<Label value="object" background="#00A2FF"/>'
-COLORS = ("#FFB000", "#DC267F", "#785EF0", "#2CA02C", "#FE6100")
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A video, what to segment in it, and for made videos the file with the truth."""
-
-    video: Path
-    prompts: tuple[str, ...]
-    truth: Path | None = None
-
-    @property
-    def key(self) -> str:
-        """What a task of this clip is remembered by: another prompt is another task."""
-        return json.dumps([str(self.video), *self.prompts])
-
-
-def labelled(prompts: Sequence[str]) -> list[str]:
-    """Return the prompts, each with a label of its own, so that the editor gives each object its own colour.
-
-    The first keeps the config's label `object`; the others become `object 2: ...` unless they name a label.
-    """
-    return [
-        prompt if number == 1 or prompt_labels([prompt]) else f"object {number}: {prompt}"
-        for number, prompt in enumerate(prompts, start=1)
-    ]
-
-
-def project_config(kind: str, labels: Sequence[str]) -> str:
-    """Return a shipped labelling config whose masks know further labels.
-
-    Args:
-        kind: `brush` or `polygon`.
-        labels: names beside `object`.
-
-    Raises:
-        SvacError: the shipped configs are not there.
-    """
-    path = SHIPPED / f"{kind}_frames.xml"
-    if not path.is_file():
-        raise SvacError(f"{path} is missing.", "Get the project's folder again.")
-    tags = [
-        f'<Label value={quoteattr(label)} background="{color}"/>'
-        for label, color in zip(labels, itertools.cycle(COLORS), strict=False)
-    ]
-    # The first is that of the masks; the second one's boxes are drawn on the video.
-    return path.read_text(encoding="utf-8").replace(SHIPPED_LABEL, "\n    ".join([SHIPPED_LABEL, *tags]), 1)
-
-
-@dataclass
-class State:
-    """What an earlier run left in the folder.
-
-    Attributes:
-        projects: a project's key (see `app`) -> id in Label Studio.
-        tasks: a project's key -> (clip's key -> task id).
-    """
-
-    path: Path
-    projects: dict[str, int] = field(default_factory=dict)
-    tasks: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, path: Path) -> State:
-        """Read the file, or start anew where there is none."""
-        if not path.is_file():
-            return cls(path)
-        content = json.loads(path.read_text())
-        return cls(path, content["projects"], content["tasks"])
-
-    def save(self) -> None:
-        """Write the file, whole or not at all."""
-        content = asdict(self)
-        del content["path"]
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(content, indent=2))
-        part.replace(self.path)
-
-
-def demo_clips(folder: Path, demo: Literal["plain", "rich"] = DEMO) -> list[Clip]:
-    """Return the demo's clips; they are made on the first call.
-
-    Args:
-        folder: where they are kept; rich ones in a folder of their own below, beside plain ones of an earlier version.
-        demo: which ones.
-    """
-    folder = folder / "rich" if demo == "rich" else folder
-    manifest = folder / "manifest.json"
-    if manifest.is_file():
-        entries = json.loads(manifest.read_text())
-    elif demo == "rich":
-        entries = make_rich_demo(folder)
-    else:
-        entries = make_demo(folder, DEMO_SEEDS.start, DEMO_VIDEOS, frames=DEMO_FRAMES)
-    return [Clip(Path(e["video"]), tuple(e["prompts"]), Path(e["truth"])) for e in entries]
-
-
-def own_clip(video: Path, prompts: Sequence[str]) -> Clip:
-    """Return the clip of a user's own file.
-
-    Raises:
-        SvacError: there is no such file, or no prompt.
-    """
-    if not video.is_file():
-        raise SvacError(f"There is no file {video}.", "Give the path of a video.")
-    if not any(prompt.strip() for prompt in prompts):
-        raise SvacError("There is no prompt.", 'Say what to segment, e.g. --prompt "the white dog".')
-    return Clip(video.resolve(), tuple(prompts))

@@ -16,7 +16,7 @@ from PIL import Image
 from svac_backend.labelstudio.tasks import local_files_path
 from svac_backend.masks.rle import from_coco
 from svac_backend.quickstart.check import read_truth
-from svac_backend.quickstart.content import Clip
+from svac_backend.quickstart.content import PromptedVideo
 from svac_backend.synthetic.scene import DEMO_SEEDS
 from svac_backend.synthetic.video import make_demo
 from tests.browser.editor import Editor
@@ -33,7 +33,7 @@ class Imported:
     project: int
     task: dict[str, Any]
     prediction: dict[str, Any]
-    clip: Clip
+    clip: PromptedVideo
 
 
 @pytest.fixture(scope="module", params=["brush", "polygon"])
@@ -45,7 +45,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def imported(label_studio: Any, kind: str, tmp_path_factory: pytest.TempPathFactory) -> Imported:
     folder = tmp_path_factory.mktemp(f"import-{kind}")
     (entry,) = make_demo(folder, DEMO_SEEDS.start + 50, 1, frames=FRAMES)
-    clip = Clip(Path(entry["video"]), tuple(entry["prompts"][:1]), Path(entry["truth"]))
+    clip = PromptedVideo(Path(entry["video"]), tuple(entry["prompts"][:1]), Path(entry["truth"]))
     title = f"imported {kind}"
     command = [str(Path(sys.executable).with_name("svac-backend")), "import", "--create", title]
     command += ["--config", str(CONFIGS / f"{kind}_frames.xml"), "--prompt", clip.prompts[0], str(clip.video)]

@@ -14,7 +14,7 @@ from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.quickstart.check import (
-    Report,
+    CheckReport,
     another_wording,
     brush_masks,
     check_predictions,
@@ -24,7 +24,7 @@ from svac_backend.quickstart.check import (
     region_key,
     track_ious,
 )
-from svac_backend.quickstart.content import Clip
+from svac_backend.quickstart.content import PromptedVideo
 from svac_backend.synthetic.scene import DEMO_SEEDS
 from svac_backend.synthetic.video import make_demo
 
@@ -52,9 +52,9 @@ def square(left: int, size: int = 20) -> np.ndarray:
 
 
 @pytest.fixture
-def clip(tmp_path: Path) -> Clip:
+def clip(tmp_path: Path) -> PromptedVideo:
     (entry,) = make_demo(tmp_path, DEMO_SEEDS.start, 1, width=WIDTH, height=HEIGHT, frames=4)
-    return Clip(Path(entry["video"]), tuple(entry["prompts"]), Path(entry["truth"]))
+    return PromptedVideo(Path(entry["video"]), tuple(entry["prompts"]), Path(entry["truth"]))
 
 
 def regions(tracks: list[Track]) -> list[dict[str, Any]]:
@@ -63,8 +63,8 @@ def regions(tracks: list[Track]) -> list[dict[str, Any]]:
     return tracks_to_results(tracks, CONFIG.mask_control(), width=WIDTH, height=HEIGHT, min_area_px=1)
 
 
-def checked(clip: Clip, results: list[dict[str, Any]]) -> Report:
-    report = Report()
+def checked(clip: PromptedVideo, results: list[dict[str, Any]]) -> CheckReport:
+    report = CheckReport()
     client = cast(
         LabelStudioClient, Predictions({7: [{"id": 1, "result": []}, {"id": 2, "result": results}]})
     )
@@ -72,7 +72,7 @@ def checked(clip: Clip, results: list[dict[str, Any]]) -> Report:
     return report
 
 
-def test_the_truth_itself_passes(clip: Clip) -> None:
+def test_the_truth_itself_passes(clip: PromptedVideo) -> None:
     assert clip.truth is not None
     tracks, frames = read_truth(clip.truth)
     report = checked(clip, regions(tracks))
@@ -83,7 +83,7 @@ def test_the_truth_itself_passes(clip: Clip) -> None:
     assert "mean IoU, color expressions: 1.000 (at least 0.65 is asked)" in report.lines()
 
 
-def test_masks_on_the_wrong_objects_fail(clip: Clip) -> None:
+def test_masks_on_the_wrong_objects_fail(clip: PromptedVideo) -> None:
     assert clip.truth is not None
     tracks, _ = read_truth(clip.truth)
     tracks[0].masks, tracks[1].masks = tracks[1].masks, tracks[0].masks
@@ -92,20 +92,20 @@ def test_masks_on_the_wrong_objects_fail(clip: Clip) -> None:
     assert report.lines()[-1].startswith("PROBLEM: ")
 
 
-def test_an_empty_prediction_fails(clip: Clip) -> None:
+def test_an_empty_prediction_fails(clip: PromptedVideo) -> None:
     report = checked(clip, [])
     assert "has no mask" in report.problems[0]
     assert np.mean(report.ious["color"]) == 0.0
 
 
-def test_a_task_without_prediction_fails(clip: Clip) -> None:
-    report = Report()
+def test_a_task_without_prediction_fails(clip: PromptedVideo) -> None:
+    report = CheckReport()
     check_predictions(cast(LabelStudioClient, Predictions({7: []})), [(clip, 7)], report)
     assert ["has no prediction" in problem for problem in report.problems] == [True]
 
 
 def test_a_users_own_video_needs_masks_only(tmp_path: Path) -> None:
-    own = Clip(tmp_path / "own.mp4", ("the dog",))
+    own = PromptedVideo(tmp_path / "own.mp4", ("the dog",))
     track = Track("obj1", "object", "the dog", {0: to_coco(square(5))}, {0: 0.9})
     report = checked(own, regions([track]))
     assert (report.problems, report.masks, dict(report.ious)) == ([], 1, {})
@@ -135,7 +135,7 @@ def test_kind_of_a_demos_prompt(expression: str, kind: str) -> None:
     assert kind_of(expression) == kind
 
 
-def test_kinds_are_those_of_the_truth_where_it_names_them(clip: Clip, tmp_path: Path) -> None:
+def test_kinds_are_those_of_the_truth_where_it_names_them(clip: PromptedVideo, tmp_path: Path) -> None:
     assert clip.truth is not None
     tracks, _ = read_truth(clip.truth)
     assert read_kinds(clip.truth) == ["color"] * len(tracks)
@@ -143,7 +143,7 @@ def test_kinds_are_those_of_the_truth_where_it_names_them(clip: Clip, tmp_path: 
     kinds = ["color", "motion", "category"][: len(tracks)]
     named.write_text(json.dumps({**json.loads(clip.truth.read_text()), "kinds": kinds}))
     assert read_kinds(named) == kinds
-    report = checked(Clip(clip.video, clip.prompts, named), regions(tracks))
+    report = checked(PromptedVideo(clip.video, clip.prompts, named), regions(tracks))
     assert sorted(report.ious) == sorted(kinds)
 
 

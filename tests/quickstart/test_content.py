@@ -8,7 +8,14 @@ import pytest
 from svac_backend.cli.inputs import check_prompts
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
-from svac_backend.quickstart.content import Clip, State, demo_clips, labelled, own_clip, project_config
+from svac_backend.quickstart.content import (
+    PromptedVideo,
+    State,
+    demo_clips,
+    labelled,
+    own_clip,
+    project_config,
+)
 from svac_backend.settings import Settings
 from svac_backend.synthetic.scene import DEMO_SEEDS
 from svac_backend.synthetic.video import make_demo
@@ -17,7 +24,7 @@ from svac_backend.synthetic.video import make_demo
 def test_state_survives(tmp_path: Path) -> None:
     state = State.load(tmp_path / "state.json")
     assert state.projects == {}
-    clip = Clip(tmp_path / "a.mp4", ("the red object",))
+    clip = PromptedVideo(tmp_path / "a.mp4", ("the red object",))
     state.projects["demo"] = 4
     state.tasks["demo"] = {clip.key: 17}
     state.save()
@@ -28,7 +35,7 @@ def test_state_survives(tmp_path: Path) -> None:
 
 def test_another_prompt_is_another_task(tmp_path: Path) -> None:
     video = tmp_path / "a.mp4"
-    keys = {Clip(video, prompts).key for prompts in (("a",), ("b",), ("a", "b"), ("ab",))}
+    keys = {PromptedVideo(video, prompts).key for prompts in (("a",), ("b",), ("a", "b"), ("ab",))}
     assert len(keys) == 4
 
 
