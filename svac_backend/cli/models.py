@@ -15,6 +15,7 @@ from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
 from svac_backend.svac.files import hub
 from svac_backend.svac.files.weights import (
+    ALLOWED,
     EMBEDDED,
     locate,
     model_version,
@@ -110,7 +111,7 @@ def verify(name: str) -> None:
         SvacError: something is wrong with it; the message says what.
     """
     folder = locate(name)
-    files = sorted(path for pattern in hub.ALLOWED for path in folder.glob(pattern))
+    files = sorted(path for pattern in ALLOWED for path in folder.glob(pattern))
     known = 0
     with bar("reading") as progress:
         done, total = 0, sum(path.stat().st_size for path in files)

@@ -18,7 +18,7 @@ from svac_backend.server.app import create_app
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.svac.files import hub
-from svac_backend.svac.files.weights import EMBEDDED, model_version
+from svac_backend.svac.files.weights import EMBEDDED, model_version, snapshot
 from tests.svac.fake_hub import FakeHub, fake_hub
 
 pytestmark = pytest.mark.integration
@@ -118,7 +118,7 @@ def test_only_what_was_downloaded_is_removed(
     monkeypatch.setattr("typer.confirm", lambda _: False)
     models.remove(NAME)
     assert "Nothing was removed" in out(capsys)
-    assert hub.snapshot(NAME)
+    assert snapshot(NAME)
 
 
 def test_the_worker_downloads_at_start_and_the_web_process_says_what_is_missing_until_then(

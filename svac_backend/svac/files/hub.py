@@ -32,40 +32,14 @@ from huggingface_hub.errors import (
 from tqdm.std import tqdm
 
 from svac_backend.errors import SvacError
-from svac_backend.svac.files.weights import locate, split_hub_name
+from svac_backend.svac.files.weights import ALLOWED, IGNORED, locate, snapshot, split_hub_name
 
-# Weights as safetensors, configuration and tokenizer, at the top of the repository. Never pickle (.bin, .pt), never
-# code (.py): neither is needed, and both would run what their authors like.
-ALLOWED = ("*.safetensors", "*.json", "tokenizer.model", "merges.txt")
-IGNORED = ("*/*",)
 # Left free: the data folder needs room, too.
 SPARE_BYTES = 1 << 30
 
 Progress = Callable[[int, int], None]
 
 log = logging.getLogger(__name__)
-
-
-def snapshot(repository: str, revision: str | None = None) -> Path | None:
-    """Return the folder of a downloaded repository, or None where it is not, or not wholly, here. No network.
-
-    Args:
-        repository: `owner/name`.
-        revision: branch, tag or commit; None is `main` as it was when it was downloaded.
-    """
-    try:
-        folder = Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                allow_patterns=list(ALLOWED),
-                ignore_patterns=list(IGNORED),
-                local_files_only=True,
-            )
-        )
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
-    return folder if (folder / "config.json").is_file() else None
 
 
 def locate_or_download(name_or_folder: str, progress: Progress | None = None) -> Path:

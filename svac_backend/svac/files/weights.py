@@ -16,6 +16,10 @@ from svac_backend.settings import Settings
 EMBEDDED = {"svac-tiny": Path(__file__).parents[2] / "weights" / "svac-tiny"}
 INDEX = "model.safetensors.index.json"
 
+# Weights as safetensors, configuration and tokenizer, at the top of the repository. Never pickle (.bin, .pt), never
+# code (.py): neither is needed, and both would run what their authors like.
+ALLOWED = ("*.safetensors", "*.json", "tokenizer.model", "merges.txt")
+IGNORED = ("*/*",)
 # owner/name, and the revision that may follow; the hub's own rules for names.
 _HUB_NAME = re.compile(r"^(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?$")
 
@@ -29,6 +33,32 @@ def split_hub_name(name: str) -> tuple[str, str | None] | None:
     if match is None or name.startswith((".", "~")) or Path(name).is_dir():
         return None
     return match["repository"], match["revision"]
+
+
+def snapshot(repository: str, revision: str | None = None) -> Path | None:
+    """Return the folder of a downloaded repository, or None where it is not, or not wholly, here. No network.
+
+    Args:
+        repository: `owner/name`.
+        revision: branch, tag or commit; None is `main` as it was when it was downloaded.
+    """
+    # Here, so that a folder needs no client of the hub.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=list(ALLOWED),
+                ignore_patterns=list(IGNORED),
+                local_files_only=True,
+            )
+        )
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    return folder if (folder / "config.json").is_file() else None
 
 
 def locate(name_or_folder: str) -> Path:
@@ -46,9 +76,6 @@ def locate(name_or_folder: str) -> Path:
     if (folder / "config.json").is_file():
         return folder
     if wanted := split_hub_name(name_or_folder):
-        # Here, since only hub repositories need it.
-        from svac_backend.svac.files.hub import snapshot
-
         if found := snapshot(*wanted):
             return found
         raise SvacError(

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
 from svac_backend.svac.files import hub
-from svac_backend.svac.files.weights import locate, model_version
+from svac_backend.svac.files.weights import locate, model_version, snapshot
 from svac_backend.svac.model import Svac
 from tests.svac.fake_hub import FakeHub, fake_hub
 
@@ -52,7 +52,7 @@ def test_a_repository_is_downloaded_once_and_loads(server: FakeHub, model: Svac)
     state = model.state_dict()
     assert all(torch.equal(tensor, state[key]) for key, tensor in loaded.state_dict().items())
     assert sorted(set(server.asked("GET"))) == ["config.json", "model.safetensors", "tokenizer.json"]
-    folder = hub.snapshot(NAME)
+    folder = snapshot(NAME)
     assert folder is not None
     assert sorted(path.name for path in folder.iterdir()) == sorted(set(server.asked("GET")))
     # From here on the network is not asked.
@@ -104,7 +104,7 @@ def test_what_is_complete_is_kept_when_a_download_fails(
     server.cut_after = 1_000_000  # less than the client keeps of a broken answer
     with pytest.raises(SvacError, match=f"{NAME} can't be downloaded: peer closed connection"):
         hub.download(NAME)
-    assert hub.snapshot(NAME) is None
+    assert snapshot(NAME) is None
     with pytest.raises(SvacError, match="not downloaded yet"):
         locate(NAME)
     server.cut_after = None
@@ -195,7 +195,7 @@ def test_what_was_downloaded_is_listed_checked_and_removed(server: FakeHub) -> N
     assert hub.is_intact(blob) is None  # no link of the cache: its hash is not known
     assert hub.remove(NAME) >= one.size
     assert hub.downloaded() == []
-    assert hub.snapshot(NAME) is None
+    assert snapshot(NAME) is None
     with pytest.raises(SvacError, match="models list"):
         hub.remove(NAME)
 

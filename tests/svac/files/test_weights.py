@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -189,3 +191,11 @@ def test_empty_variables_leave_the_model_its_own_way(folder: Path, monkeypatch: 
         monkeypatch.setenv(f"SVAC_{name}", "")
     settings = Settings(_env_file=None, model=str(folder))
     assert (settings.preset, settings.original_sam) == (None, None)
+
+
+def test_a_folder_needs_no_client_of_the_hub() -> None:
+    code = (
+        "import sys; from svac_backend.svac.files.weights import locate; locate('svac-tiny');"
+        "sys.exit('huggingface_hub' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
