@@ -23,8 +23,8 @@ from svac_backend.labelstudio.api.media import MediaFetcher
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.masks.tracks import ObjectPrompt
 from svac_backend.settings import Settings
-from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
+from svac_backend.store.events import ConnectionStore
 from svac_backend.store.objects import ObjectStore, video_name
 from svac_backend.store.predictions import video_identity
 from svac_backend.video.reader import VideoReader

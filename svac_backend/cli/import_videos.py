@@ -48,8 +48,8 @@ from svac_backend.labelstudio.tasks import (
 )
 from svac_backend.masks.tracks import frames_with_masks
 from svac_backend.settings import Settings
-from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
+from svac_backend.store.events import ConnectionStore
 from svac_backend.store.predictions import Prediction, PredictionStore
 from svac_backend.versions import served_version
 from svac_backend.video.frames import write_frames
@@ -412,7 +412,7 @@ class Prelabeller(Filler):
             SvacError: it cannot be loaded, or another version was promoted since the command began.
         """
         # Here, since it imports torch: a mistake in the command is told without waiting for that.
-        from svac_backend.jobs.model_owner import load_served
+        from svac_backend.jobs.worker import load_served
 
         model, version = load_served(self.settings)
         if version != self.version:

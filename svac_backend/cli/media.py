@@ -14,8 +14,8 @@ from svac_backend.errors import SvacError
 from svac_backend.jobs.renew import due_tasks, gone_tasks, linked_tasks, renew
 from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.settings import Settings
-from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
+from svac_backend.store.events import ConnectionStore
 from svac_backend.store.links import MediaLinks
 
 console = Console(highlight=False, soft_wrap=True)

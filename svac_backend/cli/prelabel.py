@@ -153,7 +153,7 @@ def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_fi
         info = video.info
         prepare(out)
         # Here, since it imports torch: a mistake in the command is told without waiting for that.
-        from svac_backend.jobs.model_owner import load_served
+        from svac_backend.jobs.worker import load_served
         from svac_backend.pipeline import prelabel
 
         model, version = load_served(settings)

@@ -190,7 +190,7 @@ def run(
         objects = [*before, *_new_tracks(shown, before, config)]
         prepare(out)
         # Here, since it imports torch: a mistake in the command is told without waiting for that.
-        from svac_backend.jobs.model_owner import load_served
+        from svac_backend.jobs.worker import load_served
         from svac_backend.pipeline import propagate
 
         model, version = load_served(settings)

@@ -1,6 +1,6 @@
-"""The contract between those who ask for work (the web process, the command line) and those who do it.
+"""Between those who ask for work (the web process, the command line) and the handlers that do it in a worker.
 
-Torch-free: the web process imports it. `jobs.local` is the engine for one machine.
+Torch-free: the web process imports it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from svac_backend.errors import JobCancelled
-from svac_backend.store.database import StoreError
-from svac_backend.store.jobs import Job, JobState, Work
+from svac_backend.errors import JobCancelled, SvacError
+from svac_backend.store.database import Database, StoreError
+from svac_backend.store.jobs import Job, JobState, JobStore, Work, WorkerStore
 
 __all__ = [
     "BATCH",
@@ -31,6 +31,11 @@ __all__ = [
 BATCH = 0
 INTERACTIVE = 10
 
+MAX_ATTEMPTS = 3
+# A worker renews its jobs' leases every few seconds; after this many seconds of silence it counts as dead.
+LEASE_S = 30.0
+PORTION = 200  # jobs stored in one transaction
+POLL_S = (0.03, 0.25)  # how often `wait` looks, at first and at last
 # A job's row is written at most this often, in seconds; a model reports every frame.
 REPORT_INTERVAL_S = 0.25
 
@@ -41,8 +46,19 @@ class JobInterrupted(Exception):
     """The job must stop here, and will run again: its worker shuts down, or lost the job to another."""
 
 
-class JobEngine(Protocol):
-    """Durable work: what was submitted is done once, also when a worker dies."""
+class JobEngine:
+    """Durable work: what was submitted is done once, also when a worker dies.
+
+    The job table is the queue. Versions before the first release had another beside it, `queue.db` in the data folder;
+    a file of that name is left over, and nothing reads it.
+
+    Args:
+        database: where the jobs are.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.store = JobStore(database)
+        self.workers = WorkerStore(database)
 
     def submit(self, kind: str, payload: Mapping[str, Any], key: str, *, priority: int = BATCH) -> Job:
         """Queue work and return its job.
@@ -54,19 +70,21 @@ class JobEngine(Protocol):
                 ended, in whatever way, a new one is made.
             priority: the higher goes first; a waiting job takes over a higher one.
         """
-        ...
+        return self.submit_many([Work(kind, payload, key, priority)])[0]
 
     def submit_many(self, works: Sequence[Work]) -> list[Job]:
         """Do what `submit` does with several works, in one go."""
-        ...
+        # In portions, so that webhooks need not wait for the write lock longer than Label Studio waits for them.
+        portions = [works[start : start + PORTION] for start in range(0, len(works), PORTION)]
+        return [job for portion in portions for job in self.store.submit_many(portion)]
 
     def active_keys(self, keys: Collection[str]) -> set[str]:
         """Return those of some keys whose jobs wait or run."""
-        ...
+        return self.store.active_keys(keys)
 
     def reject(self, kind: str, payload: Mapping[str, Any], key: str, error: str, hint: str) -> Job:
         """Record work that cannot be queued as a failed job, so that people see why nothing happens."""
-        ...
+        return self.store.reject(kind, payload, key, error, hint)
 
     def get(self, job_id: str) -> Job:
         """Return a job.
@@ -74,7 +92,7 @@ class JobEngine(Protocol):
         Raises:
             SvacError: there is none of that id.
         """
-        ...
+        return _known(self.store.get(job_id), job_id)
 
     def find(
         self,
@@ -85,7 +103,7 @@ class JobEngine(Protocol):
         limit: int = 100,
     ) -> list[Job]:
         """Return jobs, the newest first."""
-        ...
+        return self.store.find(states=states, kind=kind, key=key, limit=limit)
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a waiting job; ask a running one to stop, which it does at its next progress report.
@@ -93,7 +111,7 @@ class JobEngine(Protocol):
         Raises:
             SvacError: there is none of that id.
         """
-        ...
+        return _known(self.store.cancel(job_id), job_id)
 
     def wait(self, job_id: str, timeout: float) -> Job:
         """Return the job once it has ended, or as it is after `timeout` seconds.
@@ -101,7 +119,27 @@ class JobEngine(Protocol):
         Raises:
             SvacError: there is none of that id.
         """
-        ...
+        deadline = time.monotonic() + timeout
+        pause = POLL_S[0]
+        while True:
+            job = self.get(job_id)
+            left = deadline - time.monotonic()
+            if not job.active or left <= 0:
+                return job
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, POLL_S[1])
+
+    def recover(self, lease_s: float) -> None:
+        """Put the jobs of dead workers back, and forget these workers."""
+        for job in self.store.recover(lease_s, MAX_ATTEMPTS):
+            log.warning("job %s (%s) is queued again: its worker died", job.id, job.kind)
+        self.workers.forget(lease_s)
+
+
+def _known(job: Job | None, job_id: str) -> Job:
+    if job is None:
+        raise SvacError(f"There is no job {job_id[:40]!r}.", "List the jobs to find its id.")
+    return job
 
 
 class JobContext:
@@ -146,7 +184,7 @@ class JobContext:
         try:
             current = self._report(min(1.0, max(0.0, fraction)), message)
         except StoreError as error:
-            # Work that goes well is not given up for a line about it; its end is stored, or it runs again.
+            # Work that goes well is not given up for a line about it. If its end cannot be stored, it runs again.
             log.warning("job %s: its progress is not stored: %s", self.job.id, error)
             return
         if current is None:

@@ -1,6 +1,6 @@
-"""The worker process: consumers of the queues, heartbeat, recovery, orderly shutdown. Torch-free by itself.
+"""The worker's frame: a thread for each lane that does its jobs, heartbeat, recovery, orderly shutdown.
 
-Runs one job from claim to end. Torch-free; the handlers are what differs.
+Torch-free by itself; the handlers bring what they need.
 """
 
 from __future__ import annotations
@@ -14,14 +14,27 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 
-from huey.consumer import Consumer
 from sqlalchemy.exc import SQLAlchemyError
 
 from svac_backend.errors import JobCancelled, SvacError
-from svac_backend.jobs.engine import Handler, Job, JobContext, JobInterrupted, JobState, Work
-from svac_backend.jobs.local import LEASE_S, LocalEngine
+from svac_backend.jobs.engine import (
+    LEASE_S,
+    Handler,
+    Job,
+    JobContext,
+    JobEngine,
+    JobInterrupted,
+    JobState,
+    Work,
+)
 from svac_backend.store.database import StoreError
-from svac_backend.store.jobs import JobStore
+from svac_backend.store.jobs import LANES, JobStore
+
+# Within docker's 10 s between SIGTERM and SIGKILL.
+GRACE_S = 8.0
+# How often idle lanes look for work; and after the database failed.
+POLL_S, TROUBLE_S = 0.1, 1.0
+CHORES_EVERY_S = 24 * 3600
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +45,7 @@ class Runner:
     Args:
         store: where the jobs are.
         handlers: kind -> handler.
-        worker_id: under which the jobs are claimed.
+        worker_id: the name that the jobs are claimed under.
     """
 
     def __init__(self, store: JobStore, handlers: Mapping[str, Handler], worker_id: str) -> None:
@@ -42,22 +55,24 @@ class Runner:
         self.stopping = threading.Event()
         self._active: dict[str, Job] = {}
 
-    def run(self, job_id: str) -> None:
-        """Claim and do a job; nothing happens when it is not waiting any more. Never raises for a bad job."""
-        if self.stopping.is_set():
-            return
+    def run(self, lane: str) -> bool:
+        """Do the next job of a lane; False when none waits. Never raises for a bad job.
+
+        Raises:
+            StoreError: no job could be claimed.
+        """
+        job = None if self.stopping.is_set() else self.store.claim(lane, self.worker_id)
+        if job is None:
+            return False
+        self._active[job.id] = job
         try:
-            job = self.store.claim(job_id, self.worker_id)
-            if job is None:
-                return
-            self._active[job.id] = job
-            try:
-                self._do(job)
-            finally:
-                self._active.pop(job.id, None)
+            self._do(job)
         except StoreError as error:
-            # Not claimed, or its end not stored: `LocalEngine.recover` brings it back.
-            log.error("job %s will run again: %s", job_id, error)
+            # Its end is not stored, so it counts as running until its lease ends, and then `recover` puts it back.
+            log.error("job %s will run again: %s", job.id, error)
+        finally:
+            self._active.pop(job.id, None)
+        return True
 
     @property
     def active_ids(self) -> list[str]:
@@ -109,27 +124,21 @@ class Runner:
                 log.warning("job %s was done, but another worker has it by now", job.id)
 
 
-# Within docker's 10 s between SIGTERM and SIGKILL.
-GRACE_S = 8.0
-QUEUE_POLL_S = 0.2
-CHORES_EVERY_S = 24 * 3600
-
-
 class WorkerProcess:
-    """Does jobs until it is told to stop: one thread for the model's, one for light ones.
+    """Does jobs until it is told to stop, on a thread for each lane.
 
     Args:
         engine: where the jobs come from.
         handlers: kind -> handler.
         describe: returns (device, model version) for the heartbeat, empty while unknown.
         chores: returns work that nobody asks for, if there is any; called at the start and then once a day.
-        watch: likewise, called at the start and then with every heartbeat: it must be quick.
+        watch: the same, called at the start and then with every heartbeat: it must be quick.
         lease_s: seconds of silence after which other workers take this one's jobs.
     """
 
     def __init__(
         self,
-        engine: LocalEngine,
+        engine: JobEngine,
         handlers: Mapping[str, Handler],
         *,
         describe: Callable[[], tuple[str, str]] = lambda: ("", ""),
@@ -145,23 +154,23 @@ class WorkerProcess:
         self._watch = watch
         self._lease_s = lease_s
         self._stop = threading.Event()
-        self._consumers: list[Consumer] = []
+        self._bells = {lane: threading.Event() for lane in LANES}
+        self._lanes = [
+            threading.Thread(target=self._do_jobs, args=(lane,), name=lane, daemon=True) for lane in LANES
+        ]
+        # One for all lanes: to wake a thread costs more than to look.
+        self._lookout = threading.Thread(target=self._look_out, name="lookout", daemon=True)
         self._heart = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Recover what a crash left behind, then begin to do jobs, on threads of its own."""
         self._beat()
         self.engine.recover(self._lease_s)
-        self.engine.serve(self.runner.run)
         self._queue_chores()
         self._queue_watched()
         self._heart.start()
-        for lane in self.engine.lanes.values():
-            consumer = Consumer(lane, workers=1, periodic=False, max_delay=QUEUE_POLL_S)
-            # Not `consumer.start()`: that takes over the signals and starts a scheduler, which nothing uses.
-            for _, thread in consumer.worker_threads:
-                thread.start()
-            self._consumers.append(consumer)
+        for thread in (*self._lanes, self._lookout):
+            thread.start()
         log.info("worker %s is ready", self.id)
 
     def run(self) -> None:
@@ -173,21 +182,46 @@ class WorkerProcess:
         self.stop()
 
     def stop(self, grace_s: float = GRACE_S) -> None:
-        """Take no more jobs; have running ones stop at their next report, and go back to the queue."""
+        """Take no more jobs; have running ones stop at their next report, and go back to waiting."""
         log.info("worker %s stops", self.id)
-        self._stop.set()
-        for consumer in self._consumers:
-            consumer.stop_flag.set()
         self.runner.stopping.set()
+        self._stop.set()
+        for bell in self._bells.values():
+            bell.set()
         deadline = time.monotonic() + grace_s
-        for thread in [thread for consumer in self._consumers for _, thread in consumer.worker_threads]:
+        for thread in self._lanes:
             thread.join(max(0.0, deadline - time.monotonic()))
         try:
             self.runner.release_active()
             self.engine.workers.leave(self.id)
         except StoreError as error:
-            log.error("its jobs go back when their lease has ended: %s", error)
+            log.error("its jobs go back when their leases have ended: %s", error)
         log.info("worker %s has stopped", self.id)
+
+    def _do_jobs(self, lane: str) -> None:
+        bell = self._bells[lane]
+        while not self._stop.is_set():
+            try:
+                if not self.runner.run(lane):
+                    bell.clear()  # if a job came just now, the next look rings for it
+                    if not self._stop.is_set():
+                        bell.wait()
+            except StoreError as error:
+                log.error("no %s job can be taken, trying on: %s", lane, error)
+                self._stop.wait(TROUBLE_S)
+            except SQLAlchemyError:
+                log.exception("no %s job can be taken; trying on", lane)
+                self._stop.wait(TROUBLE_S)
+
+    def _look_out(self) -> None:
+        """Ring for the idle lanes that jobs wait in."""
+        while not self._stop.wait(POLL_S):
+            try:
+                for lane in self.runner.store.waiting():
+                    self._bells[lane].set()
+            except StoreError as error:
+                log.error("cannot look for jobs, trying on: %s", error)
+                self._stop.wait(TROUBLE_S)
 
     def _queue_chores(self) -> None:
         self._chores_done = time.monotonic()
@@ -202,7 +236,7 @@ class WorkerProcess:
         except StoreError:
             raise
         except SvacError as error:
-            log.error("looking for work failed, trying on: %s", error)
+            log.error("cannot look for work, trying on: %s", error)
 
     def _beat(self) -> None:
         device, version = self._describe()

@@ -1,7 +1,4 @@
-"""What the web process works with: settings, stores, the job engine. One for each process.
-
-Figures for Prometheus, at /metrics.
-"""
+"""What a web process works with: settings, stores, the job engine, and the figures at /metrics."""
 
 from __future__ import annotations
 
@@ -12,13 +9,11 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from svac_backend.jobs.engine import JobEngine
-from svac_backend.jobs.local import LEASE_S, LocalEngine
+from svac_backend.jobs.engine import LEASE_S, JobEngine
 from svac_backend.learning.triggers import Trigger
 from svac_backend.settings import Settings
-from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
-from svac_backend.store.events import EventStore
+from svac_backend.store.events import ConnectionStore, EventStore
 from svac_backend.store.jobs import JobStore, WorkerStore
 from svac_backend.store.objects import ObjectStore, SentStore
 from svac_backend.store.predictions import PartStore, PredictionStore
@@ -27,7 +22,7 @@ from svac_backend.versions import Registry
 
 @dataclass(frozen=True)
 class Services:
-    """The owners of all state, over one database."""
+    """The owners of all state, over one database; each process has one."""
 
     settings: Settings
     database: Database
@@ -60,13 +55,13 @@ def open_services(settings: Settings) -> Services:
         SvacError: the folder cannot be used.
     """
     database = Database(settings.data_dir)
-    engine = LocalEngine(settings, database)
+    engine = JobEngine(database)
     return Services(
         settings=settings,
         database=database,
         engine=engine,
-        jobs=JobStore(database),
-        workers=WorkerStore(database),
+        jobs=engine.store,
+        workers=engine.workers,
         predictions=PredictionStore(database),
         connections=ConnectionStore(database),
         events=EventStore(database),
@@ -83,9 +78,9 @@ BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100)
 
 
 class Metrics:
-    """The figures of one app, in a registry of its own."""
+    """The figures of one web process for Prometheus, in a registry of their own."""
 
-    def __init__(self, backend: Services) -> None:
+    def __init__(self, services: Services) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "svac_requests", "Requests answered.", ["route", "status"], registry=self.registry
@@ -96,7 +91,7 @@ class Metrics:
         self.predictions = Counter(
             "svac_predict_tasks", "Tasks asked for, by outcome.", ["outcome"], registry=self.registry
         )
-        self.registry.register(_StateCollector(backend))
+        self.registry.register(_StateCollector(services))
 
     def text(self) -> bytes:
         """Return the figures in Prometheus' text format."""
@@ -106,8 +101,8 @@ class Metrics:
 class _StateCollector(Collector):
     """Reads the database at the moment of the scrape: the state of all processes, not only of this one."""
 
-    def __init__(self, backend: Services) -> None:
-        self._backend = backend
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def describe(self) -> list[GaugeMetricFamily]:
         # Keeps the registry from reading the database at registration.
@@ -115,11 +110,11 @@ class _StateCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         jobs = GaugeMetricFamily("svac_jobs", "Jobs by state.", labels=["state"])
-        for state, count in self._backend.jobs.counts().items():
+        for state, count in self._services.jobs.counts().items():
             jobs.add_metric([state.value], count)
         yield jobs
-        alive = len(self._backend.workers.alive(LEASE_S))
+        alive = len(self._services.workers.alive(LEASE_S))
         yield GaugeMetricFamily("svac_workers", "Workers that are alive.", value=alive)
         yield GaugeMetricFamily(
-            "svac_events", "Webhooks recorded.", value=sum(self._backend.events.counts().values())
+            "svac_events", "Webhooks recorded.", value=sum(self._services.events.counts().values())
         )

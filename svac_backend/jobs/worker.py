@@ -1,34 +1,40 @@
-"""`svac-backend worker`: the process that owns the model. The one place of jobs/ that imports torch."""
+"""`svac-backend worker`: the process that owns the model. The only module of jobs/ that imports torch.
+
+The model is loaded once, with the adapter of the version that serves; another one is put in between two jobs.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable
+from contextlib import closing
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.engine import Handler, Work
+from svac_backend.jobs.engine import LEASE_S, Handler, JobEngine, Work
 from svac_backend.jobs.frames import FramesHandler
 from svac_backend.jobs.learn import COLLECT, CollectHandler, FinetuneHandler
-from svac_backend.jobs.local import LEASE_S, LocalEngine
-from svac_backend.jobs.model_owner import ModelOwner
 from svac_backend.jobs.payloads import FRAMES, PRELABEL, PROPAGATE
 from svac_backend.jobs.prelabel import PredictionMaker, PrelabelHandler
 from svac_backend.jobs.process import WorkerProcess
 from svac_backend.jobs.propagate import PropagateHandler
 from svac_backend.jobs.renew import RENEW, RenewHandler, renewal_if_due
 from svac_backend.labelstudio.api.access import LabelStudioAccess
+from svac_backend.learning.adapters import load_adapter, unload_adapter
 from svac_backend.learning.collect import Collector
 from svac_backend.learning.triggers import FINETUNE, Trigger
 from svac_backend.pipeline import load_model
 from svac_backend.settings import Settings
-from svac_backend.store.connections import ConnectionStore
-from svac_backend.store.database import Database
-from svac_backend.store.events import EventStore
-from svac_backend.store.jobs import JobStore
+from svac_backend.store.database import FILE_NAME, Database
+from svac_backend.store.events import ConnectionStore, EventStore
 from svac_backend.store.objects import ObjectStore, SentStore
 from svac_backend.store.predictions import PartStore, PredictionStore
+from svac_backend.store.versions import Version
+from svac_backend.svac.files.weights import version_of
 from svac_backend.svac.model import Svac
+from svac_backend.versions import Registry
 
 # On a small machine the web process, Label Studio and the browser go first; alone, the worker loses nothing.
 NICENESS = 10
@@ -48,16 +54,16 @@ def create_worker(
     """Return a worker for all kinds of jobs, and the owner of its model; nothing is started or loaded yet."""
     access = LabelStudioAccess(settings, ConnectionStore(database))
     owner = ModelOwner(settings, database, load)
+    engine = JobEngine(database)
     maker = PredictionMaker(
         settings,
         owner.get,
         owner.version,
         PredictionStore(database),
         PartStore(database),
-        JobStore(database),
+        engine.store,
         access,
     )
-    engine = LocalEngine(settings, database)
     collector = Collector(settings, database)
     collect = CollectHandler(collector, Trigger(settings, database, engine.submit_many))
     handlers: dict[str, Handler] = {
@@ -85,8 +91,6 @@ def run(settings: Settings) -> None:
         SvacError: the data folder cannot be used.
     """
     logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
-    # It would log two lines for each job, which the runner says better.
-    logging.getLogger("huey").setLevel(logging.WARNING)
     if hasattr(os, "nice"):  # not on Windows
         os.nice(NICENESS)
     worker, owner = create_worker(settings, Database(settings.data_dir))
@@ -96,3 +100,102 @@ def run(settings: Settings) -> None:
         # Jobs will fail with the same words, where people see them; frames can be cut all the same.
         log.error("%s", error)
     worker.run()
+
+
+class ModelOwner:
+    """Loads the model once, and keeps it.
+
+    A job first asks for the `version` that its masks will be made with, then for the model. What is promoted in between
+    serves from the next job on.
+
+    Args:
+        settings: which model.
+        database: which version of it serves.
+        load: loads it; tests pass their own.
+    """
+
+    def __init__(
+        self, settings: Settings, database: Database, load: Callable[[Settings], Svac] = load_model
+    ) -> None:
+        self.registry = Registry(settings, database)
+        self._settings = settings
+        self._load = load
+        self._lock = threading.Lock()
+        self._model: Svac | None = None
+        self._wanted: Version | None = None
+        self._adapter = ""  # id of the one in the model
+        self._version = ""
+        self.device = ""
+
+    def version(self) -> str:
+        """Return the version that the model serves as from now on; its adapter is put in if the model is loaded.
+
+        Raises:
+            SvacError: there is no such model.
+        """
+        with self._lock:
+            return self._choose()
+
+    def get(self) -> Svac:
+        """Return the model, as the version that was asked for last.
+
+        Raises:
+            SvacError: it cannot be loaded; the next call tries again.
+        """
+        with self._lock:
+            if self._model is None:
+                begun = time.monotonic()
+                self._model = self._load(self._settings)  # a model of the hub has no version before
+                self.device = str(self._model.device)
+                name, seconds = self._settings.model, time.monotonic() - begun
+                log.info("model %s loaded on %s in %.1f s", name, self.device, seconds)
+                if not self._version:
+                    self._choose()
+            if not self._fit(self._model):
+                raise SvacError(
+                    f"The version {self._version} cannot be used, so the one before it serves.",
+                    "Send the task again.",
+                )
+            return self._model
+
+    def describe(self) -> tuple[str, str]:
+        """Return (device, model version), both empty until the model is loaded."""
+        return (self.device, self._version) if self.device else ("", "")
+
+    def _choose(self) -> str:
+        while True:
+            self._wanted = self.registry.serving(verify=True)
+            if self._model is None or self._fit(self._model):
+                break
+        self._version = self._wanted.name if self._wanted else self.registry.base
+        return self._version
+
+    def _fit(self, model: Svac) -> bool:
+        """Put the wanted adapter in; False when it does not fit, and must serve no more."""
+        wanted = self._wanted
+        if (wanted.id if wanted else "") == self._adapter:
+            return True
+        if wanted is None:
+            unload_adapter(model)
+        else:
+            try:
+                load_adapter(model, self.registry.folder(wanted))
+            except SvacError as error:
+                self.registry.damaged(wanted, error)
+                return False
+        self._adapter = wanted.id if wanted else ""
+        log.info("the model serves as %s", wanted.name if wanted else self.registry.base)
+        return True
+
+
+def load_served(settings: Settings) -> tuple[Svac, str]:
+    """Return the model as it serves, and its version, for a command.
+
+    Raises:
+        SvacError: it cannot be loaded, or the data folder cannot be used.
+    """
+    if not (settings.data_dir / FILE_NAME).is_file():
+        return load_model(settings), version_of(settings)
+    with closing(Database(settings.data_dir)) as database:
+        owner = ModelOwner(settings, database)
+        return owner.get(), owner.version()

@@ -32,10 +32,9 @@ from svac_backend.masks.hints import FrameHints
 from svac_backend.masks.rle import area
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
-from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.corrections import Annotation, AnnotationState, Correction, CorrectionStore
 from svac_backend.store.database import Database, StoreError
-from svac_backend.store.events import Event, EventStore, Inbox
+from svac_backend.store.events import ConnectionStore, Event, EventStore, Inbox
 from svac_backend.store.objects import ObjectStore, SentStore, video_name
 from svac_backend.store.predictions import video_identity
 

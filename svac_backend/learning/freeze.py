@@ -18,10 +18,9 @@ from typing import Any
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.settings import Settings
-from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.corrections import Correction, CorrectionStore
 from svac_backend.store.database import Database, pack, unpack
-from svac_backend.store.events import Inbox
+from svac_backend.store.events import ConnectionStore, Inbox
 from svac_backend.store.versions import Training, TrainingStore
 from svac_backend.versions import Registry
 

@@ -17,7 +17,7 @@ from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from svac_backend.jobs.services import Services
 from svac_backend.server.jobs_api import NotFound
 from svac_backend.settings import Settings
-from svac_backend.store.connections import ConnectionStore
+from svac_backend.store.events import ConnectionStore
 from svac_backend.store.links import PARAMETER, ROUTE, MediaLinks
 
 # Told, not guessed: what a guess finds depends on the machine.

@@ -12,8 +12,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.engine import BATCH
-from svac_backend.jobs.local import LEASE_S
+from svac_backend.jobs.engine import BATCH, LEASE_S
 from svac_backend.jobs.payloads import PROPAGATE, PropagatePayload
 from svac_backend.jobs.services import Metrics, Services
 from svac_backend.labelstudio.api.access import label_studio_name

@@ -1,6 +1,6 @@
-"""Webhooks as they came, every one of them, in order.
+"""What Label Studio tells this backend: each project's /setup, and every webhook, as it came.
 
-Which webhooks have been made use of, and which must be tried again.
+Webhooks stay, in order. An inbox knows which of them its reader has dealt with, and which must be tried again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,53 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from svac_backend.store.database import Database, unpack
-from svac_backend.store.tables import CursorRow, EventRow, UncollectedRow
+from svac_backend.store.tables import ConnectionRow, CursorRow, EventRow, UncollectedRow
+
+
+@dataclass(frozen=True)
+class ProjectConnection:
+    """A connected project. The token stays out of `repr`, so that it cannot reach a log."""
+
+    project_id: str
+    hostname: str
+    access_token: str = field(repr=False)
+    label_config: str = field(repr=False)
+    updated: float = 0.0
+
+
+class ConnectionStore:
+    """Connections in the database, one for each project."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def put(self, project_id: str, hostname: str, access_token: str, label_config: str) -> None:
+        """Store what a project's /setup said, in place of what it said before."""
+        row = ConnectionRow(
+            project_id=project_id,
+            hostname=hostname,
+            access_token=access_token,
+            label_config=label_config,
+            updated=time.time(),
+        )
+        with self.database.write() as session:
+            session.merge(row)
+
+    def get(self, project_id: str) -> ProjectConnection | None:
+        """Return a project's connection, or None."""
+        with self.database.read() as session:
+            row = session.get(ConnectionRow, project_id)
+            return None if row is None else _connection(row)
+
+    def all(self) -> list[ProjectConnection]:
+        """Return every connection, the latest first."""
+        with self.database.read() as session:
+            rows = session.scalars(select(ConnectionRow).order_by(ConnectionRow.updated.desc()))
+            return [_connection(row) for row in rows]
+
+
+def _connection(row: ConnectionRow) -> ProjectConnection:
+    return ProjectConnection(row.project_id, row.hostname, row.access_token, row.label_config, row.updated)
 
 
 @dataclass(frozen=True)
@@ -80,7 +126,7 @@ DELAYS_S = (30.0, 120.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0, 24 * 3600.0)
 
 @dataclass(frozen=True)
 class Uncollected:
-    """A webhook that could not be made use of.
+    """A webhook that its reader could not deal with.
 
     Attributes:
         event: its number.
@@ -134,12 +180,12 @@ class Inbox:
             return _uncollected(row)
 
     def hurry(self) -> None:
-        """Have all that was put off or given up tried again now, as often as at first."""
+        """Have all that was put off or given up tried again now; its tries are counted anew."""
         with self.database.write() as session:
             session.execute(update(UncollectedRow).values(due=time.time(), tries=0))
 
     def settle(self, event: int) -> None:
-        """An event was made use of, or there is nothing in it any more."""
+        """Have an event not tried again: it was dealt with, or nothing is in it any more."""
         with self.database.write() as session:
             session.execute(delete(UncollectedRow).where(UncollectedRow.event == event))
 
@@ -150,7 +196,7 @@ class Inbox:
             return list(session.scalars(query.order_by(UncollectedRow.event)))
 
     def uncollected(self) -> list[Uncollected]:
-        """Return all events that could not be made use of, the oldest first."""
+        """Return all events that could not be dealt with, the oldest first."""
         with self.database.read() as session:
             rows = session.scalars(select(UncollectedRow).order_by(UncollectedRow.event))
             return [_uncollected(row) for row in rows]

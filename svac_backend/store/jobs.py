@@ -1,6 +1,7 @@
-"""The job table: every change of a job's state is one transaction here.
+"""The job table, which is also the queue, and the table of workers. Every change of a job's state is one transaction.
 
-The worker table: which workers live, on which device, with which model.
+A waiting job belongs to a lane. Workers take the next job of a lane, and hold it while their heartbeat renews its
+lease; what a worker says about a job counts only as long.
 """
 
 from __future__ import annotations
@@ -12,10 +13,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Update, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, Select, Update, and_, delete, func, select, update
 
 from svac_backend.store.database import Database
-from svac_backend.store.tables import JobRow, WorkerRow
+from svac_backend.store.tables import WAITING, JobRow, WorkerRow
+
+# A worker has a thread for each lane: cutting frames must not wait for the model, nor the model for frames, and
+# neither for training, which takes a process of its own.
+MODEL_LANE, LIGHT_LANE, TRAINING_LANE = LANES = ("model", "light", "training")
+# By kind of job; all other kinds need the model.
+LANE_OF = {"frames": LIGHT_LANE, "renew": LIGHT_LANE, "collect": LIGHT_LANE, "finetune": TRAINING_LANE}
 
 
 class JobState(str, Enum):
@@ -82,20 +89,20 @@ class Work:
 
 
 class JobStore:
-    """Jobs in the database. What a worker says about a job counts only while it holds the job's lease."""
+    """Jobs in the database."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def submit(self, kind: str, payload: Mapping[str, Any], key: str, priority: int = 0) -> tuple[Job, bool]:
+    def submit(self, kind: str, payload: Mapping[str, Any], key: str, priority: int = 0) -> Job:
         """Do what `submit_many` does with one work."""
         return self.submit_many([Work(kind, payload, key, priority)])[0]
 
-    def submit_many(self, works: Sequence[Work]) -> list[tuple[Job, bool]]:
-        """Return for each work the active job of its key, or a new queued one; and whether it must be put on the queue.
+    def submit_many(self, works: Sequence[Work]) -> list[Job]:
+        """Return for each work the active job of its key, or a new queued one.
 
-        A waiting job takes over a higher priority, and must then be queued again at that priority. All is one
-        transaction: a call with many tasks waits for the disk once.
+        A waiting job takes over a higher priority. All is one transaction: a call with many tasks waits for the disk
+        once.
         """
         with self.database.write() as session:
             wanted = [work.key for work in works]
@@ -106,13 +113,11 @@ class JobStore:
                 if row is None:
                     row = rows[work.key] = _new(work.kind, work.payload, work.key, work.priority)
                     session.add(row)
-                    to_queue = True
-                else:
-                    to_queue = row.state == JobState.QUEUED.value and work.priority > row.priority
-                    row.priority = work.priority if to_queue else row.priority
-                found.append((row, to_queue))
+                elif row.state == JobState.QUEUED.value:
+                    row.priority = max(row.priority, work.priority)
+                found.append(row)
             session.flush()
-            return [(_job(row), to_queue) for row, to_queue in found]
+            return [_job(row) for row in found]
 
     def active_keys(self, keys: Collection[str]) -> set[str]:
         """Return those of some keys whose jobs wait or run."""
@@ -181,18 +186,37 @@ class JobStore:
                 row.cancel_requested, row.message = True, "Cancelling"
             return _job(row)
 
-    def claim(self, job_id: str, worker_id: str) -> Job | None:
-        """Take a queued job for a worker; None when it is not queued any more (taken, or cancelled)."""
+    def claim(self, lane: str, worker_id: str) -> Job | None:
+        """Take the next job of a lane for a worker: the highest priority first, then the oldest. None if none waits.
+
+        To find none takes no write lock.
+        """
+        if lane not in self.waiting():
+            return None
         now = time.time()
+        # One statement: of two workers that ask at once, one gets the job. Where rows are locked instead of the
+        # database, as in PostgreSQL, the inner query needs FOR UPDATE SKIP LOCKED.
+        taken = (
+            update(JobRow)
+            .where(JobRow.id == _next(lane).scalar_subquery())
+            .values(
+                state=JobState.RUNNING.value,
+                worker_id=worker_id,
+                attempts=JobRow.attempts + 1,
+                started=now,
+                heartbeat=now,
+                progress=0.0,
+                message="Starting",
+            )
+            .returning(JobRow)
+        )
         with self.database.write() as session:
-            row = session.get(JobRow, job_id)
-            if row is None or row.state != JobState.QUEUED.value:
-                return None
-            row.state, row.worker_id = JobState.RUNNING.value, worker_id
-            row.attempts += 1
-            row.started = row.heartbeat = now
-            row.progress, row.message = 0.0, "Starting"
-            return _job(row)
+            row = session.scalar(taken)
+            return None if row is None else _job(row)
+
+    def waiting(self) -> list[str]:
+        """Return the lanes that jobs wait in; cheap enough to ask many times a second."""
+        return self.database.look(_WAITING_LANES)
 
     def report(self, job: Job, progress: float, message: str) -> Job | None:
         """Store a running job's progress; return the job as it is now, or None when its lease is lost."""
@@ -265,6 +289,18 @@ class JobStore:
         return again
 
 
+# For each lane one look into the index, however many jobs there are.
+_WAITING_LANES = (
+    f"SELECT column1 FROM (VALUES {', '.join([f'({lane!r})' for lane in LANES])}) "
+    "WHERE EXISTS (SELECT 1 FROM jobs WHERE jobs.state = 'queued' AND lane = column1)"
+)
+
+
+def _next(lane: str) -> Select[str]:
+    order = (JobRow.priority.desc(), JobRow.created, JobRow.id)
+    return select(JobRow.id).where(WAITING, JobRow.lane == lane).order_by(*order).limit(1)
+
+
 def _active(keys: Collection[str]) -> ColumnElement[bool]:
     return and_(JobRow.key.in_(keys), JobRow.state.in_(ACTIVE))
 
@@ -273,6 +309,7 @@ def _new(kind: str, payload: Mapping[str, Any], key: str, priority: int) -> JobR
     return JobRow(
         id=uuid.uuid4().hex,
         kind=kind,
+        lane=LANE_OF.get(kind, MODEL_LANE),
         state=JobState.QUEUED.value,
         key=key,
         priority=priority,

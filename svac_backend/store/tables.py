@@ -1,20 +1,23 @@
-"""The tables. Times are seconds since the epoch (UTC); JSON that can be large is compressed."""
+"""The tables. Times are seconds since the epoch (UTC); JSON that can be large is compressed.
+
+A change here needs a migration beside it, in `store/migrations/`, and its number in `database.HEAD`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlalchemy import JSON, ForeignKey, ForeignKeyConstraint, Index, LargeBinary, String, Text, text
+from sqlalchemy import JSON, Double, ForeignKey, ForeignKeyConstraint, Index, LargeBinary, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# Raised with every change of the tables; `Database` refuses a file of another version, unless only tables are new.
-SCHEMA_VERSION = 3
-# The first version whose tables are all as they are now; the tables that came later are added to its files.
-OLDEST_SCHEMA = 1
+# In these words: SQLite uses an index of some rows only where a query repeats its condition.
+WAITING = text("jobs.state = 'queued'")
 
 
 class Base(DeclarativeBase):
     """Root of all tables."""
+
+    type_annotation_map: ClassVar[dict[Any, Any]] = {float: Double()}
 
 
 class JobRow(Base):
@@ -24,6 +27,7 @@ class JobRow(Base):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     kind: Mapped[str] = mapped_column(String(32))
+    lane: Mapped[str] = mapped_column(String(16), server_default="model")
     state: Mapped[str] = mapped_column(String(16))
     key: Mapped[str] = mapped_column(String(200))
     priority: Mapped[int] = mapped_column(default=0)
@@ -44,6 +48,14 @@ class JobRow(Base):
     __table_args__ = (
         # Two active jobs can never share a key, whatever process submits them; finished ones may.
         Index("jobs_active_key", "key", unique=True, sqlite_where=text("state IN ('queued', 'running')")),
+        Index(
+            "jobs_waiting",
+            "lane",
+            priority.desc(),
+            "created",
+            "id",
+            sqlite_where=text("state = 'queued'"),
+        ),
         Index("jobs_state_created", "state", "created"),
         Index("jobs_created", "created"),
     )
@@ -95,7 +107,7 @@ class RenderingRow(Base):
 
 
 class ConnectionRow(Base):
-    """What a project's /setup told."""
+    """A project's Label Studio, token and config, from its last /setup."""
 
     __tablename__ = "connections"
 
@@ -134,7 +146,7 @@ class ObjectRow(Base):
 
 
 class SentRow(Base):
-    """What interactive calls of a task were answered about one object; see `store.sent.SentObject`."""
+    """What a task's interactive calls were answered about one object; see `store.objects.SentObject`."""
 
     __tablename__ = "sent"
 
@@ -148,7 +160,7 @@ class SentRow(Base):
 
 
 class SnapshotRow(Base):
-    """The regions that an annotator had when he asked for more than could be answered at once."""
+    """An annotator's regions at the time of a call whose answer a job goes on with."""
 
     __tablename__ = "snapshots"
 
@@ -162,7 +174,7 @@ class SnapshotRow(Base):
 
 
 class PartRow(Base):
-    """The tracks of a prediction that is still being made, as far as they are."""
+    """The tracks found so far of a prediction that is still being made."""
 
     __tablename__ = "parts"
 
@@ -172,7 +184,7 @@ class PartRow(Base):
 
 
 class AnnotationRow(Base):
-    """A human-made annotation, as its latest webhook told; see `store.corrections`."""
+    """A human-made annotation, as its latest webhook told it; see `store.corrections`."""
 
     __tablename__ = "annotations"
 
@@ -221,7 +233,7 @@ class CorrectionRow(Base):
 
 
 class UncollectedRow(Base):
-    """A webhook that could not be made use of yet, and when it is tried again."""
+    """A webhook that could not be read for corrections yet, and when it is tried again."""
 
     __tablename__ = "uncollected"
 
@@ -233,7 +245,7 @@ class UncollectedRow(Base):
 
 
 class CursorRow(Base):
-    """How far something has been read, e.g. the last webhook that was made use of."""
+    """How far a reader has come, e.g. the last webhook that corrections were collected from."""
 
     __tablename__ = "cursors"
 

@@ -15,8 +15,8 @@ from svac_backend.cli.doctor.finding import Finding, Status
 from svac_backend.cli.doctor.label_studio import check_media
 from svac_backend.server.app import create_app
 from svac_backend.settings import Settings
-from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
+from svac_backend.store.events import ConnectionStore
 from svac_backend.store.links import MediaLinks
 
 Serve = Callable[[Any], str]

@@ -13,7 +13,7 @@ import pytest
 
 from svac_backend.cli import models
 from svac_backend.errors import SvacError
-from svac_backend.jobs.model_owner import ModelOwner
+from svac_backend.jobs.worker import ModelOwner
 from svac_backend.server.app import create_app
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database

@@ -23,8 +23,8 @@ from svac_backend.labelstudio.regions.written import validate_results
 from svac_backend.labelstudio.tasks import task_prompts
 from svac_backend.server.app import create_app
 from svac_backend.settings import Settings
-from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
+from svac_backend.store.events import ConnectionStore
 from svac_backend.svac.files.weights import model_version
 from svac_backend.video.reader import VideoReader
 from tests.cli.videos import FPS, FRAMES, HEIGHT, WIDTH, write_video

@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from svac_backend.jobs.engine import JobContext
-from svac_backend.jobs.local import LocalEngine
+from svac_backend.jobs.engine import JobContext, JobEngine
 from svac_backend.jobs.process import WorkerProcess
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
@@ -30,5 +29,5 @@ def count(context: JobContext) -> dict[str, Any]:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     settings = Settings(_env_file=None, data_dir=Path(sys.argv[1]))
-    engine = LocalEngine(settings, Database(settings.data_dir))
+    engine = JobEngine(Database(settings.data_dir))
     WorkerProcess(engine, {"prelabel": count, "frames": count}, lease_s=float(sys.argv[2])).run()

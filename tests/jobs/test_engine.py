@@ -1,14 +1,158 @@
-"""The context of a handler."""
+"""The engine: queue, priorities, waiting, recovery; and the context of a handler."""
 
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 
-from svac_backend.errors import JobCancelled
-from svac_backend.jobs.engine import Job, JobContext, JobInterrupted, JobState
+from svac_backend.errors import JobCancelled, SvacError
+from svac_backend.jobs.engine import (
+    BATCH,
+    INTERACTIVE,
+    PORTION,
+    Job,
+    JobContext,
+    JobEngine,
+    JobInterrupted,
+    JobState,
+    Work,
+)
+from svac_backend.settings import Settings
+from svac_backend.store.database import Database
+from svac_backend.store.jobs import LIGHT_LANE, MODEL_LANE
+
+
+@pytest.fixture
+def engine(database: Database) -> JobEngine:
+    return JobEngine(database)
+
+
+def drain(engine: JobEngine, lane: str = MODEL_LANE) -> list[str]:
+    """Take every job of a lane, as a worker would; return their ids in that order."""
+    ids = []
+    while (job := engine.store.claim(lane, "drain")) is not None:
+        ids.append(job.id)
+    return ids
+
+
+def test_interactive_jobs_go_first(engine: JobEngine) -> None:
+    batch = [engine.submit("prelabel", {}, f"batch {n}", priority=BATCH).id for n in range(2)]
+    urgent = engine.submit("prelabel", {}, "urgent", priority=INTERACTIVE).id
+    assert drain(engine) == [urgent, *batch]
+
+
+def test_frames_have_a_lane_of_their_own(engine: JobEngine) -> None:
+    frames = engine.submit("frames", {}, "f").id
+    prelabel = engine.submit("prelabel", {}, "p").id
+    assert drain(engine, LIGHT_LANE) == [frames]
+    assert drain(engine, MODEL_LANE) == [prelabel]
+
+
+def test_wait_returns_when_the_job_ends(engine: JobEngine) -> None:
+    job = engine.submit("prelabel", {}, "k")
+
+    def work() -> None:
+        time.sleep(0.2)
+        claimed = engine.store.claim(MODEL_LANE, "w")
+        assert claimed is not None
+        engine.store.finish(claimed, JobState.DONE, result={"n": 1})
+
+    thread = threading.Thread(target=work)
+    begun = time.monotonic()
+    thread.start()
+    done = engine.wait(job.id, timeout=20)
+    thread.join()
+    assert (done.state, done.result) == (JobState.DONE, {"n": 1})
+    assert 0.15 < time.monotonic() - begun < 5
+
+
+def test_wait_gives_up_in_time(engine: JobEngine) -> None:
+    job = engine.submit("prelabel", {}, "k")
+    begun = time.monotonic()
+    assert engine.wait(job.id, timeout=0.2).state is JobState.QUEUED
+    assert 0.2 <= time.monotonic() - begun < 2
+    assert engine.wait(job.id, timeout=0).state is JobState.QUEUED
+
+
+def test_unknown_jobs_are_an_error(engine: JobEngine) -> None:
+    for ask in (engine.get, engine.cancel, lambda id_: engine.wait(id_, 1)):
+        with pytest.raises(SvacError, match="no job 'nothing'"):
+            ask("nothing")
+
+
+def test_recover_queues_the_jobs_of_the_dead_only(engine: JobEngine, database: Database) -> None:
+    dead, alive = (engine.submit("prelabel", {}, key).id for key in ("dead", "alive"))
+    engine.store.claim(MODEL_LANE, "w1")
+    engine.store.claim(MODEL_LANE, "w2")
+    with database.write() as session:
+        session.execute(text("UPDATE jobs SET heartbeat = heartbeat - 100 WHERE id = :id"), {"id": dead})
+    engine.recover(lease_s=30)
+    assert engine.get(dead).state is JobState.QUEUED
+    assert engine.get(alive).state is JobState.RUNNING
+    assert drain(engine) == [dead]
+
+
+def test_a_job_is_taken_with_its_payload(engine: JobEngine) -> None:
+    job = engine.submit("prelabel", {"large": "x" * 10_000}, "k")
+    assert engine.submit("prelabel", {}, "k").id == job.id
+    taken = engine.store.claim(MODEL_LANE, "w")
+    assert taken is not None
+    assert (taken.id, taken.payload) == (job.id, {"large": "x" * 10_000})
+    assert drain(engine) == []
+
+
+def test_a_waiting_batch_job_that_somebody_waits_for_now_goes_first(engine: JobEngine) -> None:
+    first, second = (engine.submit("prelabel", {}, key).id for key in ("one", "two"))
+    engine.submit("prelabel", {}, "two", priority=INTERACTIVE)
+    assert drain(engine) == [second, first]
+
+
+def test_what_was_taken_and_put_back_keeps_its_place(engine: JobEngine, database: Database) -> None:
+    jobs = [engine.submit("prelabel", {}, key, priority=p).id for key, p in (("a", 0), ("b", 0), ("c", 10))]
+    taken = [engine.store.claim(MODEL_LANE, "w") for _ in jobs]
+    kept = engine.submit("prelabel", {}, "kept").id
+    assert taken[1] is not None
+    engine.store.release(taken[1])  # its worker stops; the others' dies
+    with database.write() as session:
+        session.execute(text("UPDATE jobs SET heartbeat = heartbeat - 100 WHERE state = 'running'"))
+    engine.recover(lease_s=30)
+    engine.recover(lease_s=30)
+    assert drain(engine) == [jobs[2], jobs[0], jobs[1], kept]
+
+
+def test_another_process_sees_the_same_queue(engine: JobEngine, settings: Settings) -> None:
+    job = engine.submit("prelabel", {}, "k")
+    other = JobEngine(Database(settings.data_dir))
+    assert other.get(job.id).state is JobState.QUEUED
+    assert drain(other) == [job.id]
+    assert drain(engine) == []
+
+
+def test_a_queue_file_of_an_older_version_is_left_alone(settings: Settings, database: Database) -> None:
+    leftover = settings.data_dir / "queue.db"
+    leftover.write_bytes(b"this is no database" * 500)
+    engine = JobEngine(database)
+    job = engine.submit("prelabel", {}, "k")
+    assert drain(engine) == [job.id]
+    assert leftover.read_bytes() == b"this is no database" * 500
+
+
+def test_many_works_are_stored_in_portions_and_taken_in_their_order(
+    engine: JobEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portions: list[int] = []
+    store = engine.store.submit_many
+    monkeypatch.setattr(
+        engine.store, "submit_many", lambda works: portions.append(len(works)) or store(works)
+    )
+    jobs = engine.submit_many([Work("prelabel", {}, f"k{n}") for n in range(PORTION + 3)])
+    assert portions == [PORTION, 3]
+    assert drain(engine) == [job.id for job in jobs]
+
 
 JOB = Job(
     "id",

@@ -16,9 +16,8 @@ import pytest
 from pydantic import SecretStr
 
 from svac_backend.jobs import learn as module
-from svac_backend.jobs.engine import Job, JobState
+from svac_backend.jobs.engine import Job, JobEngine, JobState
 from svac_backend.jobs.learn import FinetuneHandler, settings_to_json
-from svac_backend.jobs.local import LocalEngine
 from svac_backend.jobs.process import WorkerProcess
 from svac_backend.learning.collect import Collector
 from svac_backend.learning.freeze import FOLDER
@@ -68,12 +67,12 @@ def correct(database: Database, task: int = 7) -> None:
 
 
 @pytest.fixture
-def worker(settings: Settings, database: Database) -> Iterator[Callable[[Command], LocalEngine]]:
+def worker(settings: Settings, database: Database) -> Iterator[Callable[[Command], JobEngine]]:
     """Starts a worker on threads of this process."""
     started: list[WorkerProcess] = []
 
-    def start(what: Command) -> LocalEngine:
-        engine = LocalEngine(settings, database)
+    def start(what: Command) -> JobEngine:
+        engine = JobEngine(database)
         handler = FinetuneHandler(settings, database, Collector(settings, database), what)
         started.append(WorkerProcess(engine, {FINETUNE: handler, "prelabel": lambda _: {}}))
         started[-1].start()
@@ -84,7 +83,7 @@ def worker(settings: Settings, database: Database) -> Iterator[Callable[[Command
         one.stop()
 
 
-def until(engine: LocalEngine, job: Job, condition: Callable[[Job], bool], seconds: float = 30) -> Job:
+def until(engine: JobEngine, job: Job, condition: Callable[[Job], bool], seconds: float = 30) -> Job:
     deadline = time.monotonic() + seconds
     while not condition(now := engine.get(job.id)):
         assert time.monotonic() < deadline, f"still {now}"
@@ -92,7 +91,7 @@ def until(engine: LocalEngine, job: Job, condition: Callable[[Job], bool], secon
     return now
 
 
-def ask(settings: Settings, database: Database, engine: LocalEngine) -> Job:
+def ask(settings: Settings, database: Database, engine: JobEngine) -> Job:
     return Trigger(settings, database, engine.submit_many).request("a test").job
 
 
@@ -103,7 +102,7 @@ def diary(settings: Settings, job: Job) -> list[tuple[int, int]]:
 
 
 def test_a_better_version_is_taken_in_and_promoted(
-    settings: Settings, database: Database, worker: Callable[[Command], LocalEngine]
+    settings: Settings, database: Database, worker: Callable[[Command], JobEngine]
 ) -> None:
     correct(database)
     engine = worker(command(3, 0.01))
@@ -136,7 +135,7 @@ def test_a_better_version_is_taken_in_and_promoted(
 
 
 def test_too_few_corrections_are_said(
-    settings: Settings, database: Database, worker: Callable[[Command], LocalEngine]
+    settings: Settings, database: Database, worker: Callable[[Command], JobEngine]
 ) -> None:
     engine = worker(command(1, 0.01))
     job = engine.wait(ask(settings, database, engine).id, timeout=60)
@@ -145,7 +144,7 @@ def test_too_few_corrections_are_said(
 
 
 def test_a_process_that_is_killed_goes_on_where_it_was(
-    settings: Settings, database: Database, worker: Callable[[Command], LocalEngine]
+    settings: Settings, database: Database, worker: Callable[[Command], JobEngine]
 ) -> None:
     correct(database)
     engine = worker(command(30, 0.05))
@@ -165,7 +164,7 @@ def test_a_process_that_is_killed_goes_on_where_it_was(
 def test_a_process_that_dies_each_time_is_given_up(
     settings: Settings,
     database: Database,
-    worker: Callable[[Command], LocalEngine],
+    worker: Callable[[Command], JobEngine],
 ) -> None:
     correct(database)
     engine = worker(lambda folder: [sys.executable, "-c", "import os; os._exit(9)"])
@@ -176,7 +175,7 @@ def test_a_process_that_dies_each_time_is_given_up(
 
 
 def test_what_the_process_says_is_the_jobs_error(
-    settings: Settings, database: Database, worker: Callable[[Command], LocalEngine]
+    settings: Settings, database: Database, worker: Callable[[Command], JobEngine]
 ) -> None:
     correct(database)
     engine = worker(command(3, 0.01, "refuse"))
@@ -185,7 +184,7 @@ def test_what_the_process_says_is_the_jobs_error(
 
 
 def test_a_cancelled_training_ends_its_process_and_leaves_nothing(
-    settings: Settings, database: Database, worker: Callable[[Command], LocalEngine]
+    settings: Settings, database: Database, worker: Callable[[Command], JobEngine]
 ) -> None:
     correct(database)
     engine = worker(command(10_000, 0.02))
@@ -199,7 +198,7 @@ def test_a_cancelled_training_ends_its_process_and_leaves_nothing(
 
 
 def test_predictions_go_on_meanwhile_and_a_second_request_starts_no_second_run(
-    settings: Settings, database: Database, worker: Callable[[Command], LocalEngine]
+    settings: Settings, database: Database, worker: Callable[[Command], JobEngine]
 ) -> None:
     correct(database)
     engine = worker(command(10_000, 0.02))
@@ -237,7 +236,7 @@ def test_after_kill_9_of_the_worker_the_run_goes_on_with_the_same_data(
     settings: Settings, database: Database, start: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
     correct(database)
-    engine = LocalEngine(settings, database)
+    engine = JobEngine(database)
     job = ask(settings, database, engine)
     victim = start()
     until(engine, job, lambda now: now.progress > 0.2)
@@ -264,7 +263,7 @@ def test_a_worker_that_is_stopped_gives_the_run_back(
     settings: Settings, database: Database, start: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
     correct(database)
-    engine = LocalEngine(settings, database)
+    engine = JobEngine(database)
     job = ask(settings, database, engine)
     worker = start()
     until(engine, job, lambda now: now.progress > 0.1)

@@ -171,12 +171,12 @@ def settings_of_worker(settings: Settings, label_studio: Any) -> Settings:
 @pytest.fixture
 def run_frames(settings_of_worker: Settings, database: Any) -> Any:
     """Does a frames job for task 7 and returns the job at its end."""
-    from svac_backend.jobs.local import LocalEngine
+    from svac_backend.jobs.engine import JobEngine
     from svac_backend.jobs.payloads import FramesPayload
     from svac_backend.jobs.worker import create_worker
     from tests.jobs.conftest import CONFIG
 
-    engine = LocalEngine(settings_of_worker, database)
+    engine = JobEngine(database)
     worker, _ = create_worker(settings_of_worker, database, load=lambda _: None)  # type: ignore[arg-type,return-value]
     worker.start()
 

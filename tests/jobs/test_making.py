@@ -14,8 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from svac_backend.jobs import prelabel
-from svac_backend.jobs.engine import JobState
-from svac_backend.jobs.local import LocalEngine
+from svac_backend.jobs.engine import JobEngine, JobState
 from svac_backend.jobs.payloads import PrelabelPayload
 from svac_backend.jobs.worker import create_worker
 from svac_backend.labelstudio.config import cached_config
@@ -54,21 +53,21 @@ def connected(settings: Settings, label_studio: Any) -> Settings:
 
 
 @pytest.fixture
-def two_workers(connected: Settings, database: Database, model: Any) -> Iterator[LocalEngine]:
+def two_workers(connected: Settings, database: Database, model: Any) -> Iterator[JobEngine]:
     workers = [create_worker(connected, database, load=lambda _: model)[0] for _ in range(2)]
     for worker in workers:
         worker.start()
-    yield LocalEngine(connected, database)
+    yield JobEngine(database)
     for worker in workers:
         worker.stop()
 
 
-def submit(engine: LocalEngine, settings: Settings, wanted: PrelabelPayload) -> str:
+def submit(engine: JobEngine, settings: Settings, wanted: PrelabelPayload) -> str:
     return engine.submit("prelabel", wanted.to_json(), wanted.job_key(model_version(settings.model))).id
 
 
 def test_windows_of_one_video_are_computed_once_and_each_is_pushed(
-    two_workers: LocalEngine, connected: Settings, label_studio: Any, model: Any
+    two_workers: JobEngine, connected: Settings, label_studio: Any, model: Any
 ) -> None:
     at_work = threading.Event()
 
@@ -97,7 +96,7 @@ def test_windows_of_one_video_are_computed_once_and_each_is_pushed(
 
 
 def test_a_job_that_waits_for_one_that_fails_does_the_work_itself(
-    two_workers: LocalEngine, connected: Settings, model: Any
+    two_workers: JobEngine, connected: Settings, model: Any
 ) -> None:
     at_work = threading.Event()
 
@@ -118,7 +117,7 @@ def test_a_job_that_waits_for_one_that_fails_does_the_work_itself(
 
 
 def test_tracks_can_be_looked_at_while_they_are_made(
-    two_workers: LocalEngine,
+    two_workers: JobEngine,
     connected: Settings,
     database: Database,
     model: Any,
@@ -144,7 +143,7 @@ def test_tracks_can_be_looked_at_while_they_are_made(
 
 
 def test_a_part_is_gone_when_the_job_fails(
-    two_workers: LocalEngine,
+    two_workers: JobEngine,
     connected: Settings,
     database: Database,
     files_root: Path,
@@ -169,7 +168,7 @@ def test_a_part_is_gone_when_the_job_fails(
 
 
 def test_a_late_answer_is_pushed_with_what_the_annotator_had(
-    two_workers: LocalEngine, connected: Settings, database: Database, label_studio: Any
+    two_workers: JobEngine, connected: Settings, database: Database, label_studio: Any
 ) -> None:
     mask = np.zeros((48, 64), np.bool_)
     mask[2:20, 2:20] = True
@@ -194,7 +193,7 @@ def test_a_late_answer_is_pushed_with_what_the_annotator_had(
 
 
 def test_a_late_answer_whose_snapshot_is_gone_says_so(
-    two_workers: LocalEngine, connected: Settings, label_studio: Any
+    two_workers: JobEngine, connected: Settings, label_studio: Any
 ) -> None:
     wanted = replace(payload("7"), snapshot=99)
     job = two_workers.wait(submit(two_workers, connected, wanted), timeout=60)

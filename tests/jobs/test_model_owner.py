@@ -12,11 +12,9 @@ import torch
 from pydantic import SecretStr
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.engine import JobState
-from svac_backend.jobs.local import LocalEngine
-from svac_backend.jobs.model_owner import ModelOwner
+from svac_backend.jobs.engine import JobEngine, JobState
 from svac_backend.jobs.payloads import PrelabelPayload
-from svac_backend.jobs.worker import create_worker
+from svac_backend.jobs.worker import ModelOwner, create_worker
 from svac_backend.learning.adapters import (
     LoraOptions,
     attach_lora,
@@ -178,7 +176,7 @@ def test_predictions_carry_the_version_that_made_them(
     database = Database(settings.data_dir)
     worker, owner = create_worker(settings, database, load=lambda _: model)
     worker.start()
-    engine = LocalEngine(settings, database)
+    engine = JobEngine(database)
 
     def predict() -> dict[str, Any]:
         prompts = (ObjectPrompt("obj1", "dog", "the grey square"),)

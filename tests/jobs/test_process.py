@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from svac_backend.jobs.engine import INTERACTIVE, Job, JobState
-from svac_backend.jobs.local import LocalEngine
+from svac_backend.jobs.engine import INTERACTIVE, Job, JobEngine, JobState
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 
@@ -41,11 +40,11 @@ def start(settings: Settings) -> Iterator[Start]:
 
 
 @pytest.fixture
-def engine(settings: Settings, database: Database) -> LocalEngine:
-    return LocalEngine(settings, database)
+def engine(settings: Settings, database: Database) -> JobEngine:
+    return JobEngine(database)
 
 
-def until(engine: LocalEngine, job: Job, condition: Callable[[Job], bool], seconds: float = 20) -> Job:
+def until(engine: JobEngine, job: Job, condition: Callable[[Job], bool], seconds: float = 20) -> Job:
     """Return the job once the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition(now := engine.get(job.id)):
@@ -54,7 +53,7 @@ def until(engine: LocalEngine, job: Job, condition: Callable[[Job], bool], secon
     return now
 
 
-def test_a_job_whose_worker_is_killed_runs_again_elsewhere(engine: LocalEngine, start: Start) -> None:
+def test_a_job_whose_worker_is_killed_runs_again_elsewhere(engine: JobEngine, start: Start) -> None:
     job = engine.submit("prelabel", {"to": 40}, "k")
     victim = start()
     until(engine, job, lambda now: now.progress > 0.1)
@@ -70,7 +69,7 @@ def test_a_job_whose_worker_is_killed_runs_again_elsewhere(engine: LocalEngine, 
     assert f":{heir.pid}:" in done.result["by"]
 
 
-def test_sigterm_puts_the_job_back_at_once_and_ends_with_status_0(engine: LocalEngine, start: Start) -> None:
+def test_sigterm_puts_the_job_back_at_once_and_ends_with_status_0(engine: JobEngine, start: Start) -> None:
     job = engine.submit("prelabel", {"to": LONG}, "k")
     worker = start()
     until(engine, job, lambda now: now.state is JobState.RUNNING and now.progress > 0)
@@ -83,7 +82,7 @@ def test_sigterm_puts_the_job_back_at_once_and_ends_with_status_0(engine: LocalE
     assert engine.workers.alive(60) == []
 
 
-def test_a_living_worker_keeps_a_job_that_reports_nothing(engine: LocalEngine, start: Start) -> None:
+def test_a_living_worker_keeps_a_job_that_reports_nothing(engine: JobEngine, start: Start) -> None:
     """Longer than the lease, without a word: the heartbeat alone must hold it, though another worker looks for it."""
     job = engine.submit("prelabel", {"to": 110, "deaf": True}, "k")
     start()
@@ -93,7 +92,7 @@ def test_a_living_worker_keeps_a_job_that_reports_nothing(engine: LocalEngine, s
     assert (done.state, done.attempts) == (JobState.DONE, 1)
 
 
-def test_cancel_priority_and_lanes(engine: LocalEngine, start: Start) -> None:
+def test_cancel_priority_and_lanes(engine: JobEngine, start: Start) -> None:
     running = engine.submit("prelabel", {"to": LONG}, "running")
     start()
     until(engine, running, lambda now: now.state is JobState.RUNNING)

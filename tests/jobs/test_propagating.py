@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from svac_backend.jobs.engine import Job, JobState
-from svac_backend.jobs.local import LocalEngine
+from svac_backend.jobs.engine import Job, JobEngine, JobState
 from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload
 from svac_backend.jobs.propagate import scaled
 from svac_backend.jobs.worker import create_worker
@@ -93,10 +92,10 @@ def settings(tmp_path: Path, files_root: Path, label_studio: Any) -> Settings:
 
 
 @pytest.fixture
-def engine(settings: Settings, database: Database, model: Svac) -> Iterator[LocalEngine]:
+def engine(settings: Settings, database: Database, model: Svac) -> Iterator[JobEngine]:
     worker, _ = create_worker(settings, database, load=lambda _: model)
     worker.start()
-    yield LocalEngine(settings, database)
+    yield JobEngine(database)
     worker.stop()
 
 
@@ -116,7 +115,7 @@ def correction(prompts: dict[int, FrameHint], **changes: Any) -> PropagatePayloa
     return replace(payload, **changes)
 
 
-def do(engine: LocalEngine, payload: PropagatePayload | PrelabelPayload) -> Job:
+def do(engine: JobEngine, payload: PropagatePayload | PrelabelPayload) -> Job:
     kind = "propagate" if isinstance(payload, PropagatePayload) else "prelabel"
     job = engine.wait(engine.submit(kind, payload.to_json(), payload.job_key(VERSION)).id, timeout=120)
     assert job.state is JobState.DONE, job.error
@@ -139,7 +138,7 @@ def middle(frame: int) -> Click:
     return Click(left + 18.0, top + 18.0)
 
 
-def test_an_expression(engine: LocalEngine, database: Database) -> None:
+def test_an_expression(engine: JobEngine, database: Database) -> None:
     payload = PrelabelPayload(**BASE, prompts=(RED,), push=False)
     do(engine, payload)
     track = found(database, payload)
@@ -161,7 +160,7 @@ def box_of(frame: int) -> tuple[float, float, float, float]:
     ids=["click", "box", "masks"],
 )
 def test_what_is_shown_on_a_frame_reaches_all(
-    engine: LocalEngine, database: Database, prompts: dict[int, FrameHint]
+    engine: JobEngine, database: Database, prompts: dict[int, FrameHint]
 ) -> None:
     payload = correction(prompts)
     job = do(engine, payload)
@@ -175,7 +174,7 @@ def test_what_is_shown_on_a_frame_reaches_all(
     assert PartStore(database).get(payload.cache_key(VERSION)) is None
 
 
-def test_only_the_frames_of_a_window_are_predicted(engine: LocalEngine, database: Database) -> None:
+def test_only_the_frames_of_a_window_are_predicted(engine: JobEngine, database: Database) -> None:
     payload = correction({4: FrameHint(mask=to_coco(truth(4)))}, frames=(3, 7))
     do(engine, payload)
     assert sorted(found(database, payload).scores) == [3, 4, 5, 6]
@@ -192,7 +191,7 @@ def test_clicks_on_smaller_frames_than_the_video_are_scaled() -> None:
     assert scaled({"obj1": {4: prompt}}, (128, 96), info) == {"obj1": {4: prompt}}
 
 
-def test_masks_on_smaller_frames_are_refused(engine: LocalEngine) -> None:
+def test_masks_on_smaller_frames_are_refused(engine: JobEngine) -> None:
     small = FrameHint(mask=to_coco(np.ones((HEIGHT // 2, WIDTH // 2), np.bool_)))
     payload = correction({4: small}, size=(WIDTH // 2, HEIGHT // 2))
     job = engine.wait(engine.submit("propagate", payload.to_json(), "k").id, timeout=60)
@@ -209,7 +208,7 @@ def regions(object_id: str, masks: dict[int, np.ndarray], label: str) -> list[di
 
 
 def test_the_rest_of_an_answer_is_pushed_with_what_the_annotator_had(
-    engine: LocalEngine, database: Database, label_studio: Any
+    engine: JobEngine, database: Database, label_studio: Any
 ) -> None:
     other = regions("obj1", {3: truth(0)}, "dog")
     painted = regions("obj2", {4: truth(4)}, "cat")
@@ -234,7 +233,7 @@ def test_the_rest_of_an_answer_is_pushed_with_what_the_annotator_had(
 
 
 def test_a_submitted_annotation_makes_a_prediction_with_its_corrections(
-    engine: LocalEngine, database: Database, label_studio: Any
+    engine: JobEngine, database: Database, label_studio: Any
 ) -> None:
     wrong = np.zeros((HEIGHT, WIDTH), np.bool_)
     wrong[80:95, 0:20] = True
@@ -266,7 +265,7 @@ def test_a_submitted_annotation_makes_a_prediction_with_its_corrections(
     assert len(label_studio.predictions) == 2
 
 
-def test_an_event_that_is_not_there_fails_with_a_reason(engine: LocalEngine) -> None:
+def test_an_event_that_is_not_there_fails_with_a_reason(engine: JobEngine) -> None:
     payload = PropagatePayload(**BASE, push=True, event=77)
     job = engine.wait(engine.submit("propagate", payload.to_json(), "k").id, timeout=60)
     assert job.state is JobState.FAILED

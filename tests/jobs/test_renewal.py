@@ -11,8 +11,7 @@ from pydantic import SecretStr
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs import process
-from svac_backend.jobs.engine import Job, JobState
-from svac_backend.jobs.local import LocalEngine
+from svac_backend.jobs.engine import Job, JobEngine, JobState
 from svac_backend.jobs.renew import (
     RECORD,
     RENEW,
@@ -196,7 +195,7 @@ def test_the_worker_renews_when_it_starts_and_every_day(
     remember(task)  # as if nothing was known of when they were made
     before = label_studio.tasks[7]["frames"]
     monkeypatch.setattr(process, "CHORES_EVERY_S", 0.0)
-    engine = LocalEngine(ours, database)
+    engine = JobEngine(database)
     worker, _ = create_worker(ours, database, load=lambda _: None, lease_s=0.6)  # type: ignore[arg-type,return-value]
     worker.start()
 
@@ -232,7 +231,7 @@ def test_a_refusal_of_all_tasks_fails_the_job(ours: Settings, database: Database
     task = LinkedTask(links.root / "project-38" / "task-7", "38", 7, "frames")
     remember(task)
     away = ours.model_copy(update={"label_studio_url": "http://127.0.0.1:9"})
-    engine = LocalEngine(away, database)
+    engine = JobEngine(database)
     worker, _ = create_worker(away, database, load=lambda _: None)  # type: ignore[arg-type,return-value]
     worker.start()
     (job,) = engine.find(kind=RENEW)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -12,11 +13,11 @@ import pytest
 from sqlalchemy import event
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.engine import Job, JobContext, JobState
-from svac_backend.jobs.process import Runner
+from svac_backend.jobs.engine import Job, JobContext, JobEngine, JobState
+from svac_backend.jobs.process import Runner, WorkerProcess
 from svac_backend.settings import Settings
-from svac_backend.store.database import Database
-from svac_backend.store.jobs import JobStore
+from svac_backend.store.database import Database, StoreError
+from svac_backend.store.jobs import MODEL_LANE, JobStore
 
 
 @pytest.fixture
@@ -25,8 +26,8 @@ def store(database: Database) -> JobStore:
 
 
 def run(store: JobStore, handler: Any, kind: str = "work") -> Job:
-    job, _ = store.submit(kind, {"n": 2}, "k")
-    Runner(store, {"work": handler}, "w").run(job.id)
+    job = store.submit(kind, {"n": 2}, "k")
+    Runner(store, {"work": handler}, "w").run(MODEL_LANE)
     after = store.get(job.id)
     assert after is not None
     return after
@@ -83,15 +84,15 @@ def test_cancel_while_running(store: JobStore) -> None:
 
 
 def test_a_cancelled_waiting_job_is_not_begun(store: JobStore) -> None:
-    job, _ = store.submit("work", {}, "k")
+    job = store.submit("work", {}, "k")
     store.cancel(job.id)
     begun: list[str] = []
-    Runner(store, {"work": lambda context: begun.append(context.job.id) or {}}, "w").run(job.id)
+    Runner(store, {"work": lambda context: begun.append(context.job.id) or {}}, "w").run(MODEL_LANE)
     assert begun == []
 
 
 def test_a_stopping_worker_puts_the_job_back(store: JobStore) -> None:
-    job, _ = store.submit("work", {}, "k")
+    job = store.submit("work", {}, "k")
 
     def work(context: JobContext) -> dict[str, Any]:
         runner.stopping.set()
@@ -99,18 +100,18 @@ def test_a_stopping_worker_puts_the_job_back(store: JobStore) -> None:
         return {}
 
     runner = Runner(store, {"work": work}, "w")
-    runner.run(job.id)
+    runner.run(MODEL_LANE)
     after = store.get(job.id)
     assert after is not None
     assert (after.state, after.attempts) == (JobState.QUEUED, 0)
-    runner.run(job.id)
+    runner.run(MODEL_LANE)
     assert store.get(job.id) == after
 
 
 def test_a_job_that_does_not_stop_is_given_back_and_its_late_result_refused(
     store: JobStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job, _ = store.submit("work", {}, "k")
+    job = store.submit("work", {}, "k")
 
     def work(context: JobContext) -> dict[str, Any]:
         assert runner.active_ids == [job.id]
@@ -119,7 +120,7 @@ def test_a_job_that_does_not_stop_is_given_back_and_its_late_result_refused(
 
     runner = Runner(store, {"work": work}, "w")
     with caplog.at_level(logging.WARNING):
-        runner.run(job.id)
+        runner.run(MODEL_LANE)
     after = store.get(job.id)
     assert after is not None
     assert (after.state, after.result) == (JobState.QUEUED, None)
@@ -162,9 +163,36 @@ def test_a_job_whose_end_cannot_be_stored_runs_again(store: JobStore, lock: sqli
 
 
 def test_a_job_that_cannot_be_claimed_stays_queued(store: JobStore, lock: sqlite3.Connection) -> None:
-    job, _ = store.submit("work", {}, "k")
+    store.submit("work", {}, "k")
     lock.execute("BEGIN IMMEDIATE")
-    Runner(store, {"work": lambda _: {}}, "w").run(job.id)
+    with pytest.raises(StoreError, match="locked"):
+        Runner(store, {"work": lambda _: {}}, "w").run(MODEL_LANE)
     lock.execute("ROLLBACK")
     (after,) = store.find()
     assert (after.state, after.attempts) == (JobState.QUEUED, 0)
+
+
+def test_a_lane_goes_on_when_the_database_can_be_used_again(
+    store: JobStore,
+    lock: sqlite3.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("svac_backend.jobs.process.TROUBLE_S", 0.05)
+    engine = JobEngine(store.database)
+    worker = WorkerProcess(engine, {"work": lambda _: {"n": 1}})
+    worker.start()
+    lock.execute("BEGIN IMMEDIATE")
+    # Put in by the one that holds the lock, so that the lane sees it and cannot take it.
+    columns = "(id, kind, lane, state, key, priority, progress, message, payload, attempts, cancel_requested, created)"
+    values = "('a', 'work', 'model', 'queued', 'k', 0, 0, '', '{}', 0, 0, 0)"
+    lock.execute(f"INSERT INTO jobs {columns} VALUES {values}")
+    lock.execute("COMMIT")
+    lock.execute("BEGIN IMMEDIATE")
+    deadline = time.monotonic() + 10
+    while "no model job can be taken" not in caplog.text and engine.get("a").state is JobState.QUEUED:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    lock.execute("ROLLBACK")
+    assert engine.wait("a", timeout=10).state is JobState.DONE
+    worker.stop()

@@ -14,12 +14,10 @@ import pytest
 from pydantic import SecretStr
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.engine import Job, JobState
-from svac_backend.jobs.local import LocalEngine
-from svac_backend.jobs.model_owner import ModelOwner
+from svac_backend.jobs.engine import Job, JobEngine, JobState
 from svac_backend.jobs.payloads import FramesPayload, PrelabelPayload
 from svac_backend.jobs.rendering import config_key
-from svac_backend.jobs.worker import create_worker
+from svac_backend.jobs.worker import ModelOwner, create_worker
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.regions.written import validate_results
 from svac_backend.masks.tracks import ObjectPrompt
@@ -60,16 +58,16 @@ def connected(settings: Settings, label_studio: Any) -> Settings:
 
 
 @pytest.fixture
-def engine(connected: Settings, database: Database, model: Any) -> Iterator[LocalEngine]:
+def engine(connected: Settings, database: Database, model: Any) -> Iterator[JobEngine]:
     """The engine of a worker that runs on threads of this process."""
     worker, _ = create_worker(connected, database, load=lambda _: model)
     worker.start()
-    yield LocalEngine(connected, database)
+    yield JobEngine(database)
     worker.stop()
 
 
 @pytest.fixture
-def do(engine: LocalEngine, connected: Settings) -> Do:
+def do(engine: JobEngine, connected: Settings) -> Do:
     """Submit a payload and wait for its job's end."""
 
     def submit(payload: PrelabelPayload | FramesPayload) -> Job:
@@ -169,7 +167,7 @@ def test_a_label_studio_that_is_down_fails_the_push_but_keeps_the_work(
         update={"label_studio_url": "http://127.0.0.1:9", "label_studio_api_key": SecretStr("ab" * 20)}
     )
     worker, _ = create_worker(down, database, load=lambda _: model)
-    engine = LocalEngine(down, database)
+    engine = JobEngine(database)
     worker.start()
     job = engine.wait(engine.submit("prelabel", PRELABEL.to_json(), "k").id, timeout=30)
     worker.stop()
@@ -179,7 +177,7 @@ def test_a_label_studio_that_is_down_fails_the_push_but_keeps_the_work(
     assert PredictionStore(database).summary(PRELABEL.cache_key(model_version(settings.model))) == (0.75, 12)
 
 
-def test_cancel_stops_the_model(engine: LocalEngine, model: Any, label_studio: Any) -> None:
+def test_cancel_stops_the_model(engine: JobEngine, model: Any, label_studio: Any) -> None:
     at_work = threading.Event()
     last: list[int] = []
 
@@ -205,7 +203,7 @@ def test_a_model_that_is_not_there_fails_the_jobs_not_the_worker(
         raise SvacError("There is no model at 'x'.", "Set SVAC_MODEL.")
 
     worker, owner = create_worker(settings, database, load=missing)
-    engine = LocalEngine(settings, database)
+    engine = JobEngine(database)
     worker.start()
     job = engine.wait(engine.submit("prelabel", PRELABEL.to_json(), "k").id, timeout=30)
     worker.stop()
@@ -257,7 +255,7 @@ def test_frames_are_made_and_added_to_the_task(
 def test_frames_need_a_place(settings: Settings, database: Database) -> None:
     nowhere = settings.model_copy(update={"label_studio_files_root": None})
     worker, _ = create_worker(nowhere, database, load=lambda _: None)  # type: ignore[arg-type,return-value]
-    engine = LocalEngine(nowhere, database)
+    engine = JobEngine(database)
     worker.start()
     job = engine.wait(engine.submit("frames", FRAMES.to_json(), "k").id, timeout=30)
     worker.stop()

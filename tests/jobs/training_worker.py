@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from svac_backend.jobs.engine import JobContext
+from svac_backend.jobs.engine import JobContext, JobEngine
 from svac_backend.jobs.learn import FinetuneHandler
-from svac_backend.jobs.local import LocalEngine
 from svac_backend.jobs.process import WorkerProcess
 from svac_backend.learning.collect import Collector
 from svac_backend.settings import Settings
@@ -34,5 +33,5 @@ if __name__ == "__main__":
         Collector(settings, database),
         lambda folder: [sys.executable, script, str(folder), *sys.argv[3:5]],
     )
-    engine = LocalEngine(settings, database)
+    engine = JobEngine(database)
     WorkerProcess(engine, {"finetune": handler, "prelabel": predict}, lease_s=float(sys.argv[2])).run()

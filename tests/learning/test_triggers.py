@@ -13,7 +13,7 @@ from svac_backend.settings import Settings
 from svac_backend.store.corrections import Annotation, AnnotationState, Correction, CorrectionStore
 from svac_backend.store.database import Database
 from svac_backend.store.events import EventStore
-from svac_backend.store.jobs import Job, JobState, JobStore
+from svac_backend.store.jobs import TRAINING_LANE, Job, JobState, JobStore
 from svac_backend.store.versions import Training, TrainingStore
 from svac_backend.svac.files.weights import version_of
 
@@ -28,13 +28,14 @@ def database(tmp_path: Path) -> Iterator[Database]:
 def make(database: Database, every: int = 0) -> Trigger:
     settings = Settings(_env_file=None, model="svac-tiny", finetune_every=every)
     store = JobStore(database)
-    return Trigger(settings, database, lambda works: [job for job, _ in store.submit_many(works)])
+    return Trigger(settings, database, store.submit_many)
 
 
 def begin(trigger: Trigger, job: Job, event: int) -> Job:
     """What the worker does first: claim it, and freeze what is corrected by then."""
-    claimed = trigger.jobs.claim(job.id, "w")
+    claimed = trigger.jobs.claim(TRAINING_LANE, "w")
     assert claimed is not None
+    assert claimed.id == job.id
     trigger.trainings.begin(Training(job.id, version_of(trigger.settings), "", event, 1))
     return claimed
 
@@ -50,7 +51,7 @@ def test_requests_before_a_run_begins_are_one(database: Database) -> None:
     assert first.job.payload == {"why": "pressed", "project_id": "38"}
     again = trigger.request("pressed", "39")
     assert (again.is_new, again.job.id) == (False, first.job.id)
-    trigger.jobs.claim(first.job.id, "w")  # claimed, and has not looked at the corrections yet
+    trigger.jobs.claim(TRAINING_LANE, "w")  # claimed, and has not looked at the corrections yet
     annotate(database)
     assert trigger.request("pressed").job.id == first.job.id
 

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import text
 
 from svac_backend.jobs.engine import Job, JobState
-from svac_backend.jobs.local import MODEL_LANE, LocalEngine
 from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload
 from svac_backend.jobs.services import Services
 from svac_backend.server.app import create_app
 from svac_backend.settings import Settings
+from svac_backend.store.jobs import MODEL_LANE
 from tests.jobs.conftest import SmallLabelStudio, serve
 from tests.server.bodies import prediction, propagated
 
@@ -59,17 +60,18 @@ class Worker:
 
     def complete(self, job: Job) -> None:
         """Do a queued job from claim to end."""
-        claimed = self.backend.jobs.claim(job.id, "stand-in")
+        with self.backend.database.write() as session:  # it goes before any other
+            session.execute(text("UPDATE jobs SET priority = 100 WHERE id = :id"), {"id": job.id})
+        claimed = self.backend.jobs.claim(MODEL_LANE, "stand-in")
         assert claimed is not None
+        assert claimed.id == job.id
         self.do(claimed)
         self.backend.jobs.finish(claimed, JobState.DONE)
 
     def _work(self) -> None:
         engine = self.backend.engine
-        assert isinstance(engine, LocalEngine)
         while not self._stop.is_set():
-            task = engine.lanes[MODEL_LANE].dequeue()
-            job = engine.store.claim(task.args[0], "stand-in") if task is not None else None
+            job = engine.store.claim(MODEL_LANE, "stand-in")
             if job is None:
                 self._stop.wait(0.02)
                 continue

@@ -1,4 +1,4 @@
-"""The database file: settings, versions, several processes."""
+"""The database file: settings, several processes, faults. For older files see `test_migrations.py`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from sqlalchemy.exc import IntegrityError
 from svac_backend.errors import SvacError
 from svac_backend.store.database import Database, StoreError, pack, unpack
 from svac_backend.store.events import EventStore
-from svac_backend.store.objects import SentStore
-from svac_backend.store.tables import SCHEMA_VERSION
 
 
 def test_file_is_private_and_in_wal_mode(tmp_path: Path) -> None:
@@ -26,7 +24,6 @@ def test_file_is_private_and_in_wal_mode(tmp_path: Path) -> None:
         assert session.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert session.execute(text("PRAGMA foreign_keys")).scalar() == 1
         assert session.execute(text("PRAGMA busy_timeout")).scalar() == 15_000
-        assert session.execute(text("PRAGMA user_version")).scalar() == SCHEMA_VERSION
 
 
 def test_opens_again_and_keeps_what_is_there(tmp_path: Path) -> None:
@@ -49,29 +46,6 @@ def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="half way"):
         write_and_fail(database)
     assert EventStore(database).counts() == {}
-
-
-def test_another_schema_is_refused(tmp_path: Path) -> None:
-    Database(tmp_path).close()
-    with sqlite3.connect(tmp_path / "svac.db") as connection:
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    with pytest.raises(SvacError, match="another version"):
-        Database(tmp_path)
-
-
-def test_a_file_of_a_version_that_only_lacks_tables_gets_them(tmp_path: Path) -> None:
-    first = Database(tmp_path)
-    EventStore(first).add("TASKS_CREATED", "1", b"{}")
-    first.close()
-    with sqlite3.connect(tmp_path / "svac.db") as connection:
-        for table in ("objects", "sent", "snapshots", "parts"):
-            connection.execute(f"DROP TABLE {table}")
-        connection.execute("PRAGMA user_version = 1")
-    database = Database(tmp_path)
-    assert EventStore(database).counts() == {"TASKS_CREATED": 1}
-    assert SentStore(database).find("1", "2") == {}
-    with database.read() as session:
-        assert session.execute(text("PRAGMA user_version")).scalar() == SCHEMA_VERSION
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import sqlite3
+import subprocess
+import sys
 import threading
+from contextlib import closing
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import StatementError
 
 from svac_backend.store.database import Database
-from svac_backend.store.jobs import Job, JobState, JobStore, Work
+from svac_backend.store.jobs import (
+    LANES,
+    LIGHT_LANE,
+    MODEL_LANE,
+    TRAINING_LANE,
+    Job,
+    JobState,
+    JobStore,
+    Work,
+    _next,
+)
 
 
 @pytest.fixture
@@ -19,7 +34,13 @@ def store(tmp_path: Path) -> JobStore:
 
 
 def submit(store: JobStore, key: str = "k", priority: int = 0) -> Job:
-    return store.submit("prelabel", {"task_id": "7"}, key, priority)[0]
+    return store.submit("prelabel", {"task_id": "7"}, key, priority)
+
+
+def begin(store: JobStore, worker: str) -> Job | None:
+    """Submit a job, and have a worker take it."""
+    submit(store)
+    return store.claim(MODEL_LANE, worker)
 
 
 def age(store: JobStore, job: Job, seconds: float) -> None:
@@ -31,12 +52,12 @@ def age(store: JobStore, job: Job, seconds: float) -> None:
 
 
 def test_same_key_is_the_same_job_while_it_is_active(store: JobStore) -> None:
-    first, fresh = store.submit("prelabel", {"a": 1}, "k")
-    again, also_fresh = store.submit("prelabel", {"a": 2}, "k")
-    assert (fresh, also_fresh) == (True, False)
+    first = store.submit("prelabel", {"a": 1}, "k")
+    again = store.submit("prelabel", {"a": 2}, "k")
+    assert len(store.find()) == 1
     assert again.id == first.id
     assert again.payload == {"a": 1}
-    running = store.claim(first.id, "w")
+    running = store.claim(MODEL_LANE, "w")
     assert running is not None
     assert submit(store).id == first.id
     store.finish(running, JobState.FAILED, error="e", hint="h")
@@ -56,17 +77,18 @@ def test_threads_that_submit_the_same_key_get_the_same_job(store: JobStore) -> N
 
 def test_a_waiting_job_takes_over_a_higher_priority(store: JobStore) -> None:
     job = submit(store, priority=0)
-    raised, to_queue = store.submit("prelabel", {}, "k", 10)
-    assert (raised.id, raised.priority, to_queue) == (job.id, 10, True)
-    lower, to_queue = store.submit("prelabel", {}, "k", 0)
-    assert (lower.priority, to_queue) == (10, False)
+    raised = store.submit("prelabel", {}, "k", 10)
+    assert (raised.id, raised.priority) == (job.id, 10)
+    assert store.submit("prelabel", {}, "k", 0).priority == 10
+    assert store.claim(MODEL_LANE, "w") is not None
+    assert store.submit("prelabel", {}, "k", 20).priority == 10  # it runs: there is nothing to hurry
 
 
 def test_a_job_is_claimed_once(store: JobStore) -> None:
-    job = submit(store)
+    submit(store)
     claims: list[Job | None] = []
     threads = [
-        threading.Thread(target=lambda n=n: claims.append(store.claim(job.id, f"w{n}"))) for n in range(8)
+        threading.Thread(target=lambda n=n: claims.append(store.claim(MODEL_LANE, f"w{n}"))) for n in range(8)
     ]
     for thread in threads:
         thread.start()
@@ -79,7 +101,7 @@ def test_a_job_is_claimed_once(store: JobStore) -> None:
 
 
 def test_progress_and_result(store: JobStore) -> None:
-    job = store.claim(submit(store).id, "w")
+    job = begin(store, "w")
     assert job is not None
     now = store.report(job, 0.4, "frame 4 of 10")
     assert now is not None
@@ -96,9 +118,9 @@ def test_cancel_waiting_running_and_finished(store: JobStore) -> None:
     waiting = store.cancel(submit(store).id)
     assert waiting is not None
     assert waiting.state is JobState.CANCELLED
-    assert store.claim(waiting.id, "w") is None
+    assert store.claim(MODEL_LANE, "w") is None
 
-    job = store.claim(submit(store).id, "w")
+    job = begin(store, "w")
     assert job is not None
     asked = store.cancel(job.id)
     assert asked is not None
@@ -115,13 +137,13 @@ def test_cancel_waiting_running_and_finished(store: JobStore) -> None:
 
 
 def test_a_dead_workers_job_is_queued_again_and_its_word_counts_no_more(store: JobStore) -> None:
-    dead = store.claim(submit(store).id, "dead")
+    dead = begin(store, "dead")
     assert dead is not None
     assert store.recover(lease_s=30, max_attempts=3) == []
     age(store, dead, 31)
     assert [job.id for job in store.recover(lease_s=30, max_attempts=3)] == [dead.id]
 
-    alive = store.claim(dead.id, "alive")
+    alive = store.claim(MODEL_LANE, "alive")
     assert alive is not None
     assert alive.attempts == 2
     assert store.report(dead, 0.9, "I am not dead") is None
@@ -135,7 +157,7 @@ def test_a_dead_workers_job_is_queued_again_and_its_word_counts_no_more(store: J
 def test_attempts_are_capped(store: JobStore) -> None:
     job_id = submit(store).id
     for attempt in (1, 2, 3):
-        job = store.claim(job_id, f"w{attempt}")
+        job = store.claim(MODEL_LANE, f"w{attempt}")
         assert job is not None
         age(store, job, 100)
         store.recover(lease_s=30, max_attempts=3)
@@ -148,7 +170,7 @@ def test_attempts_are_capped(store: JobStore) -> None:
 
 
 def test_a_cancelled_job_of_a_dead_worker_is_not_run_again(store: JobStore) -> None:
-    job = store.claim(submit(store).id, "w")
+    job = begin(store, "w")
     assert job is not None
     store.cancel(job.id)
     age(store, job, 100)
@@ -159,7 +181,7 @@ def test_a_cancelled_job_of_a_dead_worker_is_not_run_again(store: JobStore) -> N
 
 
 def test_release_gives_the_attempt_back(store: JobStore) -> None:
-    job = store.claim(submit(store).id, "w")
+    job = begin(store, "w")
     assert job is not None
     assert store.release(job)
     now = store.get(job.id)
@@ -168,7 +190,7 @@ def test_release_gives_the_attempt_back(store: JobStore) -> None:
 
 
 def test_release_of_a_cancelled_job_cancels_it(store: JobStore) -> None:
-    job = store.claim(submit(store).id, "w")
+    job = begin(store, "w")
     assert job is not None
     store.cancel(job.id)
     assert store.release(job)
@@ -210,11 +232,11 @@ def test_find_filters_and_orders(store: JobStore) -> None:
 
 def test_an_earlier_attempt_of_the_same_worker_counts_no_more(store: JobStore) -> None:
     """A worker that was suspended, lost the job, and claimed it again on another thread."""
-    first = store.claim(submit(store).id, "w")
+    first = begin(store, "w")
     assert first is not None
     age(store, first, 100)
     store.recover(lease_s=30, max_attempts=3)
-    second = store.claim(first.id, "w")
+    second = store.claim(MODEL_LANE, "w")
     assert second is not None
     assert not store.finish(first, JobState.DONE, result={"of": "first"})
     assert store.report(first, 0.9, "x") is None
@@ -222,14 +244,13 @@ def test_an_earlier_attempt_of_the_same_worker_counts_no_more(store: JobStore) -
 
 
 def test_several_works_are_stored_at_once_and_each_key_once(store: JobStore) -> None:
-    waiting, _ = store.submit("prelabel", {}, "b")
+    waiting = store.submit("prelabel", {}, "b")
     works = [Work("prelabel", {"n": n}, key, 5 * n) for n, key in enumerate("abca")]
     found = store.submit_many(works)
-    assert [job.key for job, _ in found] == list("abca")
-    assert found[1][0].id == waiting.id
-    assert found[0][0].id == found[3][0].id
-    # New; raised from 0 to 5; new; the first of this call, raised from 0 to 15.
-    assert [to_queue for _, to_queue in found] == [True, True, True, True]
+    assert [job.key for job in found] == list("abca")
+    assert found[1].id == waiting.id
+    assert found[0].id == found[3].id
+    # New, and raised from 0 to 15 by the last of this call; raised from 0 to 5; new.
     assert {job.key: job.priority for job in store.find()} == {"a": 15, "b": 5, "c": 10}
     assert store.active_keys(["a", "c", "x"]) == {"a", "c"}
     assert store.submit_many([]) == []
@@ -239,3 +260,54 @@ def test_works_that_cannot_all_be_stored_are_none(store: JobStore) -> None:
     with pytest.raises(StatementError):
         store.submit_many([Work("prelabel", {}, "a"), Work("prelabel", {"n": object()}, "b")])
     assert store.find() == []
+
+
+def test_claims_take_the_highest_priority_first_then_the_oldest_of_their_lane(store: JobStore) -> None:
+    for key, kind, priority in (
+        ("a", "prelabel", 0),
+        ("b", "propagate", 10),
+        ("c", "frames", 20),
+        ("d", "prelabel", 10),
+        ("e", "finetune", 0),
+        ("f", "a kind of tomorrow", -1),
+    ):
+        store.submit(kind, {}, key, priority)
+    taken: dict[str, list[str]] = {}
+    for lane in LANES:
+        taken[lane] = []
+        while (job := store.claim(lane, "w")) is not None:
+            taken[lane].append(job.key)
+    assert taken == {MODEL_LANE: ["b", "d", "a", "f"], LIGHT_LANE: ["c"], TRAINING_LANE: ["e"]}
+
+
+def test_processes_that_claim_at_once_get_each_job_once(store: JobStore) -> None:
+    jobs = store.submit_many([Work("prelabel", {}, f"k{n}") for n in range(120)])
+    script = (
+        "import sys\nfrom pathlib import Path\n"
+        "from svac_backend.store.database import Database\nfrom svac_backend.store.jobs import JobStore\n"
+        "store = JobStore(Database(Path(sys.argv[1])))\nprint('ready', flush=True)\nsys.stdin.readline()\n"
+        "while (job := store.claim('model', sys.argv[2])) is not None: print(job.id)\n"
+    )
+    folder = str(store.database.path.parent)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, folder, f"w{n}"], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True
+        )
+        for n in range(3)
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+    taken = [worker.communicate("go\n", timeout=60)[0].split() for worker in workers]
+    assert sorted(job for ids in taken for job in ids) == sorted(job.id for job in jobs)
+    assert all(job.attempts == 1 for job in store.find(limit=200))
+
+
+def test_an_idle_worker_takes_no_lock_and_reads_no_other_rows(store: JobStore) -> None:
+    with closing(sqlite3.connect(store.database.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert store.claim(MODEL_LANE, "w") is None  # with a write lock it would wait, and fail
+    query = str(_next(MODEL_LANE).compile(compile_kwargs={"literal_binds": True}))
+    with store.database.read() as session:
+        plan = [row[3] for row in session.execute(text(f"EXPLAIN QUERY PLAN {query}"))]
+    assert plan == ["SEARCH jobs USING INDEX jobs_waiting (lane=?)"]  # nothing is sorted

@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import text
 
 from svac_backend.store.database import Database
-from svac_backend.store.jobs import JobStore, WorkerStore
+from svac_backend.store.jobs import MODEL_LANE, JobStore, WorkerStore
 
 
 def test_workers_come_and_go(tmp_path: Path) -> None:
@@ -33,8 +33,8 @@ def test_a_beat_renews_the_named_jobs_of_that_worker_only(tmp_path: Path) -> Non
     jobs, workers = JobStore(database), WorkerStore(database)
     ids = {}
     for key, worker in (("mine", "w"), ("lost track of", "w"), ("other", "x")):
-        ids[key] = jobs.submit("prelabel", {}, key)[0].id
-        jobs.claim(ids[key], worker)
+        ids[key] = jobs.submit("prelabel", {}, key).id
+        jobs.claim(MODEL_LANE, worker)
     with database.write() as session:
         session.execute(text("UPDATE jobs SET heartbeat = heartbeat - 100"))
     workers.beat("w", [ids["mine"], ids["other"]])

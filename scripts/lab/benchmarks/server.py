@@ -55,7 +55,7 @@ COMMAND = [sys.executable, "-c", "from svac_backend.cli.app import app; app()"]
 # Does "jobs" by multiplying matrices, on as many threads as numpy takes: what a model does to the machine.
 BURNER = """
 import numpy as np, os, time
-from svac_backend.jobs.local import LocalEngine
+from svac_backend.jobs.engine import JobEngine
 from svac_backend.jobs.process import WorkerProcess
 from svac_backend.settings import get_settings
 from svac_backend.store.database import Database
@@ -67,7 +67,7 @@ def burn(context):
     return {}
 os.nice(10)  # as the worker does
 settings = get_settings()
-WorkerProcess(LocalEngine(settings, Database(settings.data_dir)), {"prelabel": burn}).run()
+WorkerProcess(JobEngine(Database(settings.data_dir)), {"prelabel": burn}).run()
 """
 
 

@@ -12,8 +12,8 @@ from svac_backend.cli.doctor.finding import DoctorClient, Finding, failed, failu
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.connection import plain_http_client
 from svac_backend.settings import Settings
-from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
+from svac_backend.store.events import ConnectionStore
 from svac_backend.versions import served_version
 
 HERE, THERE = "backend, from here", "backend, from Label Studio"

@@ -23,8 +23,8 @@ from svac_backend.jobs.frames import frames_way
 from svac_backend.labelstudio.api.connection import plain_http_client
 from svac_backend.labelstudio.api.errors import refusal, translated
 from svac_backend.settings import Settings
-from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
+from svac_backend.store.events import ConnectionStore
 from svac_backend.store.links import MediaLinks
 
 TESTED = "1.23"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from svac_backend.cli.doctor.finding import Finding, failed, failure, ok, warning
 from svac_backend.errors import SvacError
-from svac_backend.jobs.local import LEASE_S
+from svac_backend.jobs.engine import LEASE_S
 from svac_backend.labelstudio.local import EXECUTABLE_VARIABLE
 from svac_backend.server.security import Gate
 from svac_backend.settings import Settings

@@ -14,7 +14,7 @@ from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.api.media import MediaFetcher
 from svac_backend.settings import Settings
-from svac_backend.store.connections import ConnectionStore, ProjectConnection
+from svac_backend.store.events import ConnectionStore, ProjectConnection
 
 log = logging.getLogger(__name__)
 

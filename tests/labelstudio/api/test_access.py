@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.access import LabelStudioAccess, task_number
 from svac_backend.settings import Settings
-from svac_backend.store.connections import ConnectionStore
 from svac_backend.store.database import Database
+from svac_backend.store.events import ConnectionStore
 
 VIDEO = "/data/local-files/?d=clip.mp4"
 TASK = ("38", "7")  # project, task
