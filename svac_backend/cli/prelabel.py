@@ -1,6 +1,6 @@
 """`svac-backend prelabel`: a video file in, tracks, Label Studio results and pictures out.
 
-What `prelabel` and `propagate` write: tracks, a task for Label Studio, an overlay video and a contact sheet.
+`propagate` writes the same: tracks, a task for Label Studio, an overlay video and a contact sheet.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 
@@ -23,112 +25,6 @@ from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
 from svac_backend.versions import served_version
 from svac_backend.video.reader import VideoInfo, VideoReader
-
-
-def prepare(out: Path) -> None:
-    """Make the folder for the results. Raises `SvacError` where that can't be done."""
-    with _writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-
-
-def write_results(
-    out: Path,
-    video: VideoReader,
-    name: str,
-    version: str,
-    tracks: Sequence[Track],
-    prompts: Sequence[str],
-    config: LabelConfig,
-    settings: Settings,
-) -> None:
-    """Write `tracks.json`, `label_studio.json`, `overlay.mp4` and `contact_sheet.png`.
-
-    Args:
-        out: an existing folder.
-        video: the frames.
-        name: of the video's file.
-        version: of the model.
-        tracks: the objects.
-        prompts: what the task says that was asked for.
-        config: what the regions have to fit.
-        settings: what is sent to the editor.
-
-    Raises:
-        SvacError: the folder can't be written, or the config can't show the masks.
-    """
-    # Here, since it imports torch: a mistake in the command is told without waiting for that.
-    from svac_backend.pipeline import write_contact_sheet, write_overlay
-
-    info = video.info
-    with _writing(out):
-        with bar("drawing") as progress:
-            write_overlay(video, tracks, out / "overlay.mp4", progress=lambda done, _: progress(done))
-        write_contact_sheet(video, tracks, out / "contact_sheet.png")
-        _write_tracks(out / "tracks.json", name, info, version, tracks)
-        _write_task(out / "label_studio.json", name, info, version, tracks, prompts, config, settings)
-
-
-def tell(tracks: Sequence[Track], frame_count: int, hint: str) -> None:
-    """Print a line per object, and a hint below one that has no mask."""
-    for track in tracks:
-        console.print(
-            f"{track.object_id} [bold]{escape(track.expression)}[/]: a mask on {len(track.masks)} of "
-            f"{frame_count} frames, mean score {track.score:.2f}"
-        )
-        if not track.masks:
-            console.print(f"  {hint}")
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SvacError(
-            f"The results cannot be written to {out}: {error.strerror or error}.",
-            "Give a folder that this user may write to, on a disk with space: --out DIR.",
-        ) from error
-
-
-def _write_tracks(file: Path, name: str, info: VideoInfo, version: str, tracks: Sequence[Track]) -> None:
-    content = {
-        "video": name,
-        "width": info.width,
-        "height": info.height,
-        "fps": info.fps,
-        "frame_count": info.frame_count,
-        "model_version": version,
-        "tracks": [track.to_json() for track in tracks],
-    }
-    file.write_text(json.dumps(content))
-
-
-def _write_task(
-    file: Path,
-    name: str,
-    info: VideoInfo,
-    version: str,
-    tracks: Sequence[Track],
-    prompts: Sequence[str],
-    config: LabelConfig,
-    settings: Settings,
-) -> None:
-    """Write what Label Studio imports: a list of one task with its prediction; its frames have no address yet."""
-    results = tracks_to_results(
-        tracks,
-        config.mask_control(),
-        width=info.width,
-        height=info.height,
-        tolerance_px=settings.polygon_tolerance_px,
-        iou_floor=settings.polygon_iou_floor,
-        min_area_px=settings.min_area_px,
-    )
-    validate_results(results, config, frame_count=info.frame_count)
-    task = {
-        "data": build_task_data(name, [], info.fps, prompts, config=config),
-        "predictions": [to_prediction(results, version)],
-    }
-    file.write_text(json.dumps([task]))
 
 
 def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_file: Path | None) -> None:
@@ -161,7 +57,8 @@ def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_fi
         with bar("segmenting") as progress:
             tracks = prelabel(model, video, wishes, progress=lambda done, _: progress(done))
         seconds = time.monotonic() - started
-        write_results(out, video, path.name, version, tracks, prompts, config, settings)
+        found = Segmented(path.name, version, tracks, prompts, config)
+        write_results(out, video, found, settings)
         whole = time.monotonic() - started
     tell(
         tracks,
@@ -173,3 +70,101 @@ def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_fi
         f"({info.frame_count / seconds:.1f} frames/s; {info.frame_count / whole:.1f} with what was written). "
         f"Model {version}. Results in {escape(str(out))}"
     )
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What was found in a video.
+
+    Attributes:
+        name: of the video's file.
+        version: of the model.
+        tracks: the objects.
+        prompts: what the task says that was asked for.
+        config: what the regions have to fit.
+    """
+
+    name: str
+    version: str
+    tracks: Sequence[Track]
+    prompts: Sequence[str]
+    config: LabelConfig
+
+
+def prepare(out: Path) -> None:
+    """Make the folder for the results. Raises `SvacError` where that can't be done."""
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+
+
+def write_results(out: Path, video: VideoReader, found: Segmented, settings: Settings) -> None:
+    """Write `tracks.json`, `label_studio.json`, `overlay.mp4` and `contact_sheet.png`.
+
+    Args:
+        out: an existing folder.
+        video: the frames.
+        found: what is written.
+        settings: what is sent to the editor.
+
+    Raises:
+        SvacError: the folder can't be written, or the config can't show the masks.
+    """
+    # Here, since it imports torch: a mistake in the command is told without waiting for that.
+    from svac_backend.pipeline import write_contact_sheet, write_overlay
+
+    info, tracks = video.info, found.tracks
+    content = {
+        "video": found.name,
+        "width": info.width,
+        "height": info.height,
+        "fps": info.fps,
+        "frame_count": info.frame_count,
+        "model_version": found.version,
+        "tracks": [track.to_json() for track in tracks],
+    }
+    with _writing(out):
+        with bar("drawing") as progress:
+            write_overlay(video, tracks, out / "overlay.mp4", progress=lambda done, _: progress(done))
+        write_contact_sheet(video, tracks, out / "contact_sheet.png")
+        (out / "tracks.json").write_text(json.dumps(content))
+        (out / "label_studio.json").write_text(json.dumps([_task(info, found, settings)]))
+
+
+def _task(info: VideoInfo, found: Segmented, settings: Settings) -> dict[str, Any]:
+    """Return the task with its prediction, as Label Studio imports it; its frames have no address yet."""
+    results = tracks_to_results(
+        found.tracks,
+        found.config.mask_control(),
+        width=info.width,
+        height=info.height,
+        tolerance_px=settings.polygon_tolerance_px,
+        iou_floor=settings.polygon_iou_floor,
+        min_area_px=settings.min_area_px,
+    )
+    validate_results(results, found.config, frame_count=info.frame_count)
+    return {
+        "data": build_task_data(found.name, [], info.fps, found.prompts, config=found.config),
+        "predictions": [to_prediction(results, found.version)],
+    }
+
+
+def tell(tracks: Sequence[Track], frame_count: int, hint: str) -> None:
+    """Print a line per object, and a hint below one that has no mask."""
+    for track in tracks:
+        console.print(
+            f"{track.object_id} [bold]{escape(track.expression)}[/]: a mask on {len(track.masks)} of "
+            f"{frame_count} frames, mean score {track.score:.2f}"
+        )
+        if not track.masks:
+            console.print(f"  {hint}")
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SvacError(
+            f"The results cannot be written to {out}: {error.strerror or error}.",
+            "Give a folder that this user may write to, on a disk with space: --out DIR.",
+        ) from error

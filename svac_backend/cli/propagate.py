@@ -1,6 +1,6 @@
 """`svac-backend propagate`: masks, points and boxes on some frames of a video in, masks on all of them out.
 
-Masks that people drew elsewhere, as pictures in a folder: the corrections of `svac-backend propagate`.
+Masks that people drew elsewhere come as pictures in a folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image
 from rich.markup import escape
 
 from svac_backend.cli.inputs import open_video, read_config, shipped_config
-from svac_backend.cli.prelabel import prepare, tell, write_results
+from svac_backend.cli.prelabel import Segmented, prepare, tell, write_results
 from svac_backend.cli.terminal import bar, console
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, parse_config
@@ -31,11 +31,152 @@ _LAYOUT = (
     "Name the pictures by their 0-based frame: DIR/<object>/00012.png with one object each, "
     "or DIR/00012.png with the objects' numbers."
 )
+# Object id -> 0-based frame -> what is shown of it there.
+Shown = dict[str, dict[int, FrameHint]]
 # DAVIS marks pixels that count neither as object nor as background.
 _VOID = 255
 
 
-def read_masks(folder: Path, info: VideoInfo) -> dict[str, dict[int, FrameHint]]:
+def run(
+    settings: Settings,
+    path: Path,
+    out: Path,
+    *,
+    masks: Path | None = None,
+    points: Sequence[str] = (),
+    negatives: Sequence[str] = (),
+    boxes: Sequence[str] = (),
+    tracks_file: Path | None = None,
+    config_file: Path | None = None,
+) -> None:
+    """Predict objects from what is shown of them, and write the same files as `prelabel`.
+
+    Args:
+        settings: the model and what is sent to the editor.
+        path: the video.
+        out: folder for the results; made when needed.
+        masks: folder of pictures, see `read_masks`.
+        points, negatives: `<object>:<frame>:<x>,<y>`, on the object and beside it.
+        boxes: `<object>:<frame>:<x0>,<y0>,<x1>,<y1>`.
+        tracks_file: a `tracks.json` of the same video. Its objects keep their expression; those that nothing is
+            shown of stay as they are.
+        config_file: labelling config; the shipped brush config if None.
+
+    Raises:
+        SvacError: nothing is shown, something does not fit the video, no model, or a folder that can't be written.
+    """
+    clicked = read_hints(points, negatives, boxes)
+    if masks is None and not clicked:
+        raise SvacError(
+            "Nothing is shown of any object.",
+            "Give --masks DIR, --point obj1:0:340,200 or --box obj1:0:10,20,90,80.",
+        )
+    served_version(settings)  # says what is wrong before anything is written
+    with open_video(path, settings) as video:
+        info = video.info
+        shown = merged(read_masks(masks, info) if masks else {}, clicked)
+        before = _read_tracks(tracks_file, info.width, info.height, info.frame_count) if tracks_file else []
+        config = parse_config(
+            read_config(config_file) if config_file else shipped_config([track.label for track in before])
+        )
+        objects = [*before, *_new_tracks(shown, before, config)]
+        prepare(out)
+        # Here, since it imports torch: a mistake in the command is told without waiting for that.
+        from svac_backend.jobs.worker import load_served
+        from svac_backend.pipeline import propagate
+
+        model, version = load_served(settings)
+        started = time.monotonic()
+        with bar("propagating") as progress:
+            tracks = propagate(model, video, objects, shown, progress=lambda done, _: progress(done))
+        seconds = time.monotonic() - started
+        texts = [track.expression for track in tracks]
+        write_results(out, video, Segmented(path.name, version, tracks, texts, config), settings)
+    count = len({i for given in shown.values() for i in given})
+    tell(tracks, info.frame_count, "It was found on no frame; show it on one more.")
+    console.print(
+        f"{info.frame_count} frames of {info.width}x{info.height} in {seconds:.1f} s from "
+        f"{count} corrected frame{'s' if count > 1 else ''}. "
+        f"Model {version}. Results in {escape(str(out))}"
+    )
+
+
+def read_hints(points: Sequence[str], negatives: Sequence[str], boxes: Sequence[str]) -> Shown:
+    """Read what the command line says of points and boxes; see `run`. Raises `SvacError` for malformed text."""
+    clicks: dict[tuple[str, int], list[Click]] = {}
+    found: dict[tuple[str, int], tuple[float, float, float, float]] = {}
+    for texts, positive in ((points, True), (negatives, False)):
+        for text in texts:
+            name, frame, (x, y) = _parse(text, 2)
+            clicks.setdefault((name, frame), []).append(Click(x, y, positive))
+    for text in boxes:
+        name, frame, (left, top, right, bottom) = _parse(text, 4)
+        if (name, frame) in found:
+            raise SvacError(f"{name} has two boxes on frame {frame}.", "Give one box per object and frame.")
+        found[name, frame] = (left, top, right, bottom)
+    shown: Shown = {}
+    for name, frame in dict.fromkeys((*clicks, *found)):
+        hint = FrameHint(clicks=tuple(clicks.get((name, frame), ())), box=found.get((name, frame)))
+        shown.setdefault(name, {})[frame] = hint
+    return shown
+
+
+def merged(masks: Shown, clicked: Shown) -> Shown:
+    """Return both. Raises `SvacError` where one frame of an object has a mask and clicks."""
+    both = {name: dict(given) for name, given in masks.items()}
+    for name, given in clicked.items():
+        twice = sorted(both.get(name, {}).keys() & given.keys())
+        if twice:
+            raise SvacError(
+                f"{name} has a mask and points on frame {twice[0]}.",
+                "Give one or the other; a mask is final.",
+            )
+        both.setdefault(name, {}).update(given)
+    return both
+
+
+def _parse(text: str, count: int) -> tuple[str, int, list[float]]:
+    what = "obj1:12:340,200" if count == 2 else "obj1:12:300,180,420,260"
+    name, _, rest = text.partition(":")
+    frame, _, place = rest.partition(":")
+    try:
+        number, values = int(frame), [float(part) for part in place.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count or number < 0:
+        raise SvacError(
+            f"{text!r} can't be understood.", f"Write object, 0-based frame and pixels, such as {what}."
+        )
+    return object_id(name), number, values
+
+
+def _new_tracks(shown: Shown, before: Sequence[Track], config: LabelConfig) -> list[Track]:
+    """Return empty tracks for objects that no track knows, under the config's first label."""
+    known = {track.object_id for track in before}
+    label = next(iter(config.mask_control().labels))
+    return [Track(name, label, name) for name in sorted(shown.keys() - known)]
+
+
+def _read_tracks(file: Path, width: int, height: int, count: int) -> list[Track]:
+    advice = "Give a tracks.json that prelabel or propagate wrote for this video."
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        size = (data["width"], data["height"], data["frame_count"])
+        tracks = [Track.from_json(track) for track in data["tracks"]]
+    except OSError as error:
+        raise SvacError(f"{file} cannot be read: {error.strerror}.", advice) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SvacError(f"{file} holds no tracks.", advice) from error
+    if size != (width, height, count):
+        raise SvacError(
+            f"{file} is of a video of {size[2]} frames of {size[0]}x{size[1]}, "
+            f"this one has {count} of {width}x{height}.",
+            advice,
+        )
+    return tracks
+
+
+def read_masks(folder: Path, info: VideoInfo) -> Shown:
     """Read masks by object id and 0-based frame.
 
     Two layouts: `<object>/<frame>.png`, where what is not black is the object; or `<frame>.png` as DAVIS has it,
@@ -59,7 +200,7 @@ def read_masks(folder: Path, info: VideoInfo) -> dict[str, dict[int, FrameHint]]
         raise SvacError(f"{folder} holds both pictures and folders.", _LAYOUT)
     if pictures:
         return _numbered(pictures, info)
-    found: dict[str, dict[int, FrameHint]] = {}
+    found: Shown = {}
     for one in folders:
         files = sorted(path for path in one.iterdir() if not path.name.startswith("."))
         if files:
@@ -81,7 +222,7 @@ def object_id(name: str) -> str:
     return name
 
 
-def _numbered(files: list[Path], info: VideoInfo) -> dict[str, dict[int, FrameHint]]:
+def _numbered(files: list[Path], info: VideoInfo) -> Shown:
     numbers_of = {_frame(path, info): _numbers(path, info) for path in files}
     present = sorted({int(n) for numbers in numbers_of.values() for n in np.unique(numbers)} - {0})
     if not present:
@@ -140,145 +281,3 @@ def _read(path: Path, info: VideoInfo) -> tuple[str, NDArray[np.uint8]]:
             f"Masks need the video's size, {info.width}x{info.height}.",
         )
     return mode, values.astype(np.uint8) if values.dtype == np.bool_ else values
-
-
-Shown = dict[str, dict[int, FrameHint]]
-
-
-def run(
-    settings: Settings,
-    path: Path,
-    out: Path,
-    *,
-    masks: Path | None = None,
-    points: Sequence[str] = (),
-    negatives: Sequence[str] = (),
-    boxes: Sequence[str] = (),
-    tracks_file: Path | None = None,
-    config_file: Path | None = None,
-) -> None:
-    """Predict objects from what is shown of them, and write the same files as `prelabel`.
-
-    Args:
-        settings: the model and what is sent to the editor.
-        path: the video.
-        out: folder for the results; made when needed.
-        masks: folder of pictures, see `mask_folder.read_masks`.
-        points, negatives: `<object>:<frame>:<x>,<y>`, on the object and beside it.
-        boxes: `<object>:<frame>:<x0>,<y0>,<x1>,<y1>`.
-        tracks_file: a `tracks.json` of the same video. Its objects keep their expression; those that nothing is
-            shown of stay as they are.
-        config_file: labelling config; the shipped brush config if None.
-
-    Raises:
-        SvacError: nothing is shown, something does not fit the video, no model, or a folder that can't be written.
-    """
-    clicked = read_prompts(points, negatives, boxes)
-    if masks is None and not clicked:
-        raise SvacError(
-            "Nothing is shown of any object.",
-            "Give --masks DIR, --point obj1:0:340,200 or --box obj1:0:10,20,90,80.",
-        )
-    served_version(settings)  # says what is wrong before anything is written
-    with open_video(path, settings) as video:
-        info = video.info
-        shown = merged(read_masks(masks, info) if masks else {}, clicked)
-        before = _read_tracks(tracks_file, info.width, info.height, info.frame_count) if tracks_file else []
-        config = parse_config(
-            read_config(config_file) if config_file else shipped_config([track.label for track in before])
-        )
-        objects = [*before, *_new_tracks(shown, before, config)]
-        prepare(out)
-        # Here, since it imports torch: a mistake in the command is told without waiting for that.
-        from svac_backend.jobs.worker import load_served
-        from svac_backend.pipeline import propagate
-
-        model, version = load_served(settings)
-        started = time.monotonic()
-        with bar("propagating") as progress:
-            tracks = propagate(model, video, objects, shown, progress=lambda done, _: progress(done))
-        seconds = time.monotonic() - started
-        texts = [track.expression for track in tracks]
-        write_results(out, video, path.name, version, tracks, texts, config, settings)
-    count = len({i for given in shown.values() for i in given})
-    tell(tracks, info.frame_count, "It was found on no frame; show it on one more.")
-    console.print(
-        f"{info.frame_count} frames of {info.width}x{info.height} in {seconds:.1f} s from "
-        f"{count} corrected frame{'s' if count > 1 else ''}. "
-        f"Model {version}. Results in {escape(str(out))}"
-    )
-
-
-def read_prompts(points: Sequence[str], negatives: Sequence[str], boxes: Sequence[str]) -> Shown:
-    """Read what the command line says of points and boxes; see `run`. Raises `SvacError` for malformed text."""
-    clicks: dict[tuple[str, int], list[Click]] = {}
-    found: dict[tuple[str, int], tuple[float, float, float, float]] = {}
-    for texts, positive in ((points, True), (negatives, False)):
-        for text in texts:
-            name, frame, (x, y) = _parse(text, 2)
-            clicks.setdefault((name, frame), []).append(Click(x, y, positive))
-    for text in boxes:
-        name, frame, (left, top, right, bottom) = _parse(text, 4)
-        if (name, frame) in found:
-            raise SvacError(f"{name} has two boxes on frame {frame}.", "Give one box per object and frame.")
-        found[name, frame] = (left, top, right, bottom)
-    shown: Shown = {}
-    for name, frame in dict.fromkeys((*clicks, *found)):
-        prompt = FrameHint(clicks=tuple(clicks.get((name, frame), ())), box=found.get((name, frame)))
-        shown.setdefault(name, {})[frame] = prompt
-    return shown
-
-
-def merged(masks: Shown, clicked: Shown) -> Shown:
-    """Return both. Raises `SvacError` where one frame of an object has a mask and clicks."""
-    both = {name: dict(given) for name, given in masks.items()}
-    for name, given in clicked.items():
-        twice = sorted(both.get(name, {}).keys() & given.keys())
-        if twice:
-            raise SvacError(
-                f"{name} has a mask and points on frame {twice[0]}.",
-                "Give one or the other; a mask is final.",
-            )
-        both.setdefault(name, {}).update(given)
-    return both
-
-
-def _parse(text: str, count: int) -> tuple[str, int, list[float]]:
-    what = "obj1:12:340,200" if count == 2 else "obj1:12:300,180,420,260"
-    name, _, rest = text.partition(":")
-    frame, _, place = rest.partition(":")
-    try:
-        number, values = int(frame), [float(part) for part in place.split(",")]
-    except ValueError:
-        values = []
-    if len(values) != count or number < 0:
-        raise SvacError(
-            f"{text!r} can't be understood.", f"Write object, 0-based frame and pixels, such as {what}."
-        )
-    return object_id(name), number, values
-
-
-def _new_tracks(shown: Shown, before: Sequence[Track], config: LabelConfig) -> list[Track]:
-    """Return empty tracks for objects that no track knows, under the config's first label."""
-    known = {track.object_id for track in before}
-    label = next(iter(config.mask_control().labels))
-    return [Track(name, label, name) for name in sorted(shown.keys() - known)]
-
-
-def _read_tracks(file: Path, width: int, height: int, count: int) -> list[Track]:
-    advice = "Give a tracks.json that prelabel or propagate wrote for this video."
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        size = (data["width"], data["height"], data["frame_count"])
-        tracks = [Track.from_json(track) for track in data["tracks"]]
-    except OSError as error:
-        raise SvacError(f"{file} cannot be read: {error.strerror}.", advice) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SvacError(f"{file} holds no tracks.", advice) from error
-    if size != (width, height, count):
-        raise SvacError(
-            f"{file} is of a video of {size[2]} frames of {size[0]}x{size[1]}, "
-            f"this one has {count} of {width}x{height}.",
-            advice,
-        )
-    return tracks

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svac_backend.cli.propagate import merged, read_prompts, run
+from svac_backend.cli.propagate import merged, read_hints, run
 from svac_backend.errors import SvacError
 from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.rle import from_coco, to_coco
@@ -97,7 +97,7 @@ def test_tracks_of_an_earlier_run_are_corrected(with_model: Settings, tmp_path: 
 
 
 def test_points_and_boxes_as_text() -> None:
-    shown = read_prompts(["a:1:2,3.5", "b:0:1,1"], ["a:1:9,9"], ["a:1:0,0,5,6", "a:4:1,1,2,2"])
+    shown = read_hints(["a:1:2,3.5", "b:0:1,1"], ["a:1:9,9"], ["a:1:0,0,5,6", "a:4:1,1,2,2"])
     assert shown == {
         "a": {
             1: FrameHint(clicks=(Click(2, 3.5), Click(9, 9, positive=False)), box=(0, 0, 5, 6)),
@@ -110,13 +110,13 @@ def test_points_and_boxes_as_text() -> None:
 @pytest.mark.parametrize("text", ["", "a", "a:1", "a:1:2", "a:1:2,3,4", "a:x:2,3", "a:-1:2,3", "a:1:2,y"])
 def test_text_that_is_no_point(text: str) -> None:
     with pytest.raises(SvacError, match="can't be understood") as caught:
-        read_prompts([text], [], [])
+        read_hints([text], [], [])
     assert "obj1:12:340,200" in caught.value.hint
 
 
 def test_contradictions_are_refused(with_model: Settings, tmp_path: Path) -> None:
     with pytest.raises(SvacError, match="two boxes"):
-        read_prompts([], [], ["a:1:0,0,5,6", "a:1:0,0,5,7"])
+        read_hints([], [], ["a:1:0,0,5,6", "a:1:0,0,5,7"])
     mask = FrameHint(mask=to_coco(np.zeros((4, 4), np.bool_)))
     with pytest.raises(SvacError, match="a mask and points on frame 1"):
         merged({"a": {1: mask}}, {"a": {1: FrameHint(clicks=(Click(1, 1),))}})
