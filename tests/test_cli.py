@@ -115,7 +115,7 @@ def test_import(place: Path) -> None:
 def test_export_and_masks(place: Path) -> None:
     assert "--project ID or --from FILE" in refused(place, "export", "--format", "coco", "--out", "x")[1]
     wrong, todo = refused(place, "export", "--format", "coco", "--out", "x", "--from", "good.mp4")
-    assert "good.mp4 is no JSON" in wrong
+    assert "good.mp4 is not JSON" in wrong
     assert "JSON" in todo
     wrong, _ = refused(
         place,

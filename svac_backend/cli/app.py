@@ -232,7 +232,7 @@ def evaluate(
     ] = None,
     zip_: Annotated[bool, typer.Option("--zip", help="Also write submission.zip.")] = False,
 ) -> None:
-    """Measure the model on a benchmark: predictions, J and F, and a report; it goes on where it was stopped."""
+    """Measure the model on a benchmark: predictions, J and F, and a report; a run that was stopped resumes."""
     from svac_backend.cli.evaluate import run
 
     run(
@@ -259,7 +259,7 @@ def finetune(
         str | None, typer.Option(help="Split of --data that the new version must not get worse on.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; it goes on where it was stopped.")
+        Path | None, typer.Option(help="Folder of the run; a run that was stopped resumes.")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps; default: by the corrections.")

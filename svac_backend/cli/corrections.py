@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from datetime import datetime
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,9 +16,9 @@ from rich.table import Table
 from svac_backend.cli.inputs import open_video
 from svac_backend.cli.terminal import bar, counted, show_table
 from svac_backend.datasets.layouts import DataSet
+from svac_backend.datasets.reading import free_name, video_stem
 from svac_backend.datasets.video_tracks import VideoTracks
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.tasks import local_files_path
 from svac_backend.learning.collect import Collector
 from svac_backend.learning.freeze import Videos
 from svac_backend.masks.render import Picture, contact_sheet, overlay
@@ -171,23 +169,16 @@ def run_export(
     )
 
 
-def video_stem(url: str) -> str:
-    """Return the name of a video's file without its suffix."""
-    path = local_files_path(url) or PurePosixPath(unquote(urlsplit(url).path))
-    return re.sub(r"[^\w.-]+", "_", path.stem).strip("._-")[:80] or "video"
-
-
 def _videos(found: Sequence[Correction]) -> tuple[list[VideoTracks], dict[str, Correction]]:
     """One video for each annotation: its objects, on the frames that are known of any of them."""
     groups: dict[tuple[str, str], list[Correction]] = {}
     for one in found:
         groups.setdefault((one.project_id, one.annotation_id), []).append(one)
-    videos, sources = [], {}
+    videos: list[VideoTracks] = []
+    sources: dict[str, Correction] = {}
     for group in groups.values():
         first = group[0]
-        name, number = video_stem(first.video_url), 2
-        while name in sources:
-            name, number = f"{video_stem(first.video_url)}-{number}", number + 1
+        name = free_name(first.video_url, sources)
         frames = sorted({frame for one in group for frame in one.drawn | one.accepted})
         about = first.annotation
         tracks = tuple(one.track for one in group)

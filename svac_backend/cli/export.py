@@ -38,7 +38,7 @@ class Source:
         choice: which of a task's annotations, drafts and predictions.
         project: id of a project.
         file: or its export from Label Studio, as JSON.
-        config: with `file`: the project's labelling config; told from the regions if None.
+        config: with `file`: the project's labelling config; inferred from the regions if None.
 
     Raises:
         SvacError: none or both are named, or a project would get a config.
@@ -145,13 +145,13 @@ def _from_file(settings: Settings, source: Source, progress: Any) -> ProjectVide
         raise SvacError(f"{file} cannot be read: {error.strerror}.", "Check the path.") from error
     except (ValueError, RecursionError) as error:
         raise SvacError(
-            f"{file} is no JSON: {error}.", "Export the project from Label Studio as JSON."
+            f"{file} is not JSON: {error}.", "Export the project from Label Studio as JSON."
         ) from error
     if not isinstance(content, list) or not all(
         isinstance(task, Mapping) and isinstance(task.get("data"), Mapping) for task in content
     ):
         raise SvacError(
-            f"{file} is no list of tasks with data.",
+            f"{file} is not a list of tasks with data.",
             "Export the project from Label Studio as JSON, not JSON-MIN.",
         )
     known = parse_config(read_config(source.config)) if source.config else infer_config(content)

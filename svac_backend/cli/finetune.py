@@ -64,7 +64,7 @@ def run(
         settings: the model, the data folder, the gate.
         data: a folder in the layout of MeViS in place of the collected corrections.
         split: of that folder.
-        out: folder of the run, which goes on where it was stopped; None: in the data folder.
+        out: folder of the run, which resumes where it was stopped; None: in the data folder.
         regression: another split of `data` that must not get worse.
         changes: of the training's options.
         register: whether the version is registered, and promoted if it is better.
@@ -131,7 +131,7 @@ def run(
 
 
 def teller() -> Callable[[float, str], None]:
-    """Return a function that prints progress: not every step, that nobody would read."""
+    """Return a function that prints progress: not every step, which would be too much to read."""
     told = [-_TELL_S]
 
     def tell(done: float, message: str) -> None:

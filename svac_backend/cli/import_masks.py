@@ -161,7 +161,7 @@ def _check(source: SourceVideo, video: VideoTracks) -> None:
         )
     if video.frames and video.frames[-1] >= info.frame_count:
         raise SvacError(
-            f"{source.path.name} has {info.frame_count} frames, its masks speak of frame {video.frames[-1]}.",
+            f"{source.path.name} has {info.frame_count} frames, its masks go up to frame {video.frames[-1]}.",
             "Give the video that the masks were made on.",
         )
 

@@ -152,7 +152,7 @@ class Importer:
         """Import one video after the other; stop at the first that fails.
 
         Raises:
-            SvacError: names the video, what went wrong, and how to go on.
+            SvacError: names the video, what went wrong, and how to continue.
         """
         tasks = self._tasks_in_project()
         done: list[str] = []

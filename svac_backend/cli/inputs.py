@@ -69,7 +69,7 @@ def read_config(path: Path) -> str:
         path: the file, or the name of a shipped one: `polygon_frames` or `polygon_frames.xml`.
 
     Raises:
-        SvacError: there is no such file, or it is no text.
+        SvacError: there is no such file, or it is not text.
     """
     if len(path.parts) == 1 and not path.exists():
         path = next((file for file in _shipped() if path.name in (file.name, file.stem)), path)

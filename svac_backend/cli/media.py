@@ -33,7 +33,7 @@ def run_renew(settings: Settings, *, every: bool = False) -> None:
     """
     if settings.media_url is None:
         raise SvacError(
-            "SVAC_MEDIA_URL is not set, so there is no address for new links.",
+            "SVAC_MEDIA_URL is not set, so there is not an address for new links.",
             "Set it to the address at which the annotators' browsers reach `svac-backend serve`.",
         )
     links = MediaLinks.from_settings(settings)
@@ -48,7 +48,7 @@ def run_renew(settings: Settings, *, every: bool = False) -> None:
     if done.refused:
         raise SvacError(
             f"Label Studio refused {counted(len(done.refused), 'task')}.",
-            "Mend what it says, and run it again.",
+            "Fix what it says, and run it again.",
         )
 
 

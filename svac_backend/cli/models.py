@@ -91,12 +91,12 @@ def download(name: str) -> None:
     """Download a model with a progress bar; one that is here is looked up again, for a branch may have moved.
 
     Raises:
-        SvacError: it is no hub repository, or can't be downloaded.
+        SvacError: it is not a hub repository, or can't be downloaded.
     """
     wanted = split_hub_name(name)
     if wanted is None:
         locate(name)  # says so if it is nowhere
-        console.print(f"{escape(name)} is no hub repository: there is nothing to download.")
+        console.print(f"{escape(name)} is not a hub repository: there is nothing to download.")
         return
     with bar(f"downloading {name}") as progress:
         folder = hub.download(*wanted, progress=lambda done, total: progress(done / max(total, 1)))

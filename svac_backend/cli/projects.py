@@ -104,7 +104,7 @@ class Destination:
             kind: of the shipped config, see `shipped_config`.
 
         Raises:
-            SvacError: the file can't be read or is no labelling config, or `check` raised.
+            SvacError: the file can't be read or is not a labelling config, or `check` raised.
         """
         if self.create is None:
             return ""
@@ -166,7 +166,7 @@ def files_root(settings: Settings) -> Path:
     """Return the folder, absolute, after a look whether files can be written there.
 
     Raises:
-        SvacError: it is not set, is no folder, or cannot be written.
+        SvacError: it is not set, is not a folder, or cannot be written.
     """
     root = settings.label_studio_files_root
     if root is None:
@@ -178,7 +178,7 @@ def files_root(settings: Settings) -> Path:
     root = Path(os.path.abspath(root))  # noqa: PTH100 - Path.absolute keeps `..`
     if not root.is_dir():
         raise SvacError(
-            f"SVAC_LABEL_STUDIO_FILES_ROOT is {root}, which is no folder.",
+            f"SVAC_LABEL_STUDIO_FILES_ROOT is {root}, which is not a folder.",
             "Make it, and start Label Studio with LOCAL_FILES_DOCUMENT_ROOT set to it.",
         )
     try:

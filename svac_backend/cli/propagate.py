@@ -235,7 +235,7 @@ def _numbered(files: list[Path], info: VideoInfo) -> Shown:
 
 def _frame(path: Path, info: VideoInfo) -> int:
     if path.suffix.lower() != ".png" or not (path.stem.isascii() and path.stem.isdigit()):
-        raise SvacError(f"{path} is no mask of a frame.", _LAYOUT)
+        raise SvacError(f"{path} is not a mask of a frame.", _LAYOUT)
     frame = int(path.stem)
     if frame >= info.frame_count:
         raise SvacError(

@@ -1,4 +1,4 @@
-"""Data sets on disk in one of the four layouts: written whole or not at all, and read."""
+"""A data set on disk in one of four layouts: written whole or not at all, and read."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class DataSet:
         """Check that the folder can take an export: it is not there, or empty. Raises `SvacError` where it can't."""
         out, hint = self.folder, "Give a new folder with --out."
         if out.is_symlink() or (out.exists() and not out.is_dir()):
-            raise SvacError(f"{out} is there and no folder.", hint)
+            raise SvacError(f"{out} exists and is not a folder.", hint)
         if out.is_dir() and any(out.iterdir()):
             raise SvacError(f"{out} is not empty; an export overwrites nothing.", hint)
 
@@ -149,6 +149,6 @@ def _check_source(source: VideoSource, video: VideoTracks) -> None:
         )
     if video.frames and video.frames[-1] >= len(source):
         raise SvacError(
-            f"{video.name} has {len(source)} frames, its annotations speak of frame {video.frames[-1]}.",
+            f"{video.name} has {len(source)} frames, its annotations go up to frame {video.frames[-1]}.",
             "The annotations belong to another video; --no-frames exports them without its frames.",
         )

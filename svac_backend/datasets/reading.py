@@ -1,8 +1,7 @@
 """What people annotated, or the model predicted, in the tasks of a project: one set of tracks for each video.
 
-Which of a task's annotations, drafts and predictions counts.
-
-The labelling config of an export that comes without one, from its regions.
+A choice says which of a task's annotations, drafts and predictions counts. An export that comes without its project's
+labelling config gets one that is inferred from its regions.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import PurePosixPath
@@ -28,115 +27,17 @@ from svac_backend.labelstudio.tasks import PROMPT_KEY, Window, local_files_path,
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.store.predictions import video_identity
 
-Result = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What counts of a task.
-
-    Attributes:
-        results: the regions.
-        sent: those of the prediction that a person started from; empty where there was none.
-        saved: when, in seconds since 1970.
-        is_draft: it was saved and not submitted.
-    """
-
-    results: Sequence[Result]
-    sent: Sequence[Result] = ()
-    saved: float = 0.0
-    is_draft: bool = False
-
-    def size(self) -> tuple[int, int] | None:
-        """Return width and height of the video in pixels as a region says it, or None without regions."""
-        for region in (*self.results, *self.sent):
-            width, height = region.get("original_width"), region.get("original_height")
-            if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-                return width, height
-        return None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The choice.
-
-    Attributes:
-        source: `annotations` or `predictions`.
-        only_submitted: take no drafts.
-        model_version: of predictions, the one that the project shows; the newest where there is none of it.
-    """
-
-    source: str = "annotations"
-    only_submitted: bool = False
-    model_version: str = ""
-
-    def __post_init__(self) -> None:
-        if self.source not in ("annotations", "predictions"):
-            raise SvacError(
-                f"There is no source '{self.source}'.", "Give --source annotations or --source predictions."
-            )
-
-    def of(self, task: Mapping[str, Any]) -> Chosen | None:
-        """Return what counts of a task, None when there is nothing.
-
-        Of several annotations the one marked as ground truth counts, else the one saved last; skipped ones never do. A
-        draft counts where nothing was submitted.
-
-        Args:
-            task: with `annotations`, `drafts` and `predictions`, as Label Studio exports them.
-
-        Raises:
-            SvacError: they are malformed.
-        """
-        predictions = _listed(task, "predictions")
-        shown = [one for one in predictions if self.model_version == one.get("model_version")] or predictions
-        newest = max(shown, key=_saved, default=None)
-        if self.source == "predictions":
-            return None if newest is None else Chosen(_results(newest), (), _saved(newest))
-        submitted = [one for one in _listed(task, "annotations") if not one.get("was_cancelled")]
-        if submitted:
-            best = max(submitted, key=lambda one: (bool(one.get("ground_truth")), _saved(one)))
-            parent = next((p for p in predictions if p.get("id") == best.get("parent_prediction")), None)
-            return Chosen(_results(best), _results(parent), _saved(best))
-        drafts = [] if self.only_submitted else _listed(task, "drafts")
-        if drafts:
-            draft = max(drafts, key=_saved)
-            return Chosen(_results(draft), _results(newest), _saved(draft), is_draft=True)
-        return None
-
-
-def _listed(task: Mapping[str, Any], name: str) -> list[Result]:
-    """The entries that have results: an export may give only ids."""
-    entries = task.get(name) or []
-    if not isinstance(entries, list):
-        raise SvacError(
-            f"The {name} of task {task.get('id')} are malformed.",
-            "Export the project from Label Studio as JSON (not JSON-MIN).",
-        )
-    return [
-        entry for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("result"), list)
-    ]
-
-
-def _results(entry: Result | None) -> Sequence[Result]:
-    return () if entry is None else [region for region in entry["result"] if isinstance(region, Mapping)]
-
-
-def _saved(entry: Result) -> float:
-    """When an entry was saved last, in seconds; 0.0 where it is not said."""
-    value = entry.get("updated_at") or entry.get("created_at")
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return 0.0
-    if not isinstance(value, datetime):
-        return 0.0
-    return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
-
-
 Task = Mapping[str, Any]
+Result = Mapping[str, Any]
 _LONGEST_PROMPT = 10_000
+# Type of a region -> tag of its control.
+_TAGS = {
+    "brushlabels": "BrushLabels",
+    "polygonlabels": "PolygonLabels",
+    "vectorlabels": "VectorLabels",
+    "bitmasklabels": "BitmaskLabels",
+    "rectanglelabels": "RectangleLabels",
+}
 
 
 @dataclass(frozen=True)
@@ -212,7 +113,7 @@ def read_tasks(
         if progress:
             progress(done / max(len(tasks), 1))
         there = [(one, results) for one, results in chosen if results is not None]
-        name = _free_name(url, taken)
+        name = free_name(url, taken)
         if len(there) < len(shown):
             found.notes.append(
                 _missing(name, [one for one, results in chosen if results is None], len(shown), choice)
@@ -321,24 +222,123 @@ def _missing(name: str, missing: Sequence[_Shown], of: int, choice: Choice) -> s
     )
 
 
-def _free_name(url: str, taken: set[str]) -> str:
-    relative = local_files_path(url)
-    path = PurePosixPath(unquote(urlsplit(url).path) if relative is None else relative)
-    stem = re.sub(r"[^\w.-]+", "_", path.stem).strip("._-")[:80] or "video"
+def video_stem(url: str) -> str:
+    """Return the name of a video's file without its suffix, harmless in paths."""
+    path = local_files_path(url) or PurePosixPath(unquote(urlsplit(url).path))
+    return re.sub(r"[^\w.-]+", "_", path.stem).strip("._-")[:80] or "video"
+
+
+def free_name(url: str, taken: Collection[str]) -> str:
+    """Return a name for a video in a data set: its file's, with a number where another video has that."""
+    stem = video_stem(url)
     name, number = stem, 2
     while name in taken:
         name, number = f"{stem}-{number}", number + 1
     return name
 
 
-# Type of a region -> tag of its control.
-_TAGS = {
-    "brushlabels": "BrushLabels",
-    "polygonlabels": "PolygonLabels",
-    "vectorlabels": "VectorLabels",
-    "bitmasklabels": "BitmaskLabels",
-    "rectanglelabels": "RectangleLabels",
-}
+@dataclass(frozen=True)
+class Choice:
+    """The choice.
+
+    Attributes:
+        source: `annotations` or `predictions`.
+        only_submitted: take no drafts.
+        model_version: of predictions, the one that the project shows; the newest where there is none of it.
+    """
+
+    source: str = "annotations"
+    only_submitted: bool = False
+    model_version: str = ""
+
+    def __post_init__(self) -> None:
+        if self.source not in ("annotations", "predictions"):
+            raise SvacError(
+                f"There is no source '{self.source}'.", "Give --source annotations or --source predictions."
+            )
+
+    def of(self, task: Mapping[str, Any]) -> Chosen | None:
+        """Return what counts of a task, None when there is nothing.
+
+        Of several annotations the one marked as ground truth counts, else the one saved last; skipped ones never do. A
+        draft counts where nothing was submitted.
+
+        Args:
+            task: with `annotations`, `drafts` and `predictions`, as Label Studio exports them.
+
+        Raises:
+            SvacError: they are malformed.
+        """
+        predictions = _listed(task, "predictions")
+        shown = [one for one in predictions if self.model_version == one.get("model_version")] or predictions
+        newest = max(shown, key=_saved, default=None)
+        if self.source == "predictions":
+            return None if newest is None else Chosen(_results(newest), (), _saved(newest))
+        submitted = [one for one in _listed(task, "annotations") if not one.get("was_cancelled")]
+        if submitted:
+            best = max(submitted, key=lambda one: (bool(one.get("ground_truth")), _saved(one)))
+            parent = next((p for p in predictions if p.get("id") == best.get("parent_prediction")), None)
+            return Chosen(_results(best), _results(parent), _saved(best))
+        drafts = [] if self.only_submitted else _listed(task, "drafts")
+        if drafts:
+            draft = max(drafts, key=_saved)
+            return Chosen(_results(draft), _results(newest), _saved(draft), is_draft=True)
+        return None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What counts of a task.
+
+    Attributes:
+        results: the regions.
+        sent: those of the prediction that a person started from; empty where there was none.
+        saved: when, in seconds since 1970.
+        is_draft: it was saved and not submitted.
+    """
+
+    results: Sequence[Result]
+    sent: Sequence[Result] = ()
+    saved: float = 0.0
+    is_draft: bool = False
+
+    def size(self) -> tuple[int, int] | None:
+        """Return width and height of the video in pixels as a region says it, or None without regions."""
+        for region in (*self.results, *self.sent):
+            width, height = region.get("original_width"), region.get("original_height")
+            if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+                return width, height
+        return None
+
+
+def _listed(task: Mapping[str, Any], name: str) -> list[Result]:
+    """The entries that have results: an export may give only ids."""
+    entries = task.get(name) or []
+    if not isinstance(entries, list):
+        raise SvacError(
+            f"The {name} of task {task.get('id')} are malformed.",
+            "Export the project from Label Studio as JSON (not JSON-MIN).",
+        )
+    return [
+        entry for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("result"), list)
+    ]
+
+
+def _results(entry: Result | None) -> Sequence[Result]:
+    return () if entry is None else [region for region in entry["result"] if isinstance(region, Mapping)]
+
+
+def _saved(entry: Result) -> float:
+    """When an entry was saved last, in seconds; 0.0 where it is not said."""
+    value = entry.get("updated_at") or entry.get("created_at")
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return 0.0
+    if not isinstance(value, datetime):
+        return 0.0
+    return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def infer_config(tasks: Iterable[Mapping[str, Any]]) -> LabelConfig:
@@ -374,7 +374,7 @@ def infer_config(tasks: Iterable[Mapping[str, Any]]) -> LabelConfig:
                 known.add(label)
     if image is None:
         raise SvacError(
-            "The export has no masks from which its labelling config could be told.",
+            "The export has no masks that tell its labelling config.",
             "Give the project's labelling config: --config FILE (Settings > Labeling Interface > Code).",
         )
     SubElement(view, "Video", name="video", value=f"${_video_key(tasks)}", framerate="$fps")

@@ -1,4 +1,4 @@
-"""A video with its tracks, as all layouts are written from it and read into it; and what the layouts share."""
+"""A video with its tracks, which every layout is written from and read into; and what the layouts share."""
 
 from __future__ import annotations
 
@@ -186,9 +186,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
             f"{path} cannot be read: {error.strerror}.", "Give the folder of the data set, and its --split."
         ) from error
     except (ValueError, RecursionError) as error:
-        raise damaged(path, f"it is no JSON ({error})") from error
+        raise damaged(path, f"it is not JSON ({error})") from error
     if not isinstance(content, dict):
-        raise damaged(path, "it is no object")
+        raise damaged(path, "it is not a JSON object")
     return content
 
 

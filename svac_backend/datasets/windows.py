@@ -10,7 +10,7 @@ Then the windows are joined, by these rules:
   label is another object, and gets a free id.
 * A frame that one window shows is what that window says, a mask or none.
 * A frame that several windows show is decided object by object. Where a person changed some of them and left others as
-  they were predicted, those that were left have no say. Of the rest, the window counts in which the frame is further
+  they were predicted, those that were left do not count. Of the rest, the window counts in which the frame is further
   from the first or last one, since there the person saw more of what comes before and after; then the one that was
   saved later; then the earlier window. A deletion is a change like any other.
 * A window in which an object never occurs says that it is absent. What no window shows stays out.

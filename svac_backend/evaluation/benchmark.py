@@ -221,4 +221,4 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise SvacError(f"{path} cannot be read: {error.strerror}.", "Check the file.") from error
     except (ValueError, RecursionError) as error:
-        raise SvacError(f"{path} is no JSON: {error}.", "Download it again.") from error
+        raise SvacError(f"{path} is not JSON: {error}.", "Download it again.") from error

@@ -139,8 +139,8 @@ def _in_processes(
                 yield outcome
         except BrokenProcessPool as error:
             raise SvacError(
-                "A process that ran the model died, most likely for want of memory.",
-                "Run the same command with fewer --workers; it goes on where it was.",
+                "A process that ran the model died, most likely because memory ran out.",
+                "Run the same command with fewer --workers; it resumes where it was.",
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -112,7 +112,7 @@ class Predictions:
         return found.issuperset(f"{frame}.png" for frame in video.frames)
 
     def manifest(self) -> Manifest | None:
-        """Return who made the predictions; None where nobody said so (predictions of other code)."""
+        """Return who made the predictions; None where that is not recorded (predictions of other code)."""
         path = self.folder / MANIFEST
         if not path.is_file():
             return None
@@ -122,11 +122,11 @@ class Predictions:
             return Manifest(**content, run=run)
         except (AttributeError, TypeError) as error:
             raise SvacError(
-                f"{path} is no manifest of predictions.", "Use another folder with --out."
+                f"{path} is not a manifest of predictions.", "Use another folder with --out."
             ) from error
 
     def claim(self, manifest: Manifest) -> None:
-        """Take the folder for a model's predictions, new or to go on with.
+        """Take the folder for a model's predictions, new or to continue.
 
         Raises:
             SvacError: others' predictions are in it, or it can't be written.
@@ -137,7 +137,7 @@ class Predictions:
             found = self.manifest()
             if found is None and others:
                 raise SvacError(
-                    f"{self.folder} holds files and no {MANIFEST}: nobody knows which model made them.",
+                    f"{self.folder} holds files and no {MANIFEST}: it is not known which model made them.",
                     "Use a new or an empty folder with --out, or score what is there with --predictions.",
                 )
             if found is not None and found.maker != manifest.maker:
@@ -272,7 +272,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
         ) from error
     picture = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
     if picture is None:
-        raise SvacError(f"The prediction {path} is no picture.", "Remove its folder and predict it again.")
+        raise SvacError(f"The prediction {path} is not a picture.", "Remove its folder and predict it again.")
     return np.asarray(picture > 0)
 
 

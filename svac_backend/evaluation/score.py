@@ -260,7 +260,7 @@ class BenchmarkScores:
     Attributes:
         dataset, split: of what.
         videos_of: number of videos of the whole split; more than were scored after `--limit`.
-        manifest: who made the predictions, and how fast; None if nobody said so.
+        manifest: who made the predictions, and how fast; None if that is not recorded.
         overall: over all.
         types: by type of expression, where the data set has types.
         sequences: by video.
@@ -278,7 +278,7 @@ class BenchmarkScores:
 
     @property
     def run(self) -> PredictionRun | None:
-        """The run that made the last of the predictions; None if nobody said so."""
+        """The run that made the last of the predictions; None if that is not recorded."""
         return self.manifest.run if self.manifest else None
 
     @property

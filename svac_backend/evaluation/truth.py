@@ -58,7 +58,7 @@ def load_plain(path: Path) -> Any:
         OverflowError,
         MemoryError,
     ) as error:
-        raise SvacError(f"{path} is no pickle of plain containers: {error}.", _HINT) from error
+        raise SvacError(f"{path} is not a pickle of plain containers: {error}.", _HINT) from error
     except OSError as error:
         raise SvacError(f"{path} cannot be read: {error.strerror}.", "Check the file.") from error
     _check(content, path)
@@ -72,7 +72,7 @@ def _check(content: Any, path: Path) -> None:
     while waiting:
         value = waiting.pop()
         if type(value) not in (*_PLAIN, bool):
-            raise SvacError(f"{path} holds a {type(value).__name__}, which is no plain container.", _HINT)
+            raise SvacError(f"{path} holds a {type(value).__name__}, which is not a plain container.", _HINT)
         if isinstance(value, dict | list):
             if id(value) in seen:
                 continue
@@ -186,7 +186,7 @@ class _RleTruth:
         masks = self._masks.get(anno_id)
         if not isinstance(masks, list):
             raise SvacError(
-                f"{self._path} has no masks {anno_id}, which the video {video.name} speaks of.",
+                f"{self._path} has no masks {anno_id}, which the video {video.name} refers to.",
                 "Masks and meta file must come from one release: download both again.",
             )
         return masks
@@ -203,7 +203,7 @@ class _RleTruth:
         sizes = {tuple(rle["size"]) for row in frames for rle in row if _has_size(rle)}
         if len(sizes) > 1 or not all(_has_size(rle) for row in frames for rle in row):
             raise SvacError(
-                f"A mask of the video {video.name} in {self._path} is no COCO RLE, or its size differs.",
+                f"A mask of the video {video.name} in {self._path} is not COCO RLE, or its size differs.",
                 "Download the masks again.",
             )
         return RleTarget(frames, next(iter(sizes), None))
@@ -250,7 +250,7 @@ def read_palette(path: Path) -> NDArray[np.uint8]:
 def _read_masks(path: Path) -> dict[str, Any]:
     content = load_plain(path) if path.suffix == ".pkl" else read_json(path)
     if not isinstance(content, dict):
-        raise SvacError(f"{path} is no dictionary of masks.", "Download it again.")
+        raise SvacError(f"{path} is not a dictionary of masks.", "Download it again.")
     return {str(key): value for key, value in content.items()}
 
 

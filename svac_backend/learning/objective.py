@@ -328,7 +328,7 @@ class FrozenParts:
         missing = [row for row in wanted if ("frame", seen.key, row) not in self._held]
         made: dict[int, tuple[Tensor, ...]] = {}
         # A batch's size changes the last bits of its results. On the CPU, where one frame at a time is as fast, a run
-        # that goes on with an empty cache so makes the same features as before.
+        # that resumes with an empty cache so makes the same features as before.
         size = 1 if self._model.device.type == "cpu" else _BATCH
         for start in range(0, len(missing), size):
             part = missing[start : start + size]

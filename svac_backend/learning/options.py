@@ -82,7 +82,7 @@ class TrainOptions:
                     f"Fine-tuning can't run with {name} = {getattr(self, name)}.", "Set it above 0."
                 )
         if self.keep > 1:
-            raise SvacError("Nobody can keep more than all that was trained.", "Set keep to 1 or less.")
+            raise SvacError("More than all that was trained can't be kept.", "Set keep to 1 or less.")
         if not 0 <= self.replay_share < 1 or not 0 <= self.dropout < 1:
             raise SvacError("Shares of replay and dropout lie between 0 and 1.", "Set them below 1.")
         if self.steps < 0 or self.max_minutes < 0:

@@ -264,7 +264,7 @@ class _Training:
         norm = accelerator.clip_grad_norm_(list(self.trained.values()), o.clip)
         if not math.isfinite(sums["loss"]) or not math.isfinite(float(norm)):
             raise SvacError(
-                f"Training diverged at step {done + 1}: the loss is no number any more.",
+                f"Training diverged at step {done + 1}: the loss is not a number any more.",
                 "Lower the learning rate, for example to half.",
             )
         optimizer.step()
@@ -400,7 +400,7 @@ class Curves:
     _sums: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
-        """Begin, or go on."""
+        """Begin, or resume."""
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = [line for line in read_curves(self.path) if line["step"] <= self.start]
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))

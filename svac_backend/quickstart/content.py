@@ -206,7 +206,7 @@ def next_scene(start: int, config: RichConfig = SCENES) -> tuple[int, list[RichE
     What the first prompt means can be seen all the time.
 
     Raises:
-        SvacError: `start` is no demo seed, or none from there on does.
+        SvacError: `start` is not a demo seed, or none from there on does.
     """
     if start not in DEMO_SEEDS:
         raise SvacError(

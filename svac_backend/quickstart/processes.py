@@ -123,7 +123,7 @@ def choose_port(wanted: int, taken: Sequence[int] = ()) -> int:
 
     Args:
         wanted: first port to try.
-        taken: ports that are spoken for though nobody listens on them yet.
+        taken: ports that are reserved, though nothing listens on them yet.
 
     Raises:
         SvacError: none of 100 ports is free.

@@ -58,7 +58,7 @@ def test_settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SVAC_LABELSTUDIO_URL", "http://secret")
     typo = check_settings(settings)
     assert typo.status is Status.WARNING
-    assert "SVAC_LABELSTUDIO_URL is no setting" in typo.detail
+    assert "SVAC_LABELSTUDIO_URL is not a setting" in typo.detail
     assert "secret" not in typo.detail
 
 

@@ -100,7 +100,7 @@ def test_another_server_and_none(settings: Settings, serve: Serve) -> None:
     ):
         found = look(settings, media_url=serve(app))
         assert found.status is Status.FAILURE
-        assert "is no frame" in found.detail
+        assert "is not a frame" in found.detail
         assert "must pass /media on" in found.fix
     assert look(settings, media_url="http://127.0.0.1:9").status is Status.FAILURE
     container = look(settings, media_url="http://127.0.0.1:9", host="0.0.0.0")

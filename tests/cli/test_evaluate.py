@@ -86,7 +86,7 @@ def test_what_is_wrong_is_told_before_the_model_is_loaded(settings: Settings, tm
     with pytest.raises(SvacError, match="'nosuch'"):
         run(settings.model_copy(update={"model": "nosuch"}), "mevis", root, out=out)
     (root / "mevis" / "valid_u" / "mask_dict.json").write_text("{")
-    with pytest.raises(SvacError, match=r"mask_dict\.json is no JSON"):
+    with pytest.raises(SvacError, match=r"mask_dict\.json is not JSON"):
         run(settings, "mevis", root, out=out)
     with pytest.raises(SvacError, match="There is no folder"):
         run(settings, "mevis", tmp_path / "nosuch", out=out)

@@ -63,7 +63,7 @@ def test_the_files_root_must_be_usable(settings: Settings, video: Path, tmp_path
         ).message
 
     assert "SVAC_LABEL_STUDIO_FILES_ROOT is not set" in message(None)
-    assert "which is no folder" in message(tmp_path / "missing")
+    assert "which is not a folder" in message(tmp_path / "missing")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "svac").write_text("a file")
     assert "cannot be written" in message(tmp_path / "taken")

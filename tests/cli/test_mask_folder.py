@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "colours" / "0.png", np.zeros((4, 6, 3), np.uint8))
     refused("colours", "are colours")
     save(tmp_path / "name" / "frame1.png", NUMBERS)
-    refused("name", "no mask of a frame")
+    refused("name", "not a mask of a frame")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "0.png").write_bytes(b"no picture")
     refused("damaged", "can't be read")

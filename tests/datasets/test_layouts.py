@@ -284,7 +284,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     with pytest.raises(SvacError, match="is not empty"):
         DataSet(out, "coco", "train").write(videos())
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
-    with pytest.raises(SvacError, match="no folder"):
+    with pytest.raises(SvacError, match="not a folder"):
         DataSet(out / "mine.txt", "coco", "train").write(videos())
     (tmp_path / "empty").mkdir()
     DataSet(tmp_path / "empty", "coco", "train").write(videos())
@@ -299,7 +299,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
         DataSet(tmp_path / "out", "mevis", "train").write(videos(), opener=other)
     assert list(tmp_path.iterdir()) == []
     small = [VideoTracks("v", WIDTH, HEIGHT, (0, FRAMES), ())]
-    with pytest.raises(SvacError, match=f"speak of frame {FRAMES}"):
+    with pytest.raises(SvacError, match=f"go up to frame {FRAMES}"):
         DataSet(tmp_path / "out", "mevis", "train").write(small, opener=source)
     with pytest.raises(SvacError, match="annotations 64x99"):
         DataSet(tmp_path / "out", "mevis", "train").write([VideoTracks("v", 64, 99, (0,), ())], opener=source)

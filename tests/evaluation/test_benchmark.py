@@ -93,9 +93,9 @@ def test_no_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "wrong"),
     [
-        (b"{", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
         (b"[]", 'no "videos"'),
         (b'{"videos": {}}', 'no "videos"'),
         ({"v": []}, '"frames" or "expressions"'),

@@ -178,7 +178,7 @@ def test_predictions_that_cannot_be_scored(mevis: Benchmark, tmp_path: Path) -> 
         scored(mevis, tmp_path / "out")
     for content in (b"", b"no picture"):
         file.write_bytes(content)
-        with pytest.raises(SvacError, match="no picture"):
+        with pytest.raises(SvacError, match="not a picture"):
             scored(mevis, tmp_path / "out")
     file.unlink()
     with pytest.raises(SvacError, match=r"00002\.png cannot be read"):
@@ -191,6 +191,6 @@ def test_an_error_in_a_process_is_told(
     write_scenes(mevis, tmp_path / "out")
     (tmp_path / "out" / "scene-0000001" / "0" / "00002.png").write_text("no picture")
     monkeypatch.setattr("svac_backend.evaluation.score._MASKS_PER_PROCESS", 1)
-    with pytest.raises(SvacError, match="no picture") as caught:
+    with pytest.raises(SvacError, match="not a picture") as caught:
         scored(mevis, tmp_path / "out", workers=2)
     assert "predict it again" in caught.value.hint

@@ -81,8 +81,8 @@ def change(path: Path, edit: object) -> None:
     [
         (lambda m: m.pop("0"), "has no masks 0"),
         (lambda m: m["0"].pop(), "4 frames, its masks in"),
-        (lambda m: m["0"].__setitem__(1, "text"), "no COCO RLE"),
-        (lambda m: m["0"].__setitem__(1, {"counts": "a"}), "no COCO RLE"),
+        (lambda m: m["0"].__setitem__(1, "text"), "not COCO RLE"),
+        (lambda m: m["0"].__setitem__(1, {"counts": "a"}), "not COCO RLE"),
         (lambda m: m["0"].__setitem__(1, {"size": [9, 9], "counts": "a"}), "size differs"),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_damaged_rle(tmp_path: Path) -> None:
 def test_masks_that_are_no_dictionary(tmp_path: Path) -> None:
     root = layouts.by_split(tmp_path, "valid", annotations=False)
     (root / "valid" / "mask_dict.pkl").write_bytes(pickle.dumps([1]))
-    with pytest.raises(SvacError, match="no dictionary"):
+    with pytest.raises(SvacError, match="not a dictionary"):
         open_truth(open_benchmark("ref-davis17", root))
 
 

@@ -80,7 +80,7 @@ def check_from_here(settings: Settings, url: str) -> Finding:
             HERE, f"What answers at {url} is not this backend (status {answer.status_code}).", start
         )
     if health.get("problem"):
-        return warning(HERE, f"It answers at {url}. {health['problem']}", "Mend that, and run this again.")
+        return warning(HERE, f"It answers at {url}. {health['problem']}", "Fix that, and run this again.")
     if seconds > HEALTH_TIMEOUT_S / 2:
         return warning(
             HERE,

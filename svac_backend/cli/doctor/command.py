@@ -49,7 +49,7 @@ def run(settings: Settings, backend_url: str | None, project: int | None) -> int
         The exit status: 0 when nothing failed, else 1.
 
     Raises:
-        SvacError: `backend_url` is no address.
+        SvacError: `backend_url` is not an address.
     """
     console = Console(highlight=False)
     findings: list[Finding] = []
@@ -63,7 +63,7 @@ def run(settings: Settings, backend_url: str | None, project: int | None) -> int
     if failures:
         console.print(
             f"[bold red]{counted(failures, 'failure')}[/], {counted(warnings, 'warning')}. "
-            "Mend them from the top, and run this again: some checks need others.",
+            "Fix them from the top, and run this again: some checks need others.",
             soft_wrap=True,
         )
     else:
@@ -75,7 +75,7 @@ def check_all(settings: Settings, backend_url: str | None, project: int | None) 
     """Yield what each check found, in an order in which the cause comes before what follows from it.
 
     Raises:
-        SvacError: `backend_url` is no address.
+        SvacError: `backend_url` is not an address.
     """
     url = backend_address(backend_url) if backend_url is not None else default_url(settings)
     yield check_settings(settings)

@@ -1,7 +1,4 @@
-"""What one check of the doctor found.
-
-What the doctor asks of Label Studio beyond the backend's own needs.
-"""
+"""What a check of the doctor found, and the client through which the doctor asks Label Studio."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Checks of the way from here to Label Studio: the server, the token, the files it serves.
+"""Checks of the way from here to Label Studio: the server, the token, the files that it serves.
 
-Checks of the frames that the backend serves itself: do browsers get them, and may Label Studio's page read them?
+And of frames that the backend serves itself: do browsers get them, and may Label Studio's page read them?
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def check_server(settings: Settings) -> Finding:
     except (httpx.InvalidURL, ValueError) as error:
         return failure(
             check,
-            f"'{url}' is no address ({error}).",
+            f"'{url}' is not an address ({error}).",
             "Set SVAC_LABEL_STUDIO_URL to something like http://localhost:8080.",
         )
     except SvacError as error:
@@ -146,7 +146,7 @@ def _check(settings: Settings, url: str, page: str) -> Finding:
             "Run web process, worker and this with the same SVAC_DATA_DIR, and start the web process again.",
         )
     if answer.status_code != 200 or answer.content != PICTURE:
-        return failure(CHECK, f"What answers at {url} is no frame (status {answer.status_code}).", reach)
+        return failure(CHECK, f"What answers at {url} is not a frame (status {answer.status_code}).", reach)
     if answer.headers.get("access-control-allow-origin") not in ("*", page):
         return failure(
             CHECK,

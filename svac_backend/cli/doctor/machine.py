@@ -36,7 +36,7 @@ def check_settings(settings: Settings) -> Finding:
     if unknown:
         return warning(
             check,
-            f"{', '.join(unknown)} is no setting, so it has no effect.",
+            f"{', '.join(unknown)} is not a setting, so it has no effect.",
             "Correct the name; .env.example lists all of them.",
         )
     chosen = ", ".join(sorted(name for name in settings.model_fields_set))
@@ -113,7 +113,7 @@ def check_worker(settings: Settings, database: Database) -> Finding:
     if not workers:
         return failure(
             check,
-            "No worker has been heard of in the last 30 seconds, so nothing is segmented.",
+            "No worker has reported in the last 30 seconds, so nothing is segmented.",
             "Start `svac-backend worker` with the same settings as the web process.",
         )
     described = ", ".join(
