@@ -60,6 +60,7 @@ bin=.venv/bin
 stage "lint" $bin/ruff check .
 stage "format" $bin/ruff format --check .
 stage "types" $bin/mypy
+stage "site" env NO_MKDOCS_2_WARNING=1 $bin/mkdocs build --quiet --strict
 # One process for each core, with one thread: four at most, each holds torch.
 processes=$(nproc)
 stage "unit tests" env OMP_NUM_THREADS=1 $bin/pytest -q -n $((processes < 4 ? processes : 4)) \

@@ -1,22 +1,37 @@
-"""Write the settings into README.md and .env.example; a test checks that both are true."""
+"""Write the settings and the command line into the documentation and .env.example; a test checks that they are true."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from typer.core import TyperArgument
+from typer.main import get_command
 
+from svac_backend.cli.app import main
 from svac_backend.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- settings: written by scripts/update_docs.py -->", "<!-- end of settings -->"
 ENV_BEGIN, ENV_END = (
     "# --- settings of the backend: written by scripts/update_docs.py ---",
     "# --- end of settings ---",
 )
+SETTINGS_PAGE = """# Settings
+
+Each is an environment variable, or a line in `.env` in the folder where a process starts (`.env.example` has them
+all). Web process, worker and command line read the same ones.
+
+"""
+COMMANDS_PAGE = """# Command line
+
+`svac-backend COMMAND --help` prints the same. An error is one sentence on what is wrong and one on what to do; the exit
+status is then 1.
+"""
 
 
 def variable(name: str) -> str:
@@ -53,6 +68,55 @@ def settings_env() -> str:
     return "\n".join(lines)
 
 
+def commands() -> Iterator[tuple[str, Any]]:
+    """Yield each command as it is typed after `svac-backend`, with typer's own description of it."""
+
+    def below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+        for sub, one in getattr(command, "commands", {}).items():
+            yield from below(f"{name} {sub}".strip(), one)
+        if not hasattr(command, "commands") and not command.hidden:
+            yield name, command
+
+    yield from below("", get_command(main))
+
+
+def command_section(name: str, command: Any) -> str:
+    """Return the section of a command: usage, what it is for, its arguments and options."""
+    arguments = [_shown_as(one) for one in command.params if isinstance(one, TyperArgument)]
+    usage = " ".join(
+        ["svac-backend", name, *arguments, *["[OPTIONS]"][: len(command.params) > len(arguments)]]
+    )
+    lines = [f"## {name}", "", "```", usage, "```", "", _prose(command.help or "")]
+    if command.params:
+        lines += ["", "| | default | |", "|---|---|---|"]
+    for one in command.params:
+        default = one.default
+        shown = "" if default in (None, "", (), False) or callable(default) else f"`{default}`"
+        needed = " Required." if one.required else ""
+        lines.append(f"| {_names(one)} | {shown} | {_cell(one.help or '')}{needed} |")
+    return "\n".join(lines)
+
+
+def _shown_as(argument: TyperArgument) -> str:
+    name = (argument.metavar or argument.name or "").upper()
+    name += "..." if argument.nargs == -1 else ""
+    return name if argument.required else f"[{name}]"
+
+
+def _names(parameter: Any) -> str:
+    if isinstance(parameter, TyperArgument):
+        return f"`{_shown_as(parameter)}`"
+    return ", ".join(f"`{text}`" for text in [*parameter.opts, *parameter.secondary_opts])
+
+
+def _prose(text: str) -> str:
+    return re.sub(r"[ \t]+", " ", text.replace("\b\n", "").strip())
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
 def replaced(text: str, begin: str, end: str, body: str) -> str:
     """Return `text` with what lies between the two marks replaced by `body`.
 
@@ -66,15 +130,17 @@ def replaced(text: str, begin: str, end: str, body: str) -> str:
 
 
 def documents() -> dict[Path, str]:
-    """Return each file that holds settings with the text that it should have."""
-    readme, env = ROOT / "README.md", ROOT / ".env.example"
+    """Return each file that is written from the code with the text that it should have."""
+    env, reference = ROOT / ".env.example", ROOT / "docs" / "reference"
+    sections = [command_section(name, command) for name, command in commands()]
     return {
-        readme: replaced(readme.read_text(), BEGIN, END, settings_table()),
         env: replaced(env.read_text(), ENV_BEGIN, ENV_END, settings_env()),
+        reference / "settings.md": SETTINGS_PAGE + settings_table() + "\n",
+        reference / "command-line.md": "\n\n".join([COMMANDS_PAGE.strip(), *sections]) + "\n",
     }
 
 
 if __name__ == "__main__":
     for path, text in documents().items():
         path.write_text(text)
-        print(f"wrote {path.name}")
+        print(f"wrote {path.relative_to(ROOT)}")
