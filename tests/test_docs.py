@@ -136,11 +136,11 @@ def test_the_python_example_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from svac_backend.synthetic.scene import SceneConfig, make_scene
-    from svac_backend.synthetic.video import write_video
+    from svac_backend.synthetic.video import write_mp4
 
     [example] = [body for language, body in FENCE.findall((ROOT / name).read_text()) if language == "python"]
     assert len(example.splitlines()) <= 6
-    write_video(tmp_path / "clip.mp4", make_scene(3, SceneConfig(160, 96, 8)))
+    write_mp4(make_scene(3, SceneConfig(160, 96, 8)).frames, tmp_path / "clip.mp4", 10.0)
     monkeypatch.chdir(tmp_path)
     exec(compile(example, name, "exec"), {})
     printed = capsys.readouterr().out.splitlines()
