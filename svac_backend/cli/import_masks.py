@@ -28,7 +28,7 @@ from svac_backend.datasets.windows import Windowing
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import LabelConfig
-from svac_backend.labelstudio.regions.sent import Region
+from svac_backend.labelstudio.regions.region import Region
 from svac_backend.labelstudio.regions.written import to_prediction
 from svac_backend.labelstudio.tasks import Prompt, Window, task_prompts
 from svac_backend.masks.tracks import Track

@@ -35,7 +35,7 @@ from svac_backend.jobs.rendering import BRUSH_FRAMES, config_key, render, task_s
 from svac_backend.labelstudio.api.access import label_studio_name
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import LabelConfig
-from svac_backend.labelstudio.regions.sent import Region
+from svac_backend.labelstudio.regions.region import Region
 from svac_backend.labelstudio.regions.written import to_prediction
 from svac_backend.labelstudio.tasks import (
     PROMPT_KEY,

@@ -19,6 +19,7 @@ from svac_backend.cli.inputs import check_prompts, open_video, prompt_labels, re
 from svac_backend.cli.terminal import bar, console
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, parse_config
+from svac_backend.labelstudio.regions.region import Canvas, RegionOptions
 from svac_backend.labelstudio.regions.written import to_prediction, tracks_to_results, validate_results
 from svac_backend.labelstudio.tasks import build_task_data
 from svac_backend.masks.tracks import Track
@@ -132,15 +133,8 @@ def write_results(out: Path, video: VideoReader, found: Segmented, settings: Set
 
 def _task(info: VideoInfo, found: Segmented, settings: Settings) -> dict[str, Any]:
     """Return the task with its prediction, as Label Studio imports it; its frames have no address yet."""
-    results = tracks_to_results(
-        found.tracks,
-        found.config.mask_control(),
-        width=info.width,
-        height=info.height,
-        tolerance_px=settings.polygon_tolerance_px,
-        iou_floor=settings.polygon_iou_floor,
-        min_area_px=settings.min_area_px,
-    )
+    canvas, options = Canvas(info.width, info.height), RegionOptions.of(settings)
+    results = tracks_to_results(found.tracks, found.config.mask_control(), canvas, options)
     validate_results(results, found.config, frame_count=info.frame_count)
     return {
         "data": build_task_data(found.name, [], info.fps, found.prompts, config=found.config),

@@ -20,6 +20,7 @@ from svac_backend.cli.prelabel import Segmented, prepare, tell, write_results
 from svac_backend.cli.terminal import bar, console
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, parse_config
+from svac_backend.labelstudio.regions.region import RegionName
 from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
@@ -214,7 +215,7 @@ def read_masks(folder: Path, info: VideoInfo) -> Shown:
 
 def object_id(name: str) -> str:
     """Return a name that can be an object's id. Raises `SvacError` where it can't."""
-    if not name or "-f" in name or any(character.isspace() or character == ":" for character in name):
+    if not RegionName.can_hold(name):
         raise SvacError(
             f"An object can't be called {name!r}.",
             "Use a name without spaces, colons and '-f', such as obj1.",

@@ -21,8 +21,9 @@ from svac_backend.datasets.video_tracks import VideoTracks
 from svac_backend.datasets.windows import Part, join, link
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, parse_config
-from svac_backend.labelstudio.regions.merge import corrected_prompts
+from svac_backend.labelstudio.regions.merge import corrected_hints
 from svac_backend.labelstudio.regions.read import results_to_tracks
+from svac_backend.labelstudio.regions.region import Canvas
 from svac_backend.labelstudio.tasks import PROMPT_KEY, Window, local_files_path, task_prompts, window_of
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.store.predictions import video_identity
@@ -179,11 +180,11 @@ def _read_video(
     shared = max(shown.values()) > 1
     parts = []
     for one, chosen in there:
-        where: dict[str, Any] = {"width": width, "height": height, "window": one.window, "tracks": known}
-        tracks = results_to_tracks(chosen.results, config, **where)
+        canvas = Canvas(width, height, one.window)
+        tracks = results_to_tracks(chosen.results, config, canvas, tracks=known)
         changed: dict[str, frozenset[int]] = {}
         if shared:
-            corrected = corrected_prompts(chosen.sent, chosen.results, config, **where)
+            corrected = corrected_hints(chosen.sent, chosen.results, config, canvas, tracks=known)
             changed = {object_id: frozenset(frames) for object_id, frames in corrected.items()}
         parts.append(Part(one.window, tracks, changed, chosen.saved))
     tracks = join(link(parts, {track.object_id for track in known}))

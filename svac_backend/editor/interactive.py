@@ -1,4 +1,4 @@
-"""What an annotator is answered who asks for something in the editor: an expression, clicks, a box, propagation."""
+"""Answers annotators who ask for something in the editor: an expression, clicks, a box, propagation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from svac_backend.editor.answer import Answer, Change, as_answer, change
+from svac_backend.editor.answer import Answer, Change, EditorState, as_answer, change
 from svac_backend.editor.open_task import OpenTask, Plan
 from svac_backend.editor.request import BOXES, POINTS, Call, Request, draft_with, read_request
 from svac_backend.errors import SvacError
@@ -21,7 +21,7 @@ from svac_backend.jobs.rendering import check_frames, config_key
 from svac_backend.jobs.services import Metrics, Services
 from svac_backend.labelstudio.api.access import LabelStudioAccess, task_number
 from svac_backend.labelstudio.api.client import list_drafts
-from svac_backend.labelstudio.regions.sent import Region
+from svac_backend.labelstudio.regions.region import Region
 from svac_backend.store.predictions import Prediction
 
 # The editor saves a draft at most 5 s after a change, and asking is a change.
@@ -60,46 +60,46 @@ class Interactive:
         Raises:
             SvacError: the request makes no sense, or what it would replace may hold unseen corrections.
         """
-        desk = OpenTask.of(self.backend, base, task, call.version)
-        request = read_request(call.context or {}, desk.config)
+        open_task = OpenTask.of(self.backend, base, task, call.version)
+        request = read_request(call.context or {}, open_task.config)
         if request == Request():
             return None
         with self._turn(call) as may_wait:
-            desk, plan = self._settled(desk, request, call, may_wait)
+            open_task, plan = self._settled(open_task, request, call, may_wait)
             if plan is None:
                 log.info("task %s: no correction shows an object, so nothing is propagated", call.task_id)
                 self.metrics.predictions.labels("empty").inc()
-                return as_answer(_left(request, desk, []), 0.0, call.version)
-            found = self._obtain(desk, plan, call, may_wait)
-        if found is None:
+                return as_answer(_left(request, open_task, []), 0.0, call.version)
+            answer = self._obtain(open_task, plan, call, may_wait)
+        if answer is None:
             return None
-        prediction, complete = found
-        sent = self._change(desk, plan, prediction, complete)
+        prediction, complete = answer
+        sent = self._change(open_task, plan, prediction, complete)
         self.backend.sent.record(
             base.project_id,
             base.task_id,
             sent.made,
-            plan.prompts,
+            plan.hints,
             complete=complete,
             forget=sent.outdated,
         )
-        return as_answer(_left(request, desk, sent.regions), prediction.score, call.version)
+        return as_answer(_left(request, open_task, sent.regions), prediction.score, call.version)
 
     def _settled(
-        self, desk: OpenTask, request: Request, call: Call, may_wait: bool
+        self, open_task: OpenTask, request: Request, call: Call, may_wait: bool
     ) -> tuple[OpenTask, Plan | None]:
         """Return the work of a request, by the draft that holds the request when anything is to be replaced."""
-        plan = desk.plan(request)
+        plan = open_task.plan(request)
         if not request.propagate and (plan is None or not plan.replaces):
-            return desk, plan
+            return open_task, plan
         begun = None if plan is None else self._begin(plan, call)
-        desk = desk.with_draft(self._draft(desk, request, call, may_wait))
-        settled = desk.plan(request)
+        open_task = open_task.with_draft(self._draft(open_task, request, call, may_wait))
+        settled = open_task.plan(request)
         if begun is not None and plan is not None and (settled is None or settled.payload != plan.payload):
             self.backend.engine.cancel(begun)  # the body was older than the last correction
-        return desk, settled
+        return open_task, settled
 
-    def _draft(self, desk: OpenTask, request: Request, call: Call, may_wait: bool) -> list[Region]:
+    def _draft(self, open_task: OpenTask, request: Request, call: Call, may_wait: bool) -> list[Region]:
         """Wait for the draft that holds the request; return its regions."""
         end = min(call.deadline, call.begun + DRAFT_WAIT_S)
         client, number = self._access.client(call.project_id), task_number(call.task_id)
@@ -107,7 +107,7 @@ class Interactive:
             drafts = list_drafts(client, number)
             last = not may_wait or time.monotonic() + DRAFT_POLL_S >= end
             # One that was there before may be older than the last stroke, unless no other comes.
-            found = draft_with(drafts, request, [] if last else desk.task.get("drafts"))
+            found = draft_with(drafts, request, [] if last else open_task.task.get("drafts"))
             if found is not None:
                 # The request itself is no part of what was drawn, though a box may look like it.
                 return [region for region in found if region.get("id") not in request.ids]
@@ -142,7 +142,7 @@ class Interactive:
         return self.backend.engine.submit(kind, payload.to_json(), key, priority=priority).id
 
     def _obtain(
-        self, desk: OpenTask, plan: Plan, call: Call, may_wait: bool
+        self, open_task: OpenTask, plan: Plan, call: Call, may_wait: bool
     ) -> tuple[Prediction, bool] | None:
         """Return the prediction and whether it is complete; when time is up, what is ready, and the rest is pushed."""
         key = plan.payload.cache_key(call.version)
@@ -162,37 +162,34 @@ class Interactive:
             log.warning("task %s: job %s ended as %s: %s", call.task_id, job.id, job.state.value, job.error)
             self.metrics.predictions.labels("failed").inc()
             return None
-        self._push_later(desk, plan, call)
+        self._push_later(open_task, plan, call)
         part = self.backend.parts.get(key)
         self.metrics.predictions.labels("queued" if part is None else "partial").inc()
         return None if part is None else (part, False)
 
-    def _push_later(self, desk: OpenTask, plan: Plan, call: Call) -> None:
+    def _push_later(self, open_task: OpenTask, plan: Plan, call: Call) -> None:
         """Have what the running job makes sent as a prediction: a second job finds it in the cache."""
         snapshot = None
-        if desk.shown:
-            base = desk.base
-            snapshot = self.backend.sent.keep_snapshot(base.project_id, base.task_id, desk.shown)
+        if open_task.shown:
+            base = open_task.base
+            snapshot = self.backend.sent.keep_snapshot(base.project_id, base.task_id, open_task.shown)
         later = replace(plan.payload, push=True, snapshot=snapshot)
         if isinstance(later, PrelabelPayload):
             later = replace(later, corrected=plan.kept)
         self._submit(later, call, BATCH)
 
-    def _change(self, desk: OpenTask, plan: Plan, prediction: Prediction, complete: bool) -> Change:
-        check_frames(desk.base.task_data, desk.base.label_config, prediction.frame_count)
+    def _change(self, open_task: OpenTask, plan: Plan, prediction: Prediction, complete: bool) -> Change:
+        check_frames(open_task.base.task_data, open_task.base.label_config, prediction.frame_count)
         frames = plan.payload.frames if isinstance(plan.payload, PropagatePayload) else None
-        shown_as = config_key(desk.base.label_config, self.backend.settings, desk.window)
+        shown_as = config_key(open_task.base.label_config, self.backend.settings, open_task.window)
         rendered = self.backend.predictions.rendering(prediction.key, shown_as) if complete else None
+        editor = EditorState(open_task.shown, open_task.there, plan.kept, plan.drawn, open_task.window)
         return change(
             prediction,
-            desk.config,
+            plan.objects,
+            editor,
+            open_task.config,
             self.backend.settings,
-            objects=plan.objects,
-            shown=desk.shown,
-            drawn=plan.drawn,
-            before=desk.there,
-            kept=plan.kept,
-            window=desk.window,
             frames=None if frames is None else range(*frames),
             complete=complete,
             rendered=None if rendered is None else json.loads(rendered),
@@ -207,9 +204,9 @@ def without_points(call: Call) -> Answer | None:
     return as_answer([], 0.0, call.version) if pointed else None
 
 
-def _left(request: Request, desk: OpenTask, regions: list[Region]) -> list[Region]:
+def _left(request: Request, open_task: OpenTask, regions: list[Region]) -> list[Region]:
     """Add to an answer that the prompt's field loses the command: it would be submitted with the annotation."""
-    text = desk.config.text
+    text = open_task.config.text
     if request.left is None or text is None:
         return regions
     field = {"id": next(iter(request.ids), "prompt"), "from_name": text.name, "to_name": text.to_name}

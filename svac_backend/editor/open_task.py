@@ -1,4 +1,4 @@
-"""What lies before an annotator, and which work his request is."""
+"""A task that is open in an annotator's editor, and which work their request is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from svac_backend.editor.request import (
     Request,
@@ -19,14 +22,12 @@ from svac_backend.editor.request import (
 from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload, TaskPayload
 from svac_backend.jobs.services import Services
 from svac_backend.labelstudio.config import LabelConfig, cached_config
-from svac_backend.labelstudio.corrections import Corrections, find_corrections, known_objects
-from svac_backend.labelstudio.regions.read import read_drawn, results_to_tracks
-from svac_backend.labelstudio.regions.sent import Region, region_name
-from svac_backend.labelstudio.regions.shapes import frame_size
+from svac_backend.labelstudio.corrections import Corrections, ReadAnnotation, known_objects, read_annotation
+from svac_backend.labelstudio.regions.region import Canvas, Region, region_name
 from svac_backend.labelstudio.tasks import Window, text_wishes, window_of
 from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import from_coco
-from svac_backend.masks.tracks import ObjectPrompt, Track
+from svac_backend.masks.tracks import ObjectPrompt
 from svac_backend.store.objects import SentObject, video_name
 
 # Regions that the editor got are in a draft some seconds later.
@@ -40,7 +41,7 @@ class Plan:
     Attributes:
         payload: of the job that does it.
         objects: ids of the objects that it predicts.
-        prompts: what the objects are predicted from, to be remembered with the answer.
+        hints: what the objects are predicted from, to be remembered with the answer.
         kept: masks that persons made of them, by object and frame: these stay as they are.
         replaces: whether the editor may show regions of these objects already.
         drawn: regions that a person drew, under ids of the editor's own, and that go, too.
@@ -48,7 +49,7 @@ class Plan:
 
     payload: PrelabelPayload | PropagatePayload
     objects: tuple[str, ...]
-    prompts: dict[str, dict[int, FrameHint]] = field(default_factory=dict)
+    hints: dict[str, dict[int, FrameHint]] = field(default_factory=dict)
     kept: dict[str, dict[int, FrameHint]] = field(default_factory=dict)
     replaces: bool = False
     drawn: tuple[Region, ...] = ()
@@ -56,7 +57,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class OpenTask:
-    """An annotator's task as the body of his call tells, and what was answered about it before.
+    """An annotator's task as the body of their call tells, and what was answered about it before.
 
     Attributes:
         backend: the stores.
@@ -105,29 +106,28 @@ class OpenTask:
         return [*self.shown, *sent]
 
     @cached_property
-    def known(self) -> list[ObjectPrompt]:
-        """The objects that have names."""
-        claimed = self.backend.objects.find(self.base.project_id, video_name(self.base.video))
-        return known_objects(self.base.task_data, self.config, claimed)
+    def claimed(self) -> list[ObjectPrompt]:
+        """The objects that were asked for in the editor."""
+        return self.backend.objects.find(self.base.project_id, video_name(self.base.video))
 
     @cached_property
+    def known(self) -> list[ObjectPrompt]:
+        """The objects that have names."""
+        return known_objects(self.base.task_data, self.config, self.claimed)
+
+    @cached_property
+    def annotation(self) -> ReadAnnotation:
+        """What the editor shows, compared with what it was sent."""
+        data, config = self.base.task_data, self.config
+        return read_annotation(self.shown, self.predictions, self.answered, self.claimed, data, config)
+
+    @property
     def corrections(self) -> Corrections:
         """What persons showed in this task so far."""
-        size = frame_size(self.shown, self.there, *self.predictions)
-        if size is None:
-            return Corrections()
-        return find_corrections(
-            self.shown,
-            self.predictions,
-            self.answered,
-            self.config,
-            size,
-            window=self.window,
-            known=self.known,
-        )
+        return self.annotation.corrections
 
     def with_draft(self, regions: list[Region]) -> OpenTask:
-        """Return the desk as the annotator's latest draft has it."""
+        """Return the task as the annotator's latest draft has it."""
         return replace(self, shown=regions)
 
     def plan(self, request: Request) -> Plan | None:
@@ -157,49 +157,49 @@ class OpenTask:
         """Segment what was clicked on, or boxed."""
         window = self.window
         pointed = {
-            item if window is None else window.frame(item): prompt for item, prompt in request.pointed.items()
+            item if window is None else window.frame(item): hint for item, hint in request.pointed.items()
         }
-        masks = self._masks_on(set(pointed), request.size)
-        meant = (pointed_object(prompt, masks.get(frame, {})) for frame, prompt in pointed.items())
+        canvas = Canvas(*request.size, window)
+        masks = self._masks_on(set(pointed), canvas)
+        meant = (pointed_object(hint, masks.get(frame, {})) for frame, hint in pointed.items())
         object_id = next((one for one in meant if one is not None), None)
         if object_id is None:
             self.config.mask_control()
             (one,) = self._claim([(self._label(request.label), "")])
-            prompts = {one.object_id: pointed}
-            return Plan(self._correction((one,), prompts, request.size), (one.object_id,), prompts)
-        shown = self.corrections.prompts(object_id)
-        for frame, prompt in pointed.items():
+            hints = {one.object_id: pointed}
+            return Plan(self._correction((one,), hints, request.size), (one.object_id,), hints)
+        shown = self.corrections.hints(object_id)
+        for frame, hint in pointed.items():
             mask = masks.get(frame, {}).get(object_id)
-            shown[frame] = refined(prompt, mask, shown.get(frame))
+            shown[frame] = refined(hint, mask, shown.get(frame))
         name = next((one for one in self._objects() if one.object_id == object_id), None)
         if name is None:
             name = ObjectPrompt(object_id, self._label(request.label), "")
-        kept = {frame: prompt for frame, prompt in shown.items() if prompt.mask is not None}
-        prompts = {object_id: shown}
-        payload = self._correction((name,), prompts, request.size)
-        drawn = self._drawn_on(set(pointed), object_id, request.size)
-        return Plan(payload, (object_id,), prompts, kept={object_id: kept}, replaces=True, drawn=drawn)
+        kept = {frame: hint for frame, hint in shown.items() if hint.mask is not None}
+        hints = {object_id: shown}
+        payload = self._correction((name,), hints, request.size)
+        drawn = self._drawn_on(set(pointed), object_id, canvas)
+        return Plan(payload, (object_id,), hints, kept={object_id: kept}, replaces=True, drawn=drawn)
 
     def _propagate(self) -> Plan | None:
         """Carry what persons corrected to the other frames."""
-        prompts = self.corrections.to_propagate()
-        size = frame_size(self.shown, self.there, *self.predictions)
-        if not prompts or size is None:
+        hints, canvas = self.corrections.to_propagate(), self.annotation.canvas
+        if not hints or canvas is None:
             return None
-        objects = tuple(one for one in self._objects() if one.object_id in prompts)
-        payload = self._correction(objects, prompts, size)
+        objects = tuple(one for one in self._objects() if one.object_id in hints)
+        payload = self._correction(objects, hints, canvas.size)
         ids = tuple(one.object_id for one in objects)
-        return Plan(payload, ids, prompts, kept=self._masks(ids), replaces=True)
+        return Plan(payload, ids, hints, kept=self._masks(ids), replaces=True)
 
     def _correction(
         self,
         objects: tuple[ObjectPrompt, ...],
-        prompts: dict[str, dict[int, FrameHint]],
+        hints: dict[str, dict[int, FrameHint]],
         size: tuple[int, int],
     ) -> PropagatePayload:
         window = self.window
         frames = None if window is None else (window.start, window.frame(window.count - 1) + 1)
-        return PropagatePayload(**vars(self.base), objects=objects, prompts=prompts, size=size, frames=frames)
+        return PropagatePayload(**vars(self.base), objects=objects, prompts=hints, size=size, frames=frames)
 
     def _claim(self, wishes: Sequence[tuple[str, str]]) -> list[ObjectPrompt]:
         return self.backend.objects.claim(
@@ -229,29 +229,20 @@ class OpenTask:
         masks = self.corrections.masks
         return {object_id: masks[object_id] for object_id in objects if masks.get(object_id)}
 
-    def _reading(self, size: tuple[int, int]) -> dict[str, Any]:
-        """How the task's regions are read: of which frames, and whose they are."""
-        return {
-            "width": size[0],
-            "height": size[1],
-            "window": self.window,
-            "tracks": [Track(**vars(one)) for one in self.known],
-            "certain": self.corrections.masks,
-        }
-
-    def _masks_on(self, frames: set[int], size: tuple[int, int]) -> dict[int, dict[str, Any]]:
+    def _masks_on(self, frames: set[int], canvas: Canvas) -> dict[int, dict[str, NDArray[np.bool_]]]:
         """The masks of all objects on some frames, bool [H, W], by frame and object."""
-        tracks = results_to_tracks(self._on(frames), self.config, **self._reading(size))
+        tracks = self.annotation.tracks(self._on(frames), canvas)
         return {
             frame: {one.object_id: from_coco(one.masks[frame]) for one in tracks if frame in one.masks}
             for frame in frames
         }
 
-    def _drawn_on(self, frames: set[int], object_id: str, size: tuple[int, int]) -> tuple[Region, ...]:
+    def _drawn_on(self, frames: set[int], object_id: str, canvas: Canvas) -> tuple[Region, ...]:
         """What a person drew of an object on some frames, that does not say so by its id."""
-        drawn = read_drawn(self._on(frames), self.config, **self._reading(size))
-        mine = [drawing for drawing in drawn.drawings if drawing.object_id == object_id]
-        regions = [dict(region) for drawing in mine for region in drawing.results]
+        drawings = self.annotation.drawn(self._on(frames), canvas).drawings
+        regions = [
+            dict(one) for drawing in drawings if drawing.object_id == object_id for one in drawing.results
+        ]
         return tuple(region for region in regions if region_name(region) is None)
 
     def _on(self, frames: set[int]) -> list[Region]:

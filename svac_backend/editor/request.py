@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from svac_backend.errors import SvacError
 from svac_backend.jobs.payloads import TaskPayload
 from svac_backend.labelstudio.config import LabelConfig, cached_config
-from svac_backend.labelstudio.regions.sent import Region, region_name
-from svac_backend.labelstudio.regions.shapes import frame_size
+from svac_backend.labelstudio.regions.region import Region, frame_size, region_name
 from svac_backend.labelstudio.tasks import context_texts, video_url
 from svac_backend.masks.hints import Click, FrameHint
 
@@ -107,7 +106,7 @@ def draft_with(drafts: Sequence[Mapping[str, Any]], request: Request, seen: Any 
     Args:
         drafts: of the task, as they are now.
         request: an annotator's.
-        seen: drafts as they were when he asked; a draft that is unchanged since does not count.
+        seen: drafts as they were when they asked; a draft that is unchanged since does not count.
     """
     before = {
         (item.get("id"), str(item.get("updated_at"))) for item in seen or () if isinstance(item, Mapping)

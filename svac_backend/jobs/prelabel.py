@@ -20,7 +20,7 @@ from svac_backend.jobs.payloads import PrelabelPayload, TaskPayload
 from svac_backend.jobs.rendering import check_frames, merge, rendered, task_score
 from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.labelstudio.config import cached_config
-from svac_backend.labelstudio.regions.sent import Region
+from svac_backend.labelstudio.regions.region import Region
 from svac_backend.labelstudio.regions.written import to_prediction, validate_results
 from svac_backend.labelstudio.tasks import window_of
 from svac_backend.masks.hints import FrameHints

@@ -14,10 +14,8 @@ from svac_backend.jobs.prelabel import SEGMENTED, PredictionMaker, push_merged, 
 from svac_backend.jobs.rendering import rendered
 from svac_backend.labelstudio.api.access import predictions_before
 from svac_backend.labelstudio.config import cached_config
-from svac_backend.labelstudio.corrections import find_corrections, known_objects
-from svac_backend.labelstudio.regions.sent import Region
-from svac_backend.labelstudio.regions.shapes import frame_size
-from svac_backend.labelstudio.tasks import window_of
+from svac_backend.labelstudio.corrections import read_annotation
+from svac_backend.labelstudio.regions.region import Region
 from svac_backend.masks.hints import Click, FrameHint, FrameHints
 from svac_backend.masks.tracks import Track, frames_with_masks
 from svac_backend.pipeline import Progress, Ready, propagate
@@ -116,24 +114,21 @@ class PropagateHandler:
         results = [item["result"] for item in predictions]
         parent = annotation.get("parent_prediction")
         parents = [item["result"] for item in predictions if item["id"] == parent]
-        size = frame_size(now, *results)
-        if size is None:
-            return payload, now, []
-        config, window = cached_config(payload.label_config), window_of(payload.task_data)
-        claimed = self.objects.find(payload.project_id, video_name(payload.video))
-        corrections = find_corrections(
+        read = read_annotation(
             now,
             results,
             self.sent.find(payload.project_id, payload.task_id),
-            config,
-            size,
-            window=window,
-            known=known_objects(payload.task_data, config, claimed),
+            self.objects.find(payload.project_id, video_name(payload.video)),
+            payload.task_data,
+            cached_config(payload.label_config),
             parent=parents[0] if parents else None,
         )
-        prompts = corrections.to_propagate()
-        objects = tuple(one for one in corrections.objects if one.object_id in prompts)
-        return replace(payload, objects=objects, prompts=prompts, size=size), now, corrections.sent
+        if read.canvas is None:
+            return payload, now, []
+        hints = read.corrections.to_propagate()
+        objects = tuple(one for one in read.corrections.objects if one.object_id in hints)
+        payload = replace(payload, objects=objects, prompts=hints, size=read.canvas.size)
+        return payload, now, read.corrections.sent
 
 
 def _summary(objects: int, frames: int) -> str:
@@ -141,29 +136,29 @@ def _summary(objects: int, frames: int) -> str:
     return f"{objects} object{plural[0]} from what was shown on {frames} frame{plural[1]}"
 
 
-def scaled(prompts: FrameHints, size: tuple[int, int], info: VideoInfo) -> FrameHints:
-    """Return prompts in the video's pixels: the editor's frames may be smaller than the video.
+def scaled(hints: FrameHints, size: tuple[int, int], info: VideoInfo) -> FrameHints:
+    """Return hints in the video's pixels: the editor's frames may be smaller than the video.
 
     Raises:
         SvacError: a mask was drawn on frames of another size.
     """
     if size == (info.width, info.height):
-        return prompts
+        return hints
     return {
-        object_id: {frame: _scaled(prompt, size, info) for frame, prompt in shown.items()}
-        for object_id, shown in prompts.items()
+        object_id: {frame: _scaled(hint, size, info) for frame, hint in shown.items()}
+        for object_id, shown in hints.items()
     }
 
 
-def _scaled(prompt: FrameHint, size: tuple[int, int], info: VideoInfo) -> FrameHint:
-    if prompt.mask is not None:
+def _scaled(hint: FrameHint, size: tuple[int, int], info: VideoInfo) -> FrameHint:
+    if hint.mask is not None:
         raise SvacError(
             f"The editor's frames have {size[0]}x{size[1]} pixels, the video {info.width}x{info.height}.",
             "Make the task's frames from the video, as `svac-backend import` does.",
         )
     x, y = info.width / size[0], info.height / size[1]
-    clicks = tuple(Click(click.x * x, click.y * y, click.positive) for click in prompt.clicks)
-    box = prompt.box
+    clicks = tuple(Click(click.x * x, click.y * y, click.positive) for click in hint.clicks)
+    box = hint.box
     return FrameHint(
         clicks=clicks, box=None if box is None else (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
     )

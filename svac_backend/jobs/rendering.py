@@ -6,21 +6,20 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import SHOWN_KINDS, LabelConfig, MaskControl, cached_config
 from svac_backend.labelstudio.regions.merge import merge_results
 from svac_backend.labelstudio.regions.rectangles import tracks_to_boxes
+from svac_backend.labelstudio.regions.region import Canvas, Region, RegionOptions, Results
 from svac_backend.labelstudio.regions.written import tracks_to_results, validate_results
-from svac_backend.labelstudio.tasks import WINDOW_KEY, Window, window_of
+from svac_backend.labelstudio.tasks import WINDOW_KEY, Window, shown_frames, window_of
 from svac_backend.masks.hints import FrameHints
 from svac_backend.masks.tracks import Track, frame_certainty, frames_with_masks, worst_stretch
 from svac_backend.settings import Settings
 from svac_backend.store.predictions import Prediction, PredictionStore
-
-Region = dict[str, Any]
 
 # The editor's frame rate where the config does not say one.
 EDITOR_FPS = 24.0
@@ -51,7 +50,7 @@ def task_score(tracks: Sequence[Track], frame_count: int, window: Window | None 
     It is the lowest mean of 10 neighbouring frames that the task shows; a frame counts as its least certain object, see
     `masks.certainty`. 0.0 when nothing was looked at.
     """
-    shown = range(frame_count) if window is None else [window.frame(item) for item in range(window.count)]
+    shown = shown_frames(frame_count, window)
     return worst_stretch(list(frame_certainty(tracks, shown).values()))
 
 
@@ -65,9 +64,7 @@ def frames_to_send(
     """
     if settings.send_every == 1 and settings.send_below_score is None:
         return None
-    shown = (
-        list(range(frame_count)) if window is None else [window.frame(item) for item in range(window.count)]
-    )
+    shown = shown_frames(frame_count, window)
     frames = {next((frame for frame in shown if frame in track.masks), -1) for track in tracks} - {-1}
     if settings.send_every > 1:
         frames.update(shown[:: settings.send_every])
@@ -157,13 +154,8 @@ def render(
     results = tracks_to_results(
         prediction.tracks,
         choose_control(config, prediction.tracks, window, frames),
-        width=prediction.width,
-        height=prediction.height,
-        tolerance_px=settings.polygon_tolerance_px,
-        iou_floor=settings.polygon_iou_floor,
-        min_area_px=settings.min_area_px,
-        window=window,
-        frames=frames,
+        Canvas(prediction.width, prediction.height, window),
+        RegionOptions.of(settings, frames),
     )
     results += _overview(prediction, config, settings)
     shown = prediction.frame_count if window is None else window.count
@@ -175,10 +167,10 @@ def merge(
     prediction: Prediction,
     label_config: str,
     settings: Settings,
-    now: Sequence[Mapping[str, Any]],
+    now: Results,
     corrected: FrameHints,
     *,
-    sent: Sequence[Mapping[str, Any]] = (),
+    sent: Results = (),
     window: Window | None = None,
 ) -> list[Region]:
     """Return an annotation's results with everything predicted anew but what a person made.
@@ -187,7 +179,7 @@ def merge(
         prediction: made with the corrections.
         label_config, settings, window: as in `render`. Masks are shown as those that were sent.
         now: what the annotation holds.
-        corrected: see `corrections.corrected_prompts`.
+        corrected: see `regions.merge.corrected_hints`.
         sent: what the editor was given last.
 
     Raises:
@@ -195,22 +187,17 @@ def merge(
     """
     config = cached_config(label_config)
     frames = frames_to_send(prediction.tracks, prediction.frame_count, settings, window)
-    control = _control_of(sent or now, config) or choose_control(config, prediction.tracks, window, frames)
+    control = control_of(sent or now, config) or choose_control(config, prediction.tracks, window, frames)
     return merge_results(
         now,
         prediction.tracks,
         corrected,
         config,
-        width=prediction.width,
-        height=prediction.height,
+        Canvas(prediction.width, prediction.height, window),
         control=control,
-        window=window,
-        frames=frames,
         sent=sent,
         boxes=_overview(prediction, config, settings),
-        tolerance_px=settings.polygon_tolerance_px,
-        iou_floor=settings.polygon_iou_floor,
-        min_area_px=settings.min_area_px,
+        options=RegionOptions.of(settings, frames),
     )
 
 
@@ -264,15 +251,9 @@ def _overview(prediction: Prediction, config: LabelConfig, settings: Settings) -
             prediction.fps,
         )
         return []
-    return tracks_to_boxes(
-        prediction.tracks,
-        control,
-        width=prediction.width,
-        height=prediction.height,
-        fps=prediction.fps,
-        frame_count=prediction.frame_count,
-        min_area_px=settings.min_area_px,
-    )
+    canvas, options = Canvas(prediction.width, prediction.height), RegionOptions.of(settings)
+    fps, count = prediction.fps, prediction.frame_count
+    return tracks_to_boxes(prediction.tracks, control, canvas, options, fps=fps, frame_count=count)
 
 
 def _number(framerate: str | None) -> float:
@@ -282,8 +263,15 @@ def _number(framerate: str | None) -> float:
         return EDITOR_FPS
 
 
-def _control_of(results: Sequence[Mapping[str, Any]], config: LabelConfig) -> MaskControl | None:
-    """The control that drew most of the regions, of those that this backend writes."""
-    controls = {control.name: control for control in config.drawing_controls() if control.kind in SHOWN_KINDS}
+def control_of(results: Results, config: LabelConfig, labels: Collection[str] = ()) -> MaskControl | None:
+    """Return the control that drew most regions, of those that this backend writes and that have these labels.
+
+    A mask does not change its kind under the pen.
+    """
+    controls = {
+        control.name: control
+        for control in config.drawing_controls()
+        if control.kind in SHOWN_KINDS and control.labels.keys() >= set(labels)
+    }
     used = Counter(name for region in results if (name := region.get("from_name")) in controls)
     return controls[used.most_common(1)[0][0]] if used else None

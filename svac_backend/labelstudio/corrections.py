@@ -1,4 +1,4 @@
-"""What a person corrected in a task, from what its editor was sent and what it holds now. Torch-free."""
+"""What a person corrected in a task, from what its editor was sent and what it holds now."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig
-from svac_backend.labelstudio.regions.merge import corrected_prompts
-from svac_backend.labelstudio.regions.read import drawn_objects, results_to_tracks
-from svac_backend.labelstudio.regions.sent import Region, sent_regions
-from svac_backend.labelstudio.tasks import Window, task_prompts
+from svac_backend.labelstudio.regions.merge import corrected_hints
+from svac_backend.labelstudio.regions.read import Drawn, drawn_objects, read_drawn, results_to_tracks
+from svac_backend.labelstudio.regions.region import Canvas, Region, frame_size
+from svac_backend.labelstudio.regions.sent import sent_regions
+from svac_backend.labelstudio.tasks import task_prompts, window_of
 from svac_backend.masks.hints import FrameHint, FrameHints
 from svac_backend.masks.rle import area, iou
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
@@ -20,8 +21,6 @@ from svac_backend.store.objects import SentObject
 
 # A mask that a person made comes back from the editor a little different where it was scaled or smoothed.
 SAME_MASK = 0.98
-
-HintsByFrame = dict[int, FrameHint]
 
 
 @dataclass(frozen=True)
@@ -36,24 +35,96 @@ class Corrections:
         unfinished: objects whose last answer had not all frames.
     """
 
-    masks: dict[str, HintsByFrame] = field(default_factory=dict)
-    pointed: dict[str, HintsByFrame] = field(default_factory=dict)
+    masks: dict[str, dict[int, FrameHint]] = field(default_factory=dict)
+    pointed: dict[str, dict[int, FrameHint]] = field(default_factory=dict)
     objects: list[ObjectPrompt] = field(default_factory=list)
     sent: list[Region] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
 
-    def prompts(self, object_id: str) -> HintsByFrame:
+    def hints(self, object_id: str) -> dict[int, FrameHint]:
         """Return all that was shown of an object; on a frame the mask counts."""
         return {**self.pointed.get(object_id, {}), **self.masks.get(object_id, {})}
 
-    def to_propagate(self) -> dict[str, HintsByFrame]:
-        """Return the prompts of those objects that were corrected, where at least one prompt shows the object.
+    def to_propagate(self) -> dict[str, dict[int, FrameHint]]:
+        """Return the hints of corrected objects, where at least one hint shows the object.
 
-        Objects whose last answer had not all frames yet are finished.
+        Objects whose last answer did not have all frames yet are included, so that they get the rest.
         """
         wanted = [*(name for name, masks in self.masks.items() if masks), *self.unfinished]
-        found = {object_id: self.prompts(object_id) for object_id in dict.fromkeys(wanted)}
+        found = {object_id: self.hints(object_id) for object_id in dict.fromkeys(wanted)}
         return {object_id: shown for object_id, shown in found.items() if any(map(_shows, shown.values()))}
+
+
+@dataclass(frozen=True)
+class ReadAnnotation:
+    """An annotation, or its draft, as far as it can be understood.
+
+    Attributes:
+        config: the project's labelling config.
+        canvas: the task's frames; None where no region says how large they are, and then nothing was corrected.
+        known: the objects that have names, with their labels and expressions.
+        corrections: what persons showed.
+    """
+
+    config: LabelConfig
+    canvas: Canvas | None
+    known: list[ObjectPrompt]
+    corrections: Corrections
+
+    def tracks(self, regions: Sequence[Region], canvas: Canvas | None = None) -> list[Track]:
+        """Return the masks of some of the annotation's regions, on frames of `canvas` where its size is not told.
+
+        Raises:
+            SvacError: a region is malformed.
+        """
+        return results_to_tracks(regions, self.config, self._canvas(canvas), **self._owners())
+
+    def drawn(self, regions: Sequence[Region], canvas: Canvas | None = None) -> Drawn:
+        """Return what is drawn by some of the annotation's regions, and whose it is; otherwise as `tracks`."""
+        return read_drawn(regions, self.config, self._canvas(canvas), **self._owners())
+
+    def _canvas(self, canvas: Canvas | None) -> Canvas:
+        found = canvas or self.canvas
+        if found is None:
+            raise SvacError("No region says how large the frames are.", "Send results as Label Studio does.")
+        return found
+
+    def _owners(self) -> dict[str, Any]:
+        """What tells whose a region is that a person drew."""
+        return {"tracks": [Track(**vars(one)) for one in self.known], "certain": self.corrections.masks}
+
+
+def read_annotation(
+    now: Sequence[Region],
+    predictions: Sequence[Sequence[Region]],
+    answered: Mapping[str, SentObject],
+    claimed: Sequence[ObjectPrompt],
+    task_data: Mapping[str, Any],
+    config: LabelConfig,
+    *,
+    parent: Sequence[Region] | None = None,
+) -> ReadAnnotation:
+    """Read an annotation, and compare it with what its editor was sent.
+
+    Args:
+        now: the annotation's regions, or those of its draft.
+        predictions: the results of the task's predictions, the oldest first.
+        answered: what interactive calls of the task were answered, see `store.objects`.
+        claimed: objects that were asked for in the editor.
+        task_data: the task's `data`.
+        config: the project's labelling config.
+        parent: of `predictions`, the one that the annotation was made from, where that is known.
+
+    Raises:
+        SvacError: a region, or the task's window, is malformed.
+    """
+    known = known_objects(task_data, config, claimed)
+    size = frame_size(now, *(one.regions for one in answered.values()), *predictions)
+    canvas = None if size is None else Canvas(*size, window_of(task_data))
+    corrections = Corrections()
+    if canvas is not None:
+        corrections = find_corrections(now, predictions, answered, config, canvas, known=known, parent=parent)
+    return ReadAnnotation(config, canvas, known, corrections)
 
 
 def known_objects(
@@ -72,97 +143,66 @@ def find_corrections(
     predictions: Sequence[Sequence[Region]],
     answered: Mapping[str, SentObject],
     config: LabelConfig,
-    size: tuple[int, int],
+    canvas: Canvas,
     *,
-    window: Window | None = None,
     known: Sequence[ObjectPrompt] = (),
     parent: Sequence[Region] | None = None,
 ) -> Corrections:
-    """Compare an annotation with what the editor was sent.
+    """Compare an annotation with what its editor was sent.
 
     Args:
-        now: the annotation's regions, or those of its draft.
-        predictions: the results of the task's predictions, the oldest first.
-        answered: what interactive calls of the task were answered.
-        config: the project's labelling config.
-        size: width and height of the frames in pixels.
-        window: which frames the task shows.
+        canvas: the task's frames.
         known: objects with their labels and expressions.
-        parent: of `predictions`, the one that the annotation was made from, where that is known.
 
-    Raises:
-        SvacError: a region is malformed.
+    The others, and the errors, as in `read_annotation`.
     """
-    width, height = size
     regions = [region for one in answered.values() for region in one.regions]
     sent = _relabelled(sent_regions(now, regions, predictions, parent=parent), now)
     tracks = [Track(**vars(one)) for one in known]
-    held = _held(answered, now, config, size, window)
-    masks = corrected_prompts(
-        sent, now, config, width=width, height=height, window=window, tracks=tracks, earlier=held
-    )
-    objects = drawn_objects(
-        now, config, width=width, height=height, window=window, tracks=tracks, certain=masks
-    )
+    held = _held(answered, now, config, canvas)
+    masks = corrected_hints(sent, now, config, canvas, tracks=tracks, earlier=held)
+    objects = drawn_objects(now, config, canvas, tracks=tracks, certain=masks)
     names = {one.object_id: one for one in known}
     pointed = {
-        object_id: {frame: prompt for frame, prompt in one.prompts.items() if prompt.mask is None}
+        object_id: {frame: hint for frame, hint in one.prompts.items() if hint.mask is None}
         for object_id, one in answered.items()
     }
-    # The editor gives accepted regions the label that is chosen at that moment: what is known goes before it.
-    objects = [names.get(one.object_id, one) for one in objects]
     return Corrections(
         masks=masks,
         pointed={name: shown for name, shown in pointed.items() if shown},
-        objects=objects,
+        # The editor gives accepted regions the label that is chosen at that moment: what is known goes before it.
+        objects=[names.get(one.object_id, one) for one in objects],
         sent=sent,
         unfinished=[name for name, one in answered.items() if one.prompts and not one.complete],
     )
 
 
 def _held(
-    answered: Mapping[str, SentObject],
-    now: Sequence[Region],
-    config: LabelConfig,
-    size: tuple[int, int],
-    window: Window | None,
+    answered: Mapping[str, SentObject], now: Sequence[Region], config: LabelConfig, canvas: Canvas
 ) -> FrameHints:
     """Earlier masks that the annotation still has as they were: another annotator's corrections are not there."""
     earlier = {
-        object_id: {frame: prompt.mask for frame, prompt in one.prompts.items() if prompt.mask is not None}
+        object_id: {frame: hint for frame, hint in one.prompts.items() if hint.mask is not None}
         for object_id, one in answered.items()
     }
-    frames = {frame for masks in earlier.values() for frame in masks}
+    frames = {frame for hints in earlier.values() for frame in hints}
     if not frames:
         return {}
-    there = [region for region in now if _frame(region, window) in frames]
-    tracks = results_to_tracks(
-        there,
-        config,
-        width=size[0],
-        height=size[1],
-        window=window,
-        certain={
-            object_id: {frame: FrameHint(mask=mask) for frame, mask in masks.items()}
-            for object_id, masks in earlier.items()
-        },
-    )
+    there = [
+        region
+        for region in now
+        if isinstance(item := region.get("item_index"), int) and canvas.frame(item) in frames
+    ]
+    tracks = results_to_tracks(there, config, canvas, certain=earlier)
     masks_now = {track.object_id: track.masks for track in tracks}
     return {
         object_id: {
-            frame: FrameHint(mask=mask)
-            for frame, mask in masks.items()
-            if _same(mask, masks_now.get(object_id, {}).get(frame))
+            frame: hint
+            for frame, hint in hints.items()
+            if hint.mask is not None and _same(hint.mask, masks_now.get(object_id, {}).get(frame))
         }
-        for object_id, masks in earlier.items()
+        for object_id, hints in earlier.items()
     }
-
-
-def _frame(region: Mapping[str, Any], window: Window | None) -> int | None:
-    item = region.get("item_index")
-    if not isinstance(item, int):
-        return None
-    return item if window is None else window.frame(item)
 
 
 def _same(mask: CocoRle, found: CocoRle | None) -> bool:
@@ -185,5 +225,5 @@ def _relabelled(sent: Sequence[Region], now: Sequence[Region]) -> list[Region]:
     return relabelled
 
 
-def _shows(prompt: FrameHint) -> bool:
-    return prompt.mask is None or area(prompt.mask) > 0
+def _shows(hint: FrameHint) -> bool:
+    return hint.mask is None or area(hint.mask) > 0

@@ -300,6 +300,11 @@ class Window:
         """Return the video's 0-based frame that the task shows as `item_index` `item`."""
         return self.start + item * self.stride
 
+    @property
+    def frames(self) -> range:
+        """The video's frames that the task shows, in order."""
+        return range(self.start, self.start + self.count * self.stride, self.stride)
+
     def item(self, frame: int) -> int | None:
         """Return the `item_index` of a video's frame, or None when the task does not show it."""
         item, rest = divmod(frame - self.start, self.stride)
@@ -308,6 +313,11 @@ class Window:
     def to_json(self) -> dict[str, int]:
         """Return what stands in the task's data."""
         return {"start": self.start, "count": self.count, "stride": self.stride}
+
+
+def shown_frames(frame_count: int, window: Window | None) -> Sequence[int]:
+    """Return the frames that a task shows of a video with so many frames, in order."""
+    return range(frame_count) if window is None else window.frames
 
 
 def window_of(task_data: Mapping[str, Any]) -> Window | None:

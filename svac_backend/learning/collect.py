@@ -23,11 +23,9 @@ from svac_backend.labelstudio.api.access import (
     predictions_before,
 )
 from svac_backend.labelstudio.config import LabelConfig, cached_config
-from svac_backend.labelstudio.corrections import find_corrections, known_objects
-from svac_backend.labelstudio.regions.read import results_to_tracks
-from svac_backend.labelstudio.regions.sent import Region, region_name
-from svac_backend.labelstudio.regions.shapes import frame_size
-from svac_backend.labelstudio.tasks import Window, video_url, window_of
+from svac_backend.labelstudio.corrections import read_annotation
+from svac_backend.labelstudio.regions.region import Region, region_name
+from svac_backend.labelstudio.tasks import Window, video_url
 from svac_backend.masks.hints import FrameHints
 from svac_backend.masks.rle import area
 from svac_backend.masks.tracks import Track
@@ -134,9 +132,9 @@ def corrections_of(
     Args:
         annotation: whose.
         tracks: the annotation's masks, by frame of the whole video.
-        changed: what a person drew, by object and frame; an empty mask where he removed it.
+        changed: what a person drew, by object and frame; an empty mask where they removed it.
         predicted: the objects that were predicted, with the frames on which this was shown; what is not changed there
-            was accepted. Of an object that only a person knew of, no frame is accepted: where he drew nothing, nobody
+            was accepted. Of an object that only a person knew of, no frame is accepted: where they drew nothing, nobody
             said that it is not there.
         shown: frames that the task shows.
 
@@ -146,12 +144,12 @@ def corrections_of(
     found = []
     for track in tracks:
         masks = dict(track.masks)
-        prompts = changed.get(track.object_id, {})
-        for frame, prompt in prompts.items():
+        hints = changed.get(track.object_id, {})
+        for frame, hint in hints.items():
             masks.pop(frame, None)
-            if prompt.mask is not None and area(prompt.mask):
-                masks[frame] = prompt.mask
-        drawn = {frame for frame, prompt in prompts.items() if prompt.mask is not None} & set(shown)
+            if hint.mask is not None and area(hint.mask):
+                masks[frame] = hint.mask
+        drawn = {frame for frame, hint in hints.items() if hint.mask is not None} & set(shown)
         if track.object_id in predicted:
             accepted = set(predicted[track.object_id]) & set(shown) - drawn
         else:
@@ -322,42 +320,28 @@ class Collector:
             )
         hostname = label_studio_name(self.settings, connection)
         url = video_url(data, config)
-        identity = video_identity(hostname, url)
         client = self.label_studio.client(about.project_id)
         predictions = predictions_before(client, about.task_id, one.annotation)
-        results = [item["result"] for item in predictions]
-        size = frame_size(one.regions, *results)
-        about = replace(about, state=AnnotationState.EMPTY, hostname=hostname, video_url=url)
-        about = replace(about, video=video_name(identity))
-        if size is None:
-            return about, []
-        window, answered = window_of(data), self.sent.find(about.project_id, about.task_id)
-        claimed = self.objects.find(about.project_id, video_name(identity))
-        known = known_objects(data, config, claimed)
+        video = video_name(video_identity(hostname, url))
+        about = replace(about, state=AnnotationState.EMPTY, hostname=hostname, video_url=url, video=video)
         parent = _parent(one, predictions)
-        changes = find_corrections(
+        read = read_annotation(
             one.regions,
-            results,
-            answered,
+            [item["result"] for item in predictions],
+            self.sent.find(about.project_id, about.task_id),
+            self.objects.find(about.project_id, video),
+            data,
             config,
-            size,
-            window=window,
-            known=known,
             parent=None if parent is None else parent["result"],
         )
-        tracks = results_to_tracks(
-            one.regions,
-            config,
-            width=size[0],
-            height=size[1],
-            window=window,
-            tracks=[Track(**vars(name)) for name in known],
-            certain=changes.masks,
-        )
-        shown = _shown(data, config, window)
+        canvas, changes = read.canvas, read.corrections
+        if canvas is None:
+            return about, []
+        shown = _shown(data, config, canvas.window)
         predicted = self._predicted(changes.sent, shown)
-        about = replace(about, width=size[0], height=size[1], model_version=_version(parent, predictions))
-        found = corrections_of(about, tracks, changes.masks, predicted, shown)
+        width, height = canvas.size
+        about = replace(about, width=width, height=height, model_version=_version(parent, predictions))
+        found = corrections_of(about, read.tracks(one.regions), changes.masks, predicted, shown)
         if found:
             about = replace(about, state=AnnotationState.USED)
         return about, [replace(correction, annotation=about) for correction in found]
@@ -378,7 +362,7 @@ def _shown(data: Mapping[str, Any], config: LabelConfig, window: Window | None) 
     if window is None:
         frames = data.get(config.frames.key) if config.frames else None
         window = Window(0, len(frames)) if isinstance(frames, list) and frames else None
-    return [] if window is None else [window.frame(item) for item in range(window.count)]
+    return [] if window is None else list(window.frames)
 
 
 def _parent(one: Submitted, predictions: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -17,7 +17,7 @@ import numpy as np
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import LabelConfig
-from svac_backend.labelstudio.regions.sent import region_name
+from svac_backend.labelstudio.regions.region import region_name
 from svac_backend.masks.rle import decode_brush, iou, to_coco
 from svac_backend.masks.tracks import CocoRle, Track
 from svac_backend.quickstart.content import PromptedVideo

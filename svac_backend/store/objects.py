@@ -12,10 +12,10 @@ import hashlib
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import delete, select
 
+from svac_backend.labelstudio.regions.region import Region
 from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.tracks import ObjectPrompt
 from svac_backend.store.database import Database, pack, unpack
@@ -92,7 +92,6 @@ def _free(used: Collection[str]) -> str:
     return f"obj{number}"
 
 
-Region = dict[str, Any]
 HintsByFrame = Mapping[int, FrameHint]
 
 # A task's snapshots: the job of each is done, or superseded, long before so many more are asked for.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from svac_backend.labelstudio.config import parse_config
+from svac_backend.labelstudio.regions.region import Canvas
 from svac_backend.labelstudio.regions.written import to_prediction, tracks_to_results, validate_results
 from svac_backend.labelstudio.tasks import build_task_data, local_files_url
 from svac_backend.masks.rle import to_coco
@@ -74,7 +75,7 @@ def prelabelled_task(label_studio: Any, kind: str) -> PrelabelledTask:
     for index in range(FRAMES):
         track.masks[index] = to_coco(clip.masks[0, index])
         track.scores[index] = 0.9
-    results = tracks_to_results([track], control, width=WIDTH, height=HEIGHT)
+    results = tracks_to_results([track], control, Canvas(WIDTH, HEIGHT))
     validate_results(results, config, frame_count=FRAMES)
 
     root = Path(label_studio.files_root)

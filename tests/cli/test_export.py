@@ -13,6 +13,7 @@ from svac_backend.cli.inputs import SHIPPED
 from svac_backend.datasets.layouts import DataSet
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
+from svac_backend.labelstudio.regions.region import Canvas, RegionOptions
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.labelstudio.tasks import Window, local_files_url
 from svac_backend.masks.tracks import Track
@@ -44,7 +45,10 @@ def exported(local: Settings, tmp_path: Path) -> Path:
     tasks: list[dict[str, Any]] = []
     for window in (Window(0, 5), Window(3, 5)):
         result = tracks_to_results(
-            [track()], config.mask_control(), width=WIDTH, height=HEIGHT, window=window, min_area_px=1
+            [track()],
+            config.mask_control(),
+            canvas=Canvas(WIDTH, HEIGHT, window),
+            options=RegionOptions(min_area_px=1),
         )
         data = {"video": url, "fps": FPS, "prompt": "the red square", "svac_window": window.to_json()}
         data["frames"] = [f"/{i}.jpg" for i in range(window.count)]

@@ -13,6 +13,7 @@ from svac_backend.datasets.reading import Choice, ProjectVideos, infer_config, r
 from svac_backend.datasets.windows import plan_windows
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
+from svac_backend.labelstudio.regions.region import Canvas
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.labelstudio.tasks import WINDOW_KEY, Window
 from svac_backend.masks.rle import iou
@@ -37,7 +38,7 @@ def tracks(shift: int = 0) -> list[Track]:
 
 
 def results(of: Sequence[Track], window: Window | None) -> list[dict[str, Any]]:
-    return tracks_to_results(of, CONFIG.mask_control(), width=WIDTH, height=HEIGHT, window=window)
+    return tracks_to_results(of, CONFIG.mask_control(), Canvas(WIDTH, HEIGHT, window))
 
 
 def task(number: int, window: Window | None, url: str = URL, **entries: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from svac_backend.jobs.engine import Job
 from svac_backend.jobs.services import Services
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.regions.read import results_to_tracks
+from svac_backend.labelstudio.regions.region import Canvas
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.masks.tracks import CocoRle, Track
 from tests.server.bodies import CONFIG, SQUARE, task
@@ -29,11 +30,11 @@ def ask(client: FlaskClient, body: dict[str, Any]) -> list[Region]:
 
 def regions(object_id: str, masks: dict[int, CocoRle], label: str = "dog") -> list[Region]:
     track = Track(object_id, label, "", masks, dict.fromkeys(masks, 0.5))
-    return tracks_to_results([track], PARSED.mask_control(), width=32, height=24)
+    return tracks_to_results([track], PARSED.mask_control(), Canvas(32, 24))
 
 
 def masks_of(found: list[Region], object_id: str) -> dict[int, CocoRle]:
-    tracks = results_to_tracks(found, PARSED, width=32, height=24)
+    tracks = results_to_tracks(found, PARSED, Canvas(32, 24))
     return next((track.masks for track in tracks if track.object_id == object_id), {})
 
 

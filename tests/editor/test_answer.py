@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from svac_backend.editor.answer import Change, change
+from svac_backend.editor.answer import Change, EditorState, change
 from svac_backend.labelstudio.config import parse_config
+from svac_backend.labelstudio.regions.region import Canvas, RegionOptions
 from svac_backend.labelstudio.regions.sent import of_generation
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.labelstudio.tasks import Window
@@ -38,18 +39,15 @@ def prediction(masks: dict[int, CocoRle], object_id: str = "obj1", frames: int =
 
 def polygons(masks: dict[int, CocoRle]) -> list[dict[str, Any]]:
     return tracks_to_results(
-        [Track("obj1", "dog", "", masks, {})], POLYGON, width=32, height=24, min_area_px=1
+        [Track("obj1", "dog", "", masks, {})], POLYGON, Canvas(32, 24), RegionOptions(min_area_px=1)
     )
 
 
 def send(made: Prediction, shown: list[dict[str, Any]], **options: Any) -> Change:
     settings = options.pop("settings", SETTINGS)
-    return change(
-        made,
-        BOTH,
-        settings,
-        **{"objects": ("obj1",), "shown": shown, "before": shown, "kept": {}, **options},
-    )
+    before, kept = options.pop("before", shown), options.pop("kept", {})
+    editor = EditorState(shown, before, kept, window=options.pop("window", None))
+    return change(made, ("obj1",), editor, BOTH, settings, **options)
 
 
 def ids(regions: list[dict[str, Any]]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from svac_backend.editor.answer import MOST_WORK, at, next_places
+from svac_backend.editor.answer import MOST_WORK, next_places, regions_at
 from svac_backend.labelstudio.regions.sent import of_generation
 
 FRAMES = 300
@@ -44,7 +44,7 @@ def test_portions_begin_at_the_corrections_and_end_with_all_replaced() -> None:
         places = next_places(list(shown.values()), come, 0, corrected)
         if not places:
             break
-        removed, made = at(shown.values(), places), at(come, places)
+        removed, made = regions_at(shown.values(), places), regions_at(come, places)
         assert len(removed) * (len(shown) + len(made)) <= MOST_WORK
         seen.append({frame for _, frame in places})
         for region in removed:

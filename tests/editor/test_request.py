@@ -17,7 +17,7 @@ from svac_backend.editor.request import (
 )
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
-from svac_backend.labelstudio.regions.shapes import frame_size
+from svac_backend.labelstudio.regions.region import frame_size
 from svac_backend.masks.hints import Click, FrameHint
 
 CONFIG = parse_config(

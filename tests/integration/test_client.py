@@ -18,6 +18,7 @@ from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.api.media import MediaFetcher
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.local import LabelStudioServer
+from svac_backend.labelstudio.regions.region import Canvas
 from svac_backend.labelstudio.regions.written import to_prediction, tracks_to_results, validate_results
 from svac_backend.labelstudio.tasks import build_task_data, local_files_url, task_prompts
 from svac_backend.masks.rle import decode_brush, to_coco
@@ -87,7 +88,7 @@ def test_prediction_goes_there_and_comes_back(client: LabelStudioClient, kind: s
         "prompt": "the box",
         "frames": ["/data/0.jpg", "/data/1.jpg"],
     }
-    results = tracks_to_results([a_track()], config.mask_control(), width=64, height=48)
+    results = tracks_to_results([a_track()], config.mask_control(), Canvas(64, 48))
     validate_results(results, config)
     client.create_prediction(task, to_prediction(results, "svac-1"))
     client.set_model_version(project, "svac-1")

@@ -23,6 +23,7 @@ from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.local import LabelStudioServer
+from svac_backend.labelstudio.regions.region import Canvas, RegionOptions
 from svac_backend.labelstudio.regions.written import to_prediction, tracks_to_results, validate_results
 from svac_backend.labelstudio.tasks import Window, window_of
 from svac_backend.masks.tracks import Track
@@ -106,9 +107,9 @@ def test_windows_predictions_annotations_export_and_back(
     folder = next((settings.label_studio_files_root / "svac" / str(project)).glob("clip-*"))  # type: ignore[operator]
     assert len(list(folder.glob("*.jpg"))) == FRAMES
     config = parse_config(client.get_project(project)["label_config"])
-    options: dict[str, Any] = {"width": WIDTH, "height": HEIGHT, "min_area_px": 1}
+    options = RegionOptions(min_area_px=1)
     for task, window in zip(tasks, WINDOWS, strict=True):
-        results = tracks_to_results([track()], config.mask_control(), window=window, **options)
+        results = tracks_to_results([track()], config.mask_control(), Canvas(WIDTH, HEIGHT, window), options)
         client.create_prediction(task["id"], to_prediction(results, "v1"))
 
     found = exported(settings, tmp_path / "predictions", project, source="predictions")
@@ -123,7 +124,8 @@ def test_windows_predictions_annotations_export_and_back(
     painted = track()
     painted.masks[10] = rectangle(0, 0, 9, 9)
     for place in (0, 2):
-        results = tracks_to_results([painted], config.mask_control(), window=WINDOWS[place], **options)
+        canvas = Canvas(WIDTH, HEIGHT, WINDOWS[place])
+        results = tracks_to_results([painted], config.mask_control(), canvas, options)
         client.create_annotation(tasks[place]["id"], results)
     found = exported(settings, tmp_path / "annotations", project)
     assert found.frames == (*range(11), *range(18, 30))

@@ -18,6 +18,7 @@ from svac_backend.jobs.engine import JobEngine, JobState
 from svac_backend.jobs.payloads import PrelabelPayload
 from svac_backend.jobs.worker import create_worker
 from svac_backend.labelstudio.config import cached_config
+from svac_backend.labelstudio.regions.region import Canvas
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import to_coco
@@ -177,7 +178,7 @@ def test_a_late_answer_is_pushed_with_what_the_annotator_had(
         Track("obj1", "dog", "the dog", {5: to_coco(mask), 7: to_coco(mask)}, {}),
     ]
     control = cached_config(CONFIG).mask_control()
-    had = tracks_to_results(tracks, control, width=64, height=48)
+    had = tracks_to_results(tracks, control, Canvas(64, 48))
     snapshot = SentStore(database).keep_snapshot("38", "7", had)
     corrected = {"obj1": {5: FrameHint(mask=to_coco(mask))}}
     wanted = replace(payload("7"), snapshot=snapshot, corrected=corrected)

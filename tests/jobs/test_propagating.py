@@ -19,6 +19,7 @@ from svac_backend.jobs.propagate import scaled
 from svac_backend.jobs.worker import create_worker
 from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.regions.read import results_to_tracks
+from svac_backend.labelstudio.regions.region import Canvas
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.rle import from_coco, to_coco
@@ -204,7 +205,7 @@ def test_masks_on_smaller_frames_are_refused(engine: JobEngine) -> None:
 def regions(object_id: str, masks: dict[int, np.ndarray], label: str) -> list[dict[str, Any]]:
     track = Track(object_id, label, "", {i: to_coco(mask) for i, mask in masks.items()}, {})
     control = cached_config(CONFIG).mask_control()
-    return tracks_to_results([track], control, width=WIDTH, height=HEIGHT)
+    return tracks_to_results([track], control, Canvas(WIDTH, HEIGHT))
 
 
 def test_the_rest_of_an_answer_is_pushed_with_what_the_annotator_had(
@@ -227,7 +228,7 @@ def test_the_rest_of_an_answer_is_pushed_with_what_the_annotator_had(
     assert other[0] in sent["result"]
     assert painted[0] in sent["result"]
     assert all(region["type"] == "brushlabels" for region in sent["result"])
-    tracks = results_to_tracks(sent["result"], cached_config(CONFIG), width=WIDTH, height=HEIGHT)
+    tracks = results_to_tracks(sent["result"], cached_config(CONFIG), Canvas(WIDTH, HEIGHT))
     (track,) = [track for track in tracks if track.object_id == "obj2"]
     assert len(track.masks) > 6
 
@@ -251,7 +252,7 @@ def test_a_submitted_annotation_makes_a_prediction_with_its_corrections(
     sent = label_studio.predictions[1]
     assert fixed in sent["result"]
     assert predicted[0] not in sent["result"]
-    (track,) = results_to_tracks(sent["result"], cached_config(CONFIG), width=WIDTH, height=HEIGHT)
+    (track,) = results_to_tracks(sent["result"], cached_config(CONFIG), Canvas(WIDTH, HEIGHT))
     assert overlap(track.masks.get(4), 4) > 0.4
     # Submitted once more as it was predicted now, the correction still counts.
     assert set(SentStore(database).find("38", "7")["obj1"].prompts) == {5}

@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from svac_backend.labelstudio.config import LabelConfig, parse_config
+from svac_backend.labelstudio.regions.region import Canvas, RegionOptions
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.masks.rle import encode_brush, from_coco, to_coco
 from svac_backend.masks.tracks import Track
@@ -71,8 +72,8 @@ def track_of(
 
 
 def sent_of(config: LabelConfig, *tracks: Track, **options: Any) -> list[dict[str, Any]]:
-    options = {"width": WIDTH, "height": HEIGHT, "min_area_px": 0, **options}
-    return tracks_to_results(tracks, config.mask_control(), **options)
+    canvas = options.pop("canvas", Canvas(WIDTH, HEIGHT, options.pop("window", None)))
+    return tracks_to_results(tracks, config.mask_control(), canvas, RegionOptions(min_area_px=0, **options))
 
 
 def drawn(

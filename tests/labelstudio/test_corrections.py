@@ -8,6 +8,7 @@ import numpy as np
 
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.corrections import Corrections, find_corrections, known_objects
+from svac_backend.labelstudio.regions.region import Canvas
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.labelstudio.tasks import Window
 from svac_backend.masks.hints import Click, FrameHint
@@ -17,7 +18,7 @@ from svac_backend.store.objects import SentObject
 from tests.jobs.conftest import CONFIG
 
 CONFIG_PARSED = parse_config(CONFIG)
-SIZE = (64, 48)
+
 DOG = ObjectPrompt("obj1", "dog", "the dog")
 
 
@@ -33,12 +34,12 @@ EMPTY = to_coco(np.zeros((48, 64), np.bool_))
 
 def regions(masks: dict[int, CocoRle], object_id: str = "obj1", label: str = "dog") -> list[dict[str, Any]]:
     control = CONFIG_PARSED.mask_control()
-    return tracks_to_results([Track(object_id, label, "", masks, {})], control, width=64, height=48)
+    return tracks_to_results([Track(object_id, label, "", masks, {})], control, Canvas(64, 48))
 
 
 def find(now: list[dict[str, Any]], *predictions: list[dict[str, Any]], **options: Any) -> Corrections:
-    answered = options.pop("answered", {})
-    return find_corrections(now, predictions, answered, CONFIG_PARSED, SIZE, known=[DOG], **options)
+    answered, canvas = options.pop("answered", {}), Canvas(64, 48, options.pop("window", None))
+    return find_corrections(now, predictions, answered, CONFIG_PARSED, canvas, known=[DOG], **options)
 
 
 SENT = regions(dict.fromkeys(range(4), A))
@@ -95,13 +96,11 @@ def test_a_label_that_the_editor_overwrote_is_no_correction() -> None:
 def test_frames_are_those_of_the_video() -> None:
     window = Window(100, 4)
     track = Track("obj1", "dog", "", dict.fromkeys(range(100, 104), A), {})
-    sent = tracks_to_results([track], CONFIG_PARSED.mask_control(), width=64, height=48, window=window)
+    sent = tracks_to_results([track], CONFIG_PARSED.mask_control(), Canvas(64, 48, window))
     changed = tracks_to_results(
         [Track("obj1", "dog", "", {102: B}, {})],
         CONFIG_PARSED.mask_control(),
-        width=64,
-        height=48,
-        window=window,
+        canvas=Canvas(64, 48, window),
     )
     found = find([*sent[:2], *changed, sent[3]], sent, window=window)
     assert found.masks == {"obj1": {102: FrameHint(mask=B)}}

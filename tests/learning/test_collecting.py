@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from svac_backend.labelstudio.config import parse_config
+from svac_backend.labelstudio.regions.region import Canvas
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.labelstudio.tasks import Window
 from svac_backend.learning.collect import Collector
@@ -38,7 +39,7 @@ def regions(
 ) -> list[dict[str, Any]]:
     track = Track(name, "dog", "the dog", {i: to_coco(mask) for i, mask in masks.items()}, {})
     control = parse_config(CONFIG).mask_control()
-    return tracks_to_results([track], control, width=WIDTH, height=HEIGHT, window=window)
+    return tracks_to_results([track], control, Canvas(WIDTH, HEIGHT, window))
 
 
 PREDICTED = regions(dict.fromkeys(range(FRAMES), square(4)))

@@ -10,6 +10,7 @@ import pytest
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import parse_config
+from svac_backend.labelstudio.regions.region import Canvas, RegionOptions
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
@@ -60,7 +61,9 @@ def clip(tmp_path: Path) -> PromptedVideo:
 def regions(tracks: list[Track]) -> list[dict[str, Any]]:
     for track in tracks:
         track.label = "object"
-    return tracks_to_results(tracks, CONFIG.mask_control(), width=WIDTH, height=HEIGHT, min_area_px=1)
+    return tracks_to_results(
+        tracks, CONFIG.mask_control(), Canvas(WIDTH, HEIGHT), options=RegionOptions(min_area_px=1)
+    )
 
 
 def checked(clip: PromptedVideo, results: list[dict[str, Any]]) -> CheckReport:

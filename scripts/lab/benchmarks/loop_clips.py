@@ -11,6 +11,7 @@ import numpy as np
 from lab.benchmarks.concepts import ZORBO
 from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.regions.read import results_to_tracks
+from svac_backend.labelstudio.regions.region import Canvas
 from svac_backend.labelstudio.regions.written import tracks_to_results, validate_results
 from svac_backend.masks.metrics import j_and_f
 from svac_backend.masks.rle import from_coco, to_coco
@@ -41,7 +42,7 @@ def as_submitted(
     before = {region["id"]: region for region in sent}
     results: list[Region] = []
     changed = 0
-    for region in tracks_to_results([truth], control, width=width, height=height):
+    for region in tracks_to_results([truth], control, canvas=Canvas(width, height)):
         del region["score"]
         old = before.pop(region["id"], None)
         changed += old is not None
@@ -57,7 +58,7 @@ def score(clip: Scene, results: Sequence[Region], config: LabelConfig) -> float:
     """Return J&F of regions against the concept's true masks, 0..100, over all frames."""
     truth = clip.masks[-1]
     height, width = truth.shape[1:]
-    tracks = results_to_tracks(results, config, width=width, height=height, tracks=[_named(config)])
+    tracks = results_to_tracks(results, config, canvas=Canvas(width, height), tracks=[_named(config)])
     masks = next(track.masks for track in tracks if track.object_id == OBJECT)
     shown = [from_coco(masks[i]) if i in masks else np.zeros_like(truth[i]) for i in range(len(truth))]
     found = j_and_f(shown, truth)

@@ -6,7 +6,7 @@ what the annotation holds now, by shape.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,29 +15,31 @@ import numpy as np
 from svac_backend.labelstudio.config import LabelConfig, MaskControl
 from svac_backend.labelstudio.regions.read import Drawing, Drawn, read_drawn
 from svac_backend.labelstudio.regions.rectangles import is_overview, same_boxes
+from svac_backend.labelstudio.regions.region import (
+    DEFAULT_OPTIONS,
+    Canvas,
+    Region,
+    RegionOptions,
+    Results,
+    region_name,
+)
 from svac_backend.labelstudio.regions.shapes import same_shape
 from svac_backend.labelstudio.regions.written import tracks_to_results
-from svac_backend.labelstudio.tasks import Window
 from svac_backend.masks.hints import FrameHint, FrameHints
 from svac_backend.masks.rle import to_coco, union
 from svac_backend.masks.tracks import Track
 
-Region = dict[str, Any]
-Results = Sequence[Mapping[str, Any]]
 
-
-def corrected_prompts(
+def corrected_hints(
     sent: Results,
     now: Results,
     config: LabelConfig,
+    canvas: Canvas,
     *,
-    width: int,
-    height: int,
-    window: Window | None = None,
     tracks: Sequence[Track] = (),
     earlier: FrameHints | None = None,
 ) -> dict[str, dict[int, FrameHint]]:
-    """Return what a person changed on the frames, as prompts for propagation.
+    """Return what a person changed on the frames, as hints for propagation.
 
     An object's regions on a frame are untouched when each has its like among those that were sent: the same mask, or
     the same points within 0.01 % of the frame, and the same label. Anything else is a change: regions edited, added,
@@ -47,28 +49,27 @@ def corrected_prompts(
         sent: the results that the editor was given; empty if the annotation was not made from them.
         now: the annotation's or draft's results.
         config: the project's labelling config.
-        width, height: the video's display size in pixels.
-        window: which frames the task shows; None for all.
+        canvas: the task's frames.
         tracks: the objects that are known, with the masks that were sent.
         earlier: what this function returned before the last results were sent. These come back from the editor as they
             were sent, so only the caller knows that a person made them; those that still hold are in the answer.
 
     Returns:
-        Object id -> the video's 0-based frame -> prompt with a mask of display size; empty where the person deleted or
-        erased the object. Objects that the person began have new ids, see `regions.drawn_objects`.
+        Object id -> the video's 0-based frame -> hint with a mask of display size; empty where the person deleted or
+        erased the object. Objects that the person began have new ids, see `read.drawn_objects`.
 
     Raises:
         SvacError: a region is malformed, or lies on a frame that the task does not have.
     """
-    before = _read(sent, config, width, height, window, tracks, earlier)
-    after = _read(now, config, width, height, window, tracks, earlier, before)
+    before = _read(sent, config, canvas, tracks, earlier)
+    after = _read(now, config, canvas, tracks, earlier, before)
     found = {object_id: dict(frames) for object_id, frames in (earlier or {}).items()}
     old, new = before.by_place(), after.by_place()
     for object_id, frame in sorted(old.keys() | new.keys()):
         was, is_ = old.get((object_id, frame), []), new.get((object_id, frame), [])
-        if not _untouched(was, is_, width, height):
+        if not _untouched(was, is_, canvas):
             masks = [drawing.mask for drawing in is_]
-            mask = union(masks) if masks else to_coco(np.zeros((height, width), dtype=np.bool_))
+            mask = union(masks) if masks else to_coco(np.zeros((canvas.height, canvas.width), dtype=np.bool_))
             found.setdefault(object_id, {})[frame] = FrameHint(mask=mask)
     return found
 
@@ -78,75 +79,52 @@ def merge_results(
     tracks: Sequence[Track],
     corrected: FrameHints,
     config: LabelConfig,
+    canvas: Canvas,
     *,
-    width: int,
-    height: int,
     control: MaskControl | None = None,
-    window: Window | None = None,
-    frames: Collection[int] | None = None,
     sent: Results = (),
     boxes: Results = (),
-    tolerance_px: float = 1.0,
-    iou_floor: float = 0.98,
-    min_area_px: int = 16,
-    frame_stride: int = 1,
+    options: RegionOptions = DEFAULT_OPTIONS,
 ) -> list[Region]:
     """Return an annotation's results with everything predicted anew but what a person made.
 
-    Verbatim stay: the regions of an object on every frame whose prompt is a mask, those of objects without a track,
+    Verbatim stay: the regions of an object on every frame whose hint is a mask, those of objects without a track,
     and the results of all other tags, but for relations one of whose ends is gone and labels of nothing. Every other
-    region is rendered from `tracks`, with the ids of `results.result_id`, and what else a region of the same id had (a
+    region is rendered from `tracks`, with the ids of `RegionName`, and what else a region of the same id had (a
     note, a parent) stays.
 
     Args:
         now: the annotation's results.
         tracks: as predicted anew; where `corrected` has a mask, with that mask.
-        corrected: prompts, see `corrected_prompts`. Clicks and boxes protect nothing.
+        corrected: hints, see `corrected_hints`. Clicks and boxes protect nothing.
         config: the project's labelling config.
-        width, height: the video's display size in pixels.
+        canvas: the task's frames.
         control: with which masks are shown; the config's first choice if None.
-        window: which frames the task shows; None for all.
-        frames: only these frames of the video get regions rendered; None for all.
         sent: the results that the editor was given: to tell whose a region is, and which boxes a person moved.
         boxes: the overview of the new tracks, see `rectangles.tracks_to_boxes`. Boxes that a person moved stay, those
-            that he deleted stay away.
-        tolerance_px, iou_floor, min_area_px, frame_stride: see `results.tracks_to_results`.
+            that they deleted stay away.
+        options: which masks of the tracks get regions.
 
     Raises:
         SvacError: a region is malformed, or the config cannot show a track.
     """
-    before = _read(sent, config, width, height, window, tracks, corrected)
-    drawn = _read(now, config, width, height, window, tracks, corrected, before)
+    before = _read(sent, config, canvas, tracks, corrected)
+    drawn = _read(now, config, canvas, tracks, corrected, before)
     order = {track.object_id: place for place, track in enumerate(tracks)}
     kept: list[Drawing] = []
     gone: list[Drawing] = []
     for drawing in drawn.drawings:
-        prompt = corrected.get(str(drawing.object_id), {}).get(drawing.frame)
-        verbatim = drawing.object_id not in order or (prompt is not None and prompt.mask is not None)
+        hint = corrected.get(str(drawing.object_id), {}).get(drawing.frame)
+        verbatim = drawing.object_id not in order or (hint is not None and hint.mask is not None)
         (kept if verbatim else gone).append(drawing)
     settled = {(drawing.object_id, drawing.frame) for drawing in kept}
-    rendered = tracks_to_results(
-        [
-            replace(
-                track,
-                masks={
-                    frame: mask
-                    for frame, mask in track.masks.items()
-                    if (track.object_id, frame) not in settled
-                },
-            )
-            for track in tracks
-        ],
-        control or config.mask_control(),
-        width=width,
-        height=height,
-        tolerance_px=tolerance_px,
-        iou_floor=iou_floor,
-        min_area_px=min_area_px,
-        frame_stride=frame_stride,
-        window=window,
-        frames=frames,
-    )
+    anew = [
+        replace(
+            track, masks={f: mask for f, mask in track.masks.items() if (track.object_id, f) not in settled}
+        )
+        for track in tracks
+    ]
+    rendered = tracks_to_results(anew, control or config.mask_control(), canvas, options)
     mine = {id(region) for drawing in (*kept, *gone) for region in drawing.results}
     others = [
         dict(region)
@@ -155,11 +133,14 @@ def merge_results(
     ]
     rendered = _with_extras(_unique(rendered, {drawing.id for drawing in kept}), gone)
     regions = [dict(region) for drawing in kept for region in drawing.results] + rendered
-    owner = {region["id"]: region["id"].rpartition("-f")[0] for region in rendered}
-    owner |= {drawing.id: str(drawing.object_id) for drawing in kept}
-    regions.sort(
-        key=lambda region: (region.get("item_index") or 0, order.get(owner[region["id"]], len(order)))
-    )
+    owner = {drawing.id: str(drawing.object_id) for drawing in kept}
+
+    def place(region: Region) -> tuple[int, int]:
+        name = region_name(region)
+        object_id = owner.get(region["id"]) or (name.object_id if name else "")
+        return region.get("item_index") or 0, order.get(object_id, len(order))
+
+    regions.sort(key=place)
     regions += _overview(now, sent, boxes)
     ids = {region.get("id") for region in (*regions, *others)}
     return regions + [region for region in others if _holds(region, ids)]
@@ -168,9 +149,7 @@ def merge_results(
 def _read(
     results: Results,
     config: LabelConfig,
-    width: int,
-    height: int,
-    window: Window | None,
+    canvas: Canvas,
     tracks: Sequence[Track],
     certain: FrameHints | None,
     before: Drawn | None = None,
@@ -182,19 +161,10 @@ def _read(
         ids = {track.object_id for track in tracks}
         known += [Track(**vars(prompt)) for name, prompt in before.objects.items() if name not in ids]
         owners = {drawing.id: str(drawing.object_id) for drawing in before.drawings}
-    return read_drawn(
-        results,
-        config,
-        width=width,
-        height=height,
-        window=window,
-        tracks=known,
-        certain=certain,
-        owners=owners,
-    )
+    return read_drawn(results, config, canvas, tracks=known, certain=certain, owners=owners)
 
 
-def _untouched(was: Sequence[Drawing], is_: Sequence[Drawing], width: int, height: int) -> bool:
+def _untouched(was: Sequence[Drawing], is_: Sequence[Drawing], canvas: Canvas) -> bool:
     """Tell whether every drawing has its like, first of all under its own id."""
     if len(was) != len(is_):
         return False
@@ -206,7 +176,7 @@ def _untouched(was: Sequence[Drawing], is_: Sequence[Drawing], width: int, heigh
                 other
                 for other in left
                 if other.label == drawing.label
-                and same_shape(other.results[0], drawing.results[0], width, height)
+                and same_shape(other.results[0], drawing.results[0], *canvas.size)
             ),
             None,
         )
@@ -242,7 +212,7 @@ def _with_extras(rendered: list[Region], gone: Sequence[Drawing]) -> list[Region
 
 
 def _overview(now: Results, sent: Results, boxes: Results) -> list[Region]:
-    """The overview: as made now, but as the person left it where he moved or deleted something."""
+    """The overview: as made now, but as the person left it where they moved or deleted something."""
     was = {region["id"]: region for region in sent if is_overview(region)}
     is_ = {region["id"]: region for region in now if is_overview(region)}
     moved = {id_ for id_ in is_ if id_ in was and not same_boxes(was[id_], is_[id_])}

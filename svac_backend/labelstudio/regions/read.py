@@ -22,13 +22,11 @@ from typing import Any
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, MaskControl
 from svac_backend.labelstudio.regions.rectangles import box_tracks
+from svac_backend.labelstudio.regions.region import Canvas, Place, RegionName, Results
 from svac_backend.labelstudio.regions.shapes import kind_of, shape_to_mask
-from svac_backend.labelstudio.tasks import Window
 from svac_backend.masks.hints import FrameHints
 from svac_backend.masks.rle import area, bounding_box, iou, overlap, to_coco, union
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
-
-_ID = re.compile(r"(?P<object>\S+)-f\d{5,}(-\d+)?")
 
 
 @dataclass
@@ -57,16 +55,13 @@ class Drawing:
         return to_coco(shape_to_mask(self.results[0], *self.size))
 
 
-def read_drawings(
-    results: Iterable[Any], config: LabelConfig, size: tuple[int, int], window: Window | None
-) -> list[Drawing]:
+def read_drawings(results: Iterable[Any], config: LabelConfig, canvas: Canvas) -> list[Drawing]:
     """Return every region on the frames that is a mask, in the order of the results.
 
     Args:
         results: the annotation's `result`.
         config: the project's labelling config.
-        size: width and height of the video in pixels.
-        window: which frames the task shows; None for all.
+        canvas: the task's frames.
 
     Raises:
         SvacError: a region has no id, or lies on a frame that the task does not have.
@@ -87,21 +82,22 @@ def read_drawings(
         kind = kind_of(value) if isinstance(value, Mapping) else None
         if kind is None or not isinstance(value, Mapping):
             continue
-        frame, id_ = _frame(region, window), region.get("id")
+        frame, id_ = _frame(region, canvas), region.get("id")
         if not isinstance(id_, str) or not id_:
             raise SvacError(f"A region on frame {frame} has no id.", "Send results as Label Studio does.")
         drawing = found.get((id_, frame))
         label = _label(value, kind)
         if drawing is None:
-            named = _ID.fullmatch(id_)
-            found[id_, frame] = Drawing(id_, frame, label, [region], size, named["object"] if named else None)
+            name = RegionName.read(id_)
+            object_id = None if name is None else name.object_id
+            found[id_, frame] = Drawing(id_, frame, label, [region], canvas.size, object_id)
         else:
             drawing.results.append(region)
             drawing.label = drawing.label or label
     return list(found.values())
 
 
-def _frame(region: Mapping[str, Any], window: Window | None) -> int:
+def _frame(region: Mapping[str, Any], canvas: Canvas) -> int:
     """Return the video's frame of a region; pictures that are no list have no `item_index`."""
     item = region.get("item_index")
     item = 0 if item is None else item
@@ -110,14 +106,12 @@ def _frame(region: Mapping[str, Any], window: Window | None) -> int:
             f"The item_index of the region '{region.get('id')}' is no frame number.",
             "Send results as Label Studio does.",
         )
-    if window is None:
-        return item
-    if item >= window.count:
+    if canvas.window is not None and item >= canvas.window.count:
         raise SvacError(
-            f"The region '{region.get('id')}' lies on frame {item}, the task has {window.count}.",
+            f"The region '{region.get('id')}' lies on frame {item}, the task has {canvas.window.count}.",
             "Read it with the window of its own task.",
         )
-    return window.frame(item)
+    return canvas.frame(item)
 
 
 def _label(value: Mapping[str, Any], kind: str) -> str | None:
@@ -300,8 +294,6 @@ def _centre(mask: CocoRle) -> tuple[float, float]:
     return left + width / 2, top + height / 2
 
 
-Region = dict[str, Any]
-
 # What a region without a score of its own is worth: a person drew it.
 DRAWN_SCORE = 1.0
 
@@ -318,21 +310,19 @@ class Drawn:
     drawings: list[Drawing] = field(default_factory=list)
     objects: dict[str, ObjectPrompt] = field(default_factory=dict)
 
-    def by_place(self) -> dict[tuple[str, int], list[Drawing]]:
+    def by_place(self) -> dict[Place, list[Drawing]]:
         """Return the drawings by object and frame."""
-        found: dict[tuple[str, int], list[Drawing]] = defaultdict(list)
+        found: dict[Place, list[Drawing]] = defaultdict(list)
         for drawing in self.drawings:
             found[str(drawing.object_id), drawing.frame].append(drawing)
         return dict(found)
 
 
 def results_to_tracks(
-    results: Sequence[Mapping[str, Any]],
+    results: Results,
     config: LabelConfig,
+    canvas: Canvas,
     *,
-    width: int,
-    height: int,
-    window: Window | None = None,
     tracks: Sequence[Track] = (),
     certain: FrameHints | None = None,
 ) -> list[Track]:
@@ -345,8 +335,7 @@ def results_to_tracks(
     Args:
         results: the annotation's `result`.
         config: the project's labelling config.
-        width, height: the video's display size in pixels.
-        window: which frames the task shows; None for all.
+        canvas: the task's frames.
         tracks: the objects that are known, with expressions; their masks help to tell whose a person's region is.
         certain: masks that persons made before, for the same purpose.
 
@@ -357,9 +346,7 @@ def results_to_tracks(
     Raises:
         SvacError: a region is malformed, or lies on a frame that the task does not have.
     """
-    drawn = read_drawn(
-        results, config, width=width, height=height, window=window, tracks=tracks, certain=certain
-    )
+    drawn = read_drawn(results, config, canvas, tracks=tracks, certain=certain)
     found = {prompt.object_id: Track(**vars(prompt)) for prompt in drawn.objects.values()}
     for (object_id, frame), drawings in drawn.by_place().items():
         mask = union([drawing.mask for drawing in drawings])
@@ -367,7 +354,7 @@ def results_to_tracks(
             found[object_id].masks[frame] = mask
             found[object_id].scores[frame] = min(_score(drawing) for drawing in drawings)
     drawn_labels = {drawing.label for drawing in drawn.drawings}
-    for boxes in box_tracks(results, config, width=width, height=height, window=window):
+    for boxes in box_tracks(results, config, canvas):
         if boxes.object_id is not None and config.drawing_controls():
             continue  # the overview that this backend made of the masks
         if boxes.label in drawn_labels:
@@ -384,12 +371,10 @@ def results_to_tracks(
 
 
 def drawn_objects(
-    results: Sequence[Mapping[str, Any]],
+    results: Results,
     config: LabelConfig,
+    canvas: Canvas,
     *,
-    width: int,
-    height: int,
-    window: Window | None = None,
     tracks: Sequence[Track] = (),
     certain: FrameHints | None = None,
 ) -> list[ObjectPrompt]:
@@ -397,19 +382,15 @@ def drawn_objects(
 
     Args and errors as in `results_to_tracks`.
     """
-    drawn = read_drawn(
-        results, config, width=width, height=height, window=window, tracks=tracks, certain=certain
-    )
+    drawn = read_drawn(results, config, canvas, tracks=tracks, certain=certain)
     return list(drawn.objects.values())
 
 
 def read_drawn(
-    results: Sequence[Mapping[str, Any]],
+    results: Results,
     config: LabelConfig,
+    canvas: Canvas,
     *,
-    width: int,
-    height: int,
-    window: Window | None = None,
     tracks: Sequence[Track] = (),
     certain: FrameHints | None = None,
     owners: Mapping[str, str] | None = None,
@@ -421,7 +402,7 @@ def read_drawn(
 
     The others, and the errors, as in `results_to_tracks`.
     """
-    drawings = read_drawings(results, config, (width, height), window)
+    drawings = read_drawings(results, config, canvas)
     for drawing in drawings:
         drawing.object_id = drawing.object_id or (owners or {}).get(drawing.id)
     default = next(iter(_labels(config)), "object")

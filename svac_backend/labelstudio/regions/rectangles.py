@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import BoxTracks, LabelConfig
+from svac_backend.labelstudio.regions.region import DEFAULT_OPTIONS, Canvas, Region, RegionOptions
 from svac_backend.labelstudio.regions.shapes import box_corners, close
 from svac_backend.labelstudio.tasks import Window
 from svac_backend.masks.polygons import polygons_to_mask
@@ -27,7 +28,6 @@ from svac_backend.masks.rle import area, bounding_box, box_mask, to_coco
 from svac_backend.masks.tracks import CocoRle, Track
 from svac_backend.video.source import FrameIndex
 
-Region = dict[str, Any]
 KIND = "videorectangle"
 _SUFFIX = "-boxes"
 _SHAPE = ("x", "y", "width", "height", "rotation")
@@ -55,32 +55,32 @@ class BoxTrack:
 def tracks_to_boxes(
     tracks: Iterable[Track],
     control: BoxTracks,
+    canvas: Canvas,
+    options: RegionOptions = DEFAULT_OPTIONS,
     *,
-    width: int,
-    height: int,
     fps: float,
     frame_count: int,
     tolerance_px: float = 2.0,
-    min_area_px: int = 16,
 ) -> list[Region]:
     """Return one `VideoRectangle` result for each track that has masks, id `<object_id>-boxes`.
 
     Args:
-        tracks: masks of `height` x `width`, on frames of the whole video.
+        tracks: masks of the canvas's size, on frames of the whole video.
         control: the overview, see `LabelConfig.overview`; tracks whose label it lacks get no boxes.
-        width, height: display size in pixels.
+        canvas: its size counts, its window does not.
+        options: masks of fewer pixels than `min_area_px` count as absent.
         fps: frames per second, as the config's `<Video framerate>` has it.
         frame_count: frames of the video.
         tolerance_px: a frame gets a keyframe when an edge of its box would else be farther off than that.
-        min_area_px: masks of fewer pixels count as absent.
 
     Raises:
         SvacError: a track has a mask beyond the video's last frame.
     """
     times = _times(frame_count, fps)
+    least = max(options.min_area_px, 1)
     results = []
     for track in tracks:
-        masks = {frame: rle for frame, rle in sorted(track.masks.items()) if area(rle) >= max(min_area_px, 1)}
+        masks = {frame: rle for frame, rle in sorted(track.masks.items()) if area(rle) >= least}
         if not masks or track.label not in control.labels:
             continue
         sequence = []
@@ -88,7 +88,7 @@ def tracks_to_boxes(
             boxes = np.array([bounding_box(masks[frame]) for frame in run], dtype=np.float64)
             for at in _keyframes(boxes, tolerance_px):
                 number, time = times.to_label_studio(run[at], fps)
-                percent = boxes[at] / (width, height, width, height) * 100
+                percent = boxes[at] / (canvas.size * 2) * 100
                 x, y, w, h = np.round(percent, 4).tolist()
                 sequence.append(
                     {
@@ -137,10 +137,8 @@ def same_boxes(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def box_tracks(
     results: Iterable[Mapping[str, Any]],
     config: LabelConfig,
+    canvas: Canvas,
     *,
-    width: int,
-    height: int,
-    window: Window | None = None,
     frame_count: int | None = None,
 ) -> list[BoxTrack]:
     """Return the `VideoRectangle` regions of an annotation, on every frame on which the editor shows them.
@@ -148,8 +146,7 @@ def box_tracks(
     Args:
         results: the annotation's `result`.
         config: the project's labelling config.
-        width, height: the video's display size in pixels.
-        window: only the frames that a task shows; None for all.
+        canvas: only the frames that the task shows count.
         frame_count: the video's frames; by default what the region says, which the editor only estimates.
 
     Raises:
@@ -163,8 +160,8 @@ def box_tracks(
         try:
             track = _box_track(region)
             last = frame_count if frame_count is not None else _count(region["value"])
-            for frame, box in _shown(region["value"]["sequence"], last, window):
-                track.masks[frame] = _filled(box, width, height)
+            for frame, box in _shown(region["value"]["sequence"], last, canvas.window):
+                track.masks[frame] = _filled(box, *canvas.size)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SvacError(
                 f"The boxes '{region.get('id')}' are malformed ({type(error).__name__}).",

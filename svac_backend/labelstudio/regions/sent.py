@@ -7,66 +7,32 @@ Two things of Label Studio 1.23.2 decide the form of an answer to an interactive
 - A suggestion with `"dynamic": true` is deleted when suggestions are accepted, and with it the region of its id. So
   each region that is to go is sent once more, marked like this.
 
-Ids are `<object>-f<frame>`, and from the second answer on `<object>-f<frame>-<generation * 1000 + part>`.
+From the second answer on, ids carry the answer's number, see `RegionName.generation`.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from svac_backend.labelstudio.regions.region import (
+    Place,
+    Region,
+    RegionName,
+    by_object,
+    by_place,
+    region_name,
+)
 from svac_backend.masks.rle import encode_brush
 
-Region = dict[str, Any]
-# (object id, frame)
-_Where = tuple[str, int]
-
-# A polygon has fewer parts than this; what is left of the number counts the answers.
-PARTS = 1000
 # Answers whose regions are remembered: an annotator who does not accept one keeps those of the one before.
 GENERATIONS = 3
 
-_ID = re.compile(r"(?P<object>\S+)-f(?P<frame>\d{5,})(?:-(?P<part>\d+))?")
 _KEPT = ("id", "from_name", "to_name", "type", "original_width", "original_height", "image_rotation")
-
-
-@dataclass(frozen=True)
-class RegionName:
-    """What an id says: whose region it is, on which frame of the video, of which answer, which part."""
-
-    object_id: str
-    frame: int
-    generation: int = 0
-    part: int = 1
-
-    def __str__(self) -> str:
-        number = self.generation * PARTS + self.part
-        return f"{self.object_id}-f{self.frame:05d}" + (f"-{number}" if number > 1 else "")
-
-
-def region_name(region: Mapping[str, Any]) -> RegionName | None:
-    """Return what a region's id says, or None for a region that a person drew."""
-    match = _ID.fullmatch(str(region.get("id")))
-    if match is None:
-        return None
-    generation, part = divmod(int(match["part"] or 1), PARTS)
-    return RegionName(match["object"], int(match["frame"]), generation, part)
-
-
-def by_object(regions: Iterable[Region]) -> dict[str, list[Region]]:
-    """Return the regions of each object; those that persons drew are left out."""
-    found: dict[str, list[Region]] = defaultdict(list)
-    for region in regions:
-        name = region_name(region)
-        if name is not None:
-            found[name.object_id].append(region)
-    return dict(found)
 
 
 def next_generation(regions: Iterable[Region]) -> int:
@@ -126,11 +92,9 @@ def sent_regions(
         predictions: the results of the task's predictions, the oldest first.
         parent: those of the prediction that the annotation was made from, where that is known.
     """
-    place: dict[_Where, dict[tuple[str, str], str]] = defaultdict(dict)
-    for region in now:
-        name = region_name(region)
-        if name is not None:
-            place[name.object_id, name.frame][_key(region)] = geometry(region)
+    place = {
+        where: {_key(region): geometry(region) for region in group} for where, group in by_place(now).items()
+    }
     answers: dict[int, list[Region]] = defaultdict(list)
     for region in answered:
         name = region_name(region)
@@ -171,13 +135,9 @@ class _Source:
         self, regions: Iterable[Region], *, certain: bool = False, later: Collection[str] = ()
     ) -> None:
         self.certain, self.later = certain, later
-        self.groups: dict[_Where, list[Region]] = defaultdict(list)
-        for region in regions:
-            name = region_name(region)
-            if name is not None:
-                self.groups[name.object_id, name.frame].append(region)
+        self.groups = by_place(regions)
 
-    def was_taken(self, object_id: str, place: Mapping[_Where, Mapping[tuple[str, str], str]]) -> bool:
+    def was_taken(self, object_id: str, place: Mapping[Place, Mapping[tuple[str, str], str]]) -> bool:
         """Whether the annotation has, or had, an object as this source has it."""
         frames = [where for where in self.groups if where[0] == object_id]
         left = sum(1 for where in frames if _agreement(self.groups[where], place.get(where, {}))[0])

@@ -224,13 +224,3 @@ def _numbers(value: Mapping[str, Any], kind: str | None) -> list[float]:
 def close(one: Sequence[float], other: Sequence[float]) -> bool:
     """Tell whether two lists of percents are the same within `SAME_PERCENT`."""
     return len(one) == len(other) and all(abs(a - b) <= SAME_PERCENT for a, b in zip(one, other, strict=True))
-
-
-def frame_size(*sources: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
-    """Return width and height of the frames in pixels, as the first region that has them says."""
-    for regions in sources:
-        for region in regions:
-            width, height = region.get("original_width"), region.get("original_height")
-            if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-                return width, height
-    return None

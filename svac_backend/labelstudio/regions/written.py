@@ -7,7 +7,7 @@ region is checked against the labelling config before it is sent.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,43 +16,25 @@ from numpy.typing import NDArray
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import SHOWN_KINDS, LabelConfig, MaskControl
 from svac_backend.labelstudio.regions.rectangles import boxes_problem
-from svac_backend.labelstudio.tasks import Window
+from svac_backend.labelstudio.regions.region import DEFAULT_OPTIONS, Canvas, Region, RegionName, RegionOptions
 from svac_backend.masks.polygons import mask_to_polygons, polygons_to_mask
 from svac_backend.masks.rle import area, encode_brush, from_coco
 from svac_backend.masks.tracks import Track
-
-Region = dict[str, Any]
-
-
-def result_id(object_id: str, frame: int, part: int = 1) -> str:
-    """Return the id of an object's region on a frame: `obj1-f00004`, its second polygon `obj1-f00004-2`."""
-    return f"{object_id}-f{frame:05d}" + (f"-{part}" if part > 1 else "")
 
 
 def tracks_to_results(
     tracks: Iterable[Track],
     control: MaskControl,
-    *,
-    width: int,
-    height: int,
-    tolerance_px: float = 1.0,
-    iou_floor: float = 0.98,
-    min_area_px: int = 16,
-    frame_stride: int = 1,
-    window: Window | None = None,
-    frames: Collection[int] | None = None,
+    canvas: Canvas,
+    options: RegionOptions = DEFAULT_OPTIONS,
 ) -> list[Region]:
     """Return one region for each mask (for a polygon control: for each part of it), by frame, then by track.
 
     Args:
-        tracks: masks of `height` x `width`.
+        tracks: masks of the canvas's size.
         control: a brush or polygon control, see `LabelConfig.mask_control`.
-        width, height: display size of the video in pixels.
-        tolerance_px, iou_floor: of polygons, see `masks.polygons.mask_to_polygons`.
-        min_area_px: masks of fewer pixels are left out; empty ones always are.
-        frame_stride: only the frames 0, k, 2k, ... that the task shows get regions.
-        window: which of the video's frames the task shows; None for all.
-        frames: only these frames of the video get regions; None for all.
+        canvas: the task's frames.
+        options: which masks get regions, and how polygons are made.
 
     Returns:
         Label Studio results; the id has the video's 0-based frame, `item_index` is its place in the task, `score`
@@ -65,8 +47,9 @@ def tracks_to_results(
         raise SvacError(
             f"Masks cannot be written for a {control.kind} control.", "Use BrushLabels or PolygonLabels."
         )
-    if frame_stride < 1:
-        raise SvacError(f"A frame stride of {frame_stride} is not possible.", "Use 1 for every frame.")
+    stride, frames = options.frame_stride, options.frames
+    if stride < 1:
+        raise SvacError(f"A frame stride of {stride} is not possible.", "Use 1 for every frame.")
     tracks = list(tracks)
     for track in tracks:
         if track.label not in control.labels:
@@ -76,36 +59,34 @@ def tracks_to_results(
             )
     results: list[Region] = []
     for frame in sorted({frame for track in tracks for frame in track.masks}):
-        item = frame if window is None else window.item(frame)
-        if item is None or item % frame_stride or (frames is not None and frame not in frames):
+        item = canvas.item(frame)
+        if item is None or item % stride or (frames is not None and frame not in frames):
             continue
         for track in tracks:
             rle = track.masks.get(frame)
             if rle is None:
                 continue
-            if list(rle["size"]) != [height, width]:
+            if list(rle["size"]) != [canvas.height, canvas.width]:
                 raise SvacError(
                     f"The mask of {track.object_id} on frame {frame} is {rle['size'][1]}x{rle['size'][0]}, "
-                    f"the video {width}x{height} pixels.",
+                    f"the video {canvas.width}x{canvas.height} pixels.",
                     "Segment the video again; its masks belong to another file.",
                 )
-            if area(rle) < max(min_area_px, 1):
+            if area(rle) < max(options.min_area_px, 1):
                 continue
             base = {
                 "to_name": control.to_name,
                 "origin": "prediction",
                 # Without the sizes Submit on brush masks silently does nothing.
-                "original_width": width,
-                "original_height": height,
+                "original_width": canvas.width,
+                "original_height": canvas.height,
                 "image_rotation": 0,
                 "item_index": item,
                 "score": round(float(track.scores.get(frame, 0.0)), 4),
             }
-            values = _values(from_coco(rle), control.kind, tolerance_px, iou_floor)
-            for part, value in enumerate(values, start=1):
-                results.extend(
-                    _regions(base, control, result_id(track.object_id, frame, part), value, track.label)
-                )
+            for part, value in enumerate(_values(from_coco(rle), control.kind, options), start=1):
+                name = RegionName(track.object_id, frame, part=part)
+                results.extend(_regions(base, control, str(name), value, track.label))
     return results
 
 
@@ -165,20 +146,20 @@ def validate_results(
             )
 
 
-def _values(mask: NDArray[np.bool_], kind: str, tolerance_px: float, iou_floor: float) -> list[Region]:
+def _values(mask: NDArray[np.bool_], kind: str, options: RegionOptions) -> list[Region]:
     """The `value`s that draw a mask [H, W]: one for a brush, one for each ring of a polygon."""
     if kind == "brush":
         return [{"format": "rle", "rle": encode_brush(mask)}]
     height, width = mask.shape
     values: list[Region] = []
-    for tolerance in (tolerance_px, 0.0):
-        rings = mask_to_polygons(mask, tolerance_px=tolerance, iou_floor=iou_floor)
+    for tolerance in (options.tolerance_px, 0.0):
+        rings = mask_to_polygons(mask, tolerance_px=tolerance, iou_floor=options.iou_floor)
         values = [{"points": _percent(ring, width, height), "closed": True} for ring in rings]
         # The digits that are sent may move an edge across a pixel's centre. Edges along pixels are far from all.
         drawn = polygons_to_mask(
             [np.array(value["points"]) / 100 * (width, height) for value in values], height, width
         )
-        if np.count_nonzero(drawn & mask) >= iou_floor * np.count_nonzero(drawn | mask):
+        if np.count_nonzero(drawn & mask) >= options.iou_floor * np.count_nonzero(drawn | mask):
             break
     return values
 

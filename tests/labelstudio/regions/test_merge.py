@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from svac_backend.labelstudio.config import LabelConfig
-from svac_backend.labelstudio.regions.merge import corrected_prompts, merge_results
+from svac_backend.labelstudio.regions.merge import corrected_hints, merge_results
 from svac_backend.labelstudio.regions.read import results_to_tracks
+from svac_backend.labelstudio.regions.region import Canvas, RegionOptions, region_name
 from svac_backend.labelstudio.tasks import Window
 from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.rle import from_coco, to_coco
@@ -35,7 +36,7 @@ from tests.labelstudio.annotations import (
 )
 
 Region = dict[str, Any]
-SIZE = {"width": WIDTH, "height": HEIGHT}
+SIZE = {"canvas": Canvas(WIDTH, HEIGHT)}
 ONE, TWO = mask_of((4, 20, 6, 30)), mask_of((4, 20, 6, 30), (30, 44, 40, 60))
 MOVED, OTHER = mask_of((6, 22, 8, 32)), mask_of((30, 44, 40, 60))
 EMPTY = mask_of()
@@ -44,7 +45,8 @@ EMPTY = mask_of()
 def found(
     sent: list[Region], now: list[Region], config: LabelConfig = BRUSH, **options: Any
 ) -> dict[str, dict[int, NDArray[np.bool_]]]:
-    prompts = corrected_prompts(sent, json.loads(json.dumps(now)), config, **SIZE, **options)
+    canvas = Canvas(WIDTH, HEIGHT, options.pop("window", None))
+    prompts = corrected_hints(sent, json.loads(json.dumps(now)), config, canvas, **options)
     return {
         object_id: {frame: from_coco(prompt.mask) for frame, prompt in frames.items() if prompt.mask}
         for object_id, frames in prompts.items()
@@ -74,9 +76,9 @@ def test_nothing_touched_is_nothing_corrected(
     made: tuple[list[Track], int, int], config: LabelConfig
 ) -> None:
     tracks, width, height = made
-    sent = sent_of(config, *tracks, width=width, height=height)
+    sent = sent_of(config, *tracks, canvas=Canvas(width, height))
     now = [drifted(region) for region in reversed(sent)]
-    assert corrected_prompts(sent, now, config, width=width, height=height, tracks=tracks) == {}
+    assert corrected_hints(sent, now, config, Canvas(width, height), tracks=tracks) == {}
 
 
 @pytest.mark.parametrize("config", [BRUSH, PAIR])
@@ -164,14 +166,14 @@ def test_earlier_corrections_hold_until_they_are_changed() -> None:
         brushed(2, MOVED),
     ]
     now[0]["value"]["rle"] = brushed(0, TWO)["value"]["rle"]
-    earlier = corrected_prompts(sent, now, BRUSH, **SIZE, tracks=[first])
+    earlier = corrected_hints(sent, now, BRUSH, **SIZE, tracks=[first])
     assert earlier.keys() == {"obj1"}
     assert earlier["obj1"].keys() == {0, 1, 2}
     predicted = track_of({0: TWO, 2: MOVED, 3: OTHER})
     answer = merge_results(now, [predicted], earlier, BRUSH, **SIZE, sent=sent)
 
     assert found(answer, answer, tracks=[predicted]) == {}  # what is lost without `earlier`
-    assert corrected_prompts(answer, answer, BRUSH, **SIZE, tracks=[predicted], earlier=earlier) == earlier
+    assert corrected_hints(answer, answer, BRUSH, **SIZE, tracks=[predicted], earlier=earlier) == earlier
     changed = [region for region in answer if region["item_index"] != 2]
     second = found(answer, changed, tracks=[predicted], earlier=earlier)
     assert_found(second, {"obj1": {0: TWO, 1: EMPTY, 2: EMPTY}})
@@ -181,7 +183,7 @@ def test_a_region_never_changes_hands() -> None:
     """A person's region belongs to the second object; edited, it looks like the first one."""
     one, two = track_of({0: ONE, 2: ONE}), track_of({0: OTHER, 2: OTHER}, "obj2")
     drawn_first = [*sent_of(BRUSH, one, two), brushed(1, OTHER)]
-    earlier = corrected_prompts(sent_of(BRUSH, one, two), drawn_first, BRUSH, **SIZE, tracks=[one, two])
+    earlier = corrected_hints(sent_of(BRUSH, one, two), drawn_first, BRUSH, **SIZE, tracks=[one, two])
     assert earlier.keys() == {"obj2"}
     edited = [*sent_of(BRUSH, one, two), brushed(1, ONE)]
     assert_found(found(drawn_first, edited, tracks=[one, two], earlier=earlier), {"obj2": {1: ONE}})
@@ -189,7 +191,7 @@ def test_a_region_never_changes_hands() -> None:
 
 def test_the_caller_may_keep_what_he_passed() -> None:
     earlier = {"obj1": {7: FrameHint(mask=to_coco(ONE))}}
-    corrected_prompts([], [brushed(0, ONE)], BRUSH, **SIZE, earlier=earlier)["obj1"][9] = earlier["obj1"][7]
+    corrected_hints([], [brushed(0, ONE)], BRUSH, **SIZE, earlier=earlier)["obj1"][9] = earlier["obj1"][7]
     assert earlier["obj1"].keys() == {7}
 
 
@@ -198,7 +200,7 @@ def sessions(draw: Any) -> tuple[LabelConfig, list[Track], list[Region], list[Re
     """A person at work: what was sent, what is there now, and what the model finds after that."""
     config = draw(st.sampled_from([BRUSH, PAIR, POLYGON]))
     tracks, width, height = draw(track_sets())
-    sent = sent_of(config, *tracks, width=width, height=height)
+    sent = sent_of(config, *tracks, canvas=Canvas(width, height))
     now = [drifted(region) for region in copy.deepcopy(sent)]
     for id_ in {region["id"] for region in sent}:
         what = draw(st.sampled_from(["keep", "keep", "delete", "edit"]))
@@ -253,8 +255,8 @@ def _resized(rle: Any, width: int, height: int) -> NDArray[np.bool_]:
 @settings(max_examples=60)
 def test_merging_keeps_all_that_a_person_made(session: Any) -> None:
     config, tracks, sent, now, fresh, width, height = session
-    size = {"width": width, "height": height}
-    corrected = corrected_prompts(sent, now, config, **size, tracks=tracks)
+    size = {"canvas": Canvas(width, height)}
+    corrected = corrected_hints(sent, now, config, **size, tracks=tracks)
     # What `pipeline.propagate` does with the prompts: their frames hold exactly their masks.
     made = {track.object_id for track in fresh}
     fresh = fresh + [Track(o, "dog", "dog") for o in corrected if o not in made]
@@ -265,13 +267,16 @@ def test_merging_keeps_all_that_a_person_made(session: Any) -> None:
             if from_coco(prompt.mask).any():
                 track.masks[frame] = prompt.mask
     before = json.dumps(now)
-    merged = merge_results(now, fresh, corrected, config, **size, sent=sent, min_area_px=0)
+    merged = merge_results(
+        now, fresh, corrected, config, **size, sent=sent, options=RegionOptions(min_area_px=0)
+    )
     assert json.dumps(now) == before
 
     # Every region of a corrected frame is there as it was, byte for byte, and so are those of other tags.
     texts = {json.dumps(region) for region in merged}
     for region in now:
-        object_id = region["id"].rpartition("-f")[0]
+        name = region_name(region)
+        object_id = name.object_id if name else ""
         if not object_id or region["item_index"] in corrected.get(object_id, {}):
             assert json.dumps(region) in texts
     # Ids are unique for each control, and everything else is what the model found.
@@ -286,7 +291,7 @@ def test_merging_keeps_all_that_a_person_made(session: Any) -> None:
         if config is not POLYGON:
             assert back[track.object_id].masks == track.masks
     # A second round without a touch changes nothing.
-    assert corrected_prompts(merged, merged, config, **size, tracks=fresh, earlier=corrected) == corrected
+    assert corrected_hints(merged, merged, config, **size, tracks=fresh, earlier=corrected) == corrected
 
 
 def test_notes_and_results_of_other_tags_stay_and_relations_need_both_ends() -> None:

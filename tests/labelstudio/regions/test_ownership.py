@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from svac_backend.labelstudio.regions.read import free_id, results_to_tracks
+from svac_backend.labelstudio.regions.region import Canvas
 from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
@@ -21,7 +22,7 @@ FAR = mask_of((40, 47, 28, 34))
 
 def read(results: list[dict[str, Any]], *known: Track, **options: Any) -> dict[str, dict[int, list[int]]]:
     """Object -> frame -> the mask's bounding box and area, which tell these masks apart."""
-    found = results_to_tracks(results, BRUSH, width=WIDTH, height=HEIGHT, tracks=known, **options)
+    found = results_to_tracks(results, BRUSH, Canvas(WIDTH, HEIGHT), tracks=known, **options)
     return {track.object_id: track.masks for track in found if track.masks}  # type: ignore[misc]
 
 
@@ -110,7 +111,7 @@ def test_an_empty_region_without_an_object_is_nobodys() -> None:
 
 
 def test_a_region_without_a_label_has_the_first_one() -> None:
-    (track,) = results_to_tracks([brushed(0, LEFT, label=None)], BRUSH, width=WIDTH, height=HEIGHT)
+    (track,) = results_to_tracks([brushed(0, LEFT, label=None)], BRUSH, Canvas(WIDTH, HEIGHT))
     assert track.label == "dog"
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.regions.read import drawn_objects, results_to_tracks
+from svac_backend.labelstudio.regions.region import Canvas, RegionOptions
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.labelstudio.tasks import Window
 from svac_backend.masks.metrics import iou
@@ -38,7 +39,7 @@ from tests.labelstudio.annotations import (
     track_sets,
 )
 
-SIZE = {"width": WIDTH, "height": HEIGHT}
+SIZE = {"canvas": Canvas(WIDTH, HEIGHT)}
 ONE, TWO = mask_of((4, 20, 6, 30)), mask_of((4, 20, 6, 30), (30, 44, 40, 60))
 HOLED = mask_of((4, 40, 6, 50)) & ~mask_of((12, 30, 14, 30))
 WINDOWS = st.none() | st.builds(Window, st.integers(0, 4), st.integers(1, 5), st.integers(1, 3))
@@ -53,12 +54,13 @@ def there_and_back(
 ) -> list[Track]:
     tracks, width, height = made
     results = tracks_to_results(
-        tracks, config.mask_control(), width=width, height=height, min_area_px=0, window=window
+        tracks,
+        config.mask_control(),
+        Canvas(width, height, window),
+        RegionOptions(min_area_px=0),
     )
     stored = json.loads(json.dumps(results))
-    return results_to_tracks(
-        stored, config, width=width, height=height, window=window, tracks=tracks if known else ()
-    )
+    return results_to_tracks(stored, config, Canvas(width, height, window), tracks=tracks if known else ())
 
 
 @given(track_sets(), st.sampled_from([BRUSH, PAIR]), WINDOWS)
@@ -225,7 +227,7 @@ def test_300_brush_masks_are_read_in_well_under_a_few_seconds() -> None:
     masks = {
         f: (columns - 300 - 2 * f) ** 2 + (rows - 360) ** 2 < (100 + f % 17) ** 2 for f in range(0, 300, 10)
     }
-    size = {"width": 1280, "height": 720}
+    size = {"canvas": Canvas(1280, 720)}
     results = sent_of(BRUSH, track_of(masks), **size)
     begun = time.process_time()
     (track,) = results_to_tracks(results, BRUSH, **size)
@@ -245,6 +247,6 @@ def test_300_brush_masks_are_read_in_well_under_a_few_seconds() -> None:
 )
 def test_regions_that_cannot_be_placed_are_errors(change: dict[str, Any], message: str) -> None:
     with pytest.raises(SvacError, match=message):
-        results_to_tracks([{**brushed(0, ONE), **change}], BRUSH, **SIZE, window=Window(0, 5))
+        results_to_tracks([{**brushed(0, ONE), **change}], BRUSH, Canvas(WIDTH, HEIGHT, Window(0, 5)))
     with pytest.raises(SvacError, match="not an object"):
         results_to_tracks(["text"], BRUSH, **SIZE)  # type: ignore[list-item]

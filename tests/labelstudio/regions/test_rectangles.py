@@ -15,6 +15,7 @@ from label_studio_sdk.label_interface import LabelInterface
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.regions.merge import merge_results
 from svac_backend.labelstudio.regions.rectangles import box_tracks, boxes_problem, tracks_to_boxes
+from svac_backend.labelstudio.regions.region import Canvas, RegionOptions
 from svac_backend.labelstudio.regions.written import validate_results
 from svac_backend.labelstudio.tasks import Window
 from svac_backend.masks.rle import bounding_box, to_coco
@@ -37,13 +38,15 @@ XML = xml_of(tag("Brush"), VIDEO, BOXES)
 CONFIG = config_of(tag("Brush"), VIDEO, BOXES)
 assert CONFIG.overview is not None
 CONTROL = CONFIG.overview
-SIZE = {"width": WIDTH, "height": HEIGHT}
+SIZE = {"canvas": Canvas(WIDTH, HEIGHT)}
 FPS = 25.0
 
 
 def boxes_of(*tracks: Track, frame_count: int = 10, **options: Any) -> list[dict[str, Any]]:
-    options = {"min_area_px": 0, **SIZE, **options}
-    return tracks_to_boxes(tracks, CONTROL, fps=FPS, frame_count=frame_count, **options)
+    chosen = RegionOptions(min_area_px=options.pop("min_area_px", 0))
+    return tracks_to_boxes(
+        tracks, CONTROL, Canvas(WIDTH, HEIGHT), chosen, fps=FPS, frame_count=frame_count, **options
+    )
 
 
 def moving(*lefts: int | None, first: int = 0) -> Track:
@@ -146,7 +149,7 @@ def test_specks_other_labels_and_empty_tracks_have_no_boxes() -> None:
 
 def test_boxes_of_a_window() -> None:
     results = boxes_of(moving(*[10] * 10))
-    (back,) = box_tracks(results, CONFIG, **SIZE, window=Window(2, 3, 2))
+    (back,) = box_tracks(results, CONFIG, Canvas(WIDTH, HEIGHT, Window(2, 3, 2)))
     assert set(back.masks) == {2, 4, 6}
     (cut,) = box_tracks(results, CONFIG, **SIZE, frame_count=3)
     assert set(cut.masks) == {0, 1, 2}

@@ -10,13 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svac_backend.labelstudio.config import parse_config
+from svac_backend.labelstudio.regions.region import RegionName, by_object, region_name
 from svac_backend.labelstudio.regions.sent import (
-    RegionName,
-    by_object,
     next_generation,
     of_generation,
     outdated,
-    region_name,
     removals,
     sent_regions,
 )

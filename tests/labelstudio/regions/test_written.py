@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, parse_config
+from svac_backend.labelstudio.regions.region import Canvas, RegionOptions
 from svac_backend.labelstudio.regions.written import to_prediction, tracks_to_results, validate_results
 from svac_backend.masks.metrics import iou
 from svac_backend.masks.polygons import polygons_to_mask
@@ -46,7 +47,7 @@ def track(masks: dict[int, NDArray[np.bool_]], object_id: str = "obj1", label: s
 
 
 def results_of(config: LabelConfig, *tracks: Track, **options: Any) -> list[dict[str, Any]]:
-    return tracks_to_results(tracks, config.mask_control(), width=WIDTH, height=HEIGHT, **options)
+    return tracks_to_results(tracks, config.mask_control(), Canvas(WIDTH, HEIGHT), RegionOptions(**options))
 
 
 def test_brush_region_is_as_the_editor_wants_it() -> None:
@@ -127,7 +128,7 @@ def test_digits_that_are_sent_do_not_lower_the_floor(
     mask = cv2.fillPoly(np.zeros((height, width), np.uint8), [np.array(corners, np.int32)], 1) > 0
     config = parse_config(shipped("polygon"))
     one = Track("obj1", "object", "the triangle", {0: to_coco(mask)}, {0: 0.5})
-    results = tracks_to_results([one], config.mask_control(), width=width, height=height)
+    results = tracks_to_results([one], config.mask_control(), Canvas(width, height))
     rings = [np.array(region["value"]["points"]) / 100 * [width, height] for region in results]
     assert iou(polygons_to_mask(rings, height, width), mask) >= 0.98
 
@@ -160,7 +161,7 @@ def test_masks_of_another_size_and_unknown_labels_are_errors() -> None:
     with pytest.raises(SvacError, match="label 'lorry' of obj1"):
         results_of(config, track({0: ONE}, label="lorry"))
     with pytest.raises(SvacError, match="is 64x48, the video 48x64"):
-        tracks_to_results([track({0: ONE})], config.mask_control(), width=HEIGHT, height=WIDTH)
+        tracks_to_results([track({0: ONE})], config.mask_control(), Canvas(HEIGHT, WIDTH))
     with pytest.raises(SvacError, match="frame stride of 0"):
         results_of(config, track({0: ONE}), frame_stride=0)
 

@@ -1,0 +1,154 @@
+"""What a region is: Label Studio's dict, the id that says whose it is, and the frames that it lies on."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from svac_backend.labelstudio.tasks import Window
+from svac_backend.settings import Settings
+
+# One item of an annotation's, draft's or prediction's `result`. Those that have a shape carry `id`, `from_name` (the
+# control), `to_name` (the frames or the video), `type`, `value` (the shape and its labels), `original_width` and
+# `original_height` in pixels, `item_index` (0-based place of the frame in the task), and maybe `origin`, `score`,
+# `dynamic`. They come from outside and may hold anything else (`meta`, `parentID`, ...), which must go back unharmed:
+# so this is the dict itself.
+Region: TypeAlias = dict[str, Any]
+# A region's own results, or a whole `result`, when they are only read.
+Results: TypeAlias = Sequence[Mapping[str, Any]]
+# Object id and frame of the video.
+Place: TypeAlias = tuple[str, int]
+
+# A polygon has fewer parts than this; what is left of the number counts the answers.
+PARTS = 1000
+_ID = re.compile(r"(?P<object>\S+)-f(?P<frame>\d{5,})(?:-(?P<part>\d+))?")
+
+
+@dataclass(frozen=True)
+class RegionName:
+    """What the id of a region of this backend says; the only place where ids are written and read.
+
+    `obj1-f00004`, its second polygon `obj1-f00004-2`; of the editor's second answer `obj1-f00004-1001`.
+
+    Attributes:
+        object_id: whose region it is.
+        frame: the video's 0-based frame.
+        generation: of which answer to the editor, 0 for the first and for predictions.
+        part: which polygon of the mask, from 1 on.
+    """
+
+    object_id: str
+    frame: int
+    generation: int = 0
+    part: int = 1
+
+    def __str__(self) -> str:
+        number = self.generation * PARTS + self.part
+        return f"{self.object_id}-f{self.frame:05d}" + (f"-{number}" if number > 1 else "")
+
+    @classmethod
+    def read(cls, id_: Any) -> RegionName | None:
+        """Return what an id says, or None for one that the editor gave to what a person drew."""
+        match = _ID.fullmatch(str(id_))
+        if match is None:
+            return None
+        generation, part = divmod(int(match["part"] or 1), PARTS)
+        return cls(match["object"], int(match["frame"]), generation, part)
+
+    @staticmethod
+    def can_hold(object_id: str) -> bool:
+        """Tell whether ids with this object id can be told apart from all others."""
+        return bool(object_id) and "-f" not in object_id and not re.search(r"[\s:]", object_id)
+
+
+def region_name(region: Mapping[str, Any]) -> RegionName | None:
+    """Return what a region's id says, or None for a region that a person drew."""
+    return RegionName.read(region.get("id"))
+
+
+def by_object(regions: Iterable[Region]) -> dict[str, list[Region]]:
+    """Return the regions of each object; those that persons drew are left out."""
+    found: dict[str, list[Region]] = defaultdict(list)
+    for region in regions:
+        name = region_name(region)
+        if name is not None:
+            found[name.object_id].append(region)
+    return dict(found)
+
+
+def by_place(regions: Iterable[Region]) -> dict[Place, list[Region]]:
+    """Return the regions of each object on each frame; those that persons drew are left out."""
+    found: dict[Place, list[Region]] = defaultdict(list)
+    for region in regions:
+        name = region_name(region)
+        if name is not None:
+            found[name.object_id, name.frame].append(region)
+    return dict(found)
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The frames of a task, on which its regions are drawn.
+
+    Attributes:
+        width, height: the video's display size in pixels.
+        window: which of the video's frames the task shows; None for all.
+    """
+
+    width: int
+    height: int
+    window: Window | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.width, self.height
+
+    def frame(self, item: int) -> int:
+        """Return the video's 0-based frame that the task shows as `item_index` `item`."""
+        return item if self.window is None else self.window.frame(item)
+
+    def item(self, frame: int) -> int | None:
+        """Return the `item_index` of a video's frame, or None when the task does not show it."""
+        return frame if self.window is None else self.window.item(frame)
+
+
+def frame_size(*sources: Results) -> tuple[int, int] | None:
+    """Return width and height of the frames in pixels, as the first region that has them says."""
+    for regions in sources:
+        for region in regions:
+            width, height = region.get("original_width"), region.get("original_height")
+            if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+                return width, height
+    return None
+
+
+@dataclass(frozen=True)
+class RegionOptions:
+    """Which masks become regions, and how exactly.
+
+    Attributes:
+        tolerance_px, iou_floor: of polygons, see `masks.polygons.mask_to_polygons`.
+        min_area_px: masks of fewer pixels are left out; empty ones always are.
+        frame_stride: only the frames 0, k, 2k, ... that the task shows get regions.
+        frames: only these frames of the video get regions; None for all.
+    """
+
+    tolerance_px: float = 1.0
+    iou_floor: float = 0.98
+    min_area_px: int = 16
+    frame_stride: int = 1
+    frames: Collection[int] | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, frames: Collection[int] | None = None) -> RegionOptions:
+        """Return the options that the settings ask for."""
+        return cls(
+            settings.polygon_tolerance_px, settings.polygon_iou_floor, settings.min_area_px, frames=frames
+        )
+
+
+DEFAULT_OPTIONS = RegionOptions()
