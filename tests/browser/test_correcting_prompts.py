@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from svac_backend.labelstudio.regions.sent import by_object
+from svac_backend.labelstudio.regions.region import by_object
 from tests.browser.annotating import Annotator, Asked
 from tests.browser.backend import Clip, ConnectedProject, connected_project
 from tests.browser.correcting import Region, frame_masks, inside, iou, mask_regions
