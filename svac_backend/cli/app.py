@@ -173,11 +173,11 @@ def export(
     frames: Frames = True,
 ) -> None:
     """Write annotations or predictions as a data set; the windows of a video are joined."""
-    from svac_backend.cli.export import Source, run
+    from svac_backend.cli.export import ExportSource, run
     from svac_backend.datasets.layouts import FORMATS, DataSet
     from svac_backend.datasets.reading import Choice
 
-    what = Source(Choice(source, only_submitted), project, from_, config)
+    what = ExportSource(Choice(source, only_submitted), project, from_, config)
     if format_ is None or out is None:
         raise SvacError(
             "An export has a format and a folder.", f"Give --format {' | '.join(FORMATS)} and --out DIR."

@@ -31,7 +31,7 @@ from svac_backend.video.reader import VideoReader
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """What is exported: a project, or a file that Label Studio exported.
 
     Attributes:
@@ -59,7 +59,7 @@ class Source:
             raise SvacError("--config belongs to --from: a project has its config.", "Leave --config out.")
 
 
-def run(settings: Settings, source: Source, target: DataSet, *, frames: bool = True) -> None:
+def run(settings: Settings, source: ExportSource, target: DataSet, *, frames: bool = True) -> None:
     """Export a project, or a file that Label Studio exported; print what is in it and what is not.
 
     Args:
@@ -137,7 +137,7 @@ def _from_project(
     return found, (connection.hostname,) if connection is not None and connection.hostname else ()
 
 
-def _from_file(settings: Settings, source: Source, progress: Any) -> ProjectVideos:
+def _from_file(settings: Settings, source: ExportSource, progress: Any) -> ProjectVideos:
     file = source.file or Path()
     try:
         content = json.loads(file.read_bytes())

@@ -85,7 +85,7 @@ def track() -> Track:
 
 
 def exported(settings: Settings, out: Path, project: int, **options: Any) -> VideoTracks:
-    source = export.Source(Choice(**options), project)
+    source = export.ExportSource(Choice(**options), project)
     export.run(settings, source, DataSet(out, "mevis"))
     (video,) = DataSet(out, "mevis", "train").read()
     return video
