@@ -17,7 +17,7 @@ from svac_backend.masks.rle import area, from_coco, to_coco
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
 from svac_backend.settings import Settings
 from svac_backend.svac.model import Svac
-from svac_backend.video.reader import VideoSource
+from svac_backend.video.source import VideoSource
 
 Progress = Callable[[float, str], None]
 # Called after each frame with all tracks as far as they are; they are still being filled.

@@ -19,8 +19,8 @@ from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.tasks import task_prompts
 from svac_backend.masks.tracks import ObjectPrompt
 from svac_backend.settings import Settings
-from svac_backend.video.reader import VideoInfo, VideoReader
-from svac_backend.video.source import VideoSource
+from svac_backend.video.reader import VideoReader
+from svac_backend.video.source import VideoInfo, VideoSource
 
 # Beside the package, in a checkout as well as in an installation.
 SHIPPED = Path(__file__).resolve().parents[2] / "labelstudio_config"

@@ -25,7 +25,8 @@ from svac_backend.labelstudio.tasks import build_task_data
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
 from svac_backend.versions import served_version
-from svac_backend.video.reader import VideoInfo, VideoReader
+from svac_backend.video.reader import VideoReader
+from svac_backend.video.source import VideoInfo
 
 
 def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_file: Path | None) -> None:

@@ -26,7 +26,7 @@ from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
 from svac_backend.versions import served_version
-from svac_backend.video.reader import VideoInfo
+from svac_backend.video.source import VideoInfo
 
 _LAYOUT = (
     "Name the pictures by their 0-based frame: DIR/<object>/00012.png with one object each, "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.streaming import FrameFeed
 from svac_backend.video.images import ImageFolderVideo
 from svac_backend.video.reader import ArrayVideo, VideoReader
-from svac_backend.video.source import FrameIndex, VideoInfo, VideoSource, check_indices, check_windows
+from svac_backend.video.source import FrameIndex, VideoSource, check_indices
 
 
 class VideoRef(Protocol):
@@ -116,8 +116,8 @@ class MadeVideo:
         yield ArrayVideo(scene.frames, scene.fps)
 
 
-class VideoPart:
-    """Some frames of a video as a `VideoSource`.
+class VideoPart(VideoSource):
+    """Some frames of a video as a video.
 
     Args:
         video: the whole.
@@ -127,20 +127,9 @@ class VideoPart:
     def __init__(self, video: VideoSource, chosen: Sequence[int]) -> None:
         self._video = video
         self._chosen = check_indices(video.index, chosen)
-        times = [video.index.pts[i] for i in self._chosen]
-        self._index = FrameIndex(tuple(times), video.index.time_base)
-        count = len(self._chosen)
-        self._info = replace(video.info, frame_count=count, duration=count / video.info.fps)
-
-    @property
-    def info(self) -> VideoInfo:
-        """Size, frame count, frame rate and so on."""
-        return self._info
-
-    @property
-    def index(self) -> FrameIndex:
-        """The timestamp of every frame."""
-        return self._index
+        index = FrameIndex(tuple(video.index.pts[i] for i in self._chosen), video.index.time_base)
+        count = len(index)
+        super().__init__(replace(video.info, frame_count=count, duration=count / video.info.fps), index)
 
     @property
     def fingerprint(self) -> str:
@@ -148,28 +137,14 @@ class VideoPart:
         chosen = hashlib.blake2b(repr(self._chosen).encode(), digest_size=8).hexdigest()
         return f"{self._video.fingerprint}-{chosen}"
 
-    def __len__(self) -> int:
-        """Return the number of frames."""
-        return len(self._chosen)
+    def _read(self, i: int) -> NDArray[np.uint8]:
+        return self._video.frame(self._chosen[i])
 
-    def frame(self, i: int) -> NDArray[np.uint8]:
-        """Return frame `i`; see `VideoSource.frame`."""
-        return self._video.frame(self._chosen[self._index.check(i)])
-
-    def frames(
-        self, indices: Sequence[int], size: tuple[int, int] | None = None
-    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield (index, frame); see `VideoSource.frames`."""
-        chosen = check_indices(self._index, indices)
-        found = self._video.frames([self._chosen[i] for i in chosen], size)
-        return ((i, frame) for i, (_, frame) in zip(chosen, found, strict=True))
-
-    def windows(
-        self, size: int, start: int = 0, stop: int | None = None
-    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield (index of its first frame, frames); see `VideoSource.windows`."""
-        windows = check_windows(len(self), size, start, stop)
-        return ((w.start, np.stack([frame for _, frame in self.frames(list(w))])) for w in windows)
+    def _decode(
+        self, indices: Sequence[int], size: tuple[int, int] | None
+    ) -> Generator[tuple[int, NDArray[np.uint8]]]:
+        found = self._video.frames([self._chosen[i] for i in indices], size)
+        return ((i, frame) for i, (_, frame) in zip(indices, found, strict=True))
 
 
 # Pictures that are kept of a video, shared out over its clips: 90 MB at 1024 pixels.

@@ -31,7 +31,8 @@ from svac_backend.svac.sam.grounding import FrameEncoder, build_sam, frames_at_a
 from svac_backend.svac.sam.original import original_sam
 from svac_backend.svac.sam.tracking import Propagation
 from svac_backend.svac.streaming import FrameFeed, prefetch
-from svac_backend.video.reader import VideoSource, as_video
+from svac_backend.video.reader import as_video
+from svac_backend.video.source import VideoSource
 
 Progress = Callable[[float, str], None]
 

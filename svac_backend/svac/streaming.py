@@ -18,7 +18,7 @@ from svac_backend.svac.astc import ClipPlan, clip_images
 from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.cpu import resampling
 from svac_backend.svac.sam.grounding import FrameEncoder, FrameFeatures
-from svac_backend.video.reader import VideoSource
+from svac_backend.video.source import VideoSource
 
 T = TypeVar("T")
 Image = NDArray[np.uint8]

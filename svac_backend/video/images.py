@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from PIL import Image
 
 from svac_backend.errors import SvacError
-from svac_backend.video.source import FrameIndex, VideoInfo, check_indices, check_size, check_windows
+from svac_backend.video.source import VideoSource, evenly_spaced
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-class ImageFolderVideo:
-    """A `VideoSource` over the pictures of a folder; it decodes what is asked for and keeps none.
+class ImageFolderVideo(VideoSource):
+    """The pictures of a folder as a video; it decodes what is asked for and keeps none.
 
     The pictures are decoded by Pillow without turning them by their EXIF orientation, as the benchmarks' own code does.
 
@@ -43,11 +40,8 @@ class ImageFolderVideo:
         fps: float = 24.0,
         max_side: int = 8192,
     ) -> None:
-        if not math.isfinite(fps) or fps <= 0:
-            raise SvacError(f"{fps} is no frame rate.", "Give frames per second, e.g. 24.")
         self.folder = Path(folder)
         self._files = find_frames(self.folder, names)
-        self._max_side = max_side
         with _opened(self._files[0]) as first:
             width, height = first.size
         if max(width, height) > max_side:
@@ -55,19 +49,7 @@ class ImageFolderVideo:
                 f"{self._files[0]} has {width}x{height} pixels; {max_side} a side is the most.",
                 "Scale the pictures down, or raise SVAC_MAX_VIDEO_SIDE.",
             )
-        count = len(self._files)
-        self._index = FrameIndex(tuple(range(count)), 1 / Fraction(fps))
-        self._info = VideoInfo(width, height, count, float(fps), count / fps, 0, False, "images")
-
-    @property
-    def info(self) -> VideoInfo:
-        """Size, frame count, frame rate and so on."""
-        return self._info
-
-    @property
-    def index(self) -> FrameIndex:
-        """The timestamp of every frame."""
-        return self._index
+        super().__init__(*evenly_spaced(width, height, len(self._files), fps, "images"))
 
     @property
     def fingerprint(self) -> str:
@@ -78,32 +60,9 @@ class ImageFolderVideo:
             digest.update(f"{file.name}:{found.st_size}:{found.st_mtime_ns};".encode())
         return f"images-{len(self)}-{digest.hexdigest()}"
 
-    def __len__(self) -> int:
-        """Return the number of frames."""
-        return len(self._files)
-
-    def frame(self, i: int) -> NDArray[np.uint8]:
-        """Return frame `i`; see `VideoSource.frame`."""
-        return self._decode(self._files[self._index.check(i)])
-
-    def frames(
-        self, indices: Sequence[int], size: tuple[int, int] | None = None
-    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield (index, frame); see `VideoSource.frames`."""
-        chosen, size = check_indices(self._index, indices), check_size(size)
-        return ((i, _scaled(self._decode(self._files[i]), size)) for i in chosen)
-
-    def windows(
-        self, size: int, start: int = 0, stop: int | None = None
-    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield (index of its first frame, frames); see `VideoSource.windows`."""
-        return (
-            (window.start, np.stack([self._decode(self._files[i]) for i in window]))
-            for window in check_windows(len(self), size, start, stop)
-        )
-
-    def _decode(self, file: Path) -> NDArray[np.uint8]:
-        wanted = (self._info.width, self._info.height)
+    def _read(self, i: int) -> NDArray[np.uint8]:
+        file = self._files[i]
+        wanted = (self.info.width, self.info.height)
         with _opened(file) as picture:
             # Before decoding: a damaged header must not fill the memory.
             if picture.size != wanted:
@@ -163,10 +122,3 @@ def _opened(file: Path) -> Image.Image:
 
 def _damaged(file: Path) -> SvacError:
     return SvacError(f"{file} is damaged or no picture.", "Unpack the data set again.")
-
-
-def _scaled(frame: NDArray[np.uint8], size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    if size is None:
-        return frame
-    scaled = VideoFrame.from_ndarray(frame).reformat(width=size[0], height=size[1], threads=1)
-    return np.asarray(scaled.to_ndarray(), dtype=np.uint8)

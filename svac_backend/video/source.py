@@ -1,8 +1,7 @@
 """What a video is to the rest of the project: its facts, its index, and frames by 0-based index.
 
-The one place that converts between frame index, timestamp and Label Studio's frame and time.
-
-Inside this project a frame is a 0-based index in display order. Two other countings exist:
+The one place that converts between frame index, timestamp and Label Studio's frame and time. Inside this project a
+frame is a 0-based index in display order. Two other countings exist:
 
 * the timestamp (pts) of the file, in ticks of its time base, with an arbitrary start;
 * Label Studio's `VideoRectangle`: frames are 1-based and `time = frame / framerate`.
@@ -11,15 +10,17 @@ Inside this project a frame is a 0-based index in display order. Two other count
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from operator import index as as_integer
-from typing import Protocol
 
 import numpy as np
+from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
@@ -201,23 +202,25 @@ class VideoInfo:
     codec: str
 
 
-class VideoSource(Protocol):
-    """Frames u8 [H, W, 3] RGB in display orientation, counted from 0 in display order."""
+class VideoSource(ABC):
+    """Frames u8 [H, W, 3] RGB in display orientation, counted from 0 in display order.
+
+    Args:
+        info: size, frame count, frame rate and so on.
+        index: the timestamp of every frame.
+    """
+
+    def __init__(self, info: VideoInfo, index: FrameIndex) -> None:
+        self.info, self.index = info, index
 
     @property
-    def info(self) -> VideoInfo:
-        """Size, frame count, frame rate and so on."""
-
-    @property
-    def index(self) -> FrameIndex:
-        """The timestamp of every frame."""
-
-    @property
+    @abstractmethod
     def fingerprint(self) -> str:
         """Another string where the frames may be others."""
 
     def __len__(self) -> int:
         """Return the exact number of frames."""
+        return len(self.index)
 
     def frame(self, i: int) -> NDArray[np.uint8]:
         """Return frame `i`, u8 [H, W, 3] RGB, owned by the caller.
@@ -225,6 +228,7 @@ class VideoSource(Protocol):
         Raises:
             SvacError: no such frame, the file is damaged there, or the source is closed.
         """
+        return self._read(self.index.check(i))
 
     def frames(
         self, indices: Sequence[int], size: tuple[int, int] | None = None
@@ -239,6 +243,10 @@ class VideoSource(Protocol):
             SvacError: at the call: an index out of range or out of order, a size below 1, a closed source;
                 while iterating: the file is damaged.
         """
+        self._check_open()
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise SvacError(f"{size} is no picture size.", "Give (width, height) in pixels, 1 or more.")
+        return self._decode(check_indices(self.index, indices), size)
 
     def windows(
         self, size: int, start: int = 0, stop: int | None = None
@@ -251,6 +259,58 @@ class VideoSource(Protocol):
             SvacError: at the call: a size below 1, a range outside the video, a closed source;
                 while iterating: the file is damaged.
         """
+        self._check_open()
+        end = len(self) if stop is None else stop
+        if size < 1:
+            raise SvacError(f"A window cannot hold {size} frames.", "Give a window of 1 frame or more.")
+        if not 0 <= start <= end <= len(self):
+            raise SvacError(
+                f"The frames from {start} up to {end} are not a part of the video.",
+                f"Give a start and a stop between 0 and {len(self)}.",
+            )
+        return self._windows(size, range(start, end))
+
+    @abstractmethod
+    def _read(self, i: int) -> NDArray[np.uint8]:
+        """Return frame `i`, which exists; see `frame`."""
+
+    def _decode(
+        self, indices: Sequence[int], size: tuple[int, int] | None
+    ) -> Generator[tuple[int, NDArray[np.uint8]]]:
+        """Yield what `frames` promises, of indices and a size that were checked."""
+        for i in indices:
+            frame = self._read(i)
+            if size is not None:
+                scaled = VideoFrame.from_ndarray(frame).reformat(width=size[0], height=size[1], threads=1)
+                frame = np.asarray(scaled.to_ndarray(), dtype=np.uint8)
+            yield i, frame
+
+    def _windows(self, size: int, chosen: range) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        with closing(self._decode(chosen, None)) as frames:
+            for first in chosen[::size]:
+                count = min(size, chosen.stop - first)
+                window = np.empty((count, self.info.height, self.info.width, 3), np.uint8)
+                for k, (_, frame) in enumerate(islice(frames, count)):
+                    window[k] = frame
+                yield first, window
+                del window  # else two windows are held while the next one is decoded
+
+    def _check_open(self) -> None:  # noqa: B027 (most sources are never closed)
+        """Raise `SvacError` where the source was closed."""
+
+
+def evenly_spaced(
+    width: int, height: int, count: int, fps: float, codec: str
+) -> tuple[VideoInfo, FrameIndex]:
+    """Return what frames of their own are as a video, which no file tells: see `VideoInfo`.
+
+    Raises:
+        SvacError: no frames, or a frame rate that is not positive.
+    """
+    if not math.isfinite(fps) or fps <= 0:
+        raise SvacError(f"{fps} is no frame rate.", "Give frames per second, e.g. 24.")
+    index = FrameIndex(tuple(range(count)), 1 / Fraction(fps))
+    return VideoInfo(width, height, count, float(fps), count / fps, 0, False, codec), index
 
 
 def check_indices(index: FrameIndex, indices: Sequence[int]) -> list[int]:
@@ -259,23 +319,3 @@ def check_indices(index: FrameIndex, indices: Sequence[int]) -> list[int]:
     if any(b <= a for a, b in pairwise(checked)):
         raise SvacError("Frame indices must ascend and occur once.", "Give `sorted(set(indices))`.")
     return checked
-
-
-def check_size(size: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Return a (width, height) to scale to, or None. Raises `SvacError` where a side is below 1."""
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise SvacError(f"{size} is no picture size.", "Give (width, height) in pixels, 1 or more.")
-    return size
-
-
-def check_windows(count: int, size: int, start: int, stop: int | None) -> list[range]:
-    """Return the frames of each window. Raises `SvacError` where the range is not in the video."""
-    end = count if stop is None else stop
-    if size < 1:
-        raise SvacError(f"A window cannot hold {size} frames.", "Give a window of 1 frame or more.")
-    if not 0 <= start <= end <= count:
-        raise SvacError(
-            f"The frames from {start} up to {end} are not a part of the video.",
-            f"Give a start and a stop between 0 and {count}.",
-        )
-    return [range(first, min(first + size, end)) for first in range(start, end, size)]

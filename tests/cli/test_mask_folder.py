@@ -12,7 +12,7 @@ from svac_backend.cli.propagate import object_id, read_masks
 from svac_backend.errors import SvacError
 from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import from_coco
-from svac_backend.video.reader import VideoInfo
+from svac_backend.video.source import VideoInfo
 
 INFO = VideoInfo(6, 4, 20, 10.0, 2.0, 0, False, "h264")
 LEFT = np.zeros((4, 6), np.bool_)

@@ -20,7 +20,7 @@ from svac_backend.masks.rle import from_coco
 from svac_backend.masks.tracks import FrameMasks
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
-from svac_backend.video.reader import VideoSource
+from svac_backend.video.source import VideoSource
 
 WIDTH, HEIGHT, FRAMES, FPS = 64, 48, 12, 10
 

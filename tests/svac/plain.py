@@ -14,7 +14,7 @@ from svac_backend.svac.astc import clip_images, plan
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam.grounding import FrameFeatures, decode, encode_frames, without_memory
 from svac_backend.svac.sam.memory import MemoryTracker
-from svac_backend.video.reader import VideoSource
+from svac_backend.video.source import VideoSource
 
 
 @torch.inference_mode()

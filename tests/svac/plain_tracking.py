@@ -18,7 +18,7 @@ from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import area, from_coco
 from svac_backend.svac import astc
 from svac_backend.svac.sam.tracking import NEAREST
-from svac_backend.video.reader import VideoSource
+from svac_backend.video.source import VideoSource
 
 
 @torch.inference_mode()

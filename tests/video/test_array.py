@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from svac_backend.errors import SvacError
-from svac_backend.video.reader import ArrayVideo, VideoSource
+from svac_backend.video.reader import ArrayVideo
+from svac_backend.video.source import VideoSource
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (7, 6, 9, 3), dtype=np.uint8)
 

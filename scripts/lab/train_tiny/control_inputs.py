@@ -20,7 +20,7 @@ from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.cpu.parallel import Workers, all_threads
 from svac_backend.svac.model import Svac
 from svac_backend.svac.streaming import FrameFeed
-from svac_backend.video.reader import VideoSource
+from svac_backend.video.source import VideoSource
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from svac_backend.svac.sam.decoding import masks_at_size
 from svac_backend.svac.sam.grounding import FrameFeatures, decode, encode_frames, without_memory
 from svac_backend.svac.sam.memory import MemoryTracker
 from svac_backend.svac.streaming import HELD_BYTES, Image, prefetch
-from svac_backend.video.reader import VideoSource
+from svac_backend.video.source import VideoSource
 
 # Frames that wait for their resize, and windows or blocks that wait for the model.
 _PENDING, _AHEAD = 8, 1
