@@ -80,7 +80,7 @@ def propagate(
     model: Svac,
     video: VideoSource,
     tracks: Sequence[Track],
-    prompts: FrameHints,
+    hints: FrameHints,
     *,
     frames: range | None = None,
     progress: Progress | None = None,
@@ -92,7 +92,7 @@ def propagate(
         model: the model.
         video: the frames.
         tracks: all objects as they are; they are not changed.
-        prompts: what a person showed, by object id and 0-based frame. Given masks are never changed: their frames
+        hints: what a person showed, by object id and 0-based frame. Given masks are never changed: their frames
             get exactly them and the score 1.0, also outside of `frames`; an empty one: no mask there. An object of
             which only empty masks were shown keeps its other frames: there is nothing to predict it from. Clicks
             that only say what does not belong to the object cut it out of the mask that the track has there.
@@ -101,12 +101,12 @@ def propagate(
         ready: as in `prelabel`, with the corrected objects alone, after each object on each frame.
 
     Returns:
-        One track per given track, in order; objects without prompts as they were.
+        One track per given track, in order; objects without hints as they were.
 
     Raises:
-        SvacError: a prompt for an object that is in no track, or as `Svac.propagate`.
+        SvacError: a hint for an object that is in no track, or as `Svac.propagate`.
     """
-    shown = {object_id: dict(given) for object_id, given in prompts.items() if given}
+    shown = {object_id: dict(given) for object_id, given in hints.items() if given}
     unknown = sorted(shown.keys() - {t.object_id for t in tracks})
     if unknown:
         raise SvacError(
@@ -118,14 +118,14 @@ def propagate(
     known = [
         track
         for track in changed
-        if any(prompt.mask is None or area(prompt.mask) for prompt in shown[track.object_id].values())
+        if any(hint.mask is None or area(hint.mask) for hint in shown[track.object_id].values())
     ]
     if known:
-        prompted = [
-            {i: _placed(prompt, track.masks.get(i)) for i, prompt in shown[track.object_id].items()}
+        placed = [
+            {i: _placed(hint, track.masks.get(i)) for i, hint in shown[track.object_id].items()}
             for track in known
         ]
-        for number, index, mask, score in model.propagate(video, prompted, frames=frames, progress=progress):
+        for number, index, mask, score in model.propagate(video, placed, frames=frames, progress=progress):
             known[number].scores[index] = score
             known[number].masks.pop(index, None)
             if mask.any():
@@ -133,25 +133,25 @@ def propagate(
             if ready:
                 ready(changed)
     for track in changed:
-        for index, prompt in shown[track.object_id].items():
-            if prompt.mask is None:
+        for index, hint in shown[track.object_id].items():
+            if hint.mask is None:
                 continue
             track.scores[index] = 1.0
             track.masks.pop(index, None)
-            if area(prompt.mask):
-                track.masks[index] = prompt.mask
+            if area(hint.mask):
+                track.masks[index] = hint.mask
     return result
 
 
-def _placed(prompt: FrameHint, mask: CocoRle | None) -> FrameHint:
+def _placed(hint: FrameHint, mask: CocoRle | None) -> FrameHint:
     """Give clicks beside an object, without any on it, the box of the mask that it had there."""
-    if prompt.mask is not None or prompt.box is not None or any(click.positive for click in prompt.clicks):
-        return prompt
+    if hint.mask is not None or hint.box is not None or any(click.positive for click in hint.clicks):
+        return hint
     if mask is None or not area(mask):
-        return prompt
+        return hint
     rows, columns = (np.flatnonzero(from_coco(mask).any(axis)) for axis in (1, 0))
     box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
-    return replace(prompt, box=box)
+    return replace(hint, box=box)
 
 
 def masks_of_frame(tracks: Sequence[Track], index: int, height: int, width: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from svac_backend.atomic import atomic_path
 from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
 from svac_backend.store.database import FILE_NAME, Database
@@ -233,14 +234,13 @@ class Registry:
 
     def _copy(self, source: Path, target: Path) -> None:
         """Copy an adapter, whole or not at all."""
-        part = target.with_name(f".{target.name}.part")
         try:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            for name in (WEIGHTS, ABOUT):
-                shutil.copyfile(source / name, part / name)
-            verify_adapter(part)
-            part.rename(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(target) as part:
+                part.mkdir()
+                for name in (WEIGHTS, ABOUT):
+                    shutil.copyfile(source / name, part / name)
+                verify_adapter(part)
         except OSError as error:
             raise SvacError(
                 f"The new version cannot be stored in {target} ({error.strerror}).",

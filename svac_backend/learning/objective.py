@@ -88,7 +88,7 @@ class Objective(nn.Module):
         Returns:
             Cross-entropy of all answers' tokens, and for each item the projected [SEG] states [N, d_model].
         """
-        mllm, builder = self.model.mllm, self.model.prompts
+        mllm, builder = self.model.mllm, self.model.chat
         rows, prompts = [], []
         for item in items:
             visual = mllm.mlp1(self._frozen[0].tokens(item.seen).to(mllm.dtype))

@@ -39,7 +39,7 @@ class FrameHint:
     def __post_init__(self) -> None:
         if (self.mask is None) == (not self.clicks and self.box is None):
             raise SvacError(
-                "A frame's prompt is empty, or mixes a mask with clicks.", "Give a mask, or clicks and a box."
+                "A frame hint is empty, or mixes a mask with clicks.", "Give a mask, or clicks and a box."
             )
         if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
             raise SvacError(

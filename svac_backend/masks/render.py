@@ -1,9 +1,7 @@
-"""Pictures of masks: overlays on frames, contact sheets, overlay videos.
+"""Pictures of masks: overlays on frames, contact sheets, overlay videos, and text in whatever script people write.
 
 Colours are those of Okabe and Ito ("Color Universal Design", 2008), which people with the common forms of
 colour blindness can tell apart. An object also has an outline and, if wanted, its name beside it.
-
-Text as small pictures: names of objects and titles, in whatever script people write.
 """
 
 from __future__ import annotations

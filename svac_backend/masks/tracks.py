@@ -1,9 +1,8 @@
-"""Tracks: an object's masks over time, the one currency between model, jobs, training and Label Studio.
+"""Tracks: an object's masks over time, the one currency between model, jobs, learning and Label Studio.
 
-Where a person should look first: how sure the model is of a frame, and of the worst stretch of a task.
-
-A track's score of a frame is existence times predicted quality. With a mask it says how sure the mask is. Without a
-mask it says how nearly there was one, so what is sure then is its complement.
+Their scores also say where a person should look first: how sure the model is of a frame, and of the worst stretch of a
+task. A track's score of a frame is existence times predicted quality. With a mask it says how sure the mask is. Without
+a mask it says how nearly there was one, so what is sure then is its complement.
 """
 
 from __future__ import annotations

@@ -1,17 +1,15 @@
-"""Which frames the MLLM sees, which clip each frame belongs to, and which [SEG] decodes it. Pure integers.
+"""From a video to what the MLLM and SAM-2 see: clips, Anchor-Based Spatio-Temporal Compression (ASTC), pixel values.
 
-The rules of `uniform`, `uniform_plus`, `wrap_around` and `wrap_around_plus` are those of the published SaSaSa2VA code;
+Clips (pure integers): which frames the MLLM sees, which clip each frame belongs to, and which [SEG] decodes it. The
+rules of `uniform`, `uniform_plus`, `wrap_around` and `wrap_around_plus` are those of the published SaSaSa2VA code;
 `first` is Sa2VA's, `linspace` Sa2VA-i's.
 
-Anchor-Based Spatio-Temporal Compression (SVAC, section 3.3 and README; SaSaSa2VA's published code).
+ASTC (SVAC, section 3.3 and README; SaSaSa2VA's published code): a clip of m frames becomes two images, its first frame
+and one composite in which the other m - 1 frames are tiled row by row at their native size. Both are then resized to
+the MLLM's image size, so that a clip costs two images.
 
-A clip of m frames becomes two images: its first frame, and one composite in which the other m - 1 frames are tiled
-row by row at their native size. Both are then resized to the MLLM's image size, so that a clip costs two images.
-
-Pixel values for the MLLM and for SAM-2.
-
-Both models were trained on PIL's bicubic filter. torch's antialiased bicubic differs from it by 1-2 grey levels and
-OpenCV's by up to 17, so PIL's pixels are what is used here.
+Pixel values: both models were trained on PIL's bicubic filter. torch's antialiased bicubic differs from it by 1-2 grey
+levels and OpenCV's by up to 17, so PIL's pixels are what is used here.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Svac(nn.Module):
     def __init__(self, config: SvacConfig, tokenizer_file: Path) -> None:
         super().__init__()
         self.config = config
-        self.prompts = ChatTemplate(tokenizer_file, config.method, config.tokens_per_image)
+        self.chat = ChatTemplate(tokenizer_file, config.method, config.tokens_per_image)
         self.tokenizer_file = tokenizer_file
         self.mllm = Mllm(config)
         self.sam = build_sam(config.sam)
@@ -128,7 +128,7 @@ class Svac(nn.Module):
                 f"A method has no field {sorted(unknown)[0]!r}.", "See MethodConfig for the fields it has."
             )
         self.config = replace(config, method=replace(config.method, **changes))
-        self.prompts = ChatTemplate(self.tokenizer_file, self.config.method, self.config.tokens_per_image)
+        self.chat = ChatTemplate(self.tokenizer_file, self.config.method, self.config.tokens_per_image)
         return self
 
     def use_original_sam(self, path: Path) -> Svac:
@@ -185,14 +185,14 @@ class Svac(nn.Module):
         """Let the MLLM see the images u8 [n, S, S, 3] of all clips; returns what `_objects` does."""
         visual = self.mllm.visual_tokens(astc.mllm_pixels(images))
         method = self.config.method
-        prompts = [
-            self.prompts.build(text, len(images), num_clips, answer)
+        chats = [
+            self.chat.build(text, len(images), num_clips, answer)
             for text, answer in zip(expressions, answers or [None] * len(expressions), strict=True)
         ]
         writer = None
         if method.generate:
-            writer = GreedyWriter(self.prompts.seg_id, self.prompts.is_over, method.max_answer_tokens)
-        states = self.mllm.seg_states(visual, prompts, self.prompts.context_id, write=writer)
+            writer = GreedyWriter(self.chat.seg_id, self.chat.is_over, method.max_answer_tokens)
+        states = self.mllm.seg_states(visual, chats, self.chat.context_id, write=writer)
         objects = [objects_of(state, num_clips) for state in states]
         owners = [e for e, found in enumerate(objects) for _ in range(len(found))]
         return torch.cat(objects), owners
@@ -284,7 +284,7 @@ class Svac(nn.Module):
     def propagate(
         self,
         video: VideoSource,
-        prompts: Sequence[Mapping[int, FrameHint]],
+        hints: Sequence[Mapping[int, FrameHint]],
         *,
         frames: range | None = None,
         window: int = 16,
@@ -294,7 +294,7 @@ class Svac(nn.Module):
 
         Args:
             video: where the frames come from.
-            prompts: one mapping per object, by 0-based frame: masks, which are kept as they are (an empty one says
+            hints: one mapping per object, by 0-based frame: masks, which are kept as they are (an empty one says
                 that the object is not there), clicks with at least one on the object, boxes.
             frames: the frames to predict; all if None. Others are looked at only on the way there.
             window: frames that are held and encoded at a time.
@@ -304,10 +304,10 @@ class Svac(nn.Module):
             Object number, frame, mask bool [H, W] and score 0..1, in no particular order, each (object, frame) once.
 
         Raises:
-            SvacError: an object without prompts, prompts that do not fit the video, or frames that it does not have.
+            SvacError: an object without hints, hints that do not fit the video, or frames that it does not have.
         """
         sam = self._original_sam[0] if self._original_sam else self.sam
-        yield from Propagation(sam, video, prompts, frames=frames, window=window, progress=progress).run()
+        yield from Propagation(sam, video, hints, frames=frames, window=window, progress=progress).run()
 
 
 def pick_device(name: str) -> torch.device:

@@ -1,6 +1,6 @@
-"""Backgrounds: muted textures that look a little like photographs, and the camera's noise.
+"""Backgrounds: muted textures that look a little like photographs, pictures of places, and the camera's noise.
 
-Backgrounds that look like pictures of places: landscapes, walls, rooms, lights out of focus, heaps of things.
+Places are landscapes, walls, rooms, lights out of focus, and heaps of things.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Layouts: which objects a scene has, and where each is on every frame.
-
-Paths of objects: where each is on every frame, chosen so that each stays visible most of the time.
-"""
+"""Layouts: which objects a scene has, and their paths, on which each stays visible most of the time."""
 
 from __future__ import annotations
 

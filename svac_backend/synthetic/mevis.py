@@ -1,7 +1,4 @@
-"""Scenes as a benchmark: a split in the layout of MeViS, which `svac-backend evaluate` and others' code read.
-
-A benchmark of rich scenes: how it looks, and which of their sentences it takes.
-"""
+"""Rich scenes as a benchmark: a split in the layout of MeViS, which `svac-backend evaluate` and others' code read."""
 
 from __future__ import annotations
 

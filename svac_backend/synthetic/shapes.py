@@ -1,6 +1,6 @@
-"""Outlines of the shapes, and sprites: an object drawn once, to be pasted on every frame.
+"""Shapes: the colours, shapes, sizes and motions that exist and what each means, outlines, and sprites.
 
-The words of the synthetic world: which colours, shapes, sizes and motions exist and what each means.
+A sprite is an object drawn once, to be pasted on every frame.
 """
 
 from __future__ import annotations

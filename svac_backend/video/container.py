@@ -1,8 +1,7 @@
-"""Opens a video file, and nothing but a video file.
+"""Opens a video file, and nothing but a video file; and says of it what PyAV does not.
 
-What PyAV does not tell of a file: whether a key packet resets the decoder, whether Matroska is cut off.
-
-How the stored picture is turned before it is shown.
+That is whether a key packet resets the decoder, whether a Matroska file is cut off, and how the stored picture is
+turned before it is shown.
 """
 
 from __future__ import annotations

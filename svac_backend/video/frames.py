@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from svac_backend.atomic import atomic_write
 from svac_backend.errors import SvacError
 from svac_backend.video.source import VideoSource, check_indices
 
 MANIFEST = "manifest.json"
 _FORMAT = "svac-frames-1"
 _FRAME_NAMES = "[0-9][0-9][0-9][0-9][0-9]*.jpg"
-_PART = ".part"
 _STALE_PART_S = 3600
 _WORKERS = min(4, os.cpu_count() or 1)
 _SPARE_BYTES = 64 << 20
@@ -104,7 +104,7 @@ class _Progress:
 
 def _claim(folder: Path, manifest: dict[str, object]) -> None:
     """Make the folder ours for this video and quality; remove our frames of another one."""
-    for part in folder.glob(f"*{_PART}"):
+    for part in folder.glob("*.part"):
         # A part belongs to a process that died, or to one that is at work right now.
         if time.time() - part.stat().st_mtime > _STALE_PART_S:
             part.unlink(missing_ok=True)
@@ -121,7 +121,7 @@ def _claim(folder: Path, manifest: dict[str, object]) -> None:
     # The old manifest goes last: if this stops half way, the next run still knows that the rest is old.
     for frame in frames:
         frame.unlink(missing_ok=True)
-    _replace(path, json.dumps(manifest, indent=1).encode())
+    atomic_write(path, json.dumps(manifest, indent=1).encode())
 
 
 def _read_manifest(path: Path) -> dict[str, object] | None:
@@ -179,15 +179,4 @@ def _write(
 def _write_one(path: Path, frame: NDArray[np.uint8], quality: int) -> None:
     bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    _replace(path, data.tobytes())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file so that its name never shows half of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+    atomic_write(path, data.tobytes())

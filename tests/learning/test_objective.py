@@ -47,8 +47,8 @@ def test_embeddings_are_those_of_prediction(model: Svac, items: list[Item]) -> N
         _, embeddings = Objective(model, FrozenParts(model)).answers(items)
         for item, seg in zip(items, embeddings, strict=True):
             visual = model.mllm.visual_tokens(mllm_pixels(item.seen.images))
-            prompt = model.prompts.build(item.expression, len(visual), 3)
-            alone = model.mllm.seg_embeddings(visual, [prompt], model.prompts.context_id)[0]
+            prompt = model.chat.build(item.expression, len(visual), 3)
+            alone = model.mllm.seg_embeddings(visual, [prompt], model.chat.context_id)[0]
             assert seg.shape == (3, 32)
             assert torch.allclose(seg, alone, atol=1e-5)
 
@@ -57,15 +57,15 @@ def test_the_answers_loss_is_that_of_the_language_model(model: Svac, items: list
     with torch.no_grad():
         lm, _ = Objective(model, FrozenParts(model)).answers(items[:1])
         visual = model.mllm.visual_tokens(mllm_pixels(items[0].seen.images))
-        prompt = model.prompts.build(items[0].expression, len(visual), 3)
+        prompt = model.chat.build(items[0].expression, len(visual), 3)
         ids = torch.cat([prompt.prefix, prompt.suffix])
-        embeds = model.mllm.embed(ids, visual.flatten(0, 1), model.prompts.context_id)[None]
+        embeds = model.mllm.embed(ids, visual.flatten(0, 1), model.chat.context_id)[None]
         labels = ids.clone()
         labels[: len(prompt.prefix) + prompt.answer_start] = -100
         expected = model.mllm.language_model(inputs_embeds=embeds, labels=labels[None]).loss
     assert lm.item() == pytest.approx(expected.item(), rel=1e-5)
     # The answer holds three [SEG] and the template's end.
-    assert (labels == model.prompts.seg_id).sum() == 3
+    assert (labels == model.chat.seg_id).sum() == 3
 
 
 def test_a_segs_mask_loss_reaches_its_own_clips_frames_only(model: Svac, items: list[Item]) -> None:

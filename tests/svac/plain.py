@@ -67,8 +67,8 @@ def _embeddings(model: Svac, frames: list[np.ndarray], expression: str, answer: 
         for number in range(clips.num_clips)
         for image in clip_images([frames[i] for i in clips.clip(number)], method.grid, compress=method.astc)
     ]
-    prompt = model.prompts.build(expression, len(visual), clips.num_clips, answer)
+    prompt = model.chat.build(expression, len(visual), clips.num_clips, answer)
     ids = torch.cat([prompt.prefix, prompt.suffix])
-    embeds = model.mllm.embed(ids, torch.cat(visual), model.prompts.context_id)
+    embeds = model.mllm.embed(ids, torch.cat(visual), model.chat.context_id)
     states = model.mllm.language_model.model(inputs_embeds=embeds[None], use_cache=False).last_hidden_state[0]
     return model.mllm.project(states[len(prompt.prefix) + prompt.seg])

@@ -141,7 +141,7 @@ def test_every_stage_equals_the_published_code(case: str, monkeypatch: pytest.Mo
     clips = plan(len(video), model.config.method)
     images = clips.num_clips * (2 if model.config.method.astc else clips.frames_per_clip)
 
-    prompt = model.prompts.build(expression, images, clips.num_clips)
+    prompt = model.chat.build(expression, images, clips.num_clips)
     asked = np.concatenate([prompt.prefix, prompt.suffix[: prompt.answer_start]])
     assert np.array_equal(asked, golden["input_ids"])
     assert np.array_equal(prompt.suffix[prompt.answer_start :], golden["sequences"])

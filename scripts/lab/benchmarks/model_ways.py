@@ -123,16 +123,16 @@ def _published_one(model: Svac, path: Path, expression: str, clock: Clock) -> Ma
 
 def _generated(model: Svac, visual: torch.Tensor, expression: str, num_clips: int) -> torch.Tensor:
     """Let transformers generate the forced answer and keep every layer's states, as published; returns [N, d_model]."""
-    prompt = model.prompts.build(expression, len(visual), num_clips)
+    prompt = model.chat.build(expression, len(visual), num_clips)
     asked = torch.cat([prompt.prefix, prompt.suffix[: prompt.answer_start]])
     answer = prompt.suffix[prompt.answer_start :].to(visual.device)
-    embeds = model.mllm.embed(asked, visual.flatten(0, 1), model.prompts.context_id)[None]
+    embeds = model.mllm.embed(asked, visual.flatten(0, 1), model.chat.context_id)[None]
 
     def forced(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         return torch.full_like(scores, -torch.inf).index_fill_(1, answer[ids.shape[1], None], 0.0)
 
     def over(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return torch.tensor([model.prompts.is_over(ids[0].tolist())], device=ids.device)
+        return torch.tensor([model.chat.is_over(ids[0].tolist())], device=ids.device)
 
     written = model.mllm.language_model.generate(
         inputs_embeds=embeds,
@@ -148,7 +148,7 @@ def _generated(model: Svac, visual: torch.Tensor, expression: str, num_clips: in
         stopping_criteria=[over],
     )
     states = torch.cat([layers[-1][0] for layers in written.hidden_states])[1 - len(answer) :]
-    return model.mllm.project(states[answer[:-1] == model.prompts.seg_id]).float()
+    return model.mllm.project(states[answer[:-1] == model.chat.seg_id]).float()
 
 
 def ours(model: Svac, path: Path, expressions: Sequence[str], clock: Clock) -> Iterator[tuple[int, Masks]]:

@@ -85,7 +85,7 @@ def language_loss(
             the time would not be copied.
     """
     clips = data.said.absent.shape[2]
-    prompts = [[model.prompts.build(s.text, visual.shape[1], clips) for s in said] for said in data.sentences]
+    prompts = [[model.chat.build(s.text, visual.shape[1], clips) for s in said] for said in data.sentences]
     anywhere, own = _where(data, model.config.method.images_per_clip)
     # What words alone decide is left to SAM-2's part, which knows kinds, sizes and positions better than the visual
     # tokens do: no place, and no word on whether it is there.
@@ -96,7 +96,7 @@ def language_loss(
         told = own & torch.from_numpy(rng.random(own.shape[:2]) < shown)[..., None, None]
         told = told.to(visual.device)
     layers = (FIND_LAYER, PLACE_LAYER)
-    states = run_packed(model.mllm, visual, prompts, model.prompts.context_id, layers=layers, shown=told)
+    states = run_packed(model.mllm, visual, prompts, model.chat.context_id, layers=layers, shown=told)
     seg = model.mllm.project(states.seg)
     said = replace(data.said, absent=data.said.absent * ~alone).to(seg.device)
     where = data.points.masked_fill(alone[..., None, None], torch.nan)

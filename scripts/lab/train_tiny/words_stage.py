@@ -66,7 +66,7 @@ def words_loss(model: Svac, oracle: Oracle, sentences: list[Sentence]) -> tuple[
         The distance, and it with the share of names that are the nearest of all, for the curves.
     """
     clips = model.config.method.num_clips
-    prompts = [model.prompts.build(said.text, 1, clips) for said in sentences]
+    prompts = [model.chat.build(said.text, 1, clips) for said in sentences]
     width = max(len(prompt.suffix) for prompt in prompts)
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
     seg = torch.zeros(len(prompts), clips, dtype=torch.long)

@@ -1,21 +1,18 @@
-"""Layers on a CPU in fused operations: a product with its bias, activation or sum in one pass over memory.
+"""SAM-2 on a CPU in fused operations: a product with its bias, activation or sum in one pass over memory.
 
 sam2's own modules make each of these a pass of its own; for maps of many small vectors the passes cost more than the
-products. The values are the same but for rounding. oneDNN's operations are those that torch's own compiler emits.
+products. The values are the same but for rounding. oneDNN's operations are those that torch's own compiler emits. Maps
+lie channels last.
 
-SAM-2's image encoder in fused operations, channels last: the forward pass of sam2's Hiera and FpnNeck.
+The image encoder (the forward pass of sam2's Hiera and FpnNeck): the two high-resolution levels of the FPN are read by
+the mask decoder's `conv_s0` and `conv_s1` only, and nothing is added to them from above: two linear maps after each
+other, which are multiplied first. Maps of the two fine levels are large, and few frames at a time leave them in the
+processor's cache; the coarse levels take all frames at once, as their operations are small.
 
-The two high-resolution levels of the FPN are read by the mask decoder's `conv_s0` and `conv_s1` only, and nothing is
-added to them from above: two linear maps after each other, which are multiplied first.
-
-Maps of the two fine levels are large, and few frames at a time leave them in the processor's cache; the coarse levels
-take all frames at once, as their operations are small.
-
-SAM-2's mask decoder in fused operations, channels last: the forward pass of sam2's MaskDecoder on its weights.
-
-An image has many cells and a prompt few tokens: what is done per cell is what costs. The cells' sum with their
-positions is made once a layer and not twice, cells attend to tokens by one product for all heads, and transposed
-convolutions whose kernel is their stride are linear maps of single cells.
+The mask decoder (the forward pass of sam2's MaskDecoder on its weights): an image has many cells and a prompt few
+tokens, so what is done per cell is what costs. The cells' sum with their positions is made once a layer and not twice,
+cells attend to tokens by one product for all heads, and transposed convolutions whose kernel is their stride are linear
+maps of single cells.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""Pillow's bicubic filter as products of integer matrices: the same pixels, two to four times sooner.
+"""Pictures resized in threads: Pillow's bicubic pixels, as products of integer matrices, two to four times sooner.
 
 Pillow works in fixed point: weights of 22 fractional bits, one pass along the rows, whose result is rounded to a byte,
 and one down the columns (its `Resample.c`). Both passes are banded matrix products, and each weight is three signed
 bytes, so that the byte products of current processors (VNNI, AMX) give the same sums. Where they saturate, as without
 VNNI, `is_exact` says so.
-
-Pictures resized in threads of their own, with the pixels that Pillow gives.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from svac_backend.atomic import atomic_write
 from svac_backend.errors import SvacError
 
 WEIGHTS, ABOUT = "adapter.safetensors", "adapter.json"
@@ -88,9 +89,7 @@ def write_about(folder: Path, **fields: Any) -> AdapterInfo:
     """Describe the weights that lie in the folder; returns the description."""
     weights = folder / WEIGHTS
     info = AdapterInfo(sha256=file_sha256(weights), bytes=weights.stat().st_size, **fields)
-    part = folder / f"{ABOUT}.part"
-    part.write_text(json.dumps({"format": FORMAT, **asdict(info)}, indent=2) + "\n", encoding="utf-8")
-    part.replace(folder / ABOUT)
+    atomic_write(folder / ABOUT, json.dumps({"format": FORMAT, **asdict(info)}, indent=2) + "\n")
     return info
 
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from svac_backend.atomic import atomic_path
 from svac_backend.errors import SvacError
 from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.families import published
@@ -159,9 +160,8 @@ def write_folder(folder: Path, state: Mapping[str, Tensor], dtype: torch.dtype |
         dict(state), filename_pattern="model{suffix}.safetensors", max_shard_size=SHARD_BYTES
     )
     for name, keys in plan.filename_to_tensors.items():
-        part = folder / f"{name}.part"
-        write(part, {key: state[key] for key in keys}, dtype)
-        part.replace(folder / name)
+        with atomic_path(folder / name) as part:
+            write(part, {key: state[key] for key in keys}, dtype)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")

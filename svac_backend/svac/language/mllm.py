@@ -2,10 +2,8 @@
 
 Assembled from transformers' InternVL vision tower and Qwen2 or Llama (InternLM2), with the published code's wiring.
 
-Answers written token by token, and what becomes of their [SEG] tokens.
-
-A forced answer needs none of this: one prefill gives the same [SEG] states. It is for models that say themselves
-whether, and how often, the object is there.
+A forced answer takes one prefill. `GreedyWriter` has the model write its answer token by token, for models that say
+themselves whether, and how often, the object is there.
 """
 
 from __future__ import annotations
@@ -159,14 +157,14 @@ class Mllm(nn.Module):
         """Project [SEG] states [..., H] to SAM-2's prompt space [..., d_model]."""
         return self.text_hidden_fcs[0](hidden)
 
-    def seg_embeddings(self, visual: Tensor, prompts: Sequence[ChatIds], context_id: int) -> Tensor:
+    def seg_embeddings(self, visual: Tensor, chats: Sequence[ChatIds], context_id: int) -> Tensor:
         """Return the forced answers' embeddings, f32 [E, N, d_model], where all answers hold N [SEG]."""
-        return torch.stack(self.seg_states(visual, prompts, context_id))
+        return torch.stack(self.seg_states(visual, chats, context_id))
 
     def seg_states(
         self,
         visual: Tensor,
-        prompts: Sequence[ChatIds],
+        chats: Sequence[ChatIds],
         context_id: int,
         *,
         write: Writer | None = None,
@@ -178,27 +176,27 @@ class Mllm(nn.Module):
 
         Args:
             visual: [n_images, tokens, H].
-            prompts: E prompts that share their prefix.
+            chats: E expressions in the chat template, that share their prefix.
             context_id: id of the image placeholder.
-            write: given the language model, the cache and a prompt, it returns the states of its [SEG] tokens
+            write: given the language model, the cache and a chat, it returns the states of its [SEG] tokens
                 and leaves the cache as long as it was.
 
         Returns:
             E tensors f32 [number of [SEG], d_model].
         """
         cache = DynamicCache(config=self.language_model.config)
-        prefix = self.embed(prompts[0].prefix, visual.flatten(0, 1), context_id)[None]
+        prefix = self.embed(chats[0].prefix, visual.flatten(0, 1), context_id)[None]
         model = self.language_model.model
         model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
         rows = []
-        for prompt in prompts:
+        for chat in chats:
             if write is not None:
-                states = write(self.language_model, cache, prompt)
+                states = write(self.language_model, cache, chat)
             else:
-                suffix = self.embed(prompt.suffix, None, context_id)[None]
+                suffix = self.embed(chat.suffix, None, context_id)[None]
                 out = model(inputs_embeds=suffix, past_key_values=cache, use_cache=True).last_hidden_state[0]
-                cache.crop(-len(prompt.suffix))
-                states = out[prompt.seg.to(out.device)]
+                cache.crop(-len(chat.suffix))
+                states = out[chat.seg.to(out.device)]
             rows.append(self.project(states).float())
         return rows
 
@@ -211,7 +209,7 @@ class GreedyWriter:
         seg_id: id of [SEG].
         is_over: says whether the ids so far end the answer.
         max_tokens: where an answer is cut.
-        follow_prompt: write the prompt's own answer instead of the likeliest tokens, at the same cost.
+        follow_prompt: write the chat's own answer instead of the likeliest tokens, at the same cost.
     """
 
     seg_id: int
@@ -219,20 +217,20 @@ class GreedyWriter:
     max_tokens: int
     follow_prompt: bool = False
 
-    def __call__(self, language_model: Any, cache: DynamicCache, prompt: ChatIds) -> Tensor:
+    def __call__(self, language_model: Any, cache: DynamicCache, chat: ChatIds) -> Tensor:
         """Return the states of the answer's [SEG] tokens, [k, H]; the cache is as long afterwards as before."""
-        ids, states = self.write(language_model, cache, prompt)
+        ids, states = self.write(language_model, cache, chat)
         # The last token is never an input, so it has no state (the published code drops it too).
         found = torch.tensor(ids[:-1], dtype=torch.long, device=states.device) == self.seg_id
         return states[found]
 
-    def write(self, language_model: Any, cache: DynamicCache, prompt: ChatIds) -> tuple[list[int], Tensor]:
+    def write(self, language_model: Any, cache: DynamicCache, chat: ChatIds) -> tuple[list[int], Tensor]:
         """Return the answer's G ids, and its states after the final norm, [G - 1, H], where they are the input."""
         embed = language_model.get_input_embeddings()
         device = embed.weight.device
-        forced = prompt.suffix[prompt.answer_start :].tolist() if self.follow_prompt else []
+        forced = chat.suffix[chat.answer_start :].tolist() if self.follow_prompt else []
         limit = len(forced) or self.max_tokens
-        step = prompt.suffix[: prompt.answer_start].to(device)
+        step = chat.suffix[: chat.answer_start].to(device)
         before = cache.get_seq_length()
         ids: list[int] = []
         states = []

@@ -15,7 +15,7 @@ from svac_backend.svac.config import MethodConfig
 
 SEG, IMG_START, IMG_END, IMG_CONTEXT = "[SEG]", "<img>", "</img>", "<IMG_CONTEXT>"
 
-# InternVL's templates without a system prompt, as the published code uses them: (before, after, end of answer).
+# InternVL's templates without a system message, as the published code uses them: (before, after, end of answer).
 _TEMPLATES = {
     "phi3_chat": ("<|user|>\n", "<|end|>\n<|assistant|>\n", "<|end|>"),
     "internlm2_chat": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
@@ -97,7 +97,7 @@ class ChatTemplate:
         """Tokenize; i64 [L].
 
         Args:
-            text: a part of the prompt.
+            text: a part of the chat.
             begins: whether it is its beginning: some tokenizers (InternLM2) put a token of their own before it.
         """
         return torch.tensor(self.tokenizer(text, add_special_tokens=begins)["input_ids"], dtype=torch.long)

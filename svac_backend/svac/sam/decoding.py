@@ -1,6 +1,6 @@
 """From [SEG] embeddings and windows of frames to masks, in order: frames x objects together, or through memory.
 
-Logits to masks at the frame's size: two bilinear steps, as the published code has it, only where masks are.
+Logits become masks at the frame's size in two bilinear steps, as in the published code, only where masks are.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ _Found = tuple[Tensor, Tensor]
 
 
 @dataclass
-class Window:
+class EncodedWindow:
     """A window of frames on its way to masks.
 
     Attributes:
@@ -231,19 +231,19 @@ class WindowDecoder:
             masks = masks_at_size(self.anchors[index][0], self.config.sam.image_size, *self.size)
             self.memory.condition_masks(index, features, masks)
 
-    def begin(self, start: int, features: FrameFeatures) -> Window:
+    def begin(self, start: int, features: FrameFeatures) -> EncodedWindow:
         """Decode a window whose first frame is `start`, unless memory needs the windows before it; any thread may."""
         count = len(features.low)
         if self.memory is not None or not len(self.embeddings):
-            return Window(start, count, features, None)
-        return Window(start, count, None, self._decode_pairs(start, features, remember=False))
+            return EncodedWindow(start, count, features, None)
+        return EncodedWindow(start, count, None, self._decode_pairs(start, features, remember=False))
 
-    def window(self, window: Window) -> Iterator[FrameMasks]:
+    def window(self, window: EncodedWindow) -> Iterator[FrameMasks]:
         """Yield the masks of a window's frames; windows come in order."""
         for index, found in self._logits(window):
             yield self._result(index, found)
 
-    def _logits(self, window: Window) -> Iterator[tuple[int, _Found | None]]:
+    def _logits(self, window: EncodedWindow) -> Iterator[tuple[int, _Found | None]]:
         """Yield each frame and what was found there; None without objects."""
         frames, found = range(window.start, window.start + window.count), window.found
         if not len(self.embeddings):

@@ -2,14 +2,11 @@
 
 Corrected masks, and masks decoded from clicks and boxes, are an object's conditioning frames. Every other frame is
 predicted from the correction nearest to it, in a forward sweep and a backward sweep over the video that all objects
-share: a window's features are computed once. Objects do not see each other.
+share: `plan_legs` says which frame is predicted from which correction, `SweepFrames` reads windows of the video in
+either direction, and a window's features are computed once. Objects do not see each other.
 
 Nothing can be predicted from a frame that an object is not on. Such a frame is passed as SAM-2 passes a frame on which
 it finds no object; between two of them, with nothing else shown, the object is not looked for.
-
-The frames of a sweep: windows of a video in either direction, never too many at a time.
-
-Which correction each frame is predicted from, and in which direction. Pure integers.
 """
 
 from __future__ import annotations
@@ -178,14 +175,14 @@ FrameMapping = Mapping[int, FrameHint]
 class _Object:
     """One object: what was shown of it, what has to be walked, and its memory."""
 
-    def __init__(self, prompts: dict[int, FrameHint], frames: range, memory: MemoryTracker) -> None:
-        self.prompts, self.memory = prompts, memory
-        empty = {i: prompt.mask is not None and not area(prompt.mask) for i, prompt in prompts.items()}
+    def __init__(self, hints: dict[int, FrameHint], frames: range, memory: MemoryTracker) -> None:
+        self.hints, self.memory = hints, memory
+        empty = {i: hint.mask is not None and not area(hint.mask) for i, hint in hints.items()}
         self.absent = {i for i, is_empty in empty.items() if is_empty}
-        sources = [i for i in prompts if i not in self.absent]
+        sources = [i for i in hints if i not in self.absent]
         legs = plan_legs(sources, frames) if sources else []
         # Between two frames that it is not on, with nothing else shown between, it is not looked for.
-        self.gone = {i for a, b in pairwise(prompts) if empty[a] and empty[b] for i in range(a + 1, b)}
+        self.gone = {i for a, b in pairwise(hints) if empty[a] and empty[b] for i in range(a + 1, b)}
         if not sources:
             self.gone = set(frames) - self.absent
         self.walks = {
@@ -195,7 +192,7 @@ class _Object:
             for reverse in (False, True)
         }
         # Corrections that have to be looked at. Clicks need their mask even where nothing is predicted from them.
-        self.needed = {i for i in sources if prompts[i].mask is None and i in frames}
+        self.needed = {i for i in sources if hints[i].mask is None and i in frames}
         for leg in legs:
             # What a leg's first and last frame attend covers what those between attend: the nearest corrections,
             # and those that the walk has behind it as recent frames.
@@ -212,7 +209,7 @@ class Propagation:
     Args:
         sam: the model.
         video: the frames.
-        prompts: for each object what was shown, by 0-based frame.
+        hints: for each object what was shown, by 0-based frame.
         frames: the frames to predict; all if None. Others are looked at only on the way there.
         window: frames that are held and encoded at a time.
         progress: called with a fraction 0..1 and a message; it may raise to stop the work.
@@ -225,7 +222,7 @@ class Propagation:
         self,
         sam: SAM2Base,
         video: VideoSource,
-        prompts: Sequence[FrameMapping],
+        hints: Sequence[FrameMapping],
         *,
         frames: range | None = None,
         window: int = 16,
@@ -234,9 +231,9 @@ class Propagation:
         self.sam, self.video, self.window, self.progress = sam, video, window, progress
         self.height, self.width = video.info.height, video.info.width
         self.frames = _checked_range(frames, len(video))
-        if not prompts:
+        if not hints:
             raise SvacError("There is nothing to propagate.", "Correct at least one object on one frame.")
-        self.objects = [self._object(shown) for shown in prompts]
+        self.objects = [self._object(shown) for shown in hints]
         self.conditioning = sorted({i for one in self.objects for i in one.needed})
         self.sweeps = {
             reverse: sorted({i for one in self.objects for i in one.walks[reverse]})
@@ -256,13 +253,13 @@ class Propagation:
     def _object(self, shown: FrameMapping) -> _Object:
         if not shown:
             raise SvacError("Nothing was shown of an object.", "Give it a mask, clicks or a box on a frame.")
-        prompts = dict(sorted(shown.items()))
-        for index, prompt in prompts.items():
-            self._check(index, prompt)
+        hints = dict(sorted(shown.items()))
+        for index, hint in hints.items():
+            self._check(index, hint)
         memory = MemoryTracker(self.sam, 1, len(self.video), no_object_masking=True, nearest=NEAREST)
-        return _Object(prompts, self.frames, memory)
+        return _Object(hints, self.frames, memory)
 
-    def _check(self, index: int, prompt: FrameHint) -> None:
+    def _check(self, index: int, hint: FrameHint) -> None:
         """Refuse what does not fit the video. Raises `SvacError`."""
         if not 0 <= index < len(self.video):
             raise SvacError(
@@ -270,21 +267,21 @@ class Propagation:
                 f"The video has the frames 0 to {len(self.video) - 1}.",
             )
         size = [self.height, self.width]
-        if prompt.mask is not None:
-            if list(prompt.mask["size"]) != size:
+        if hint.mask is not None:
+            if list(hint.mask["size"]) != size:
                 raise SvacError(
-                    f"The mask of frame {index} is for {prompt.mask['size'][1]}x{prompt.mask['size'][0]} pixels.",
+                    f"The mask of frame {index} is for {hint.mask['size'][1]}x{hint.mask['size'][0]} pixels.",
                     f"Give masks of the video's size, {self.width}x{self.height}.",
                 )
             return
-        if prompt.box is None and not any(click.positive for click in prompt.clicks):
+        if hint.box is None and not any(click.positive for click in hint.clicks):
             raise SvacError(
                 f"The clicks on frame {index} only say where the object is not.",
                 "Add a click on the object, or a box around it.",
             )
-        points = [(click.x, click.y) for click in prompt.clicks]
-        if prompt.box is not None:
-            left, top, right, bottom = prompt.box
+        points = [(click.x, click.y) for click in hint.clicks]
+        if hint.box is not None:
+            left, top, right, bottom = hint.box
             if right <= 0 or bottom <= 0 or left >= self.width or top >= self.height:
                 raise SvacError(f"The box on frame {index} is beside the picture.", "Draw it on the picture.")
         for x, y in points:
@@ -298,9 +295,9 @@ class Propagation:
         """Yield the masks that were given, and empty ones where an object is not looked for."""
         for number, one in enumerate(self.objects):
             for index in self.frames:
-                prompt = one.prompts.get(index)
-                if prompt is not None and prompt.mask is not None:
-                    yield number, index, from_coco(prompt.mask), 1.0
+                hint = one.hints.get(index)
+                if hint is not None and hint.mask is not None:
+                    yield number, index, from_coco(hint.mask), 1.0
                 elif index in one.gone:
                     yield number, index, np.zeros((self.height, self.width), np.bool_), 0.0
 
@@ -312,13 +309,13 @@ class Propagation:
                 for k, index in enumerate(indices):
                     here = features.take([k])
                     for number, one in enumerate(self.objects):
-                        prompt = one.prompts.get(index)
-                        if prompt is None or index not in one.needed:
+                        hint = one.hints.get(index)
+                        if hint is None or index not in one.needed:
                             continue
-                        if prompt.mask is not None:
-                            one.memory.condition_masks(index, here, self._shrunk(from_coco(prompt.mask)))
+                        if hint.mask is not None:
+                            one.memory.condition_masks(index, here, self._shrunk(from_coco(hint.mask)))
                             continue
-                        logits, score = self._point_at(one, index, here, prompt)
+                        logits, score = self._point_at(one, index, here, hint)
                         if index in self.frames:
                             yield number, index, self._mask(logits), score
                 self._tell(len(indices), "reading the corrections")
@@ -344,10 +341,10 @@ class Propagation:
                 self._tell(len(indices), f"{'backwards' if reverse else 'forwards'} to frame {indices[-1]}")
 
     def _point_at(
-        self, one: _Object, index: int, features: FrameFeatures, prompt: FrameHint
+        self, one: _Object, index: int, features: FrameFeatures, hint: FrameHint
     ) -> tuple[Tensor, float]:
         """Decode clicks and a box without memory, and remember the result; returns logits and the score."""
-        points, labels = self._points(prompt)
+        points, labels = self._points(hint)
         low = without_memory(self.sam, features)
         where = (points.to(low.device), labels.to(low.device))
         out = decode(self.sam, low, features.high, None, no_object_masking=False, points=where)
@@ -356,11 +353,11 @@ class Propagation:
         one.memory.condition(index, features, out.logits, existence, out.token)
         return out.logits, float((out.existence.sigmoid() * out.iou)[0])
 
-    def _points(self, prompt: FrameHint) -> tuple[Tensor, Tensor]:
+    def _points(self, hint: FrameHint) -> tuple[Tensor, Tensor]:
         """Return points f32 [1, P, 2] in SAM-2's pixels and its labels i32 [1, P]: a box is two corners, first."""
-        rows = [(click.x, click.y, int(click.positive)) for click in prompt.clicks]
-        if prompt.box is not None:
-            left, top, right, bottom = prompt.box
+        rows = [(click.x, click.y, int(click.positive)) for click in hint.clicks]
+        if hint.box is not None:
+            left, top, right, bottom = hint.box
             rows = [(left, top, 2), (right, bottom, 3), *rows]
         scale = torch.tensor([self.sam.image_size / self.width, self.sam.image_size / self.height])
         points = torch.tensor([[x, y] for x, y, _ in rows], dtype=torch.float32) * scale

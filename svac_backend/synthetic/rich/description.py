@@ -1,11 +1,8 @@
-"""What a rich scene is before it is painted: things, their tracks, camera and bars. No pixels and no words.
+"""What a rich scene is before it is painted, and what can be measured about it: no pixels and no words.
 
-Lengths are in units of the frame's short side, x to the right and y down, the frame's top left corner at (0, 0). World
-positions are what the frame would show if the camera never moved.
-
-What can be measured about the things of a scene, from its description alone.
-
-Motions are measured twice where the camera moves: in the frame and in the world. What differs between the two is
+A scene is things, their trajectories, a camera and bars. Lengths are in units of the frame's short side, x to the right
+and y down, the frame's top left corner at (0, 0). World positions are what the frame would show if the camera never
+moved. Motions are measured twice where the camera moves: in the frame and in the world. What differs between the two is
 not said.
 """
 
@@ -48,7 +45,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Track:
+class Trajectory:
     """Where a thing is on each of T frames, in world coordinates.
 
     Attributes:
@@ -107,7 +104,7 @@ class Thing:
     """
 
     look: Look
-    track: Track
+    track: Trajectory
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""What objects can be: their names, families, and which of them training never sees.
+"""What things can be: their names, families, which of them training never sees, and their pictures.
 
-Pictures of things: the glyphs of Noto Color Emoji, where that font is installed.
-
-Debian and Ubuntu have it as `fonts-noto-color-emoji`. Nothing of it is kept in this project.
+Pictures are the glyphs of Noto Color Emoji, where that font is installed: Debian and Ubuntu have it as
+`fonts-noto-color-emoji`. Nothing of it is kept in this project.
 """
 
 from __future__ import annotations

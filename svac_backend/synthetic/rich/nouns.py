@@ -1,13 +1,10 @@
-"""Nouns: what a thing can be called, and of which things that is true.
+"""Nouns and wordings: what a thing can be called, of which things that is true, and how what is meant is said.
 
-The wordings of everything that can be said: a table.
-
-`key = wording / wording / ...`; a line that begins with blanks goes on with the line before. A wording that begins
-with `*` is kept from training. `{n}` is the noun (without it, the noun comes first), `{b}` the noun without its
-adjectives, `{c}` its colour, `{x}` and `{y}` are other things with their article, and `a|b` stands for a in the
-singular and b in the plural. `noun` and `color` are nouns of which nothing else is said.
-
-Sentences for what is meant, out of the wordings of `words`.
+The wordings of everything that can be said are one table: `key = wording / wording / ...`; a line that begins with
+blanks goes on with the line before. A wording that begins with `*` is kept from training. `{n}` is the noun (without
+it, the noun comes first), `{b}` the noun without its adjectives, `{c}` its colour, `{x}` and `{y}` are other things
+with their article, and `a|b` stands for a in the singular and b in the plural. `noun` and `color` are nouns of which
+nothing else is said.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Painting a described scene: frames and masks of any of its frames, each the same whichever others are asked for.
 
-Things drawn once per scene: shapes with textures, and glyphs in their own or another colour.
+Things are drawn once per scene: shapes with textures, and glyphs in their own or another colour.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from svac_backend.synthetic.rich.description import Array, Track
+from svac_backend.synthetic.rich.description import Array, Trajectory
 
 UNIT = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 PROGRAMS: tuple[str, ...] = (
@@ -62,7 +62,7 @@ def play(
     when: float | None = None,
     unit: Array | None = None,
     reach: float = 1.3,
-) -> Track:
+) -> Trajectory:
     """Return a thing's track.
 
     Args:
@@ -80,7 +80,7 @@ def play(
     moment = float(rng.uniform(0.3, 0.7)) if when is None else when
     unit = np.array(UNIT.get(program, stage.some_unit())) if unit is None else unit
     if program in {"enter", "leave", "through"}:
-        return Track(
+        return Trajectory(
             _crossing(program, radius, stage, unit, way, moment, reach), radius * grow, angle, program
         )
     path: Array = np.zeros((stage.frames, 2))
@@ -101,7 +101,7 @@ def play(
         path = np.minimum(t, moment)[:, None] * unit * 1.6 * way
         path = path + np.maximum(t - moment, 0)[:, None] * side * 1.6 * way
     elif program == "bounce":
-        return Track(_bouncing(radius, stage, way), radius * grow, angle, program)
+        return Trajectory(_bouncing(radius, stage, way), radius * grow, angle, program)
     elif program == "stop":
         path = np.minimum(t / moment, 1)[:, None] * unit * way
     elif program == "start":
@@ -117,29 +117,31 @@ def play(
         angle = rng.choice((-1.0, 1.0)) * rng.uniform(1.0, 2.0) * 2 * np.pi * t
         if rng.random() < 0.4:
             path = t[:, None] * unit * rng.uniform(0.1, 0.4)
-    return Track(_placed(path, radius * float(grow.max()), stage), radius * grow, angle, program)
+    return Trajectory(_placed(path, radius * float(grow.max()), stage), radius * grow, angle, program)
 
 
-def follow(leader: Track, radius: float, stage: Stage) -> Track:
+def follow(leader: Trajectory, radius: float, stage: Stage) -> Trajectory:
     """Return the track of what keeps behind `leader`, which moves straight."""
     way = leader.xy[-1] - leader.xy[0]
     heading = way / max(float(np.linalg.norm(way)), 1e-9)
     gap = stage.rng.uniform(1.15, 1.5) * (radius + float(leader.radius.max())) * heading
     aside = stage.rng.uniform(-0.04, 0.04) * heading[::-1]
-    return Track(leader.xy - gap + aside, np.full(stage.frames, radius), np.zeros(stage.frames), "follow")
+    return Trajectory(
+        leader.xy - gap + aside, np.full(stage.frames, radius), np.zeros(stage.frames), "follow"
+    )
 
 
-def pass_by(other: Track, radius: float, stage: Stage) -> Track:
+def pass_by(other: Trajectory, radius: float, stage: Stage) -> Trajectory:
     """Return the track of what passes `other`, which stays where it is."""
     rng, unit = stage.rng, stage.some_unit()
     way = rng.uniform(0.5, 0.75)
     aside = (radius + float(other.radius.max())) * rng.uniform(0.6, 1.05) * rng.choice((-1.0, 1.0))
     middle = other.xy[0] + aside * unit[::-1]
     path = middle + (stage.time - rng.uniform(0.4, 0.6))[:, None] * unit * way
-    return Track(path, np.full(stage.frames, radius), np.zeros(stage.frames), "pass")
+    return Trajectory(path, np.full(stage.frames, radius), np.zeros(stage.frames), "pass")
 
 
-def approach(other: Track, radius: float, stage: Stage, *, away: bool = False) -> Track:
+def approach(other: Trajectory, radius: float, stage: Stage, *, away: bool = False) -> Trajectory:
     """Return the track of what moves straight towards (or away from) `other`, which stays where it is."""
     rng = stage.rng
     near = (radius + float(other.radius.max())) * rng.uniform(1.0, 1.2)
@@ -153,7 +155,9 @@ def approach(other: Track, radius: float, stage: Stage, *, away: bool = False) -
     close = other.xy[0] + (best - other.xy[0]) * (near / max(most, near))
     t = stage.time[::-1] if away else stage.time
     path = best + t[:, None] * (close - best)
-    return Track(path, np.full(stage.frames, radius), np.zeros(stage.frames), "away" if away else "approach")
+    return Trajectory(
+        path, np.full(stage.frames, radius), np.zeros(stage.frames), "away" if away else "approach"
+    )
 
 
 def _placed(path: Array, radius: float, stage: Stage) -> Array:

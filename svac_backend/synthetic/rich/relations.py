@@ -1,6 +1,6 @@
-"""What can be said of a thing beside another one: true, false or doubtful, as in `clauses`.
+"""What can be said of a thing beside others: relations to one, superlatives and order in time among many.
 
-Superlatives and order in time: what is true of one thing among those that a noun means.
+Each is true, false or doubtful, as in `clauses`; a superlative is meant among the things that a noun means.
 """
 
 from __future__ import annotations

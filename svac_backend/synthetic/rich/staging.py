@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from svac_backend.synthetic.rich.description import Array, Bar, Camera, Description, Look, Thing, Track
+from svac_backend.synthetic.rich.description import Array, Bar, Camera, Description, Look, Thing, Trajectory
 from svac_backend.synthetic.rich.kinds import DYES, KINDS, ROUND, allowed, reach_of
 from svac_backend.synthetic.rich.programs import PROGRAMS, UNIT, Stage, approach, follow, pass_by, play
 from svac_backend.synthetic.shapes import COLORS, MAX_TILT, sample_rgb
@@ -81,7 +81,7 @@ def _stage_once(cast: Cast, span: tuple[float, float], frames: int, rng: np.rand
     bars = _bars(stage) if rng.random() < cast.bars else ()
     looks = _looks(count, cast, rng)
     sizes = _sizes(count, rng)
-    tracks: list[Track] = []
+    tracks: list[Trajectory] = []
     plans = _plans(theme, count, rng)
     for n, plan in enumerate(plans):
         best, least = None, 2.0
@@ -170,8 +170,8 @@ def _plans(theme: str, count: int, rng: np.random.Generator) -> list[tuple[str, 
 
 
 def _track(
-    plan: tuple[str, dict[str, float | str]], radius: float, kind: str, tracks: list[Track], stage: Stage
-) -> Track:
+    plan: tuple[str, dict[str, float | str]], radius: float, kind: str, tracks: list[Trajectory], stage: Stage
+) -> Trajectory:
     """Play a plan."""
     program, options = plan
     other = tracks[int(options["other"])] if "other" in options else None
@@ -189,7 +189,7 @@ def _track(
     tilt = np.deg2rad(MAX_TILT.get(kind, 180.0) if KINDS[kind].family == "shape" else 12.0)
     if kind not in ROUND:
         turned = track.angle + stage.rng.uniform(-tilt, tilt)
-        return Track(track.xy, track.radius, turned, track.program)
+        return Trajectory(track.xy, track.radius, turned, track.program)
     return track
 
 

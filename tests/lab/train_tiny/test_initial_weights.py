@@ -53,9 +53,9 @@ def test_a_place_reaches_the_seg_embedding_before_training(model: Svac) -> None:
     shown[0, torch.arange(8), 0, cells] = True
     with torch.no_grad():
         visual = visual_of(model, data)
-        prompts = [[model.prompts.build(s.text, 2, 1) for s in data.sentences[0]]]
+        prompts = [[model.chat.build(s.text, 2, 1) for s in data.sentences[0]]]
         states = run_packed(
-            model.mllm, visual, prompts, model.prompts.context_id, layers=(3, PLACE_LAYER), shown=shown
+            model.mllm, visual, prompts, model.chat.context_id, layers=(3, PLACE_LAYER), shown=shown
         )
         lanes = lanes_of(model, torch.stack([cells % 8 + 0.5, cells // 8 + 0.5], -1) / 8)[0]
         # What passes is a place up to its size, which the norms on the way change.

@@ -51,8 +51,8 @@ def test_packed_sentences_equal_sentences_alone(model: Svac) -> None:
         packed = language_loss(model, Oracle(128), LookingHeads(model.config), data, visual).seg
         for b in range(2):
             for e in range(3):
-                prompt = model.prompts.build(data.sentences[b][e].text, visual.shape[1], 4)
-                alone = model.mllm.seg_embeddings(visual[b], [prompt], model.prompts.context_id)
+                prompt = model.chat.build(data.sentences[b][e].text, visual.shape[1], 4)
+                alone = model.mllm.seg_embeddings(visual[b], [prompt], model.chat.context_id)
                 assert torch.allclose(alone[0], packed[b, e], atol=1e-5)
 
 
@@ -60,12 +60,12 @@ def test_a_place_that_is_shown_reaches_its_own_sentence_only(model: Svac) -> Non
     data = make_clip_batch(np.random.default_rng(2), model.config, SMALL, batch=1, sentences=3, frames=0)
     with torch.no_grad():
         visual = visual_of(model, data)
-        prompts = [[model.prompts.build(s.text, visual.shape[1], 4) for s in data.sentences[0]]]
+        prompts = [[model.chat.build(s.text, visual.shape[1], 4) for s in data.sentences[0]]]
         shown = torch.zeros(1, 3, 4, 512, dtype=torch.bool)
         shown[0, 1, :, 100] = True
 
         def run(at: torch.Tensor | None) -> torch.Tensor:
-            context = model.prompts.context_id
+            context = model.chat.context_id
             return run_packed(model.mllm, visual, prompts, context, layers=(3, 4), shown=at).seg
 
         plain, told = run(None), run(shown)
@@ -264,7 +264,7 @@ def test_sentences_are_of_all_kinds_and_never_of_what_is_held_out() -> None:
 
 
 def test_the_tokenizer_knows_the_special_tokens_and_any_text(model: Svac) -> None:
-    tokenizer = model.prompts.tokenizer
+    tokenizer = model.chat.tokenizer
     assert len(tokenizer) <= recipe.VOCABULARY
     for token in (SEG, IMG_CONTEXT):
         assert len(tokenizer(token, add_special_tokens=False)["input_ids"]) == 1

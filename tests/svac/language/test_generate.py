@@ -49,16 +49,16 @@ def written(model: Svac, writer: GreedyWriter) -> torch.Tensor:
     """Return the [SEG] embeddings of an answer that is written."""
     with torch.inference_mode():
         visual = torch.randn(8, 16, 128, generator=torch.Generator().manual_seed(1))
-        prompt = model.prompts.build("the red circle", 8, 4)
-        return model.mllm.seg_states(visual, [prompt, prompt], model.prompts.context_id, write=writer)[1]
+        prompt = model.chat.build("the red circle", 8, 4)
+        return model.mllm.seg_states(visual, [prompt, prompt], model.chat.context_id, write=writer)[1]
 
 
 def test_writing_the_forced_answer_gives_the_states_of_the_prefill(csa: Svac) -> None:
-    writer = GreedyWriter(csa.prompts.seg_id, csa.prompts.is_over, 512, follow_prompt=True)
+    writer = GreedyWriter(csa.chat.seg_id, csa.chat.is_over, 512, follow_prompt=True)
     with torch.inference_mode():
         visual = torch.randn(8, 16, 128, generator=torch.Generator().manual_seed(1))
-        prompt = csa.prompts.build("the red circle", 8, 4)
-        forced = csa.mllm.seg_states(visual, [prompt], csa.prompts.context_id)[0]
+        prompt = csa.chat.build("the red circle", 8, 4)
+        forced = csa.mllm.seg_states(visual, [prompt], csa.chat.context_id)[0]
     assert torch.allclose(written(csa, writer), forced, atol=1e-4)
     assert forced.shape == (4, 128)
 
@@ -80,13 +80,13 @@ class Scripted(torch.nn.Module):
 @pytest.mark.parametrize("segs", [0, 1, 3, 4, 6])
 def test_a_written_answer_stops_at_its_end_and_may_hold_any_number_of_seg(csa: Svac, segs: int) -> None:
     text = f"It is {SEG * segs}.<|im_end|>never written {SEG}"
-    ids = csa.prompts.ids(text).tolist()
+    ids = csa.chat.ids(text).tolist()
     head = Scripted(ids, csa.config.language.vocab_size)
     csa.mllm.language_model.lm_head = head
     csa.run_as(generate=True)
     source = video()
     result = masks(csa.segment(source, ["the red circle"]))
-    assert head.asked == len(csa.prompts.ids(f"It is {SEG * segs}.<|im_end|>"))
+    assert head.asked == len(csa.chat.ids(f"It is {SEG * segs}.<|im_end|>"))
     assert result.shape == (12, 1, 48, 64)
     csa.run_as(generate=False)
     forced = list(csa.segment(source, ["the red circle"], answers=[f"It is {SEG * segs}."]))
@@ -97,7 +97,7 @@ def test_a_written_answer_stops_at_its_end_and_may_hold_any_number_of_seg(csa: S
 
 
 def test_an_answer_without_an_end_is_cut(csa: Svac) -> None:
-    csa.mllm.language_model.lm_head = Scripted(csa.prompts.ids("It").tolist(), 640)
+    csa.mllm.language_model.lm_head = Scripted(csa.chat.ids("It").tolist(), 640)
     csa.run_as(generate=True, max_answer_tokens=9)
     assert not masks(csa.segment(video(), ["the red circle"])).any()
     assert csa.mllm.language_model.lm_head.asked == 9
@@ -105,9 +105,9 @@ def test_an_answer_without_an_end_is_cut(csa: Svac) -> None:
 
 def test_the_stop_text_may_be_plain_text(csa: Svac) -> None:
     csa.run_as(template="phi3_chat")
-    ids = csa.prompts.ids("It is [SEG].<|end|>").tolist()
-    assert csa.prompts.is_over(ids)
-    assert not csa.prompts.is_over(ids[:-1])
+    ids = csa.chat.ids("It is [SEG].<|end|>").tolist()
+    assert csa.chat.is_over(ids)
+    assert not csa.chat.is_over(ids[:-1])
 
 
 def test_too_many_seg_are_cut_and_too_few_repeat_the_last(csa: Svac) -> None:

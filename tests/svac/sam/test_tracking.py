@@ -248,7 +248,7 @@ def test_what_is_remembered_does_not_grow(random_weights: Svac) -> None:
         for _ in work.run():
             for one in work.objects:
                 most = max(most, len(one.memory.outputs["non_cond_frame_outputs"]))
-                assert len(one.memory.outputs["cond_frame_outputs"]) <= len(one.prompts)
+                assert len(one.memory.outputs["cond_frame_outputs"]) <= len(one.hints)
     assert most == random_weights.sam.max_obj_ptrs_in_encoder
 
 

@@ -14,7 +14,7 @@ from svac_backend.synthetic.rich.description import (
     Description,
     Look,
     Thing,
-    Track,
+    Trajectory,
     events_of,
     measure,
 )
@@ -39,7 +39,7 @@ def scene(
 ) -> Description:
     """A square scene of small things on these ways."""
     looks = looks or (Look("star", "red"),) * len(paths)
-    tracks = [Track(path, np.full(T, 0.08), np.zeros(T), "test") for path in paths]
+    tracks = [Trajectory(path, np.full(T, 0.08), np.zeros(T), "test") for path in paths]
     things = tuple(Thing(look, track) for look, track in zip(looks, tracks, strict=True))
     return Description(things, Camera(line(0, 0, pan, 0), np.ones(T)), bars, (1.0, 1.0), "test")
 
