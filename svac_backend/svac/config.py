@@ -55,9 +55,17 @@ class LanguageConfig:
 
 @dataclass(frozen=True)
 class SamConfig:
-    """SAM-2.0 (no `no_obj_embed_spatial`, no temporal projection of object pointers). The defaults are Hiera-L."""
+    """SAM-2.0 (no `no_obj_embed_spatial`, no temporal projection of object pointers). The defaults are Hiera-L.
+
+    Attributes:
+        trunk: what looks at the pixels, before the FPN: SAM-2's own Hiera, whose sizes are below, or MobileNetV2.
+        match_dim: channels of the features by which a frame's cells are matched with those of remembered frames,
+            beside memory attention (`FeatureMatching`); 0: SAM-2's memory attention alone.
+    """
 
     image_size: int = 1024
+    trunk: Literal["hiera", "mobilenet_v2"] = "hiera"
+    match_dim: int = 0
     embed_dim: int = 144
     num_heads: int = 2
     stages: tuple[int, ...] = (2, 6, 36, 4)
@@ -72,6 +80,8 @@ class SamConfig:
     @property
     def backbone_channels(self) -> list[int]:
         """Channels of the four stages, coarsest first."""
+        if self.trunk == "mobilenet_v2":
+            return [320, 96, 32, 24]
         return [self.embed_dim * 2**i for i in (3, 2, 1, 0)]
 
 

@@ -77,10 +77,14 @@ _CELLS = 6 * 48**2
 
 
 def foldable(sam: SAM2Base) -> bool:
-    """Whether the FPN is SAM-2's: 1x1 convolutions, and sums of nearest neighbours on the two coarse levels only."""
+    """Whether the trunk is Hiera, nothing else reads it, and the FPN is SAM-2's: 1x1 convolutions, and sums of nearest
+    neighbours on the two coarse levels only.
+    """
     neck = sam.image_encoder.neck
     return (
-        sam.image_encoder.scalp == 1
+        isinstance(sam.image_encoder.trunk, Hiera)
+        and not hasattr(sam, "matching")
+        and sam.image_encoder.scalp == 1
         and len(neck.convs) == 4
         and sorted(neck.fpn_top_down_levels) == [2, 3]
         and (neck.fpn_interp_model, neck.fuse_type) == ("nearest", "sum")

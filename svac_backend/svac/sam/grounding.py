@@ -22,12 +22,13 @@ from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, Memory
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
-from torch import Tensor
+from torch import Tensor, nn
 
 from svac_backend.svac import astc
 from svac_backend.svac.config import SamConfig
 from svac_backend.svac.cpu import fused
 from svac_backend.svac.cpu.parallel import Workers
+from svac_backend.svac.sam.matching import FeatureMatching, matching_of
 
 
 class SharedPositions(PositionEmbeddingSine):
@@ -38,8 +39,84 @@ class SharedPositions(PositionEmbeddingSine):
         return self._pe(1, x.device, *x.shape[-2:]).expand(len(x), -1, -1, -1)
 
 
+class MobileNetV2(nn.Module):
+    """MobileNetV2 of width 1 as a trunk of SAM-2's image encoder: maps of strides 4, 8, 16 and 32.
+
+    Batch norms are folded into the convolutions before them, so that values from ImageNet come with biases.
+    Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", table 2.
+    """
+
+    # Expansion, channels, blocks, stride of the first of them.
+    GROUPS = (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channel_list = [320, 96, 32, 24]
+        self.stem = _convolution(3, 32, 3, stride=2)
+        self.blocks = nn.ModuleList()
+        channels = 32
+        for expansion, out, count, stride in self.GROUPS:
+            for number in range(count):
+                self.blocks.append(_InvertedResidual(channels, out, expansion, 1 if number else stride))
+                channels = out
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Return the maps of f32 [n, 3, S, S], finest first: 24, 32, 96 and 320 channels."""
+        x = self.stem(pixels.contiguous(memory_format=torch.channels_last))
+        levels = []
+        for block, following in zip(self.blocks, [*self.blocks[1:], None], strict=True):
+            x = block(x)
+            if following is None or (following.stride == 2 and x.shape[1] > 16):
+                levels.append(x)
+        return levels
+
+
+class _InvertedResidual(nn.Module):
+    def __init__(self, channels: int, out: int, expansion: int, stride: int) -> None:
+        super().__init__()
+        inner = channels * expansion
+        expand = [] if expansion == 1 else [_convolution(channels, inner, 1)]
+        self.layers = nn.Sequential(
+            *expand, _convolution(inner, inner, 3, stride=stride, groups=inner), nn.Conv2d(inner, out, 1)
+        )
+        self.stride, self.added = stride, stride == 1 and channels == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layers(x)
+        return x + y if self.added else y
+
+
+def _convolution(channels: int, out: int, side: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, out, side, stride, side // 2, groups=groups), nn.ReLU6())
+
+
+def _trunk(config: SamConfig) -> nn.Module:
+    if config.trunk == "mobilenet_v2":
+        return MobileNetV2()
+    hiera: nn.Module = Hiera(
+        embed_dim=config.embed_dim,
+        num_heads=config.num_heads,
+        stages=config.stages,
+        global_att_blocks=config.global_att_blocks,
+        window_pos_embed_bkg_spatial_size=config.window_pos_embed_bkg_spatial_size,
+        window_spec=config.window_spec,
+    )
+    return hiera
+
+
 def build_sam(config: SamConfig) -> SAM2Base:
-    """Build SAM-2.0 with random weights, wired as sam2's published `sam2_hiera_*.yaml` files are."""
+    """Build SAM-2.0 with random weights, wired as sam2's published `sam2_hiera_*.yaml` files are.
+
+    Where the configuration has `match_dim`, it has a `FeatureMatching` as `matching` beside SAM-2's own modules.
+    """
     d, grid = config.d_model, config.image_size // 16
 
     def rope(**extra: object) -> RoPEAttention:
@@ -56,17 +133,10 @@ def build_sam(config: SamConfig) -> SAM2Base:
     def positions(features: int) -> SharedPositions:
         return SharedPositions(num_pos_feats=features, normalize=True, scale=None, temperature=10000)
 
-    return SAM2Base(
+    sam = SAM2Base(
         image_encoder=ImageEncoder(
             scalp=1,
-            trunk=Hiera(
-                embed_dim=config.embed_dim,
-                num_heads=config.num_heads,
-                stages=config.stages,
-                global_att_blocks=config.global_att_blocks,
-                window_pos_embed_bkg_spatial_size=config.window_pos_embed_bkg_spatial_size,
-                window_spec=config.window_spec,
-            ),
+            trunk=_trunk(config),
             neck=FpnNeck(
                 position_encoding=positions(d),
                 d_model=d,
@@ -122,6 +192,9 @@ def build_sam(config: SamConfig) -> SAM2Base:
         multimask_max_pt_num=1,
         use_mlp_for_obj_ptr_proj=True,
     )
+    if config.match_dim:
+        sam.matching = FeatureMatching(config.backbone_channels[::-1][1:3], config.match_dim)
+    return sam
 
 
 @dataclass
@@ -132,22 +205,26 @@ class FrameFeatures:
         low: [n, C, S/16, S/16], before any memory is fused in.
         high: [n, C/8, S/4, S/4] and [n, C/4, S/8, S/8].
         position: [n, C, S/16, S/16], the sine encoding of `low`; a view of one, the same for every frame.
+        match: [n, match_dim, S/8, S/8], what cells are matched by; None for a model without feature matching.
     """
 
     low: Tensor
     high: tuple[Tensor, Tensor]
     position: Tensor
+    match: Tensor | None = None
 
     def take(self, frames: Sequence[int] | Tensor) -> FrameFeatures:
         """Return the features of k of these frames (i64 [k]); a frame may stand there several times."""
         if isinstance(frames, Sequence) and frames and list(frames) == list(range(frames[0], frames[-1] + 1)):
             part = slice(frames[0], frames[-1] + 1)  # a view
+            match = None if self.match is None else self.match[part]
             return FrameFeatures(
-                self.low[part], (self.high[0][part], self.high[1][part]), self.position[part]
+                self.low[part], (self.high[0][part], self.high[1][part]), self.position[part], match
             )
         index = torch.as_tensor(frames, device=self.low.device)
         position = self.position[:1].expand(len(index), -1, -1, -1)
-        return FrameFeatures(self.low[index], (self.high[0][index], self.high[1][index]), position)
+        match = None if self.match is None else self.match[index]
+        return FrameFeatures(self.low[index], (self.high[0][index], self.high[1][index]), position, match)
 
     @classmethod
     def joined(cls, parts: Sequence[FrameFeatures]) -> FrameFeatures:
@@ -156,7 +233,9 @@ class FrameFeatures:
             return parts[0]
         low = torch.cat([part.low for part in parts])
         high = (torch.cat([part.high[0] for part in parts]), torch.cat([part.high[1] for part in parts]))
-        return cls(low, high, parts[0].position[:1].expand(len(low), -1, -1, -1))
+        matches = [part.match for part in parts if part.match is not None]
+        position = parts[0].position[:1].expand(len(low), -1, -1, -1)
+        return cls(low, high, position, torch.cat(matches) if matches else None)
 
 
 @dataclass
@@ -180,7 +259,7 @@ class Decoded:
 
 
 def encode_frames(sam: SAM2Base, pixels: Tensor, *, fuse: bool = True) -> FrameFeatures:
-    """Run Hiera and the FPN on a batch of frames, f32 [n, 3, S, S].
+    """Run the trunk and the FPN on a batch of frames, f32 [n, 3, S, S].
 
     Args:
         sam: the model.
@@ -193,11 +272,20 @@ def encode_frames(sam: SAM2Base, pixels: Tensor, *, fuse: bool = True) -> FrameF
         s0, s1, low = fused.encode(sam, pixels)
         position = sam.image_encoder.neck.position_encoding(low)
         return FrameFeatures(low=low, high=(s0, s1), position=position)
-    out = sam.forward_image(pixels)
+    encoder, matching = sam.image_encoder, matching_of(sam)
+    if matching is None:
+        out = sam.forward_image(pixels)
+        levels, positions, match = out["backbone_fpn"], out["vision_pos_enc"], None
+    else:  # the same, with a look at what the trunk says
+        seen = encoder.trunk(pixels)
+        match = matching.features(*seen[1:3])
+        levels, positions = (maps[: -encoder.scalp] for maps in encoder.neck(seen))
+        decoder = sam.sam_mask_decoder
+        levels = [decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1]), levels[2]]
     # The FPN adds its levels in fp32 and positions are fp32, whatever the weights are.
-    s0, s1, low = (level.to(weight.dtype) for level in out["backbone_fpn"])
-    position = out["vision_pos_enc"][-1][:1].to(weight.dtype).expand(len(low), -1, -1, -1)
-    return FrameFeatures(low=low, high=(s0, s1), position=position)
+    s0, s1, low = (level.to(weight.dtype) for level in levels)
+    position = positions[-1][:1].to(weight.dtype).expand(len(low), -1, -1, -1)
+    return FrameFeatures(low=low, high=(s0, s1), position=position, match=match)
 
 
 def without_memory(sam: SAM2Base, features: FrameFeatures) -> Tensor:
@@ -214,6 +302,7 @@ def decode(
     no_object_masking: bool,
     points: tuple[Tensor, Tensor] | None = None,
     mask: Tensor | None = None,
+    added: Tensor | None = None,
     fuse: bool = True,
 ) -> Decoded:
     """Decode k pairs at once.
@@ -227,6 +316,7 @@ def decode(
         no_object_masking: set the logits of absent objects to SAM-2's constant for them.
         points: coordinates f32 [k, P, 2] in SAM-2's pixels and labels i32 [k, P].
         mask: f32 [k, 1, S/4, S/4] mask prompt.
+        added: f32 [k, 1, S/4, S/4], added to the logits of all three masks.
         fuse: take fused operations where there are any; else sam2's own forward pass.
     """
     k = low.shape[0]
@@ -254,6 +344,8 @@ def decode(
             high_res_features=list(high),
         )
     logits, ious, existence = logits.float(), ious.float(), existence.float()[:, 0]
+    if added is not None:
+        logits = logits + added
     if no_object_masking:
         logits = torch.where((existence > 0)[:, None, None, None], logits, NO_OBJ_SCORE)
     best = ious.argmax(dim=1)

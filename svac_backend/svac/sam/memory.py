@@ -1,6 +1,7 @@
 """SAM-2's memory: masks travel from conditioning frames to the frames that no [SEG] decodes.
 
-Mask memories, object pointers and memory attention are SAM-2's own; this module keeps what has to be kept and drops
+Mask memories, object pointers and memory attention are SAM-2's own, and a model may match features beside them
+(`matching.py`); this module keeps what has to be kept and drops
 the rest, so that memory stays the same however long the video is.
 """
 
@@ -14,7 +15,11 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import select_closest_cond_frames
 from torch import Tensor
 
-from svac_backend.svac.sam.grounding import FrameFeatures, decode
+from svac_backend.svac.sam.grounding import Decoded, FrameFeatures, decode
+from svac_backend.svac.sam.matching import FeatureMatching, Remembered, matching_of
+
+# Conditioning frames that cells are matched with, the nearest ones, and frames before this one.
+MATCHED, BEFORE = 2, 2
 
 
 class MemoryTracker:
@@ -104,12 +109,35 @@ class MemoryTracker:
             num_frames=self.num_frames,
             track_in_reverse=reverse,
         )
-        out = decode(self.sam, fused, many.high, None, no_object_masking=self.no_object_masking)
+        out = decode_tracked(
+            self.sam, fused, many, self._matched(index, features, reverse), self.no_object_masking
+        )
         recent[index] = self._remember(features, out.logits, out.existence, out.token)
         # Mask memories reach back num_maskmem frames, object pointers max_obj_ptrs_in_encoder frames.
         for old in [i for i in recent if abs(index - i) >= self.sam.max_obj_ptrs_in_encoder]:
             del recent[old]
         return out.logits, out.existence.sigmoid() * out.iou
+
+    def _matched(self, index: int, features: FrameFeatures, reverse: bool) -> Tensor | None:
+        """Return where the objects are by the features of cells, logits f32 [E, S/8, S/8], if the model matches."""
+        matching = matching_of(self.sam)
+        if matching is None:
+            return None
+        assert features.match is not None
+        conditioning, recent = self.outputs["cond_frame_outputs"], self.outputs["non_cond_frame_outputs"]
+        nearest = sorted(conditioning, key=lambda i: abs(index - i))[:MATCHED]
+        step = -1 if reverse else 1
+        before = [
+            i
+            for i in (index - step * back for back in range(1, BEFORE + 1))
+            if i in recent or i in conditioning
+        ]
+        return match(
+            matching,
+            features.match,
+            [conditioning[i]["match"] for i in nearest],
+            [(recent.get(i) or conditioning[i])["match"] for i in before or nearest[:1]],
+        )[0]
 
     def _remember(
         self, features: FrameFeatures, logits: Tensor, existence: Tensor, token: Tensor
@@ -120,7 +148,12 @@ class MemoryTracker:
         memory, position = self._encode(features, high, existence[:, None])
         present = (existence > 0).to(token.dtype)[:, None]
         pointer = present * self.sam.obj_ptr_proj(token) + (1 - present) * self.sam.no_obj_ptr
-        return {"maskmem_features": memory, "maskmem_pos_enc": position, "obj_ptr": pointer}
+        return {
+            "maskmem_features": memory,
+            "maskmem_pos_enc": position,
+            "obj_ptr": pointer,
+            "match": matchable(features.match, logits[None]),
+        }
 
     def _take(self, features: FrameFeatures, masks: Tensor) -> dict[str, Any]:
         """Encode masks, bool [E, H, W], that come from outside; without any pixel there is no object."""
@@ -139,6 +172,7 @@ class MemoryTracker:
             "maskmem_features": memory,
             "maskmem_pos_enc": position,
             "obj_ptr": pointer.to(many.low.dtype),
+            "match": matchable(features.match, low[:, 0].float()[None]),
         }
 
     def _encode(
@@ -157,6 +191,53 @@ class MemoryTracker:
         # The published code keeps mask memories in bf16, on the CPU too; beside fp16 weights only fp16 will do.
         kept = memory.bfloat16()
         return (kept.half() if memory.dtype == torch.float16 else kept), self._position
+
+
+Matchable = tuple[Tensor, Tensor]
+
+
+def matchable(features: Tensor | None, logits: Tensor) -> Matchable | None:
+    """Return what is kept of a frame for matching: its features and the shares of its cells that objects cover.
+
+    Args:
+        features: [B, D, S/8, S/8]; None for a model that does not match.
+        logits: f32 [B, E, S/4, S/4], of its masks.
+    """
+    return None if features is None else (features, F.avg_pool2d(logits.sigmoid(), 2))
+
+
+def match(
+    matching: FeatureMatching, features: Tensor, conditioning: list[Matchable], before: list[Matchable]
+) -> Tensor:
+    """Return where objects are on a frame, logits f32 [B, E, S/8, S/8], by what was kept of others."""
+    found: Tensor = matching(features, Remembered.of(conditioning), Remembered.of(before))
+    return found
+
+
+def decode_tracked(
+    sam: SAM2Base, fused: Tensor, features: FrameFeatures, matched: Tensor | None, no_object_masking: bool
+) -> Decoded:
+    """Decode k pairs from memory.
+
+    Args:
+        fused: [k, C, S/16, S/16], into which memory attention has put what it remembers.
+        features: of the k frames.
+        matched: f32 [k, S/8, S/8], where feature matching finds the objects: the mask prompt, and added to the masks.
+    """
+    matching = matching_of(sam)
+    if matched is None or matching is None:
+        return decode(sam, fused, features.high, None, no_object_masking=no_object_masking)
+    large = F.interpolate(matched[:, None], scale_factor=2, mode="bilinear", align_corners=False)
+    added = matching.weight * large
+    return decode(
+        sam,
+        fused,
+        features.high,
+        None,
+        no_object_masking=no_object_masking,
+        mask=large.to(fused.dtype),
+        added=added,
+    )
 
 
 def _sequence(maps: Tensor) -> Tensor:
