@@ -48,7 +48,6 @@ def test_the_embedded_model_on_a_file(
         assert np.array_equal(np.stack([frame.masks[number] for frame in ours]), plain[number])
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="../shared/golden is not here")
 @pytest.mark.parametrize("case", ["sa2va_8f", "sasasa2va_wrap_around_12f"])
 def test_golden_models(case: str) -> None:
     model, expression = golden_model(case)

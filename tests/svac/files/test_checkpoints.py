@@ -19,8 +19,7 @@ from svac_backend.svac.files.weights import model_version
 from svac_backend.svac.model import Svac
 from tests.svac.published_folders import TINY_SAM, published_folder
 
-GOLDEN = Path(__file__).parents[3] / ".." / "shared" / "golden"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="../shared/golden is not here")
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 VIT_300M = {
     "hidden_size": 1024,
@@ -102,7 +101,6 @@ def full_size(size: str) -> tuple[Svac, SvacConfig, dict[str, tuple[int, ...]]]:
         return Svac(config, GOLDEN / "tokenizer" / "tokenizer.json"), config, shapes
 
 
-@needs_golden
 @pytest.mark.parametrize("size", CONFIGS)
 def test_every_published_key_of_the_full_sizes_maps(size: str) -> None:
     model, config, shapes = full_size(size)
@@ -118,7 +116,6 @@ def test_every_published_key_of_the_full_sizes_maps(size: str) -> None:
     checkpoints.check(model, shapes, config)
 
 
-@needs_golden
 def test_a_key_too_few_too_many_or_of_another_shape_is_seen() -> None:
     model, config, shapes = full_size("1B")
     with pytest.raises(SvacError, match=r"lacks 3 tensor.*k_proj"):
@@ -197,8 +194,6 @@ def test_what_this_model_does_not_do_is_refused(change: dict[str, Any], field: s
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The golden cases' tiny weights as a published folder: config.json, tokenizer, three shards of mixed dtypes."""
-    if not GOLDEN.is_dir():
-        pytest.skip("../shared/golden is not here")
     monkeypatch.setattr(published, "SAM", TINY_SAM)
     return published_folder(tmp_path / "Sa2VA-tiny", GOLDEN, "sa2va")
 
