@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import svac_backend
 
 PACKAGE = Path(svac_backend.__file__).parent
 
-# The lowest first. A part may import its own layer and those below; `None` marks what serves all.
+# The lowest first. A part may import its own layer and those below.
 LAYERS = {
     "errors": 0,
     "atomic": 0,
@@ -43,6 +45,11 @@ LAYERS = {
 TORCH_FREE = ("server", "editor", "labelstudio", "store")
 # Needs a package that is not on the index; its imports are those of server.predicting.
 NOT_IMPORTABLE = {"svac_backend.server.label_studio_ml"}
+
+# What the package must not import, and what is not in the wheel.
+OUTSIDE = {"lab", "scripts", "tests"}
+# The measures of the house. MOST_LINES only ever falls; the aim is 35,000.
+MOST_FILES, MOST_LINES, LONGEST, MEDIAN, SMALL, MOST_SMALL = 190, 36_250, 500, (130, 260), 60, 25
 
 
 def modules() -> dict[str, Path]:
@@ -93,6 +100,68 @@ def test_the_check_of_layers_sees_an_upward_import(tmp_path: Path) -> None:
     file = tmp_path / "probe.py"
     file.write_text("def f():\n    from svac_backend.server import app\n    import svac_backend.store.jobs\n")
     assert imports(file) == {"svac_backend.server.app", "svac_backend.store.jobs"}
+
+
+def lab_imports(files: Iterable[Path]) -> list[str]:
+    """Return what of the laboratory, of the tests or of the scripts some files import."""
+    found = []
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            found += [f"{path.name}: {name}" for name in names if name.split(".")[0] in OUTSIDE]
+    return found
+
+
+def test_the_package_imports_nothing_of_the_laboratory() -> None:
+    assert lab_imports(modules().values()) == []
+
+
+def test_the_check_of_the_laboratory_sees_an_import(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("from label_studio_sdk import x\nimport labels\n")
+    (tmp_path / "b.py").write_text(
+        "def f():\n    from lab.train_tiny import recipe\n    import tests.small\n"
+    )
+    assert lab_imports(sorted(tmp_path.glob("*.py"))) == ["b.py: lab.train_tiny", "b.py: tests.small"]
+
+
+def faults_of_size(files: Iterable[Path]) -> list[str]:
+    """Return how files break the measures of the house: no drawers, no crumbs, nothing too long to read."""
+    lengths = {path: len(path.read_text().splitlines()) for path in files}
+    median = statistics.median(lengths.values())
+    small = [path for path, count in lengths.items() if count < SMALL and path.name != "__init__.py"]
+    faults = [f"{path.name} has {count} lines" for path, count in lengths.items() if count > LONGEST]
+    if not MEDIAN[0] <= median <= MEDIAN[1]:
+        faults.append(f"the median file has {median} lines")
+    if len(small) > MOST_SMALL:
+        faults.append(f"{len(small)} files have under {SMALL} lines")
+    if len(lengths) > MOST_FILES:
+        faults.append(f"there are {len(lengths)} files")
+    if sum(lengths.values()) > MOST_LINES:
+        faults.append(f"there are {sum(lengths.values())} lines")
+    return faults
+
+
+def test_files_have_the_size_of_one_idea() -> None:
+    assert faults_of_size(modules().values()) == []
+
+
+def test_the_check_of_sizes_sees_each_fault(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.py" for number in range(MOST_FILES + 1)]
+    for path in files:
+        path.write_text("x = 1\n" * 10)
+    files[0].write_text("x = 1\n" * MOST_LINES)
+    assert faults_of_size(files) == [
+        f"0.py has {MOST_LINES} lines",
+        "the median file has 10 lines",
+        f"{MOST_FILES} files have under {SMALL} lines",
+        f"there are {MOST_FILES + 1} files",
+        f"there are {MOST_LINES + 10 * MOST_FILES} lines",
+    ]
+    good = files[:9]
+    for path in good:
+        path.write_text("x = 1\n" * 200)
+    assert faults_of_size(good) == []
 
 
 def test_the_web_process_never_imports_torch() -> None:
