@@ -32,7 +32,7 @@ from lab.train_tiny.pretrained_trunk import photo_config, read_checkpoint, start
 from lab.train_tiny.pseudo_videos import make_pseudo_videos
 from lab.train_tiny.resumable import ResumableStage, StagePlan
 from svac_backend.atomic import atomic_path
-from svac_backend.learning.examples import SCENES
+from svac_backend.learning.rehearsal import SCENES
 from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam.grounding import build_sam, decode, encode_frames, without_memory
