@@ -185,7 +185,7 @@ class ResumableStage:
                     groups.append({"params": chosen, "lr": peak, "peak": peak})
             if groups:
                 optimizers.append(
-                    torch.optim.Muon(groups, weight_decay=0.01)
+                    SingleMuon(groups, weight_decay=0.01)
                     if kind
                     else torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)
                 )
@@ -205,3 +205,45 @@ class ResumableStage:
                 self.mean[name].lerp_(value, weight)
             else:
                 self.mean[name].copy_(value)
+
+
+class SingleMuon(torch.optim.Optimizer):
+    """`torch.optim.Muon` in single precision: torch's makes its products in bfloat16, which most CPUs emulate.
+
+    On two such cores its step took 3.5 to 7 s, where all else of a training step took 3.
+
+    Args:
+        groups: of matrices, with `lr` each.
+        weight_decay, momentum: as torch's.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], *, weight_decay: float = 0.0, momentum: float = 0.95
+    ) -> None:
+        super().__init__(groups, {"lr": 1e-3, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step."""
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                state = self.state[matrix]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(matrix)
+                buffer = state["momentum_buffer"].lerp_(matrix.grad, 1 - group["momentum"])
+                update = orthogonal(matrix.grad.lerp(buffer, group["momentum"]))
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(update, alpha=-group["lr"] * max(1.0, len(matrix) / matrix.shape[1]) ** 0.5)
+
+
+def orthogonal(matrix: Tensor, *, rounds: int = 5) -> Tensor:
+    """Return the matrix with singular values near 1, by Muon's quintic iteration."""
+    tall = len(matrix) > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(rounds):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
+    return x.T if tall else x

@@ -15,7 +15,7 @@ from lab.train_tiny.memory_batch import Sequences
 from lab.train_tiny.memory_rollout import Given, masked, rollout
 from lab.train_tiny.photo_recipe import corrected, middle_of, prompt_loss
 from lab.train_tiny.pretrained_trunk import fill_trunk, read_checkpoint
-from lab.train_tiny.resumable import ResumableStage, StagePlan
+from lab.train_tiny.resumable import ResumableStage, SingleMuon, StagePlan
 from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
@@ -195,3 +195,19 @@ def test_a_loss_that_is_not_a_number_changes_nothing(tmp_path: Path) -> None:
     net = stage.model
     stage.take(net(torch.full((1, 3), float("nan"))).sum(), {})
     assert all(torch.equal(a, b) for a, b in zip(before, net.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("shape", [(12, 30), (30, 12)])
+def test_muon_in_single_precision_is_muon(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    ours, theirs = (nn.Parameter(torch.ones(shape)) for _ in range(2))
+    single = SingleMuon([{"params": [ours], "lr": 0.02}], weight_decay=0.1)
+    plain = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1)
+    for _ in range(4):
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        single.step()
+        plain.step()
+    assert torch.allclose(ours, theirs, atol=4e-3)
+    assert (ours - 1).abs().max() > 0.02
+    single.load_state_dict(plain.state_dict())
