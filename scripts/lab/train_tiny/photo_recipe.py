@@ -124,6 +124,24 @@ def train_on_photographs(
     return sam
 
 
+def export(work: Path, folder: Path, *, tiny: str = "svac-tiny", size: int | None = None) -> None:
+    """Write the running mean of the newest checkpoint as a model folder.
+
+    Args:
+        work: of a training, which may be running.
+        folder: of the model.
+        size: S; None: that of the stage.
+    """
+    made = [(stage, work / f"{stage.plan.number}-{stage.plan.name}.pt") for stage in STAGES]
+    stage, path = [(stage, path) for stage, path in made if path.is_file()][-1]
+    kept = torch.load(path, map_location="cpu", weights_only=True)
+    base = Svac.from_pretrained(tiny, device="cpu", dtype="float32")
+    sam = build_sam(photo_config(base.config.sam, size or stage.size))
+    sam.load_state_dict(kept["mean"])
+    _save(folder, base, sam, size or stage.size)
+    print(f"{path.name}, step {kept['step']}, at {size or stage.size} px: {folder}")
+
+
 def make_step(
     rng: np.random.Generator, stage: PhotoStage, photos: Sequence[Photograph], done: float
 ) -> _Step:
