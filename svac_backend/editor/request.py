@@ -1,4 +1,4 @@
-"""What an annotator asks for from inside the editor, and what he has before him: the body of an interactive call.
+"""What an annotator asks for from inside the editor, and what they have before them: the body of an interactive call.
 
 One /predict of one task: what is common to tasks that are predicted in bulk and to an annotator's requests.
 

@@ -2,7 +2,7 @@
 
 How the worker makes a prediction: once, also when several jobs want it; and to be looked at while it is made.
 
-Sending a prediction together with what an annotator had: other objects, and the frames that he corrected.
+Sending a prediction together with what an annotator had: other objects, and the frames that they corrected.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class PredictionMaker:
                 try:
                     self.parts.put(payload.prediction(key, model_version, tracks, info))
                 except StoreError as error:
-                    log.warning("job %s: how far it is is not stored: %s", context.job.id, error)
+                    log.warning("job %s: its progress is not stored: %s", context.job.id, error)
                 now = time.monotonic()
                 pause = max(PART_INTERVAL_S, (now - begun) / PART_SHARE)
                 due = now + pause
@@ -174,10 +174,10 @@ def push_merged(
 
 
 def snapshot_of(store: SentStore, number: int) -> list[Region]:
-    """Return what an annotator had when he asked.
+    """Return what an annotator had when they asked.
 
     Raises:
-        SvacError: he asked so often since that it is not kept any more.
+        SvacError: they have asked so often since that it is no longer kept.
     """
     found = store.snapshot(number)
     if found is None:

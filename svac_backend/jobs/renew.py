@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from svac_backend.atomic import atomic_write
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import JobContext, Work
 from svac_backend.labelstudio.api.access import LabelStudioAccess
@@ -87,11 +87,9 @@ def remember(task: LinkedTask, made: float = 0.0, identity: str = "") -> None:
     content = {"format": FORMAT, **asdict(task), "made": made, "identity": identity}
     del content["folder"]
     path = task.folder / RECORD
-    part = path.with_name(f".{RECORD}.{os.getpid()}.part")
     try:
         task.folder.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(content))
-        part.replace(path)
+        atomic_write(path, json.dumps(content))
     except OSError as error:
         raise SvacError(
             f"{path} cannot be written ({error.strerror}).",
@@ -100,8 +98,12 @@ def remember(task: LinkedTask, made: float = 0.0, identity: str = "") -> None:
 
 
 def linked_tasks(root: Path) -> Iterator[LinkedTask]:
-    """Yield the tasks whose frames lie below a folder, sorted by project."""
-    for path in sorted(root.glob(f"*/*/{RECORD}")):
+    """Yield the tasks whose frames lie below a folder, by project and in the order of their numbers."""
+
+    def by_number(path: Path) -> list[tuple[int, str]]:
+        return [(len(name), name) for name in path.relative_to(root).parts[:2]]
+
+    for path in sorted(root.glob(f"*/*/{RECORD}"), key=by_number):
         try:
             content = json.loads(path.read_bytes())
             if content.pop("format") != FORMAT:

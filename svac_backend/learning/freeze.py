@@ -9,12 +9,12 @@ Finds the videos of corrections. Free of torch.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from svac_backend.atomic import atomic_write
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.settings import Settings
@@ -67,7 +67,7 @@ class Run:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Keep what came out."""
-        _write(self.folder / RESULT, json.dumps(result).encode())
+        atomic_write(self.folder / RESULT, json.dumps(result).encode())
 
     def tidy(self) -> None:
         """Delete what only a run that goes on needs."""
@@ -85,7 +85,7 @@ def open_run(settings: Settings, database: Database, job_id: str) -> Run:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / DATA).is_file():
-            _write(folder / DATA, pack(_freeze(settings, database)))
+            atomic_write(folder / DATA, pack(_freeze(settings, database)))
         run = read_run(folder)
     except OSError as error:
         raise SvacError(
@@ -117,12 +117,6 @@ def _freeze(settings: Settings, database: Database) -> dict[str, Any]:
         "parent": parent.id if parent else "",
         "corrections": [one.to_json() for one in CorrectionStore(database).for_training()],
     }
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 class Videos:

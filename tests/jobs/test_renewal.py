@@ -187,6 +187,12 @@ def test_a_damaged_record_is_said_and_the_others_are_found(
     assert list(linked_tasks(links.root / "nothing")) == []
 
 
+def test_tasks_come_in_the_order_of_their_numbers(links: MediaLinks, label_studio: Any) -> None:
+    for task in (11, 9, 10):
+        link(links, label_studio, task)
+    assert [found.task for found in linked_tasks(links.root)] == [9, 10, 11]
+
+
 def test_the_worker_renews_when_it_starts_and_every_day(
     ours: Settings, database: Database, links: MediaLinks, label_studio: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
