@@ -1,9 +1,4 @@
-"""What an annotator asks for from inside the editor, and what they have before them: the body of an interactive call.
-
-One /predict of one task: what is common to tasks that are predicted in bulk and to an annotator's requests.
-
-Which object a person means who clicks on a frame or draws a box, and what the model is told about it.
-"""
+"""What an annotator asks for in the editor: the call, its body, and which object a click or a box means."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The job `frames`: give a task that has only a video the frames that masks are drawn on.
 
-Where the frames of a task are put, and how the editor gets them: Label Studio's local files, or our own /media.
+A place for frames is where they are put, and how the editor gets them: Label Studio's local files, or our own /media.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The job `prelabel`: segment a task's video, keep the tracks, send them to the task.
 
-How the worker makes a prediction: once, also when several jobs want it; and to be looked at while it is made.
-
-Sending a prediction together with what an annotator had: other objects, and the frames that they corrected.
+`PredictionMaker` makes a prediction once, also when several jobs want it, and lets it be looked at while it is made.
+`push_merged` sends one together with what an annotator had: other objects, and the frames that they corrected.
 """
 
 from __future__ import annotations

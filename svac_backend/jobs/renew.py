@@ -1,7 +1,4 @@
-"""The job `renew`: new links to /media for the tasks whose links are old.
-
-Links to our own /media stand in tasks and expire: which tasks have them, and how they get new ones in time.
-"""
+"""The job `renew`: links to our own /media stand in tasks and expire; old ones are replaced in time."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""What a project's labelling config can show: the frames, the video, the masks, the prompt.
+"""What a project's labelling config can show: the frames, the video, the masks, the prompt; a class for each tag.
 
 The XML comes from a Label Studio project, so from outside: it is parsed by defusedxml, which refuses entity
 expansion and external entities.
-
-The tags of a labelling config that this backend knows, one class each.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Tasks: which objects a task asks for, and the data of a new task.
-
-Windows: a task that shows some of a video's frames, and the one place where its frames are renumbered.
+"""Tasks: which objects a task asks for, the data of a new task, and windows.
 
 A long video becomes several tasks. Each keeps the whole video in its data, so that one prediction serves them all, and
-says under `svac_window` which frames it shows.
+says under `svac_window` which frames it shows. `Window` is the one place where frames are renumbered.
 """
 
 from __future__ import annotations

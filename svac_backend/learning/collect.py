@@ -1,8 +1,6 @@
-"""Turns webhooks that were recorded into corrections. Torch-free; the worker does it when there is something new.
+"""Collect: webhooks that were recorded become corrections. The worker does it when there is something new.
 
-From what persons submitted to what can be learned: whose annotation, which frames were drawn, which accepted.
-
-Free of torch.
+It says whose annotation counts, which frames a person drew and which they accepted. Free of torch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""The folder of a fine-tuning run, and what it learns from: frozen when it begins. Free of torch.
+"""Freeze: the folder of a fine-tuning run, and what it learns from, fixed when it begins. Free of torch.
 
 `<data folder>/training/<job>/` holds `data.bin` (corrections and lineage), `out/` (what `learning.finetune` writes),
-`result.json` once it is done, and `log.txt`.
-
-Finds the videos of corrections. Free of torch.
+`result.json` once it is done, and `log.txt`. `Videos` finds the videos of the corrections.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The web process: Label Studio's routes and the job list, as a Flask app. Free of torch.
+"""The web process: Label Studio's routes and the job list as a Flask app, and `svac-backend serve`, which runs it.
 
-`svac-backend serve`: the app under gunicorn, one process with threads.
+It runs under gunicorn, one process with threads, and is free of torch.
 """
 
 from __future__ import annotations

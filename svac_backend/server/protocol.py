@@ -1,7 +1,4 @@
-"""Label Studio's routes. The payloads are those of Label Studio 1.23.2.
-
-What happens when an annotation is submitted in a project that asks for propagation: a job, and nothing else.
-"""
+"""Label Studio's routes, and what a submitted annotation starts. The payloads are those of Label Studio 1.23.2."""
 
 from __future__ import annotations
 

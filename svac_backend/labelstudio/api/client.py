@@ -1,7 +1,4 @@
-"""Label Studio's API, as far as the backend needs it: thin over the SDK. Every failure is a `SvacError`.
-
-A task's drafts, as they are now: Label Studio's editor saves one at most 5 s after a change.
-"""
+"""Label Studio's API, as far as the backend needs it: thin over the SDK. Every failure is a `SvacError`."""
 
 from __future__ import annotations
 

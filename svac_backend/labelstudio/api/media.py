@@ -1,8 +1,7 @@
 """A task's media as a local file: read in place where possible, else downloaded once into a cache.
 
-The token goes to the configured Label Studio only, never across a redirect to another host.
-
-Downloading one file: resumed, checked against its announced size, limited, complete or not there at all.
+A download is resumed, checked against its announced size, limited, and complete or not there at all. The token goes to
+the configured Label Studio only, never across a redirect to another host.
 """
 
 from __future__ import annotations

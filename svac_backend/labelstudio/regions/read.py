@@ -1,11 +1,7 @@
 """Label Studio's regions as tracks: what was drawn on which frame, and which object it belongs to.
 
 Regions of this backend say their object in their id, `obj1-f00004`. A region that a person drew has a random id,
-and joins an object of its label: see `ownership.assign_objects`.
-
-What is drawn on the frames: Label Studio's results, a region each, with their masks decoded when they are needed.
-
-Whose a region is that a person drew: it has a random id, so its object is told from its label and place.
+and joins an object of its label: see `assign_objects`. Masks are decoded when they are needed.
 """
 
 from __future__ import annotations
