@@ -27,6 +27,7 @@ from typing import Annotated
 import cv2
 import numpy as np
 import typer
+from lab.mevis import VALIDATION
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -36,7 +37,6 @@ from svac_backend.masks.render import text_picture
 from svac_backend.quickstart.content import SCENES, STARTS, next_scene
 from svac_backend.svac.files.weights import model_version
 from svac_backend.svac.model import Svac
-from svac_backend.synthetic.mevis import VALIDATION
 from svac_backend.synthetic.rich.description import Description, Look
 from svac_backend.synthetic.rich.nouns import make_noun
 from svac_backend.synthetic.rich.phrases import phrases_of

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from lab.mevis import write_mevis
 
 from svac_backend.cli.finetune import Changes, run
 from svac_backend.errors import SvacError
@@ -14,7 +15,6 @@ from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.versions import VersionState
 from svac_backend.svac.files.adapters import verify_adapter
-from svac_backend.synthetic.mevis import write_mevis
 from svac_backend.versions import Registry
 from tests.learning.made import SCENES, small_model
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lab.mevis import write_mevis
 from PIL import Image
 
 from svac_backend.evaluation.predictions import encode_mask
 from svac_backend.masks.rle import to_coco
-from svac_backend.synthetic.mevis import write_mevis
 from svac_backend.synthetic.scene import Scene, SceneConfig, make_scene
 
 CONFIG = SceneConfig(width=64, height=48, frames=4, min_objects=2, max_objects=3, drift=0.0)

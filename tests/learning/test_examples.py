@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lab.mevis import write_mevis
 
 from svac_backend.errors import SvacError
 from svac_backend.learning.examples import (
@@ -25,7 +26,6 @@ from svac_backend.masks.rle import from_coco
 from svac_backend.svac.astc import plan
 from svac_backend.svac.config import PRESETS
 from svac_backend.svac.streaming import FrameFeed
-from svac_backend.synthetic.mevis import write_mevis
 from tests.learning.made import RICH, SCENES, SMALL, squares
 
 

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lab.mevis import choose
 from lab.reproduction.variants import middles
 from svac_backend.errors import SvacError
 from svac_backend.svac import astc
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam.grounding import FrameFeatures, encode_frames
-from svac_backend.synthetic.mevis import choose
 from svac_backend.synthetic.rich.description import Description, measure
 from svac_backend.synthetic.rich.phrases import RichExpression
 from svac_backend.synthetic.rich.scene import RichConfig, make_rich_scene

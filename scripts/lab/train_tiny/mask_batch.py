@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -13,10 +14,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lab.train_tiny.oracle import NAMES, TEXTURES, AttributeRow, Said
 from svac_backend.svac import astc
-from svac_backend.synthetic.rich.description import Description, Look
+from svac_backend.synthetic.rich.description import Camera, Description, Look
 from svac_backend.synthetic.rich.kinds import KINDS, allowed
 from svac_backend.synthetic.rich.nouns import make_noun
-from svac_backend.synthetic.rich.phrases import Phrase, standing_phrases
+from svac_backend.synthetic.rich.phrases import Phrase, phrases_of
 from svac_backend.synthetic.rich.scene import RichConfig, RichScene, make_rich_scene
 from svac_backend.synthetic.scene import FIRST_TRAIN_SEED
 from svac_backend.synthetic.shapes import COLORS
@@ -199,7 +200,7 @@ def _standing(
     if len(visible) < 2:
         return []
     by_kind: dict[str, dict[str, list[Phrase]]] = {}
-    for phrase in standing_phrases(scene.still(frame, visible)):
+    for phrase in standing_phrases(still(scene, frame, visible)):
         by_kind.setdefault(phrase.kind, {}).setdefault(phrase.says, []).append(phrase)
     found: list[Prompt] = []
     rare = [kind for kind in ("several", "absent") if rng.random() < 0.25]
@@ -212,6 +213,24 @@ def _standing(
             row: AttributeRow = (noun.color, noun.name, noun.texture, phrase.says, False)
             found.append((row, np.full((PLACES, 2), np.nan), mask))
     return found
+
+
+def still(scene: Description, frame: int, things: Sequence[int]) -> Description:
+    """Return one frame of a scene as a clip of its own, with these of its things only."""
+    tracks = [scene.things[n].track for n in things]
+    seen = [replace(k, xy=k.xy[[frame]], radius=k.radius[[frame]], angle=k.angle[[frame]]) for k in tracks]
+    camera = Camera(scene.camera.shift[[frame]], scene.camera.zoom[[frame]])
+    kept = tuple(replace(scene.things[n], track=track) for n, track in zip(things, seen, strict=True))
+    return replace(scene, things=kept, camera=camera)
+
+
+def standing_phrases(scene: Description) -> list[Phrase]:
+    """Return what the sizes and positions of things decide, in themselves and beside the others'."""
+    return [
+        phrase
+        for phrase in phrases_of(scene)
+        if not phrase.needs_time and not phrase.anchors and phrase.says not in {"noun", "color"}
+    ]
 
 
 def _order(words: tuple[str | None, str | None, str | None]) -> tuple[str | None, str | None, str | None]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lab.mevis import PER_SCENE, SEEDS, VALIDATION, write_mevis
 from lab.train_tiny.figures import ABSENT, ExpressionResult, Measured
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import Benchmark, open_benchmark, read_json
@@ -26,7 +27,6 @@ from svac_backend.evaluation.truth import Truth, open_truth
 from svac_backend.masks.metrics import j_and_f
 from svac_backend.settings import Settings
 from svac_backend.svac.files.weights import version_of
-from svac_backend.synthetic.mevis import PER_SCENE, SEEDS, VALIDATION, write_mevis
 from svac_backend.synthetic.rich.scene import RichConfig, make_rich_scene
 
 Progress = Callable[[float, str], None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lab.mevis import SEEDS
 from lab.train_tiny.card import write_card
 from lab.train_tiny.controls import (
     BLIND,
@@ -19,7 +20,6 @@ from lab.train_tiny.controls import (
 from lab.train_tiny.figures import ABSENT, MOTION, Measured, absence_of, by_kind
 from lab.train_tiny.measure import Split, measure, write_split
 from lab.train_tiny.memory_measure import MemoryFigures
-from svac_backend.synthetic.mevis import SEEDS
 
 
 def measure_all(

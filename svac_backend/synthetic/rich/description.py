@@ -8,8 +8,7 @@ not said.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,16 +127,6 @@ class Description:
     def frames(self) -> int:
         """Number of frames."""
         return len(self.camera.zoom)
-
-    def still(self, frame: int, things: Sequence[int]) -> Description:
-        """Return one frame of it as a clip of its own, with these of its things only."""
-        tracks = [self.things[n].track for n in things]
-        seen = [
-            replace(k, xy=k.xy[[frame]], radius=k.radius[[frame]], angle=k.angle[[frame]]) for k in tracks
-        ]
-        camera = Camera(self.camera.shift[[frame]], self.camera.zoom[[frame]])
-        kept = tuple(replace(self.things[n], track=track) for n, track in zip(things, seen, strict=True))
-        return replace(self, things=kept, camera=camera)
 
     def image_xy(self) -> Array:
         """Return the centres in the frame, f64 [N, T, 2]."""

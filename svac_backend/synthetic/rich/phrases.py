@@ -92,15 +92,6 @@ def phrases_of(scene: Description) -> list[Phrase]:
     return [*_bare(nouns, looks), *_stated(nouns, clauses, list(comparisons(facts, events, anchors)))]
 
 
-def standing_phrases(scene: Description) -> list[Phrase]:
-    """Return what the sizes and positions of things decide, in themselves and beside the others'."""
-    facts = measure(scene)
-    events = events_of(facts)
-    clauses = [clause for clause in own_clauses(facts, events) if not clause.needs_time]
-    superlatives = [c for c in comparisons(facts, events, []) if not c.needs_time]
-    return list(_stated(nouns_of(tuple(thing.look for thing in scene.things)), clauses, superlatives))
-
-
 def expressions_of(
     scene: Description, rng: np.random.Generator, *, train: bool, per_kind: int = 3
 ) -> list[RichExpression]:

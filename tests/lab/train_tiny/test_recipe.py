@@ -13,7 +13,17 @@ from lab.train_tiny import recipe
 from lab.train_tiny.clip_batch import STORY, _decide, make_clip_batch
 from lab.train_tiny.heads import CellHead
 from lab.train_tiny.language_loss import LookingHeads, language_loss, visual_of
-from lab.train_tiny.mask_batch import EXTENTS, SMALLEST, CellLabels, crowded, label, make_batch, shares
+from lab.train_tiny.mask_batch import (
+    EXTENTS,
+    SMALLEST,
+    CellLabels,
+    crowded,
+    label,
+    make_batch,
+    shares,
+    standing_phrases,
+    still,
+)
 from lab.train_tiny.oracle import NAMES, SAYS, AttributeRow, Oracle, Said, place, places
 from lab.train_tiny.packed import run_packed
 from lab.train_tiny.tokenizer import train_tokenizer
@@ -26,7 +36,6 @@ from svac_backend.svac.sam.grounding import build_sam
 from svac_backend.synthetic.rich.clauses import own_clauses
 from svac_backend.synthetic.rich.description import Look, events_of, measure
 from svac_backend.synthetic.rich.kinds import HELD_OUT_KINDS, KINDS
-from svac_backend.synthetic.rich.phrases import standing_phrases
 from svac_backend.synthetic.rich.relations import comparisons
 from svac_backend.synthetic.rich.scene import make_rich_scene
 from svac_backend.synthetic.shapes import COLORS
@@ -211,7 +220,7 @@ def test_sizes_and_positions_are_said_of_a_frame_as_it_is() -> None:
         met += 1
     assert met
     described = make_rich_scene(1_000_003, recipe.SCENES, [0], words=False).description
-    keys = {phrase.says for phrase in standing_phrases(described.still(3, [0, 1]))}
+    keys = {phrase.says for phrase in standing_phrases(still(described, 3, [0, 1]))}
     assert keys <= set(SAYS)
     facts = measure(described)
     clauses = [c.key for c in own_clauses(facts, events_of(facts)) if not c.needs_time]

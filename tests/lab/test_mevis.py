@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from lab.mevis import write_mevis
 
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import open_benchmark
 from svac_backend.evaluation.truth import open_truth
 from svac_backend.masks.rle import from_coco
-from svac_backend.synthetic.mevis import write_mevis
 from svac_backend.synthetic.rich.phrases import GROUPS
 from svac_backend.synthetic.rich.scene import RichConfig, make_rich_scene
 from svac_backend.synthetic.scene import SceneConfig, make_scene

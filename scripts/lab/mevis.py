@@ -100,7 +100,7 @@ def write_mevis(
     Args:
         folder: the split's folder, e.g. `.../mevis/valid_u`; made when needed.
         seeds: a video each, named `scene-<seed>`; `svac_backend.synthetic.scene` says which seeds serve what.
-        config: what the scenes look like; None takes the level's: `SceneConfig()`, `rich.benchmark.VALIDATION`.
+        config: what the scenes look like; None takes the level's: `SceneConfig()` or `VALIDATION`.
         expressions: at most so many of each scene; None takes all. Rich ones are chosen so that all kinds
             come to about the same number over the split.
         level: `plain`, the scenes of `svac_backend.synthetic.scene`, or `rich`, those of `rich.scene`.
