@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
 from svac_backend.masks.hints import FrameHint, FrameHints
@@ -154,7 +155,7 @@ def _placed(hint: FrameHint, mask: CocoRle | None) -> FrameHint:
     return replace(hint, box=box)
 
 
-def masks_of_frame(tracks: Sequence[Track], index: int, height: int, width: int) -> np.ndarray:
+def masks_of_frame(tracks: Sequence[Track], index: int, height: int, width: int) -> NDArray[np.bool_]:
     """Return the masks of one frame, bool [N, H, W]; a track without a mask there is empty."""
     masks = np.zeros((len(tracks), height, width), dtype=np.bool_)
     for mask, track in zip(masks, tracks, strict=True):

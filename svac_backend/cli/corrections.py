@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -204,7 +205,7 @@ def _sheet(video: VideoReader, found: Sequence[Correction], pictures: int) -> Pi
     return contact_sheet(images, columns=min(COLUMNS, len(images)), titles=titles)
 
 
-def _mask(one: Correction, frame: int, height: int, width: int) -> np.ndarray:
+def _mask(one: Correction, frame: int, height: int, width: int) -> NDArray[np.bool_]:
     rle = one.track.masks.get(frame)
     return np.zeros((height, width), np.bool_) if rle is None else from_coco(rle)
 

@@ -19,9 +19,9 @@ from rich.markup import escape
 from svac_backend.cli.terminal import console
 from svac_backend.errors import SvacError
 from svac_backend.learning.collect import Collector
-from svac_backend.learning.freeze import Run, open_run
+from svac_backend.learning.freeze import Run, Videos, open_run
 from svac_backend.learning.gate import GateOptions
-from svac_backend.learning.process import LOCK_FILE, Videos
+from svac_backend.learning.process import LOCK_FILE
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.versions import Version, VersionState

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -108,7 +108,7 @@ def _choose(path: Path, container: InputContainer) -> VideoStream:
 _KEY_MEANS_RESET = {"vp9", "av1"}
 
 
-def resets_decoder(packet: Packet, codec: VideoCodecContext) -> bool:
+def resets_decoder(packet: Packet[Any], codec: VideoCodecContext) -> bool:
     """Tell whether what follows a key packet is decoded the same, whatever came before.
 
     Containers also mark recovery points (open groups, intra refresh) as key; only an instantaneous decoder

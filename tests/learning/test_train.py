@@ -251,7 +251,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_steps(
             cwd=root,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root}{os.pathsep}{root / 'scripts'}"},
         )
 
     process = start(tmp_path / "killed")
