@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from svac_backend.errors import SvacError
-from svac_backend.evaluation.benchmark import Benchmark, BenchmarkExpression, BenchmarkVideo
+from svac_backend.evaluation.benchmark import Benchmark, BenchmarkVideo
 from svac_backend.evaluation.predictions import Manifest, PredictionRun, Predictions, VideoWriter
 from svac_backend.settings import Settings
 from svac_backend.svac.files.hub import locate_or_download
@@ -27,16 +27,6 @@ if TYPE_CHECKING:
     from svac_backend.svac.model import Svac
 
 Progress = Callable[[float], None]
-
-
-@dataclass(frozen=True)
-class _VideoToPredict:
-    video: BenchmarkVideo
-    expressions: tuple[BenchmarkExpression, ...]
-
-    @property
-    def frames(self) -> int:
-        return len(self.video.frames)
 
 
 def manifest_of(benchmark: Benchmark, settings: Settings) -> Manifest:
@@ -76,24 +66,25 @@ def predict(
     """
     manifest = manifest_of(benchmark, settings)
     predictions.claim(manifest)
-    jobs, skipped = [], 0
+    videos, skipped = [], 0
     for video in benchmark.videos:
         find_frames(video.folder, video.frames)  # before hours of work
         missing = tuple(e for e in video.expressions if not predictions.is_complete(video, e))
         skipped += len(video.expressions) - len(missing)
         if missing:
-            jobs.append(_VideoToPredict(video, missing))
-    if not jobs:
+            videos.append(replace(video, expressions=missing))
+    if not videos:
         return PredictionRun(0, 0, skipped, 0.0, 0)
     # The longest first: else the last process works alone on a long one.
-    jobs.sort(key=lambda job: -job.frames)
-    workers = min(workers, len(jobs))
+    videos.sort(key=lambda video: -len(video.frames))
+    workers = min(workers, len(videos))
     if workers > 1 and _on_gpu(settings):
         workers = 1
-    total, done, started = sum(job.frames for job in jobs), 0.0, 0.0
-    outcomes = _in_processes(jobs, predictions, settings, workers) if workers > 1 else None
-    if outcomes is None:
-        outcomes = _here(jobs, predictions, settings)
+    total, done, started = sum(len(video.frames) for video in videos), 0.0, 0.0
+    if workers > 1:
+        outcomes = _in_processes(videos, predictions, settings, workers)
+    else:
+        outcomes = _here(videos, predictions, settings)
     for frames in outcomes:
         if frames is None:
             started = time.monotonic()
@@ -101,42 +92,37 @@ def predict(
         done += frames
         if progress:
             progress(done / total)
-    count = sum(len(job.expressions) for job in jobs)
+    count = sum(len(video.expressions) for video in videos)
     run = PredictionRun(total, count, skipped, time.monotonic() - started, workers)
     predictions.sign(replace(manifest, run=run))
     return run
 
 
 def _here(
-    jobs: Sequence[_VideoToPredict], predictions: Predictions, settings: Settings
+    videos: Sequence[BenchmarkVideo], predictions: Predictions, settings: Settings
 ) -> Iterator[int | None]:
     """Yield None when the model is loaded, then 1 for every frame."""
     from svac_backend.pipeline import load_model
 
     model = load_model(settings)
     yield None
-    for job in jobs:
-        for _ in _predict(model, job, predictions):
+    for video in videos:
+        for _ in _predict(model, video, predictions):
             yield 1
 
 
 def _in_processes(
-    jobs: Sequence[_VideoToPredict], predictions: Predictions, settings: Settings, workers: int
+    videos: Sequence[BenchmarkVideo], predictions: Predictions, settings: Settings, workers: int
 ) -> Iterator[int | None]:
     """Yield None at the start, then the frames of each video that is done."""
     threads = settings.threads or max(1, (os.cpu_count() or 1) // workers)
     shared = settings.model_copy(update={"threads": threads})
     yield None
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start, initargs=(shared, predictions)
-    ) as pool:
-        waiting = [pool.submit(_work, job) for job in jobs]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(_work, video, predictions, shared) for video in videos]
         try:
             for future in as_completed(waiting):
-                outcome = future.result()
-                if isinstance(outcome, tuple):
-                    raise SvacError(*outcome)
-                yield outcome
+                yield future.result()
         except BrokenProcessPool as error:
             raise SvacError(
                 "A process that ran the model died, most likely because memory ran out.",
@@ -146,38 +132,24 @@ def _in_processes(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-_worker: tuple[Svac | tuple[str, str], Predictions] | None = None
+_model: Svac | None = None
 
 
-def _start(settings: Settings, predictions: Predictions) -> None:
-    """Load this process's model; what goes wrong is told by its first job."""
+def _work(video: BenchmarkVideo, predictions: Predictions, settings: Settings) -> int:
+    """Predict a video, and load this process's model before its first; return the video's number of frames."""
     from svac_backend.pipeline import load_model
 
-    global _worker
-    try:
-        _worker = load_model(settings), predictions
-    except SvacError as error:
-        _worker = (error.message, error.hint), predictions
+    global _model
+    if _model is None:
+        _model = load_model(settings)
+    return sum(1 for _ in _predict(_model, video, predictions))
 
 
-def _work(job: _VideoToPredict) -> int | tuple[str, str]:
-    """Predict a video; return its number of frames, or what is wrong and what to do (exceptions don't travel well)."""
-    if _worker is None:
-        return "A process of the evaluation has no model.", "Report this: it is a mistake in the program."
-    model, predictions = _worker
-    if isinstance(model, tuple):
-        return model
-    try:
-        return sum(1 for _ in _predict(model, job, predictions))
-    except SvacError as error:
-        return error.message, error.hint
-
-
-def _predict(model: Svac, job: _VideoToPredict, predictions: Predictions) -> Iterator[int]:
+def _predict(model: Svac, video: BenchmarkVideo, predictions: Predictions) -> Iterator[int]:
     """Predict a video and yield each frame's index when it is written."""
-    frames = ImageFolderVideo(job.video.folder, job.video.frames)
-    with VideoWriter(predictions, job.video, job.expressions) as writer:
-        for found in model.segment(frames, [expression.text for expression in job.expressions]):
+    frames = ImageFolderVideo(video.folder, video.frames)
+    with VideoWriter(predictions, video) as writer:
+        for found in model.segment(frames, [expression.text for expression in video.expressions]):
             writer.write(found.masks)
             yield found.index
 

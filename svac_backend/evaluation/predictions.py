@@ -1,7 +1,7 @@
 """Predictions on disk, in the challenges' format: `<video>/<expression>/<frame>.png`, 8 bit, 0 and 255.
 
-A folder of an expression is there wholly or not at all, so that a run which was stopped goes on where it was. A
-manifest beside them says which model made them.
+An expression's folder appears only when it is complete, so that a stopped run can resume. A manifest beside the
+predictions says which model made them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import fcntl
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,12 +73,7 @@ class Manifest:
 
 
 class Predictions:
-    """The predictions of one benchmark in one folder.
-
-    Args:
-        folder: the output.
-        benchmark: what is predicted.
-    """
+    """The predictions of one benchmark in one folder."""
 
     def __init__(self, folder: Path, benchmark: Benchmark) -> None:
         self.folder = folder
@@ -194,24 +189,15 @@ class Predictions:
 
 
 class VideoWriter:
-    """Writes the masks of some expressions of a video; they appear together, when all frames are there.
+    """Writes the masks of a video's expressions; they appear together, when all frames are there.
 
-    A context manager; when its body raises, nothing is left behind.
-
-    Args:
-        predictions: where to.
-        video: the video.
-        expressions: whose masks come.
-
-    Raises:
-        SvacError: the folder can't be written.
+    A context manager; when its body raises, nothing is left behind. Raises `SvacError` where the folder can't be
+    written.
     """
 
-    def __init__(
-        self, predictions: Predictions, video: BenchmarkVideo, expressions: Sequence[BenchmarkExpression]
-    ) -> None:
+    def __init__(self, predictions: Predictions, video: BenchmarkVideo) -> None:
         self._video = video
-        self._targets = [predictions.of(video.name, expression.id) for expression in expressions]
+        self._targets = [predictions.of(video.name, expression.id) for expression in video.expressions]
         self._parts = [target.with_name(f".{target.name}.part") for target in self._targets]
         self._written = 0
 

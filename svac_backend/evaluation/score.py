@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,6 @@ class ExpressionScore:
 @dataclass(frozen=True)
 class _VideoToScore:
     video: BenchmarkVideo
-    expressions: tuple[BenchmarkExpression, ...]
     targets: tuple[Target, ...]
     foreground: Target | None
 
@@ -118,7 +117,7 @@ def score(
         scores += [_zero(video, e, benchmark) for e in video.expressions if e not in there]
         if there:
             targets = tuple(truth.target(video, e) for e in there)
-            jobs.append(_VideoToScore(video, there, targets, truth.foreground(video)))
+            jobs.append(_VideoToScore(replace(video, expressions=there), targets, truth.foreground(video)))
             total += len(video.frames) * len(there)
     if not jobs:
         raise SvacError(
@@ -131,7 +130,7 @@ def score(
         jobs, predictions, revos, min(workers, len(jobs), 1 + total // _MASKS_PER_PROCESS)
     ):
         scores += found
-        done += len(job.video.frames) * len(job.expressions)
+        done += len(job.video.frames) * len(job.video.expressions)
         if progress:
             progress(done / total)
     return sorted(scores, key=lambda s: (s.video, s.expression))
@@ -153,13 +152,10 @@ def _scored(
             yield job, _score_video(job, predictions, revos)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        waiting = [pool.submit(_work, job, predictions, revos) for job in jobs]
+        waiting = [pool.submit(_score_video, job, predictions, revos) for job in jobs]
         try:
             for job, future in zip(jobs, waiting, strict=True):
-                outcome = future.result()
-                if isinstance(outcome, tuple):
-                    raise SvacError(*outcome)
-                yield job, outcome
+                yield job, future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -169,25 +165,16 @@ def _one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _work(
-    job: _VideoToScore, predictions: Predictions, revos: bool
-) -> list[ExpressionScore] | tuple[str, str]:
-    """Score a video; return what is wrong and what to do instead of raising it (exceptions don't travel well)."""
-    try:
-        return _score_video(job, predictions, revos)
-    except SvacError as error:
-        return error.message, error.hint
-
-
 def _score_video(job: _VideoToScore, predictions: Predictions, revos: bool) -> list[ExpressionScore]:
     """Score a video frame by frame, so that few masks are held and expressions of one meaning share theirs."""
-    shape = (len(job.video.frames), len(job.expressions))
+    expressions = job.video.expressions
+    shape = (len(job.video.frames), len(expressions))
     j, f, accuracy, robustness = (np.zeros(shape) for _ in range(4))
-    meanings = [(e.anno_ids, e.obj_ids) for e in job.expressions]
+    meanings = [(e.anno_ids, e.obj_ids) for e in expressions]
     for i, frame in enumerate(job.video.frames):
         truths: dict[object, Mask | None] = {}
         foreground = job.foreground.mask(i) if job.foreground else None
-        for k, expression in enumerate(job.expressions):
+        for k, expression in enumerate(expressions):
             file = predictions.of(job.video.name, expression.id) / f"{frame}.png"
             mask = read_mask(file)
             if meanings[k] not in truths:
@@ -217,7 +204,7 @@ def _score_video(job: _VideoToScore, predictions: Predictions, revos: bool) -> l
             float(accuracy[:, k].mean()) if revos else None,
             float(robustness[:, k].mean()) if revos and job.foreground else None,
         )
-        for k, e in enumerate(job.expressions)
+        for k, e in enumerate(expressions)
     ]
 
 

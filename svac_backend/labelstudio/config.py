@@ -15,7 +15,7 @@ from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped
 
 from svac_backend.errors import SvacError
 
-# The kinds that results.py writes, the better one first: brush keeps holes, a polygon is one ring.
+# The kinds of masks that this backend writes, the better one first: brush keeps holes, a polygon is one ring.
 SHOWN_KINDS = ("brush", "polygon")
 
 
@@ -83,16 +83,6 @@ class TextControl:
 
 
 @dataclass(frozen=True)
-class SmartControl:
-    """Key points or rectangles that steer the model; `kind` is `keypoint` or `rectangle`."""
-
-    kind: str
-    name: str
-    to_name: str
-    labels: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class BoxTracks:
     """`<VideoRectangle>` with a `<Labels>` tag beside it: boxes that follow an object through the video.
 
@@ -111,39 +101,8 @@ class BoxTracks:
     overview: bool = False
 
 
-__all__ = [
-    "SHOWN_KINDS",
-    "BoxTracks",
-    "FramesTag",
-    "LabelConfig",
-    "MaskControl",
-    "SmartControl",
-    "TextControl",
-    "VideoTag",
-    "parse_config",
-]
-
-# Tags that draw masks on an image. With labels of their own, or beside a <Labels> tag.
-LABELLED_MASKS = {
-    "brushlabels": "brush",
-    "polygonlabels": "polygon",
-    "vectorlabels": "vector",
-    "bitmasklabels": "bitmask",
-    "rectanglelabels": "rectangle",
-}
-PLAIN_MASKS = {
-    "brush": "brush",
-    "polygon": "polygon",
-    "vector": "vector",
-    "bitmask": "bitmask",
-    "rectangle": "rectangle",
-}
-SMART_TAGS = {
-    "keypointlabels": "keypoint",
-    "keypoint": "keypoint",
-    "rectanglelabels": "rectangle",
-    "rectangle": "rectangle",
-}
+# Tags that draw masks on an image, beside a <Labels> tag; those with labels of their own end in "labels".
+MASK_TAGS = ("brush", "polygon", "vector", "bitmask", "rectangle")
 
 # <VideoRectangle svac="boxes" .../>: the backend fills it with the boxes of the masks, one track for each object, as an
 # overview on the video. Label Studio ignores the attribute. It needs a <Labels> tag on the same video.
@@ -161,7 +120,6 @@ class LabelConfig:
         video: the first video, or None; `videos` has all.
         controls: every control that draws masks, on whatever object, in the config's order.
         text: the prompt's TextArea, or None.
-        smart: key point and rectangle controls with `smart="true"` on the frames.
         box_tracks: every `<VideoRectangle>`.
         names: name of every named tag -> its tag in lower case.
     """
@@ -170,7 +128,6 @@ class LabelConfig:
     videos: tuple[VideoTag, ...] = ()
     controls: tuple[MaskControl, ...] = ()
     text: TextControl | None = None
-    smart: tuple[SmartControl, ...] = ()
     box_tracks: tuple[BoxTracks, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
 
@@ -207,7 +164,7 @@ class LabelConfig:
         if self.frames is None:
             raise self._no_frames()
         kinds = SHOWN_KINDS if kind is None else (kind,)
-        on_frames = [control for control in self.controls if control.to_name == self.frames.name]
+        on_frames = self.drawing_controls()
         usable = [control for control in on_frames if control.kind in kinds]
         for wanted in kinds:
             for control in usable:
@@ -236,7 +193,7 @@ class LabelConfig:
         return SvacError("The config has no <Image valueList> for a video's frames.", SHIPPED_HINT)
 
     def _no_control(
-        self, frames: FramesTag, kinds: tuple[str, ...], on_frames: list[MaskControl]
+        self, frames: FramesTag, kinds: tuple[str, ...], on_frames: tuple[MaskControl, ...]
     ) -> SvacError:
         wanted = " or ".join(f"<{kind.capitalize()}Labels>" for kind in kinds)
         message = f'The config has no {wanted} with toName="{frames.name}".'
@@ -248,10 +205,7 @@ class LabelConfig:
 
 
 def parse_config(xml: str) -> LabelConfig:
-    """Read a labelling config.
-
-    Args:
-        xml: the project's `label_config`.
+    """Read a project's `label_config`.
 
     Raises:
         SvacError: it is empty, malformed, or declares entities.
@@ -278,7 +232,6 @@ def parse_config(xml: str) -> LabelConfig:
         videos=_videos(tags),
         controls=controls,
         text=_text(tags, frames),
-        smart=_smart(tags, frames),
         box_tracks=_box_tracks(tags),
         names={tag.attrib["name"]: _kind(tag) for tag in tags if tag.attrib.get("name")},
     )
@@ -307,13 +260,11 @@ def _mask_controls(tags: list[Element]) -> tuple[MaskControl, ...]:
     for tag in tags:
         name = tag.attrib.get("name", "")
         for target in _targets(tag) if name else []:
-            kind = _kind(tag)
-            if _true(tag, "smartOnly"):
-                continue  # it steers the model and leaves no region
-            if kind in LABELLED_MASKS:
-                found.append(MaskControl(LABELLED_MASKS[kind], name, target, _labels(tag)))
-            elif kind in PLAIN_MASKS:
-                found.append(MaskControl(PLAIN_MASKS[kind], name, target, *_pair(tags, target)))
+            kind = _kind(tag).removesuffix("labels")
+            if kind not in MASK_TAGS or _true(tag, "smartOnly"):
+                continue  # with smartOnly it steers the model and leaves no region
+            labels = (_labels(tag), None) if kind != _kind(tag) else _pair(tags, target)
+            found.append(MaskControl(kind, name, target, *labels))
     return tuple(found)
 
 
@@ -368,23 +319,11 @@ def _text(tags: list[Element], frames: FramesTag | None) -> TextControl | None:
     return max(ranked, key=lambda item: item[0])[1] if ranked else None
 
 
-def _smart(tags: list[Element], frames: FramesTag | None) -> tuple[SmartControl, ...]:
-    return tuple(
-        SmartControl(SMART_TAGS[_kind(tag)], tag.attrib["name"], frames.name, tuple(_labels(tag)))
-        for tag in tags
-        if frames
-        and _kind(tag) in SMART_TAGS
-        and tag.attrib.get("name")
-        and frames.name in _targets(tag)
-        and _true(tag, "smart")
-    )
-
-
 def _true(tag: Element, attribute: str) -> bool:
     return tag.attrib.get(attribute, "").strip().lower() == "true"
 
 
-def _listed(controls: list[MaskControl] | tuple[MaskControl, ...]) -> str:
+def _listed(controls: tuple[MaskControl, ...]) -> str:
     return ", ".join(f"{control.kind} '{control.name}'" for control in controls)
 
 

@@ -158,10 +158,7 @@ def test_a_model_that_processes_cannot_load_is_told(
     shutil.copytree(random_model, broken)
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    monkeypatch.setattr(module, "_worker", None)
-    module._start(
-        settings.model_copy(update={"model": str(broken)}), Predictions(tmp_path / "out", benchmark)
-    )
-    outcome = module._work(module._VideoToPredict(benchmark.videos[0], benchmark.videos[0].expressions))
-    assert isinstance(outcome, tuple)
-    assert "model.safetensors" in outcome[0]
+    monkeypatch.setattr(module, "_model", None)
+    chosen, out = settings.model_copy(update={"model": str(broken)}), Predictions(tmp_path / "out", benchmark)
+    with pytest.raises(SvacError, match=r"model\.safetensors"):
+        module._work(benchmark.videos[0], out, chosen)

@@ -38,7 +38,7 @@ def benchmark(tmp_path: Path) -> Benchmark:
 
 def write(predictions: Predictions, benchmark: Benchmark, masks: np.ndarray = MASKS) -> None:
     video = benchmark.videos[0]
-    with VideoWriter(predictions, video, video.expressions[:2]) as writer:
+    with VideoWriter(predictions, replace(video, expressions=video.expressions[:2])) as writer:
         for frame in masks:
             writer.write(frame)
 
@@ -63,7 +63,7 @@ def test_the_format_is_the_challenges(benchmark: Benchmark, tmp_path: Path) -> N
 def test_an_expression_is_there_wholly_or_not_at_all(benchmark: Benchmark, tmp_path: Path) -> None:
     out = Predictions(tmp_path / "out", benchmark)
     video = benchmark.videos[0]
-    writer = VideoWriter(out, video, video.expressions)
+    writer = VideoWriter(out, video)
     writer.__enter__()
     writer.write(np.zeros((3, 48, 64), bool))
     assert not out.of(video.name, "0").exists()
@@ -147,7 +147,7 @@ def test_the_submission_of_ref_youtube_vos(tmp_path: Path) -> None:
     for video in benchmark.videos:
         with pytest.raises(SvacError, match="has no prediction"):
             out.zip(benchmark)
-        with VideoWriter(out, video, video.expressions) as writer:
+        with VideoWriter(out, video) as writer:
             for masks in MASKS:
                 writer.write(masks)
     with zipfile.ZipFile(out.zip(benchmark)) as archive:
