@@ -67,27 +67,14 @@ def plan(num_frames: int, method: MethodConfig) -> ClipPlan:
         raise SvacError("The video has no frame.", "Check that the file plays in a video player.")
     m, n = method.frames_per_clip, method.num_clips
     total = n * m
-    if method.sampling == "first":
-        # Sa2VA sees the first frames; a shorter video has fewer images, not repeated ones.
-        seen = min(total, num_frames)
-        return ClipPlan(
-            selected=tuple(range(seen)),
-            decode=tuple((i, 0) for i in range(seen)),
-            propagated=seen if seen < num_frames else None,
-            frames_per_clip=seen,
-            num_frames=num_frames,
-        )
-    if method.sampling == "linspace":
-        # First and last frame, and evenly spaced frames between; a short video has fewer images, not repeated ones.
-        seen_at = sorted({k * (num_frames - 1) // max(total - 1, 1) for k in range(total)})
-        rest = sorted(set(range(num_frames)) - set(seen_at))
-        return ClipPlan(
-            selected=tuple(seen_at),
-            decode=tuple((i, 0) for i in seen_at),
-            propagated=rest[0] if rest else None,
-            frames_per_clip=len(seen_at),
-            num_frames=num_frames,
-        )
+    if method.sampling in ("first", "linspace"):
+        # The first frames, or first and last and evenly spaced ones between. A short video has fewer images, not
+        # repeated ones.
+        last = total - 1 if method.sampling == "first" else num_frames - 1
+        spread = (k * last // max(total - 1, 1) for k in range(total))
+        seen = tuple(sorted({i for i in spread if i < num_frames}))
+        rest = next((i for i in range(num_frames) if i not in seen), None)
+        return ClipPlan(seen, tuple((i, 0) for i in seen), rest, len(seen), num_frames)
     wraps = method.sampling in ("wrap_around", "wrap_around_plus") and num_frames < total
     if wraps:
         selected = tuple(sorted(k % num_frames for k in range(total)))

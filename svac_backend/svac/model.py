@@ -28,7 +28,7 @@ from svac_backend.svac.language.templates import ChatTemplate
 from svac_backend.svac.language.tokenizer import tokenizer_file
 from svac_backend.svac.sam.decoding import WindowDecoder, masks_of_windows
 from svac_backend.svac.sam.grounding import FrameEncoder, build_sam, frames_at_a_time
-from svac_backend.svac.sam.original import original_sam
+from svac_backend.svac.sam.memory import original_sam
 from svac_backend.svac.sam.tracking import Propagation
 from svac_backend.svac.streaming import FrameFeed, prefetch
 from svac_backend.video.reader import as_video

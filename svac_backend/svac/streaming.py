@@ -26,7 +26,7 @@ Image = NDArray[np.uint8]
 # A video that is smaller than this, decoded, is decoded once; a larger one once for its clips and once more in order.
 HELD_BYTES = 320 << 20
 # Frames that wait for their resize, and windows that wait for the model.
-_PENDING, _AHEAD = 8, 1
+PENDING, AHEAD = 8, 1
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,19 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T]:
         thread.join()
 
 
+def resized(frames: Iterable[tuple[int, Image]], size: int) -> Iterator[tuple[int, Image]]:
+    """Yield frames (index, u8 [H, W, 3]) in order as u8 [size, size, 3]; `PENDING` of them are resized at a time."""
+    pending: deque[tuple[int, Future[Image]]] = deque()
+    for index, frame in frames:
+        pending.append((index, resampling.submit(resampling.resize, frame, size)))
+        if len(pending) >= PENDING:
+            first, future = pending.popleft()
+            yield first, future.result()
+    while pending:
+        first, future = pending.popleft()
+        yield first, future.result()
+
+
 @dataclass
 class FrameFeed:
     """The frames of one video in the two sizes that the model needs.
@@ -125,7 +138,7 @@ class FrameFeed:
         images: list[Future[list[Image]]] = []
         small: dict[int, Future[Image]] = {}
         pending: deque[Future[Image] | Future[list[Image]]] = deque()
-        frames = prefetch(self.video.frames(sorted(selected | keep)), _PENDING)
+        frames = prefetch(self.video.frames(sorted(selected | keep)), PENDING)
         try:
             for index, frame in frames:
                 if index in keep:
@@ -141,7 +154,7 @@ class FrameFeed:
                     if next_clip in ends:
                         first = self.clips.clip(next_clip)[0]
                         around = {i: held for i, held in around.items() if i >= first}
-                while len(pending) > _PENDING:
+                while len(pending) > PENDING:
                     pending.popleft().result()
         finally:
             frames.close()
@@ -180,23 +193,14 @@ class FrameFeed:
             for start in range(0, count, size):
                 yield start, self.kept(range(start, min(start + size, count)))
             return
-        yield from prefetch(self._decoded_windows(size), _AHEAD)
+        yield from prefetch(self._decoded_windows(size), AHEAD)
 
     def _decoded_windows(self, size: int) -> Generator[tuple[int, Image]]:
         count, start = len(self.video), 0
         window: list[Image] = []
-        for small in self._resized(self.video.frames(range(count))):
+        for _, small in resized(self.video.frames(range(count)), self.config.sam.image_size):
             window.append(small)
             if len(window) == size or start + len(window) == count:
                 yield start, np.stack(window)
                 start += len(window)
                 window = []
-
-    def _resized(self, frames: Iterator[tuple[int, Image]]) -> Iterator[Image]:
-        pending: deque[Future[Image]] = deque()
-        for _, frame in frames:
-            pending.append(resampling.submit(resampling.resize, frame, self.config.sam.image_size))
-            if len(pending) >= _PENDING:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()

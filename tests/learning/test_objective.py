@@ -48,7 +48,7 @@ def test_embeddings_are_those_of_prediction(model: Svac, items: list[Item]) -> N
         for item, seg in zip(items, embeddings, strict=True):
             visual = model.mllm.visual_tokens(mllm_pixels(item.seen.images))
             prompt = model.chat.build(item.expression, len(visual), 3)
-            alone = model.mllm.seg_embeddings(visual, [prompt], model.chat.context_id)[0]
+            (alone,) = model.mllm.seg_states(visual, [prompt], model.chat.context_id)
             assert seg.shape == (3, 32)
             assert torch.allclose(seg, alone, atol=1e-5)
 

@@ -135,7 +135,7 @@ def test_a_large_video_is_never_decoded_far_ahead(monkeypatch: pytest.MonkeyPatc
     next(windows)
     time.sleep(0.3)
     # One window given, one that waits, one in the making, and the frames that wait for their resize.
-    assert len(source.decoded) <= 3 * 8 + 2 * streaming._PENDING
+    assert len(source.decoded) <= 3 * 8 + 2 * streaming.PENDING
     windows.close()
     assert not prefetch_threads()
 

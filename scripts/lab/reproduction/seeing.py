@@ -54,7 +54,9 @@ class Viewer:
     def embeddings(self, frames: NDArray[np.uint8], expressions: Sequence[str]) -> Tensor:
         """Return the [SEG] embeddings of E sentences about the seen frames, f32 [E, segs, d_model]."""
         visual = self.tokens(self.pixels(frames))
-        return self.model.mllm.seg_embeddings(visual, self.prompts(expressions), self.builder.context_id)
+        return torch.stack(
+            self.model.mllm.seg_states(visual, self.prompts(expressions), self.builder.context_id)
+        )
 
     def owned(self, seg: Tensor, frames: Sequence[int], length: int) -> Tensor:
         """Return for each sentence and frame the embedding that decodes it.

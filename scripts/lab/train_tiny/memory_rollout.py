@@ -15,8 +15,8 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor
 
 from svac_backend.svac.sam.grounding import Decoded, FrameFeatures, decode, without_memory
-from svac_backend.svac.sam.matching import matching_of
-from svac_backend.svac.sam.memory import BEFORE, MATCHED, Matchable, decode_tracked, match, matchable
+from svac_backend.svac.sam.matching import Remembered, matching_of
+from svac_backend.svac.sam.memory import BEFORE, MATCHED, Matchable, decode_tracked, matchable
 
 
 @dataclass
@@ -115,9 +115,8 @@ class _Matches:
         nearest = sorted(self.given, key=lambda i: abs(t - i))[:MATCHED]
         every = self.given | self.tracked
         before = [i for i in range(t - 1, t - 1 - BEFORE, -1) if i in every] or nearest[:1]
-        found = match(
-            self.matching, self._seen(t), [self.given[i] for i in nearest], [every[i] for i in before]
-        )
+        given, recent = [self.given[i] for i in nearest], [every[i] for i in before]
+        found: Tensor = self.matching(self._seen(t), Remembered.of(given), Remembered.of(recent))
         return found[self.scene, self.slot]
 
     def _seen(self, t: int) -> Tensor:

@@ -9,7 +9,7 @@ themselves whether, and how often, the object is there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -26,18 +26,12 @@ Writer = Callable[[Any, DynamicCache, ChatIds], Tensor]
 
 def build_vision(config: VisionConfig) -> InternVLVisionModel:
     """Build the vision tower with random weights."""
-    fields: dict[str, Any] = {
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "intermediate_size": config.intermediate_size,
+    fields = asdict(config)
+    fields |= {
         "image_size": [config.image_size, config.image_size],
         "patch_size": [config.patch_size, config.patch_size],
-        "attention_bias": config.qkv_bias,
-        "use_qk_norm": config.qk_normalization,
-        "norm_type": config.norm_type,
-        "hidden_act": config.hidden_act,
-        "layer_norm_eps": config.layer_norm_eps,
+        "attention_bias": fields.pop("qkv_bias"),
+        "use_qk_norm": fields.pop("qk_normalization"),
         "use_mean_pooling": True,  # else transformers adds a norm that InternViT does not have
         "attn_implementation": "sdpa",
     }
@@ -46,26 +40,13 @@ def build_vision(config: VisionConfig) -> InternVLVisionModel:
 
 def build_language(config: LanguageConfig) -> Qwen2ForCausalLM | LlamaForCausalLM:
     """Build the language model with random weights."""
-    rope: dict[str, Any] = {"rope_theta": config.rope_theta, "rope_type": "default"}
-    if config.rope_scaling:
-        rope |= config.rope_scaling
-    common: dict[str, Any] = {
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "intermediate_size": config.intermediate_size,
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.max_position_embeddings,
-        "rope_parameters": rope,
-        "rms_norm_eps": config.rms_norm_eps,
-        "hidden_act": config.hidden_act,
-        "tie_word_embeddings": config.tie_word_embeddings,
-        "attn_implementation": "sdpa",
-    }
-    if config.architecture == "llama":
-        return LlamaForCausalLM(LlamaConfig(**common))
-    return Qwen2ForCausalLM(Qwen2Config(**common))
+    fields = asdict(config)
+    rope = {"rope_theta": fields.pop("rope_theta"), "rope_type": "default"}
+    rope |= fields.pop("rope_scaling") or {}
+    fields |= {"rope_parameters": rope, "attn_implementation": "sdpa"}
+    if fields.pop("architecture") == "llama":
+        return LlamaForCausalLM(LlamaConfig(**fields))
+    return Qwen2ForCausalLM(Qwen2Config(**fields))
 
 
 def pixel_shuffle(tokens: Tensor, ratio: float, version: str) -> Tensor:
@@ -111,11 +92,6 @@ class Mllm(nn.Module):
         return next(self.mlp1.parameters()).dtype
 
     @property
-    def width(self) -> int:
-        """Hidden size of the language model."""
-        return self.config.language.hidden_size
-
-    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return next(self.mlp1.parameters()).device
@@ -156,10 +132,6 @@ class Mllm(nn.Module):
     def project(self, hidden: Tensor) -> Tensor:
         """Project [SEG] states [..., H] to SAM-2's prompt space [..., d_model]."""
         return self.text_hidden_fcs[0](hidden)
-
-    def seg_embeddings(self, visual: Tensor, chats: Sequence[ChatIds], context_id: int) -> Tensor:
-        """Return the forced answers' embeddings, f32 [E, N, d_model], where all answers hold N [SEG]."""
-        return torch.stack(self.seg_states(visual, chats, context_id))
 
     def seg_states(
         self,
@@ -209,45 +181,31 @@ class GreedyWriter:
         seg_id: id of [SEG].
         is_over: says whether the ids so far end the answer.
         max_tokens: where an answer is cut.
-        follow_prompt: write the chat's own answer instead of the likeliest tokens, at the same cost.
     """
 
     seg_id: int
     is_over: Callable[[Sequence[int]], bool]
     max_tokens: int
-    follow_prompt: bool = False
 
     def __call__(self, language_model: Any, cache: DynamicCache, chat: ChatIds) -> Tensor:
         """Return the states of the answer's [SEG] tokens, [k, H]; the cache is as long afterwards as before."""
-        ids, states = self.write(language_model, cache, chat)
-        # The last token is never an input, so it has no state (the published code drops it too).
-        found = torch.tensor(ids[:-1], dtype=torch.long, device=states.device) == self.seg_id
-        return states[found]
-
-    def write(self, language_model: Any, cache: DynamicCache, chat: ChatIds) -> tuple[list[int], Tensor]:
-        """Return the answer's G ids, and its states after the final norm, [G - 1, H], where they are the input."""
         embed = language_model.get_input_embeddings()
         device = embed.weight.device
-        forced = chat.suffix[chat.answer_start :].tolist() if self.follow_prompt else []
-        limit = len(forced) or self.max_tokens
         step = chat.suffix[: chat.answer_start].to(device)
         before = cache.get_seq_length()
         ids: list[int] = []
-        states = []
-        while True:
+        states = [embed.weight.new_zeros(0, language_model.config.hidden_size)]
+        # The last token is never an input, so it has no state (the published code drops it too).
+        while len(ids) < self.max_tokens and not (ids and self.is_over(ids)):
             hidden = language_model.model(
                 inputs_embeds=embed(step)[None], past_key_values=cache, use_cache=True
-            ).last_hidden_state[0, -1]
-            if ids:
+            ).last_hidden_state[0, -1:]
+            if ids and ids[-1] == self.seg_id:
                 states.append(hidden)
-            likeliest = int(language_model.lm_head(hidden).argmax())
-            ids.append(forced[len(ids)] if forced else likeliest)
-            if len(ids) == limit or (not forced and self.is_over(ids)):
-                break
+            ids.append(int(language_model.lm_head(hidden[0]).argmax()))
             step = torch.tensor(ids[-1:], device=device)
         cache.crop(before - cache.get_seq_length())
-        width = language_model.config.hidden_size
-        return ids, torch.stack(states) if states else embed.weight.new_zeros(0, width)
+        return torch.cat(states)
 
 
 def objects_of(states: Tensor, num_clips: int) -> Tensor:

@@ -1,22 +1,30 @@
 """SAM-2's memory: masks travel from conditioning frames to the frames that no [SEG] decodes.
 
 Mask memories, object pointers and memory attention are SAM-2's own, and a model may match features beside them
-(`matching.py`); this module keeps what has to be kept and drops
-the rest, so that memory stays the same however long the video is.
+(`matching.py`); this module keeps what has to be kept and drops the rest, so that memory stays the same however long
+the video is.
+
+The published models tune SAM-2's mask decoder without memory, and nothing else of it. So the rest of the original
+SAM-2 is theirs too, and its mask decoder, which propagates better, may take the place of the tuned one (Sa2VA-i).
 """
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import select_closest_cond_frames
 from torch import Tensor
 
+from svac_backend.errors import SvacError
+from svac_backend.svac.files import checkpoints
 from svac_backend.svac.sam.grounding import Decoded, FrameFeatures, decode
-from svac_backend.svac.sam.matching import FeatureMatching, Remembered, matching_of
+from svac_backend.svac.sam.matching import Remembered, matching_of
 
 # Conditioning frames that cells are matched with, the nearest ones, and frames before this one.
 MATCHED, BEFORE = 2, 2
@@ -132,12 +140,12 @@ class MemoryTracker:
             for i in (index - step * back for back in range(1, BEFORE + 1))
             if i in recent or i in conditioning
         ]
-        return match(
-            matching,
+        found: Tensor = matching(
             features.match,
-            [conditioning[i]["match"] for i in nearest],
-            [(recent.get(i) or conditioning[i])["match"] for i in before or nearest[:1]],
-        )[0]
+            Remembered.of([conditioning[i]["match"] for i in nearest]),
+            Remembered.of([(recent.get(i) or conditioning[i])["match"] for i in before or nearest[:1]]),
+        )
+        return found[0]
 
     def _remember(
         self, features: FrameFeatures, logits: Tensor, existence: Tensor, token: Tensor
@@ -145,15 +153,9 @@ class MemoryTracker:
         """Encode a frame and its masks into a mask memory and an object pointer per object."""
         size = self.sam.image_size
         high = F.interpolate(logits[:, None], size=(size, size), mode="bilinear", align_corners=False)
-        memory, position = self._encode(features, high, existence[:, None])
         present = (existence > 0).to(token.dtype)[:, None]
         pointer = present * self.sam.obj_ptr_proj(token) + (1 - present) * self.sam.no_obj_ptr
-        return {
-            "maskmem_features": memory,
-            "maskmem_pos_enc": position,
-            "obj_ptr": pointer,
-            "match": matchable(features.match, logits[None]),
-        }
+        return self._encode(features, high, existence[:, None], pointer, logits)
 
     def _take(self, features: FrameFeatures, masks: Tensor) -> dict[str, Any]:
         """Encode masks, bool [E, H, W], that come from outside; without any pixel there is no object."""
@@ -165,20 +167,14 @@ class MemoryTracker:
         # SAM-2 computes in fp32 here, whatever the weights are.
         with torch.autocast(many.low.device.type, many.low.dtype, enabled=many.low.dtype != torch.float32):
             out = self.sam._use_mask_as_output(many.low, list(many.high), (scaled >= 0.5).float())
-        low, pointer, existence = out[3], out[5], out[6]
-        high = F.interpolate(low.float(), size=size, mode="bilinear", align_corners=False)
-        memory, position = self._encode(features, high, existence)
-        return {
-            "maskmem_features": memory,
-            "maskmem_pos_enc": position,
-            "obj_ptr": pointer.to(many.low.dtype),
-            "match": matchable(features.match, low[:, 0].float()[None]),
-        }
+        low, pointer, existence = out[3].float(), out[5].to(many.low.dtype), out[6]
+        high = F.interpolate(low, size=size, mode="bilinear", align_corners=False)
+        return self._encode(features, high, existence, pointer, low[:, 0])
 
     def _encode(
-        self, features: FrameFeatures, high: Tensor, existence: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Encode logits [E, 1, S, S] into mask memories [E, 64, S/16, S/16] and their positions."""
+        self, features: FrameFeatures, high: Tensor, existence: Tensor, pointer: Tensor, logits: Tensor
+    ) -> dict[str, Any]:
+        """Return what is remembered of a frame: `high`, logits [E, 1, S, S], become memories [E, 64, S/16, S/16]."""
         memory, position = self.sam._encode_new_memory(
             current_vision_feats=[_sequence(features.low).expand(-1, self.num_objects, -1)],
             feat_sizes=[features.low.shape[-2:]],
@@ -190,7 +186,12 @@ class MemoryTracker:
         self._position = self._position or position
         # The published code keeps mask memories in bf16, on the CPU too; beside fp16 weights only fp16 will do.
         kept = memory.bfloat16()
-        return (kept.half() if memory.dtype == torch.float16 else kept), self._position
+        return {
+            "maskmem_features": kept.half() if memory.dtype == torch.float16 else kept,
+            "maskmem_pos_enc": self._position,
+            "obj_ptr": pointer,
+            "match": matchable(features.match, logits[None]),
+        }
 
 
 Matchable = tuple[Tensor, Tensor]
@@ -204,14 +205,6 @@ def matchable(features: Tensor | None, logits: Tensor) -> Matchable | None:
         logits: f32 [B, E, S/4, S/4], of its masks.
     """
     return None if features is None else (features, F.avg_pool2d(logits.sigmoid(), 2))
-
-
-def match(
-    matching: FeatureMatching, features: Tensor, conditioning: list[Matchable], before: list[Matchable]
-) -> Tensor:
-    """Return where objects are on a frame, logits f32 [B, E, S/8, S/8], by what was kept of others."""
-    found: Tensor = matching(features, Remembered.of(conditioning), Remembered.of(before))
-    return found
 
 
 def decode_tracked(
@@ -238,6 +231,43 @@ def decode_tracked(
         mask=large.to(fused.dtype),
         added=added,
     )
+
+
+def original_sam(sam: SAM2Base, path: Path) -> SAM2Base:
+    """Return the same model with the mask decoder of a file, or of a folder of files; all other weights are shared.
+
+    Raises:
+        SvacError: nothing is there, it is damaged, or it holds no mask decoder of this shape.
+    """
+    decoder = copy.deepcopy(sam.sam_mask_decoder)
+    checkpoints.load_into(decoder, _mask_decoder(path))
+    other = copy.copy(sam)
+    other._modules = dict(sam._modules)
+    other.sam_mask_decoder = decoder.eval()
+    return other
+
+
+def _mask_decoder(path: Path) -> dict[str, Tensor]:
+    """Read the tensors `...sam_mask_decoder.*` of a safetensors file, or of a folder of them."""
+    state: dict[str, Tensor] = {}
+    for file in sorted(path.glob("*.safetensors")) if path.is_dir() else [path]:
+        try:
+            with safe_open(str(file), framework="pt") as tensors:
+                for key in tensors.keys():  # noqa: SIM118 (safe_open is no dict)
+                    before, found, name = key.partition("sam_mask_decoder.")
+                    if found and (not before or before.endswith(".")):
+                        state[name] = tensors.get_tensor(key)
+        except (SafetensorError, OSError) as error:
+            raise SvacError(
+                f"{file} can't be read as safetensors ({error}).",
+                "Set SVAC_ORIGINAL_SAM to a safetensors file.",
+            ) from error
+    if not state:
+        raise SvacError(
+            f"{path} holds no SAM-2 mask decoder.",
+            "Give the original SAM-2.0 in sam2's own layout as safetensors, or a Sa2VA-i checkpoint.",
+        )
+    return state
 
 
 def _sequence(maps: Tensor) -> Tensor:

@@ -11,9 +11,7 @@ it finds no object; between two of them, with nothing else shown, the object is 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,15 +28,11 @@ from svac_backend.errors import SvacError
 from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import area, from_coco
 from svac_backend.svac import astc
-from svac_backend.svac.cpu import resampling
 from svac_backend.svac.sam.decoding import masks_at_size
 from svac_backend.svac.sam.grounding import FrameFeatures, decode, encode_frames, without_memory
 from svac_backend.svac.sam.memory import MemoryTracker
-from svac_backend.svac.streaming import HELD_BYTES, Image, prefetch
+from svac_backend.svac.streaming import AHEAD, HELD_BYTES, PENDING, Image, prefetch, resized
 from svac_backend.video.source import VideoSource
-
-# Frames that wait for their resize, and windows or blocks that wait for the model.
-_PENDING, _AHEAD = 8, 1
 
 
 class SweepFrames:
@@ -83,7 +77,7 @@ class SweepFrames:
                 yield part, np.stack([self._held[i] for i in part])
             return
         made = self._backwards(indices, window) if reverse else self._forwards(indices, window)
-        yield from prefetch(made, _AHEAD)
+        yield from prefetch(made, AHEAD)
 
     def _forwards(self, indices: Sequence[int], window: int) -> Generator[tuple[list[int], Image]]:
         part: list[tuple[int, Image]] = []
@@ -103,19 +97,8 @@ class SweepFrames:
                 yield [i for i, _ in part], np.stack([small for _, small in part])
 
     def _resized(self, indices: Sequence[int]) -> Iterator[tuple[int, Image]]:
-        pending: deque[tuple[int, Future[Image]]] = deque()
-        frames = prefetch(self.video.frames(indices), _PENDING)
-        try:
-            for index, frame in frames:
-                pending.append((index, resampling.submit(resampling.resize, frame, self.size)))
-                if len(pending) >= _PENDING:
-                    first, future = pending.popleft()
-                    yield first, future.result()
-            while pending:
-                first, future = pending.popleft()
-                yield first, future.result()
-        finally:
-            frames.close()
+        with closing(prefetch(self.video.frames(indices), PENDING)) as frames:
+            yield from resized(frames, self.size)
 
 
 @dataclass(frozen=True)

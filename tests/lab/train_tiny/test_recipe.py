@@ -61,7 +61,7 @@ def test_packed_sentences_equal_sentences_alone(model: Svac) -> None:
         for b in range(2):
             for e in range(3):
                 prompt = model.chat.build(data.sentences[b][e].text, visual.shape[1], 4)
-                alone = model.mllm.seg_embeddings(visual[b], [prompt], model.chat.context_id)
+                alone = torch.stack(model.mllm.seg_states(visual[b], [prompt], model.chat.context_id))
                 assert torch.allclose(alone[0], packed[b, e], atol=1e-5)
 
 

@@ -54,11 +54,13 @@ def written(model: Svac, writer: GreedyWriter) -> torch.Tensor:
 
 
 def test_writing_the_forced_answer_gives_the_states_of_the_prefill(csa: Svac) -> None:
-    writer = GreedyWriter(csa.chat.seg_id, csa.chat.is_over, 512, follow_prompt=True)
     with torch.inference_mode():
         visual = torch.randn(8, 16, 128, generator=torch.Generator().manual_seed(1))
         prompt = csa.chat.build("the red circle", 8, 4)
         forced = csa.mllm.seg_states(visual, [prompt], csa.chat.context_id)[0]
+    answer = prompt.suffix[prompt.answer_start :].tolist()
+    csa.mllm.language_model.lm_head = Scripted(answer * 2, csa.config.language.vocab_size)
+    writer = GreedyWriter(csa.chat.seg_id, lambda ids: len(ids) % len(answer) == 0, 512)
     assert torch.allclose(written(csa, writer), forced, atol=1e-4)
     assert forced.shape == (4, 128)
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
 from svac_backend.svac import astc
-from svac_backend.svac.sam import tracking
 from svac_backend.svac.sam.tracking import SweepFrames
+from svac_backend.svac.streaming import PENDING
 from svac_backend.synthetic.video import write_mp4
 from svac_backend.video.reader import ArrayVideo, VideoReader
 
@@ -72,8 +72,8 @@ def test_backwards_holds_no_more_than_it_may(video: CountingVideo) -> None:
         given += len(indices)
         ahead.append(len(video.read) - given)
     assert given == 40
-    # Blocks of 6; the decoder may be `_PENDING` frames into the next one, which are not resized yet.
-    assert max(ahead) <= 12 + 2 * tracking._PENDING
+    # Blocks of 6; the decoder may be `PENDING` frames into the next one, which are not resized yet.
+    assert max(ahead) <= 12 + 2 * PENDING
 
 
 def test_no_frames_no_windows(video: CountingVideo) -> None:
