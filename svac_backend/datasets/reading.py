@@ -23,7 +23,7 @@ from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.regions.merge import corrected_hints
 from svac_backend.labelstudio.regions.read import results_to_tracks
-from svac_backend.labelstudio.regions.region import Canvas
+from svac_backend.labelstudio.regions.region import Canvas, frame_size
 from svac_backend.labelstudio.tasks import PROMPT_KEY, Window, local_files_path, task_prompts, window_of
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.store.predictions import video_identity
@@ -305,11 +305,7 @@ class Chosen:
 
     def size(self) -> tuple[int, int] | None:
         """Return width and height of the video in pixels as a region says it, or None without regions."""
-        for region in (*self.results, *self.sent):
-            width, height = region.get("original_width"), region.get("original_height")
-            if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-                return width, height
-        return None
+        return frame_size(self.results, self.sent)
 
 
 def _listed(task: Mapping[str, Any], name: str) -> list[Result]:

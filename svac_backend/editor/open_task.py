@@ -8,9 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from svac_backend.editor.request import (
     Request,
     pointed_object,
@@ -26,8 +23,7 @@ from svac_backend.labelstudio.corrections import Corrections, ReadAnnotation, kn
 from svac_backend.labelstudio.regions.region import Canvas, Region, region_name
 from svac_backend.labelstudio.tasks import Window, text_wishes, window_of
 from svac_backend.masks.hints import FrameHint
-from svac_backend.masks.rle import from_coco
-from svac_backend.masks.tracks import ObjectPrompt
+from svac_backend.masks.tracks import CocoRle, ObjectPrompt
 from svac_backend.store.objects import SentObject, video_name
 
 # Regions that the editor got are in a draft some seconds later.
@@ -229,11 +225,11 @@ class OpenTask:
         masks = self.corrections.masks
         return {object_id: masks[object_id] for object_id in objects if masks.get(object_id)}
 
-    def _masks_on(self, frames: set[int], canvas: Canvas) -> dict[int, dict[str, NDArray[np.bool_]]]:
-        """The masks of all objects on some frames, bool [H, W], by frame and object."""
+    def _masks_on(self, frames: set[int], canvas: Canvas) -> dict[int, dict[str, CocoRle]]:
+        """The masks of all objects on some frames, by frame and object."""
         tracks = self.annotation.tracks(self._on(frames), canvas)
         return {
-            frame: {one.object_id: from_coco(one.masks[frame]) for one in tracks if frame in one.masks}
+            frame: {one.object_id: one.masks[frame] for one in tracks if frame in one.masks}
             for frame in frames
         }
 

@@ -17,9 +17,14 @@ from svac_backend.labelstudio.config import LabelConfig, cached_config
 from svac_backend.labelstudio.regions.region import Region, frame_size, region_name
 from svac_backend.labelstudio.tasks import context_texts, video_url
 from svac_backend.masks.hints import Click, FrameHint
+from svac_backend.masks.limits import check_frame
+from svac_backend.masks.rle import area, bounding_box, from_coco
+from svac_backend.masks.tracks import CocoRle
 
 # A key point's label, or what is typed into the prompt's field instead of an expression.
 COMMANDS = frozenset({"propagate", ">>"})
+# Points and boxes may reach beyond their frame, but not to where numbers lose their meaning.
+_FARTHEST_PERCENT = 1e6
 POINTS, BOXES = ("keypointlabels", "keypoint"), ("rectanglelabels", "rectangle")
 
 
@@ -167,11 +172,7 @@ def _pointed(regions: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> dic
     clicks: dict[int, list[Click]] = {}
     boxes: dict[int, tuple[float, float, float, float]] = {}
     for region in regions:
-        item = region.get("item_index", 0)
-        if not isinstance(item, int) or isinstance(item, bool) or item < 0:
-            raise SvacError(
-                "A point does not say which frame it is on.", "Send it as Label Studio's editor does."
-            )
+        item = check_frame(region.get("item_index", 0), "A point or box")
         if region["type"] in POINTS:
             x, y = _numbers(region, "x", "y")
             clicks.setdefault(item, []).append(
@@ -227,7 +228,7 @@ def _numbers(region: Mapping[str, Any], *names: str) -> list[float]:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _FARTHEST_PERCENT:
         raise SvacError("A point or box has no place on its frame.", "Send it as Label Studio's editor does.")
     return float(value)
 
@@ -271,7 +272,9 @@ def task_payload(task: Mapping[str, Any], label_config: str, call: Call) -> Task
     )
 
 
-Masks = Mapping[str, NDArray[np.bool_]]
+Masks = Mapping[str, CocoRle]
+# Rows of a mask that are looked at together.
+_BAND = 256
 
 # A box that is drawn around a known object's mask overlaps the box of this mask at least so much (IoU).
 SAME_BOX = 0.5
@@ -287,25 +290,23 @@ def pointed_object(pointed: FrameHint, masks: Masks) -> str | None:
 
     Args:
         pointed: clicks and a box on one frame.
-        masks: bool [H, W] of each object that is on this frame.
+        masks: of each object that is on this frame. One is decoded at a time: there may be hundreds.
 
     Raises:
         SvacError: there are only negative clicks, and no object on the frame.
     """
-    present = {object_id: mask for object_id, mask in masks.items() if mask.any()}
+    present = {object_id: mask for object_id, mask in masks.items() if area(mask)}
     positive = [click for click in pointed.clicks if click.positive]
-    hit = [object_id for object_id, mask in present.items() if any(_at(mask, click) for click in positive)]
+    hit = [object_id for object_id, mask in present.items() if positive and _is_hit(mask, positive)]
     if hit:
-        return min(hit, key=lambda object_id: int(present[object_id].sum()))
+        return min(hit, key=lambda object_id: area(present[object_id]))
     if not positive and pointed.clicks and pointed.box is None:
         if not present:
             raise SvacError(
                 "The click says what the object is not, but there is no object on this frame.",
                 "Click on an object first, or type what to segment.",
             )
-        return min(
-            present, key=lambda object_id: min(_distance(present[object_id], c) for c in pointed.clicks)
-        )
+        return min(present, key=lambda object_id: _distance(from_coco(present[object_id]), pointed.clicks))
     if pointed.box is not None and not positive and present:
         overlaps = {object_id: _box_iou(_bounds(mask), pointed.box) for object_id, mask in present.items()}
         best = max(overlaps, key=lambda object_id: overlaps[object_id])
@@ -313,7 +314,7 @@ def pointed_object(pointed: FrameHint, masks: Masks) -> str | None:
     return None
 
 
-def refined(pointed: FrameHint, mask: NDArray[np.bool_] | None, earlier: FrameHint | None) -> FrameHint:
+def refined(pointed: FrameHint, mask: CocoRle | None, earlier: FrameHint | None) -> FrameHint:
     """Return what the model is told of an object on a frame: this, and what was said about it there before.
 
     Clicks add to each other; a new box replaces an old one. When nothing says where the object is, the mask that it has
@@ -321,32 +322,38 @@ def refined(pointed: FrameHint, mask: NDArray[np.bool_] | None, earlier: FrameHi
 
     Args:
         pointed: the new clicks and box.
-        mask: bool [H, W] as the object is now, or None.
+        mask: as the object is now, or None.
         earlier: what was said before; a mask that was drawn by hand counts through `mask`.
     """
     clicks, box = list(pointed.clicks), pointed.box
     if earlier is not None and earlier.mask is None:
         clicks = [*(click for click in earlier.clicks if click not in clicks), *clicks]
         box = box or earlier.box
-    if box is None and not any(click.positive for click in clicks) and mask is not None and mask.any():
-        clicks, box = [_innermost(mask), *clicks], _bounds(mask)
+    if box is None and not any(click.positive for click in clicks) and mask is not None and area(mask):
+        clicks, box = [_innermost(from_coco(mask)), *clicks], _bounds(mask)
     return FrameHint(clicks=tuple(clicks), box=box)
 
 
-def _at(mask: NDArray[np.bool_], click: Click) -> bool:
+def _is_hit(rle: CocoRle, clicks: Sequence[Click]) -> bool:
+    mask = from_coco(rle)
     height, width = mask.shape
-    return bool(mask[min(int(click.y), height - 1), min(int(click.x), width - 1)])
+    return any(mask[min(int(click.y), height - 1), min(int(click.x), width - 1)] for click in clicks)
 
 
-def _distance(mask: NDArray[np.bool_], click: Click) -> float:
-    """Pixels from a click to the nearest pixel of a mask."""
-    rows, columns = np.nonzero(mask)
-    return float(np.hypot(columns - click.x, rows - click.y).min())
+def _distance(mask: NDArray[np.bool_], clicks: Sequence[Click]) -> float:
+    """Pixels from the nearest of some clicks to the nearest pixel of a mask that is not empty."""
+    nearest = math.inf
+    for top in range(0, len(mask), _BAND):
+        rows, columns = np.nonzero(mask[top : top + _BAND])
+        if rows.size:
+            found = (float(np.hypot(columns - one.x, rows + top - one.y).min()) for one in clicks)
+            nearest = min(nearest, *found)
+    return nearest
 
 
-def _bounds(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
-    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+def _bounds(mask: CocoRle) -> tuple[float, float, float, float]:
+    left, top, width, height = bounding_box(mask)
+    return float(left), float(top), float(left + width), float(top + height)
 
 
 def _box_iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, MaskControl
+from svac_backend.masks.limits import MAX_FRAMES, MAX_TEXT_CHARS
 from svac_backend.masks.tracks import ObjectPrompt
 
 PROMPT_KEY = "prompt"
@@ -217,6 +218,8 @@ def _lines(text: Any, what: str) -> list[str]:
             f"{what} is not text but {type(text).__name__}.",
             'Give a sentence, a list of sentences, or {"label": "sentence"}.',
         )
+    if len(text) > MAX_TEXT_CHARS:
+        raise SvacError(f"{what} has {len(text)} characters.", "Describe the object in one sentence.")
     if any("\ud800" <= character <= "\udfff" for character in text):
         # Halves of a character: what a shell makes of bytes that are not UTF-8.
         raise SvacError(f"{what} holds characters that are no Unicode text.", "Write it in UTF-8.")
@@ -288,7 +291,7 @@ class Window:
     stride: int = 1
 
     def __post_init__(self) -> None:
-        if self.start < 0 or self.count < 1 or self.stride < 1:
+        if self.start < 0 or self.count < 1 or self.stride < 1 or self.frame(self.count - 1) >= MAX_FRAMES:
             raise SvacError(
                 f"A window of {self.count} frames from {self.start} in steps of {self.stride} is not possible.",
                 f"Correct '{WINDOW_KEY}' in the task's data, or import the video again.",

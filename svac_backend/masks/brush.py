@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
+from svac_backend.masks.limits import MAX_RLE_BYTES, check_count, check_size
 
 _CHANNELS = 4
 _ALPHA_THRESHOLD = 128
@@ -186,6 +187,7 @@ def _as_bytes(rle: Sequence[int] | bytes) -> bytes:
         return bytes(rle)
     if not isinstance(rle, (list, tuple)):
         raise SvacError(f"Brush RLE is a list of bytes, not {type(rle).__name__}.", _ADVICE)
+    check_count(len(rle), MAX_RLE_BYTES, "bytes in a brush mask")
     try:
         return bytes(rle)
     except (TypeError, ValueError) as error:
@@ -199,13 +201,4 @@ def check_mask(mask: NDArray[np.bool_]) -> None:
         raise SvacError(
             f"A mask is a bool array [height, width], not {found}.",
             "Compare with a threshold first, one object at a time.",
-        )
-
-
-def check_size(height: int, width: int) -> None:
-    """Raise `SvacError` unless both sides are positive integers."""
-    if not all(isinstance(side, (int, np.integer)) and side > 0 for side in (height, width)):
-        raise SvacError(
-            f"A mask of {width}x{height} pixels is not possible.",
-            "Give positive integers.",
         )

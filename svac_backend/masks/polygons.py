@@ -21,10 +21,15 @@ from shapely.geometry.base import BaseGeometry
 from shapely.ops import split
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.brush import check_mask, check_size
+from svac_backend.masks.brush import check_mask
+from svac_backend.masks.limits import check_size
 
 _SMALLEST_TOLERANCE_PX = 0.25  # below it a polygon on whole pixels has no point left to drop
 _HAIR_PX = 1e-6  # so that a cut crosses the outline although its end was rounded
+# Beyond it the crossings of rows and edges are no numbers any more.
+_FARTHEST_PX = 1e9
+# Drawn at a time: a pixel takes about 20 bytes meanwhile, a crossing of an edge and a row about 100.
+_BAND_PX, _BAND_CROSSINGS = 4_000_000, 1_000_000
 
 Ring = NDArray[np.float64]
 
@@ -83,7 +88,12 @@ def polygons_to_mask(polygons: Iterable[NDArray[np.floating]], height: int, widt
     mask = np.zeros((height, width), dtype=np.bool_)
     for polygon in polygons:
         ring = np.asarray(polygon, dtype=np.float64)
-        if ring.ndim != 2 or ring.shape[1:] != (2,) or len(ring) < 3 or not np.isfinite(ring).all():
+        if (
+            ring.ndim != 2
+            or ring.shape[1:] != (2,)
+            or len(ring) < 3
+            or not (np.abs(ring) <= _FARTHEST_PX).all()
+        ):
             raise SvacError(
                 f"A polygon of shape {list(ring.shape)} cannot be drawn.",
                 "Give three or more finite x, y points.",
@@ -189,7 +199,26 @@ def _fill(mask: NDArray[np.bool_], ring: Ring) -> None:
     rows = np.clip(np.ceil(lower[:, 1] - 0.5), 0, height).astype(np.int64) - first
     if not rows.any():
         return
-    edge = np.repeat(np.arange(len(ring)), rows)
+    top, bottom = int(first[rows > 0].min()), int((first + rows).max())
+    step = max(1, min(_BAND_PX // width, _BAND_CROSSINGS // len(ring)))
+    for start in range(top, bottom, step):
+        begin = np.maximum(first, start)
+        count = np.maximum(np.minimum(first + rows, start + step) - begin, 0)
+        if count.any():
+            _fill_band(mask, upper, lower, down, begin, count)
+
+
+def _fill_band(
+    mask: NDArray[np.bool_],
+    upper: Ring,
+    lower: Ring,
+    down: NDArray[np.bool_],
+    first: NDArray[np.int64],
+    rows: NDArray[np.int64],
+) -> None:
+    """Do what `_fill` does in some neighbouring rows: each edge crosses `rows` of them, the first one is `first`."""
+    width = mask.shape[1]
+    edge = np.repeat(np.arange(len(upper)), rows)
     row = np.arange(edge.size) - np.repeat(np.cumsum(rows) - rows, rows) + first[edge]
     (x0, y0), (x1, y1) = upper[edge].T, lower[edge].T
     crossing = x0 + (row + 0.5 - y0) * ((x1 - x0) / (y1 - y0))

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.brush import check_mask, check_size, decode_brush, encode_brush
+from svac_backend.masks.brush import check_mask, decode_brush, encode_brush
+from svac_backend.masks.limits import check_size
 from svac_backend.masks.tracks import CocoRle
 
 __all__ = [
@@ -171,6 +172,7 @@ def _checked(rle: CocoRle) -> CocoRle:
     runs = _run_lengths(text)
     if runs is None or runs.min() < 0 or runs.sum() != size[0] * size[1]:
         raise SvacError(f"A COCO RLE does not fill its size of {size[1]}x{size[0]} pixels.", _ADVICE)
+    check_size(*size)
     return CocoRle(size=list(size), counts=counts)
 
 

@@ -6,10 +6,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from flask import request
 from pydantic_core import from_json
 
 from svac_backend.errors import SvacError
+
+# Bytes of memory that a body may become, estimated before it is read: `[[],[],...]` becomes thirty times its text.
+MAX_UNFOLDED = 400_000_000
+# From here on the estimate is made.
+_SMALL = 4_000_000
+MAX_DEPTH = 200
+MAX_CONFIG_CHARS = 1_000_000
+_CHUNK = 1 << 22
 
 
 class BadRequest(SvacError):
@@ -26,6 +35,8 @@ def read_json() -> dict[str, Any]:
     raw = request.get_data()
     if not raw:
         raise BadRequest("The request has no body.", "Send a JSON object, as Label Studio does.")
+    if len(raw) > _SMALL and unfolded(raw) > MAX_UNFOLDED:
+        raise BadRequest("The body holds more values than can be read.", "Send fewer tasks at a time.")
     try:
         body = _parsed(raw)
     except (ValueError, RecursionError) as error:
@@ -37,17 +48,19 @@ def read_json() -> dict[str, Any]:
     return body
 
 
-def text(body: Mapping[str, Any], name: str, *, default: str | None = None) -> str:
+def text(body: Mapping[str, Any], name: str, *, default: str | None = None, most: int = 4096) -> str:
     """Return a field that must be text; `default` stands in for a missing or null one.
 
     Raises:
-        BadRequest: it is missing without default, or no text.
+        BadRequest: it is missing without default, no text, or longer than `most` characters.
     """
     value = body.get(name)
     if value is None:
         value = default
     if not isinstance(value, str):
         raise BadRequest(f"The body's {name!r} is missing or no text.", f"Send {name!r} as a string.")
+    if len(value) > most:
+        raise BadRequest(f"The body's {name!r} has {len(value)} characters.", f"Send {most} at most.")
     return value
 
 
@@ -67,7 +80,50 @@ def _parsed(raw: bytes) -> Any:
         return from_json(raw, allow_inf_nan=False)
     except ValueError:
         # It says what is wrong. A number like NaN is no JSON, and would not survive in the database either.
-        return json.loads(raw, parse_constant=_refuse)
+        found = json.loads(raw, parse_constant=_refuse)
+    if _is_deeper(found, MAX_DEPTH):
+        raise RecursionError
+    return found
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def unfolded(raw: bytes) -> int:
+    """Return about how many bytes of memory JSON text becomes, and never much less.
+
+    A place in a list takes 16 bytes while the list grows, a text 60 and its own length, a list 64, an object 240, a
+    number with a fraction or above 256 another 32: the smaller ones, of which brush masks are made, exist once.
+    """
+    places, lists, objects = (raw.count(sign) for sign in (b",", b"[", b"{"))
+    texts, fractions = raw.count(b'"') // 2, raw.count(b".") + raw.count(b"e") + raw.count(b"E")
+    least = len(raw) + 16 * places + 64 * lists + 240 * objects + 60 * texts + 32 * fractions
+    if least > MAX_UNFOLDED or least + 32 * places <= MAX_UNFOLDED:
+        return least + 32 * places
+    return least + 32 * sum(_large(raw[start : start + _CHUNK]) for start in range(0, len(raw), _CHUNK))
+
+
+def _large(raw: bytes) -> int:
+    """Count runs of digits that are a number above 256."""
+    digits = np.frombuffer(raw, np.uint8) - np.uint8(ord("0"))
+    is_digit = np.pad(digits < 10, 1)
+    starts = np.flatnonzero(is_digit[1:] & ~is_digit[:-1])
+    lengths = np.flatnonzero(is_digit[:-1] & ~is_digit[1:]) - starts
+    three = starts[lengths == 3]
+    values = digits[three] * np.int64(100) + digits[three + 1] * np.int64(10) + digits[three + 2]
+    return int((lengths > 3).sum() + (values > 256).sum())
 
 
 def _refuse(constant: str) -> Any:

@@ -15,7 +15,7 @@ from svac_backend.jobs.services import Metrics, Services
 from svac_backend.labelstudio.api.access import label_studio_name
 from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.tasks import video_url
-from svac_backend.server.bodies import BadRequest, project_id, read_json, text
+from svac_backend.server.bodies import MAX_CONFIG_CHARS, BadRequest, project_id, read_json, text
 from svac_backend.server.predicting import Predictor
 from svac_backend.server.security import Gate
 from svac_backend.store.database import StoreError
@@ -112,7 +112,7 @@ def create_blueprint(backend: Services, gate: Gate, predictor: Predictor, metric
             project,
             text(body, "hostname", default=""),
             text(body, "access_token", default=""),
-            text(body, "schema", default=""),
+            text(body, "schema", default="", most=MAX_CONFIG_CHARS),
         )
         return jsonify({"model_version": backend.model_version})
 
@@ -192,7 +192,7 @@ def _tasks(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _label_config(body: dict[str, Any], project: str, backend: Services) -> str:
-    config = text(body, "label_config", default="")
+    config = text(body, "label_config", default="", most=MAX_CONFIG_CHARS)
     if config:
         return config
     connection = backend.connections.get(project)

@@ -8,13 +8,14 @@ import pytest
 from svac_backend.editor.request import pointed_object, refined
 from svac_backend.errors import SvacError
 from svac_backend.masks.hints import Click, FrameHint
+from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import CocoRle
 
 
-def mask(left: int, top: int, right: int, bottom: int) -> np.ndarray:
+def mask(left: int, top: int, right: int, bottom: int) -> CocoRle:
     found = np.zeros((24, 32), np.bool_)
     found[top:bottom, left:right] = True
-    return found
+    return to_coco(found)
 
 
 MASKS = {

@@ -130,7 +130,10 @@ def test_an_empty_context_asks_for_nothing(context: dict[str, Any]) -> None:
     [
         ({**point(), "type": "brushlabels"}, "brushlabels"),
         ({**point(), "original_width": None}, "how large"),
-        ({**point(), "item_index": -1}, "which frame"),
+        ({**point(), "item_index": -1}, "no possible frame"),
+        ({**point(), "item_index": 200_000}, "no possible frame"),
+        ({**point(), "original_width": 20_000, "original_height": 20_000}, "larger than any"),
+        ({**point(), "value": {"x": 10**400, "y": 2}}, "no place"),
         ({**point(), "value": {"x": "1", "y": 2}}, "no place"),
         ({**point(), "value": {"x": float("nan"), "y": 2}}, "no place"),
         (box(10, 10, 0, 5), "no area"),

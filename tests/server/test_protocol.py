@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -15,10 +16,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from svac_backend.jobs.services import Services
+from svac_backend.server.bodies import MAX_UNFOLDED, unfolded
 from svac_backend.settings import Settings
 from svac_backend.svac.files.weights import model_version
 from tests.learning.adapter_folders import adapter_folder
-from tests.server.bodies import CONFIG, predict_body, task
+from tests.server.bodies import CONFIG, click, predict_body, task
 
 SETUP = {
     "project": "38.1795331614",
@@ -253,3 +255,55 @@ def test_a_locked_database_is_said_and_no_crash(
         assert client.get("/health").status_code == 200
         other.execute("ROLLBACK")
     assert client.post("/webhook", json={"action": "A"}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("text", "unfolds"),
+    [
+        (b"[" + b"255," * 2_000_000 + b"1]", False),
+        (b"[" + b"[]," * 5_000_000 + b"1]", True),
+        (b"[" + b"{}," * 2_000_000 + b"1]", True),
+        (b"[" + b"257," * 9_000_000 + b"1]", True),
+        (b'"' + b"a" * 8_000_000 + b'"', False),
+    ],
+)
+def test_what_a_body_becomes_is_known_before_it_is_read(text: bytes, unfolds: bool) -> None:
+    assert (unfolded(text) > MAX_UNFOLDED) is unfolds
+
+
+def test_deeply_nested_and_endless_bodies_are_refused(make: Callable[..., Flask]) -> None:
+    client = make(max_body_mb=64).test_client()
+    for body, error in (
+        (b'{"tasks":' + b"[" * 900 + b"]" * 900 + b"}", "nested too deeply"),
+        (b'{"tasks":[' + b"[]," * 6_000_000 + b"1]}", "more values than can be read"),
+        (
+            b'{"project":1,"label_config":"' + b"a" * 1_000_001 + b'","tasks":[{"id":1}]}',
+            "1000001 characters",
+        ),
+        (b'{"project":1,"schema":"' + b"a" * 1_000_001 + b'"}', "1000001 characters"),
+    ):
+        route = "/setup" if b"schema" in body else "/predict"
+        answer = client.post(route, data=body, content_type="application/json")
+        assert answer.status_code == 400
+        assert error in answer.get_json()["error"]
+
+
+def test_a_click_on_a_frame_of_400_megapixels_is_refused(client: FlaskClient) -> None:
+    """The attack of 750 bytes that took nine gigabytes."""
+    large = {"original_width": 20_000, "original_height": 20_000}
+    shape = {
+        "id": "p",
+        "from_name": "mask",
+        "to_name": "frames",
+        "type": "brushlabels",
+        "item_index": 0,
+        "value": {"points": [[0, 0], [100, 0], [100, 100]], "closed": True, "brushlabels": ["dog"]},
+        **large,
+    }
+    own = {**task(), "annotations": [{"id": 1, "result": [shape]}]}
+    region = {**click(50, 10), **large}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    answer = client.post("/predict", json=predict_body(own, region=region))
+    assert answer.get_json()["results"][0]["result"] == []
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+    assert "larger than any" in client.get("/jobs").get_json()["jobs"][0]["error"]

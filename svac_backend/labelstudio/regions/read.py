@@ -21,6 +21,7 @@ from svac_backend.labelstudio.regions.rectangles import box_tracks
 from svac_backend.labelstudio.regions.region import Canvas, Place, RegionName, Results
 from svac_backend.labelstudio.regions.shapes import kind_of, shape_to_mask
 from svac_backend.masks.hints import FrameHints
+from svac_backend.masks.limits import MaskRoom, check_frame
 from svac_backend.masks.rle import area, bounding_box, iou, overlap, to_coco, union
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
 
@@ -36,6 +37,7 @@ class Drawing:
         results: its results: one, or the two of a pair such as `<Brush/>` + `<Labels/>`; the first has the shape.
         size: width and height of the video in pixels.
         object_id: whose it is; None until that is found out.
+        room: what the masks of its annotation may take.
     """
 
     id: str
@@ -44,11 +46,17 @@ class Drawing:
     results: list[Mapping[str, Any]]
     size: tuple[int, int]
     object_id: str | None = None
+    room: MaskRoom = field(default_factory=MaskRoom)
 
     @cached_property
     def mask(self) -> CocoRle:
-        """The mask at the video's display size; decoded when it is asked for. `SvacError` if it is malformed."""
-        return to_coco(shape_to_mask(self.results[0], *self.size))
+        """The mask at the video's display size; decoded when it is asked for.
+
+        `SvacError` if it is malformed, or the annotation has no room for it.
+        """
+        mask = to_coco(shape_to_mask(self.results[0], *self.size))
+        self.room.take(len(mask["counts"]))
+        return mask
 
 
 def read_drawings(results: Iterable[Any], config: LabelConfig, canvas: Canvas) -> list[Drawing]:
@@ -65,6 +73,7 @@ def read_drawings(results: Iterable[Any], config: LabelConfig, canvas: Canvas) -
     frames = config.frames
     names = {name for control in config.drawing_controls() for name in (control.name, control.labels_name)}
     found: dict[tuple[str, int], Drawing] = {}
+    room = MaskRoom()
     for region in results:
         if not isinstance(region, Mapping):
             raise SvacError(
@@ -86,7 +95,7 @@ def read_drawings(results: Iterable[Any], config: LabelConfig, canvas: Canvas) -
         if drawing is None:
             name = RegionName.read(id_)
             object_id = None if name is None else name.object_id
-            found[id_, frame] = Drawing(id_, frame, label, [region], canvas.size, object_id)
+            found[id_, frame] = Drawing(id_, frame, label, [region], canvas.size, object_id, room)
         else:
             drawing.results.append(region)
             drawing.label = drawing.label or label
@@ -96,12 +105,7 @@ def read_drawings(results: Iterable[Any], config: LabelConfig, canvas: Canvas) -
 def _frame(region: Mapping[str, Any], canvas: Canvas) -> int:
     """Return the video's frame of a region; pictures that are no list have no `item_index`."""
     item = region.get("item_index")
-    item = 0 if item is None else item
-    if not isinstance(item, int) or isinstance(item, bool) or item < 0:
-        raise SvacError(
-            f"The item_index of the region '{region.get('id')}' is no frame number.",
-            "Send results as Label Studio does.",
-        )
+    item = check_frame(0 if item is None else item, f"The region '{region.get('id')}'")
     if canvas.window is not None and item >= canvas.window.count:
         raise SvacError(
             f"The region '{region.get('id')}' lies on frame {item}, the task has {canvas.window.count}.",

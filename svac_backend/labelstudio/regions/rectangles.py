@@ -23,6 +23,7 @@ from svac_backend.labelstudio.config import BoxTracks, LabelConfig
 from svac_backend.labelstudio.regions.region import DEFAULT_OPTIONS, Canvas, Region, RegionOptions
 from svac_backend.labelstudio.regions.shapes import box_corners, close
 from svac_backend.labelstudio.tasks import Window
+from svac_backend.masks.limits import MAX_FRAMES, MaskRoom
 from svac_backend.masks.polygons import polygons_to_mask
 from svac_backend.masks.rle import area, bounding_box, box_mask, to_coco
 from svac_backend.masks.tracks import CocoRle, Track
@@ -31,8 +32,6 @@ from svac_backend.video.source import FrameIndex
 KIND = "videorectangle"
 _SUFFIX = "-boxes"
 _SHAPE = ("x", "y", "width", "height", "rotation")
-# Far beyond what the backend accepts: a count from a stranger's file must not fill the memory.
-_MOST_FRAMES = 200_000
 
 
 @dataclass
@@ -154,6 +153,7 @@ def box_tracks(
     """
     controls = {(boxes.name, boxes.to_name) for boxes in config.box_tracks}
     found = []
+    room = MaskRoom()
     for region in results:
         if (region.get("from_name"), region.get("to_name")) not in controls or region.get("type") != KIND:
             continue
@@ -162,6 +162,7 @@ def box_tracks(
             last = frame_count if frame_count is not None else _count(region["value"])
             for frame, box in _shown(region["value"]["sequence"], last, canvas.window):
                 track.masks[frame] = _filled(box, *canvas.size)
+                room.take(len(track.masks[frame]["counts"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SvacError(
                 f"The boxes '{region.get('id')}' are malformed ({type(error).__name__}).",
@@ -250,7 +251,7 @@ def _box_track(region: Mapping[str, Any]) -> BoxTrack:
 def _count(value: Mapping[str, Any]) -> int:
     last = max(int(keyframe["frame"]) for keyframe in value["sequence"])
     count = max(int(value.get("framesCount") or 0), last)
-    if count > _MOST_FRAMES:
+    if count > MAX_FRAMES:
         raise ValueError("too many frames")
     return count
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from svac_backend.labelstudio.tasks import Window
+from svac_backend.masks.limits import check_size
 from svac_backend.settings import Settings
 
 # One item of an annotation's, draft's or prediction's `result`. Those that have a shape carry `id`, `from_name` (the
@@ -24,7 +25,7 @@ Place: TypeAlias = tuple[str, int]
 
 # A polygon has fewer parts than this; what is left of the number counts the answers.
 PARTS = 1000
-_ID = re.compile(r"(?P<object>\S+)-f(?P<frame>\d{5,})(?:-(?P<part>\d+))?")
+_ID = re.compile(r"(?P<object>\S+)-f(?P<frame>[0-9]{5,9})(?:-(?P<part>[0-9]{1,9}))?")
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,17 @@ class Canvas:
 
 
 def frame_size(*sources: Results) -> tuple[int, int] | None:
-    """Return width and height of the frames in pixels, as the first region that has them says."""
+    """Return width and height of the frames in pixels, as the first region that has them says.
+
+    Raises:
+        SvacError: they are larger than any frames that are accepted.
+    """
     for regions in sources:
         for region in regions:
             width, height = region.get("original_width"), region.get("original_height")
             if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-                return width, height
+                check_size(height, width)
+                return int(width), int(height)
     return None
 
 

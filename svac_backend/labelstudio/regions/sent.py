@@ -25,6 +25,7 @@ from svac_backend.labelstudio.regions.region import (
     RegionName,
     by_object,
     by_place,
+    frame_size,
     region_name,
 )
 from svac_backend.masks.rle import encode_brush
@@ -171,5 +172,5 @@ def _next_to_nothing(region: Mapping[str, Any]) -> dict[str, Any]:
     if "points" in value:
         # A key point: to delete a polygon the editor looks through all points of all polygons, twice.
         return {"x": 0, "y": 0, "width": 0.1, **labels}
-    width, height = int(region.get("original_width") or 1), int(region.get("original_height") or 1)
+    width, height = frame_size([region]) or (1, 1)
     return {"format": "rle", "rle": encode_brush(np.zeros((height, width), np.bool_)), **labels}

@@ -18,6 +18,8 @@ import shapely
 from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
+from svac_backend.labelstudio.regions.region import frame_size
+from svac_backend.masks.limits import MAX_PIXELS, MAX_POINTS, MAX_STROKES, check_count
 from svac_backend.masks.polygons import polygons_to_mask
 from svac_backend.masks.rle import decode_brush
 
@@ -26,7 +28,6 @@ SAME_PERCENT = 0.01
 
 _BOX = ("x", "y", "width", "height")
 _CURVE_STEPS = 16
-_LARGEST_PICTURE_PX = 1 << 26
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -71,12 +72,14 @@ def shape_to_mask(region: Mapping[str, Any], width: int, height: int) -> NDArray
         )
     try:
         if kind == "brush":
-            size = int(region.get("original_height", height)), int(region.get("original_width", width))
-            if size[0] * size[1] > _LARGEST_PICTURE_PX:
-                raise ValueError("too large")
-            return _scaled(_brush(value, *size), width, height)
+            columns, rows = frame_size([region]) or (width, height)
+            return _scaled(_brush(value, rows, columns), width, height)
         if kind == "bitmask":
             return _scaled(_picture(value["imageDataURL"]), width, height)
+        if kind in ("polygon", "vector"):
+            check_count(
+                len(value["points" if kind == "polygon" else "vertices"]), MAX_POINTS, "points in a polygon"
+            )
         if kind == "vector":
             ring = np.array(_flattened(value["vertices"]), dtype=np.float64) / 100 * (width, height)
         elif kind == "rectangle":
@@ -84,7 +87,7 @@ def shape_to_mask(region: Mapping[str, Any], width: int, height: int) -> NDArray
         else:
             ring = np.array(value["points"], dtype=np.float64) / 100 * (width, height)
         return polygons_to_mask([ring], height, width)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SvacError(
             f"The region '{region.get('id')}' is malformed ({type(error).__name__}).",
             "Draw it again in the editor, or take the result unchanged from Label Studio.",
@@ -146,7 +149,10 @@ def _brush(value: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool
     """
     rle = value.get("rle")
     mask = decode_brush(rle, height, width) if rle else np.zeros((height, width), dtype=np.bool_)
-    for touch in value.get("touches") or []:
+    touches = value.get("touches") or []
+    check_count(len(touches), MAX_STROKES, "strokes in a brush mask")
+    for touch in touches:
+        check_count(len(touch["relativePoints"]), 2 * MAX_POINTS, "numbers in a stroke")
         points = np.array(touch["relativePoints"], dtype=np.float64).reshape(-1, 2) / 100 * (width, height)
         if len(np.unique(points, axis=0)) < 2 or not np.isfinite(points).all():
             continue  # a browser draws no line that goes nowhere
@@ -171,7 +177,7 @@ def _picture(url: str) -> NDArray[np.bool_]:
     # The size stands at a fixed place: a small file must not unfold into gigabytes.
     if data[:8] != _PNG or len(data) < 24:
         raise ValueError("no PNG")
-    if int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big") > _LARGEST_PICTURE_PX:
+    if int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big") > MAX_PIXELS:
         raise ValueError("too large")
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if picture is None:
@@ -189,6 +195,7 @@ def _flattened(vertices: Sequence[Mapping[str, Any]]) -> list[tuple[float, float
     for a, b in zip(vertices, [*vertices[1:], vertices[0]], strict=True):
         start, end = _xy(a), _xy(b)
         points.append(start)
+        check_count(len(points), MAX_POINTS, "points in a polygon")
         leaving = a.get("controlPoint2") if a.get("isBezier") else None
         arriving = b.get("controlPoint1") if b.get("isBezier") else None
         if not leaving and not arriving:
@@ -215,7 +222,7 @@ def _numbers(value: Mapping[str, Any], kind: str | None) -> list[float]:
         if kind == "vector":
             return [number for point in _flattened(value["vertices"]) for number in point]
         return [float(value.get(key) or 0.0) for key in (*_BOX, "rotation")]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SvacError(
             f"A {kind} is malformed ({type(error).__name__}).", "Draw it again in the editor."
         ) from error
