@@ -26,7 +26,8 @@ from svac_backend.masks.tracks import CocoRle
 from svac_backend.svac.astc import plan
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.phrases import RichExpression
-from svac_backend.synthetic.rich.scene import RichConfig, make_rich_scene
+from svac_backend.synthetic.rich.scene import make_rich_scene
+from svac_backend.synthetic.rich.staging import RichConfig
 
 Progress = Callable[[float, str], None]
 

@@ -20,7 +20,8 @@ from svac_backend.errors import SvacError
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.synthetic.rich.phrases import RichExpression
-from svac_backend.synthetic.rich.scene import RichConfig, RichScene, describe, make_rich_scene
+from svac_backend.synthetic.rich.scene import RichScene, describe, make_rich_scene
+from svac_backend.synthetic.rich.staging import RichConfig
 from svac_backend.synthetic.scene import DEMO_SEEDS
 from svac_backend.synthetic.video import make_demo, write_mp4
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from svac_backend.synthetic.shapes import COLORS, DIRECTIONS, SHAPES, ObjectSpec
+from svac_backend.synthetic.shapes import ObjectSpec
 
 Kind = Literal["color", "shape", "color_shape", "size", "motion"]
-KINDS: tuple[Kind, ...] = ("color", "shape", "color_shape", "size", "motion")
 # "The largest object" is said only if the next one is clearly smaller.
 SIZE_MARGIN = 1.2
 
@@ -104,18 +103,6 @@ class Expression:
     motion: str | None = None
 
 
-@dataclass(frozen=True)
-class _Meaning:
-    """What an expression says, before the words are chosen."""
-
-    kind: Kind
-    target: int
-    color: str | None = None
-    shape: str | None = None
-    size: str | None = None
-    motion: str | None = None
-
-
 def expressions_of(
     objects: Sequence[ObjectSpec], rng: np.random.Generator, *, paraphrases: int | None = 1
 ) -> list[Expression]:
@@ -140,90 +127,64 @@ def expressions_of(
                 nouns = _nouns(templates[pick])
                 noun = nouns[int(rng.integers(len(nouns)))]
                 texts.append(_say(templates[pick], meaning, noun, bool(rng.random() < _SYNONYM_SHARE)))
-        result += [
-            Expression(
-                text,
-                meaning.kind,
-                (meaning.target,),
-                meaning.color,
-                meaning.shape,
-                meaning.size,
-                meaning.motion,
-            )
-            for text in dict.fromkeys(texts)
-        ]
+        result += [replace(meaning, text=text) for text in dict.fromkeys(texts)]
     return result
 
 
-def words() -> list[str]:
-    """Return every word that an expression can contain, sorted: the vocabulary a tokenizer must know."""
-    texts = [
-        *_COLOR,
-        *_SHAPE,
-        *_COLOR_SHAPE,
-        *COLORS,
-        *SHAPES,
-        *DIRECTIONS,
-        *_NOUNS,
-        *_SYNONYMS.values(),
-        "an",
-    ]
-    texts += [template for group in (*_SIZE.values(), *_MOTION.values()) for template in group]
-    return sorted({word for text in texts for word in re.sub(r"\{.\}", " ", text).split()})
-
-
-def _meanings(objects: Sequence[ObjectSpec]) -> list[_Meaning]:
-    found: list[_Meaning] = []
+def _meanings(objects: Sequence[ObjectSpec]) -> list[Expression]:
+    """Return all that can be said without doubt, before the words are chosen."""
+    found: list[Expression] = []
     for i, spec in enumerate(objects):
-        color, shape = spec.color, spec.shape
-        if _only(objects, i, lambda o, c=color: o.color == c):  # type: ignore[misc]
-            found.append(_Meaning("color", i, color=color))
-        if _only(objects, i, lambda o, s=shape: o.shape == s):  # type: ignore[misc]
-            found.append(_Meaning("shape", i, shape=shape))
-        if _only(objects, i, lambda o, c=color, s=shape: o.color == c and o.shape == s):  # type: ignore[misc]
-            found.append(_Meaning("color_shape", i, color=color, shape=shape))
+        looks: tuple[tuple[Kind, str | None, str | None], ...] = (
+            ("color", spec.color, None),
+            ("shape", None, spec.shape),
+            ("color_shape", spec.color, spec.shape),
+        )
+        found += [
+            Expression("", kind, (i,), color=color, shape=shape)
+            for kind, color, shape in looks
+            if not _rivals(objects, i, color, shape)
+        ]
         found += _sizes(objects, i)
         found += _motions(objects, i)
     return found
 
 
-def _sizes(objects: Sequence[ObjectSpec], i: int) -> list[_Meaning]:
+def _rivals(objects: Sequence[ObjectSpec], i: int, color: str | None, shape: str | None) -> list[ObjectSpec]:
+    """Return the objects beside object i that have a colour and a shape; None stands for any."""
+    return [
+        o for k, o in enumerate(objects) if k != i and color in (None, o.color) and shape in (None, o.shape)
+    ]
+
+
+def _sizes(objects: Sequence[ObjectSpec], i: int) -> list[Expression]:
     spec = objects[i]
-    found: list[_Meaning] = []
+    found: list[Expression] = []
     for shape in (None, spec.shape):
-        rivals = [o for k, o in enumerate(objects) if k != i and shape in (None, o.shape)]
+        rivals = _rivals(objects, i, None, shape)
         if not rivals:
             continue
         if all(spec.radius >= SIZE_MARGIN * o.radius for o in rivals):
-            found.append(_Meaning("size", i, shape=shape, size="largest"))
+            found.append(Expression("", "size", (i,), shape=shape, size="largest"))
         if all(spec.radius * SIZE_MARGIN <= o.radius for o in rivals):
-            found.append(_Meaning("size", i, shape=shape, size="smallest"))
+            found.append(Expression("", "size", (i,), shape=shape, size="smallest"))
         if all(o.size != spec.size for o in rivals):
-            found.append(_Meaning("size", i, shape=shape, size=spec.size))
+            found.append(Expression("", "size", (i,), shape=shape, size=spec.size))
     return found
 
 
-def _motions(objects: Sequence[ObjectSpec], i: int) -> list[_Meaning]:
-    spec = objects[i]
-    found: list[_Meaning] = []
-    if spec.motion not in _MOTION:
-        return found
-    for color, shape in ((None, None), (spec.color, None), (None, spec.shape)):
-        rivals = [
-            o
-            for k, o in enumerate(objects)
-            if k != i and color in (None, o.color) and shape in (None, o.shape)
-        ]
-        if not any(o.motion == spec.motion or spec.motion in o.directions for o in rivals):
-            found.append(_Meaning("motion", i, color=color, shape=shape, motion=spec.motion))
-    return found
+def _motions(objects: Sequence[ObjectSpec], i: int) -> list[Expression]:
+    motion = objects[i].motion
+    if motion not in _MOTION:
+        return []
+    return [
+        Expression("", "motion", (i,), color=color, shape=shape, motion=motion)
+        for color, shape in ((None, None), (objects[i].color, None), (None, objects[i].shape))
+        if not any(o.motion == motion or motion in o.directions for o in _rivals(objects, i, color, shape))
+    ]
 
 
-def _only(objects: Sequence[ObjectSpec], i: int, test: Callable[[ObjectSpec], bool]) -> bool:
-    return all(test(o) == (k == i) for k, o in enumerate(objects))
-
-
-def _templates(meaning: _Meaning) -> tuple[str, ...]:
+def _templates(meaning: Expression) -> tuple[str, ...]:
     if meaning.size is not None:
         return _SIZE[meaning.size]
     if meaning.motion is not None:
@@ -235,7 +196,7 @@ def _nouns(template: str) -> tuple[str, ...]:
     return _NOUNS if "{n}" in template else ("",)
 
 
-def _say(template: str, meaning: _Meaning, noun: str, synonyms: bool) -> str:
+def _say(template: str, meaning: Expression, noun: str, synonyms: bool) -> str:
     def word(name: str | None) -> str:
         return _SYNONYMS.get(name or "", name or "") if synonyms else (name or "")
 

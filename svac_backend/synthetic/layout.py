@@ -1,4 +1,4 @@
-"""Layouts: which objects a scene has, and their paths, on which each stays visible most of the time."""
+"""Layouts: what plain scenes look like, which objects one has, and paths on which each is mostly visible."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from svac_backend.synthetic.shapes import DIRECTION_THRESHOLD, MAX_TILT, SIZE_RADII, ObjectSpec, sample_rgb
+from svac_backend.errors import SvacError
+from svac_backend.synthetic.backgrounds import KINDS
+from svac_backend.synthetic.shapes import (
+    COLORS,
+    DIRECTION_THRESHOLD,
+    MAX_TILT,
+    MOTIONS,
+    SHAPES,
+    SIZE_RADII,
+    SIZES,
+    ObjectSpec,
+    sample_rgb,
+)
 
 _UNIT = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 
@@ -20,7 +32,7 @@ def sample_path(
     """Return the centres of an object, f64 [frames, 2] (x, y), in units of the frame's short side.
 
     Args:
-        motion: one of `vocabulary.MOTIONS`.
+        motion: one of `MOTIONS`.
         radius: the object's radius; its centre keeps 0.9 radii away from the frame's border.
         span: width and height of the frame, in the same units.
     """
@@ -85,6 +97,78 @@ _DRIFT = 0.03
 
 
 @dataclass(frozen=True)
+class SceneConfig:
+    """What scenes look like.
+
+    Attributes:
+        width, height: size of the frames in pixels.
+        frames: length of the clip; motions cover the whole of it.
+        min_objects, max_objects: bounds of the number of objects.
+        fps: frame rate that the clip is written with.
+        colors, shapes, sizes, motions: the names to choose from.
+        backgrounds: the kinds of background to choose from.
+        aspects: display aspect ratios (width / height) to choose from. A clip of 16:9 that a model sees
+            squashed into a square is made by width == height and `(16 / 9,)`. None: square pixels.
+        noise: largest standard deviation of the camera's noise, in grey levels.
+        blur: share of scenes that are slightly out of focus.
+        drift: share of scenes whose camera drifts.
+    """
+
+    width: int = 128
+    height: int = 128
+    frames: int = 20
+    min_objects: int = 2
+    max_objects: int = 5
+    fps: float = 12.0
+    colors: tuple[str, ...] = COLORS
+    shapes: tuple[str, ...] = SHAPES
+    sizes: tuple[str, ...] = SIZES
+    motions: tuple[str, ...] = MOTIONS
+    backgrounds: tuple[str, ...] = KINDS
+    aspects: tuple[float, ...] | None = None
+    noise: float = 5.0
+    blur: float = 0.2
+    drift: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Refuse what no scene can be made of.
+
+        Raises:
+            SvacError: for sizes, counts or names that make no sense.
+        """
+        if min(self.width, self.height) < 32 or self.frames < 1 or self.fps <= 0:
+            raise SvacError(
+                f"No scene of {self.width}x{self.height}, {self.frames} frames, {self.fps} fps can be made.",
+                "Use at least 32x32 pixels, one frame and a positive frame rate.",
+            )
+        if self.noise < 0 or not (0 <= self.blur <= 1 and 0 <= self.drift <= 1):
+            raise SvacError(
+                f"A scene cannot have noise {self.noise}, blur {self.blur}, drift {self.drift}.",
+                "Use a noise of 0 or more, and shares from 0 to 1 for blur and drift.",
+            )
+        if self.aspects is not None and (not self.aspects or not all(0.2 <= a <= 5 for a in self.aspects)):
+            raise SvacError(f"A scene cannot have the aspects {self.aspects}.", "Use ratios from 0.2 to 5.")
+        if not 1 <= self.min_objects <= self.max_objects:
+            raise SvacError(
+                f"A synthetic scene cannot have {self.min_objects} to {self.max_objects} objects.",
+                "Use 1 <= min_objects <= max_objects.",
+            )
+        for name, known in (
+            ("colors", COLORS),
+            ("shapes", SHAPES),
+            ("sizes", SIZES),
+            ("motions", MOTIONS),
+            ("backgrounds", KINDS),
+        ):
+            unknown = sorted(set(getattr(self, name)) - set(known))
+            if unknown or not getattr(self, name):
+                raise SvacError(
+                    f"A synthetic scene has no {name} {unknown or '(none given)'}.",
+                    f"Choose from {', '.join(known)}.",
+                )
+
+
+@dataclass(frozen=True)
 class Layout:
     """The geometry of a scene.
 
@@ -107,37 +191,26 @@ class _Placed:
     path: NDArray[np.float64]
 
 
-def sample_layout(
-    rng: np.random.Generator,
-    *,
-    width: int,
-    height: int,
-    frames: int,
-    counts: tuple[int, int],
-    colors: tuple[str, ...],
-    shapes: tuple[str, ...],
-    sizes: tuple[str, ...],
-    motions: tuple[str, ...],
-    aspects: tuple[float, ...] | None,
-    drift_share: float,
-) -> Layout:
-    """Choose the objects of a scene and their paths; arguments as in `SceneConfig`."""
-    aspect = width / height if aspects is None else aspects[int(rng.integers(len(aspects)))]
+def sample_layout(config: SceneConfig, rng: np.random.Generator) -> Layout:
+    """Choose the objects of a scene and their paths."""
+    aspect, frames = config.width / config.height, config.frames
+    if config.aspects is not None:
+        aspect = config.aspects[int(rng.integers(len(config.aspects)))]
     span = (aspect, 1.0) if aspect >= 1 else (1.0, 1.0 / aspect)
-    scale = (width / span[0], height / span[1])
-    count = int(rng.integers(counts[0], counts[1] + 1))
+    scale = (config.width / span[0], config.height / span[1])
+    count = int(rng.integers(config.min_objects, config.max_objects + 1))
     placed: list[_Placed] = []
     while len(placed) < count:
-        candidate = _place(placed, span, frames, sizes, motions, rng, must=len(placed) < counts[0])
+        candidate = _place(placed, span, config, rng)
         if candidate is None:
             break
         placed.append(candidate)
 
     drift: NDArray[np.float64] = np.zeros((frames, 2))
-    if rng.random() < drift_share and frames > 1:
+    if rng.random() < config.drift and frames > 1:
         reach = rng.uniform(-_DRIFT, _DRIFT, 2)
         drift = np.linspace(-0.5, 0.5, frames)[:, None] * reach * scale
-    looks = _looks(len(placed), colors, shapes, rng)
+    looks = _looks(len(placed), config.colors, config.shapes, rng)
     objects = []
     for item, (color, shape) in zip(placed, looks, strict=True):
         objects.append(
@@ -157,17 +230,11 @@ def sample_layout(
 
 
 def _place(
-    placed: list[_Placed],
-    span: tuple[float, float],
-    frames: int,
-    sizes: tuple[str, ...],
-    motions: tuple[str, ...],
-    rng: np.random.Generator,
-    *,
-    must: bool,
+    placed: list[_Placed], span: tuple[float, float], config: SceneConfig, rng: np.random.Generator
 ) -> _Placed | None:
-    """Return an object that leaves all visible; the least bad one if there `must` be one, else None."""
+    """Return an object that leaves all visible; else the least bad one if the scene needs it, or None."""
     best, best_hidden = None, np.inf
+    motions, sizes = config.motions, config.sizes
     motion = motions[int(rng.integers(len(motions)))]
     for attempt in range(_TRIES):
         # Where large objects do not fit any more, small ones may.
@@ -177,13 +244,13 @@ def _place(
             else min(sizes, key=SIZE_RADII.__getitem__)
         )
         radius = float(rng.uniform(*SIZE_RADII[size]))
-        candidate = _Placed(size, motion, radius, sample_path(motion, radius, span, frames, rng))
+        candidate = _Placed(size, motion, radius, sample_path(motion, radius, span, config.frames, rng))
         hidden = _hidden_frames([*placed, candidate])
         if hidden < best_hidden:
             best, best_hidden = candidate, hidden
         if hidden <= _MAX_HIDDEN_FRAMES:
             return candidate
-    return best if must else None
+    return best if len(placed) < config.min_objects else None
 
 
 def _hidden_frames(placed: list[_Placed]) -> float:

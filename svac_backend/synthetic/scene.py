@@ -12,93 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
-from svac_backend.synthetic.backgrounds import KINDS, NOISE_MARGIN, make_background, noise_bank
+from svac_backend.synthetic.backgrounds import NOISE_MARGIN, make_background, noise_bank
 from svac_backend.synthetic.expressions import Expression, expressions_of
-from svac_backend.synthetic.layout import Layout, sample_layout
-from svac_backend.synthetic.shapes import COLORS, MOTIONS, SHAPES, SIZES, ObjectSpec, Sprite, draw_sprite
+from svac_backend.synthetic.layout import Layout, SceneConfig, sample_layout
+from svac_backend.synthetic.shapes import ObjectSpec, Sprite, draw_sprite, lay
 
 VALIDATION_SEEDS = range(0, 10_000)
 DEMO_SEEDS = range(10_000, 20_000)
 FIRST_TRAIN_SEED = 1_000_000
-
-
-@dataclass(frozen=True)
-class SceneConfig:
-    """What scenes look like.
-
-    Attributes:
-        width, height: size of the frames in pixels.
-        frames: length of the clip; motions cover the whole of it.
-        min_objects, max_objects: bounds of the number of objects.
-        fps: frame rate that the clip is written with.
-        colors, shapes, sizes, motions: the names to choose from.
-        backgrounds: the kinds of background to choose from.
-        aspects: display aspect ratios (width / height) to choose from. A clip of 16:9 that a model sees
-            squashed into a square is made by width == height and `(16 / 9,)`. None: square pixels.
-        noise: largest standard deviation of the camera's noise, in grey levels.
-        blur: share of scenes that are slightly out of focus.
-        drift: share of scenes whose camera drifts.
-    """
-
-    width: int = 128
-    height: int = 128
-    frames: int = 20
-    min_objects: int = 2
-    max_objects: int = 5
-    fps: float = 12.0
-    colors: tuple[str, ...] = COLORS
-    shapes: tuple[str, ...] = SHAPES
-    sizes: tuple[str, ...] = SIZES
-    motions: tuple[str, ...] = MOTIONS
-    backgrounds: tuple[str, ...] = KINDS
-    aspects: tuple[float, ...] | None = None
-    noise: float = 5.0
-    blur: float = 0.2
-    drift: float = 0.3
-
-    def __post_init__(self) -> None:
-        """Refuse what no scene can be made of.
-
-        Raises:
-            SvacError: for sizes, counts or names that make no sense.
-        """
-        if min(self.width, self.height) < 32 or self.frames < 1 or self.fps <= 0:
-            raise SvacError(
-                f"No scene of {self.width}x{self.height}, {self.frames} frames, {self.fps} fps can be made.",
-                "Use at least 32x32 pixels, one frame and a positive frame rate.",
-            )
-        if self.noise < 0 or not (0 <= self.blur <= 1 and 0 <= self.drift <= 1):
-            raise SvacError(
-                f"A scene cannot have noise {self.noise}, blur {self.blur}, drift {self.drift}.",
-                "Use a noise of 0 or more, and shares from 0 to 1 for blur and drift.",
-            )
-        if self.aspects is not None and (not self.aspects or not all(0.2 <= a <= 5 for a in self.aspects)):
-            raise SvacError(f"A scene cannot have the aspects {self.aspects}.", "Use ratios from 0.2 to 5.")
-        if not 1 <= self.min_objects <= self.max_objects:
-            raise SvacError(
-                f"A synthetic scene cannot have {self.min_objects} to {self.max_objects} objects.",
-                "Use 1 <= min_objects <= max_objects.",
-            )
-        for name, known in (
-            ("colors", COLORS),
-            ("shapes", SHAPES),
-            ("sizes", SIZES),
-            ("motions", MOTIONS),
-            ("backgrounds", KINDS),
-        ):
-            unknown = sorted(set(getattr(self, name)) - set(known))
-            if unknown or not getattr(self, name):
-                raise SvacError(
-                    f"A synthetic scene has no {name} {unknown or '(none given)'}.",
-                    f"Choose from {', '.join(known)}.",
-                )
 
 
 @dataclass
@@ -124,17 +51,19 @@ class Scene:
     fps: float
 
 
-def make_scene(seed: int, config: SceneConfig = SceneConfig(), indices: Sequence[int] | None = None) -> Scene:
+def make_scene(seed: int, config: SceneConfig | None = None, indices: Sequence[int] | None = None) -> Scene:
     """Make the scene of a seed.
 
     Args:
         seed: see the module's docstring for which seeds serve what.
+        config: what it looks like; None takes the defaults.
         indices: render these frames of the clip only, 0-based, in this order; each is the same as in
             the whole clip. None renders all.
 
     Raises:
         SvacError: for a negative seed or an index outside the clip.
     """
+    config = config or SceneConfig()
     chosen = tuple(range(config.frames)) if indices is None else tuple(int(i) for i in indices)
     if seed < 0 or any(not 0 <= i < config.frames for i in chosen):
         raise SvacError(
@@ -144,19 +73,7 @@ def make_scene(seed: int, config: SceneConfig = SceneConfig(), indices: Sequence
     layout_rng, look_rng, words_rng = (
         np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence(seed).spawn(3)
     )
-    layout = sample_layout(
-        layout_rng,
-        width=config.width,
-        height=config.height,
-        frames=config.frames,
-        counts=(config.min_objects, config.max_objects),
-        colors=config.colors,
-        shapes=config.shapes,
-        sizes=config.sizes,
-        motions=config.motions,
-        aspects=config.aspects,
-        drift_share=config.drift,
-    )
+    layout = sample_layout(config, layout_rng)
     frames, masks = _render(layout, config, chosen, look_rng)
     return Scene(
         frames=frames,
@@ -196,11 +113,12 @@ def _render(
         else:
             shift = np.eye(2, 3)
             shift[:, 2] = layout.drift[t] - pad
-            frame = _u8(cv2.warpAffine(background, shift, (width, height), flags=cv2.INTER_LINEAR))
+            moved = cv2.warpAffine(background, shift, (width, height), flags=cv2.INTER_LINEAR)
+            frame = np.asarray(moved, np.uint8)
         for n, spec in enumerate(layout.objects):
             _paste(frame, masks[:, k], n, sprites[n], spec, t, layout.scale)
         if blurred:
-            frame = _u8(cv2.GaussianBlur(frame, (0, 0), blur_sigma))
+            frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), blur_sigma), np.uint8)
         top, left = offsets[t]
         grain = noise[top : top + height, left : left + width]
         cv2.addWeighted(frame, contrast, grain, amplitude, brightness - 128 * amplitude, dst=frames[k])
@@ -229,17 +147,4 @@ def _paste(
     matrix = np.array([[ax * cos, -ax * sin, cx - left], [ay * sin, ay * cos, cy - top]])
     matrix[:, 2] -= matrix[:, :2].sum(axis=1) * centre
     warped = cv2.warpAffine(sprite.rgba, matrix, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
-    coverage = np.ascontiguousarray(warped[:, :, 3])
-    color = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
-    clear = cv2.cvtColor(255 - coverage, cv2.COLOR_GRAY2RGB)
-    region = frame[top:bottom, left:right]
-    region[...] = cv2.add(color, cv2.multiply(region, clear, scale=1 / 255))
-    covered = coverage >= 128
-    if n:
-        masks[:n, top:bottom, left:right] &= ~covered
-    masks[n, top:bottom, left:right] = covered
-
-
-def _u8(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Tell the type checker what OpenCV keeps: u8 in, u8 out."""
-    return image  # type: ignore[return-value,unused-ignore]
+    lay(frame, masks, n, np.asarray(warped, np.uint8), left, top)

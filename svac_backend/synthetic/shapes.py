@@ -90,9 +90,9 @@ def draw_sprite(shape: str, rgb: tuple[int, int, int], radius_px: float, rng: np
     side = 2 * int(np.ceil(reach)) + 1
     centre = (side - 1) / 2
     coverage = np.zeros((side, side), np.uint8)
-    _fill(coverage, outline(shape) * radius_px + centre, 255)
+    fill(coverage, outline(shape) * radius_px + centre, 255)
     if shape == "ring":
-        _fill(coverage, outline("circle") * (radius_px * _RING_HOLE) + centre, 0)
+        fill(coverage, outline("circle") * (radius_px * _RING_HOLE) + centre, 0)
 
     # Light falls from one side; a coarse noise makes the surface uneven. Both stay within the colour's name.
     depth, turn = rng.uniform(0.0, 0.13), rng.uniform(0, 2 * np.pi)
@@ -106,7 +106,7 @@ def draw_sprite(shape: str, rgb: tuple[int, int, int], radius_px: float, rng: np
     np.clip(surface, 0, 255, out=surface)
     if rng.random() < _RIM_SHARE and radius_px >= _RIM_RADIUS and shape != "ring":
         rim = np.zeros((side, side), np.uint8)
-        _trace(rim, outline(shape) * radius_px + centre, max(1, round(0.15 * radius_px)))
+        trace(rim, outline(shape) * radius_px + centre, max(1, round(0.15 * radius_px)))
         surface *= (1 - rim.astype(np.float32) * (_RIM_DARK / 255))[:, :, None]
     surface *= (coverage.astype(np.float32) / 255)[:, :, None]
     rgba = np.dstack([surface.astype(np.uint8), coverage])
@@ -118,20 +118,38 @@ def _regular(sides: int) -> NDArray[np.float64]:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def _fill(image: NDArray[np.uint8], points: NDArray[np.float64], value: int) -> None:
+def fill(image: NDArray[np.uint8], points: NDArray[np.float64], value: int) -> None:
+    """Fill an outline, f64 [K, 2] in pixels, on a picture u8 [H, W]."""
     cv2.fillPoly(image, [_fixed(points)], value, lineType=cv2.LINE_AA, shift=_SHIFT)
 
 
-def _trace(image: NDArray[np.uint8], points: NDArray[np.float64], thickness: int) -> None:
-    cv2.polylines(
-        image,
-        [_fixed(points)],
-        isClosed=True,
-        color=255,
-        thickness=thickness,
-        lineType=cv2.LINE_AA,
-        shift=_SHIFT,
-    )
+def trace(image: NDArray[np.uint8], points: NDArray[np.float64], width: int) -> None:
+    """Draw the line of an outline, f64 [K, 2] in pixels and `width` pixels wide, on a picture u8 [H, W]."""
+    cv2.polylines(image, [_fixed(points)], True, 255, width, lineType=cv2.LINE_AA, shift=_SHIFT)
+
+
+def lay(
+    frame: NDArray[np.uint8],
+    masks: NDArray[np.bool_],
+    n: int,
+    picture: NDArray[np.uint8],
+    left: int,
+    top: int,
+) -> None:
+    """Lay the picture of object n on a frame and into masks [N, H, W], taking what it hides from those below.
+
+    Args:
+        picture: u8 [h, w, 4], RGB multiplied by coverage, and coverage; it lies within the frame.
+    """
+    rows, columns = slice(top, top + picture.shape[0]), slice(left, left + picture.shape[1])
+    coverage = np.ascontiguousarray(picture[:, :, 3])
+    color = cv2.cvtColor(picture, cv2.COLOR_RGBA2RGB)
+    clear = cv2.cvtColor(255 - coverage, cv2.COLOR_GRAY2RGB)
+    region = frame[rows, columns]
+    region[...] = cv2.add(color, cv2.multiply(region, clear, scale=1 / 255))
+    covered = coverage >= 128
+    masks[:n, rows, columns] &= ~covered
+    masks[n, rows, columns] = covered
 
 
 def _fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:

@@ -17,7 +17,8 @@ from svac_backend.errors import SvacError
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.synthetic.expressions import Expression, expressions_of
-from svac_backend.synthetic.scene import DEMO_SEEDS, Scene, SceneConfig, make_scene
+from svac_backend.synthetic.layout import SceneConfig
+from svac_backend.synthetic.scene import DEMO_SEEDS, Scene, make_scene
 
 LABEL = "Object"
 _DEMO_PROMPTS = 3

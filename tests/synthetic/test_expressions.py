@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
-from svac_backend.synthetic.expressions import KINDS, Expression, expressions_of, words
+from svac_backend.synthetic.expressions import Expression, Kind, expressions_of
 from svac_backend.synthetic.scene import SceneConfig, make_scene
 from svac_backend.synthetic.shapes import ObjectSpec
 
@@ -70,16 +72,14 @@ def test_every_expression_of_many_scenes_is_true_of_its_target_only() -> None:
             kinds.add(e.kind)
             true_of = tuple(i for i, o in enumerate(scene.objects) if matches(o, e, scene.objects))
             assert true_of == e.targets, (seed, e)
-    assert kinds == set(KINDS)
+    assert kinds == set(get_args(Kind))
 
 
-def test_words_cover_all_that_is_said() -> None:
-    known = set(words())
+def test_every_wording_is_filled_in() -> None:
     for seed in range(60):
         objects = make_scene(seed, indices=()).objects
         for paraphrases in (None, 3):
             for e in expressions_of(objects, np.random.default_rng(seed), paraphrases=paraphrases):
-                assert set(e.text.split()) <= known, e.text
                 assert "{" not in e.text
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from lab.reproduction.adaptation import Adaptation
 from lab.reproduction.variants import CLAIMS, Variant, variants_of
 from svac_backend.svac.config import SvacConfig
-from svac_backend.synthetic.rich.scene import has_things
+from svac_backend.synthetic.rich.kinds import has_things
 
 
 @dataclass(frozen=True)

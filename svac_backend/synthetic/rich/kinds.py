@@ -6,6 +6,7 @@ Pictures are the glyphs of Noto Color Emoji, where that font is installed: Debia
 
 from __future__ import annotations
 
+import logging
 import os
 import zlib
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from svac_backend.errors import SvacError
 from svac_backend.synthetic.shapes import COLORS, SHAPES, extent
+
+_log = logging.getLogger(__name__)
 
 # Family -> "code point, name, other names"; code points are those of Unicode emoji.
 _GLYPHS: dict[str, str] = {
@@ -212,6 +215,17 @@ def font_file() -> Path | None:
     named = os.environ.get("SVAC_EMOJI_FONT")
     places = [Path(named)] if named else [Path(folder).expanduser() / _NAME for folder in _FOLDERS]
     return next((place for place in places if place.is_file()), None) if features.check("freetype2") else None
+
+
+@lru_cache(maxsize=1)
+def has_things() -> bool:
+    """Return whether pictures of things can be drawn; says so once where they cannot."""
+    if font_file() is None:
+        _log.warning(
+            "Noto Color Emoji is not installed: rich scenes have shapes only. Install fonts-noto-color-emoji."
+        )
+        return False
+    return True
 
 
 @lru_cache(maxsize=128)

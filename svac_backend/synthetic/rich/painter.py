@@ -5,9 +5,7 @@ Things are drawn once per scene: shapes with textures, and glyphs in their own o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,9 +14,9 @@ from numpy.typing import NDArray
 from svac_backend.synthetic.backgrounds import NOISE_MARGIN, draw_backdrop, noise_bank
 from svac_backend.synthetic.rich.description import Description, Look
 from svac_backend.synthetic.rich.kinds import KINDS, draw_glyph
-from svac_backend.synthetic.shapes import Sprite, extent, outline
+from svac_backend.synthetic.rich.staging import RichConfig
+from svac_backend.synthetic.shapes import Sprite, extent, fill, lay, outline, trace
 
-_SHIFT = 4
 _RING_HOLE = 0.55
 _SECOND = {"white": 238.0, "black": 26.0}
 
@@ -56,10 +54,9 @@ def _shape(
     centre = (side - 1) / 2
     coverage = np.zeros((side, side), np.uint8)
     points = outline(look.kind) * radius_px + centre
-    cv2.fillPoly(coverage, [_fixed(points)], 255, lineType=cv2.LINE_AA, shift=_SHIFT)
+    fill(coverage, points, 255)
     if look.kind == "ring":
-        hole = outline("circle") * (radius_px * _RING_HOLE) + centre
-        cv2.fillPoly(coverage, [_fixed(hole)], 0, lineType=cv2.LINE_AA, shift=_SHIFT)
+        fill(coverage, outline("circle") * (radius_px * _RING_HOLE) + centre, 0)
     ramp = np.linspace(-1, 1, side, dtype=np.float32)
     light = 1 + shade * (np.cos(turn) * ramp[None, :] + np.sin(turn) * ramp[:, None])
     amount = 0.3 if look.texture == "grainy" else grain
@@ -70,8 +67,7 @@ def _shape(
         surface += pattern[:, :, None] * (_SECOND[look.second] * light[:, :, None] - surface)
     if rim and radius_px >= 9 and look.kind != "ring":
         line = np.zeros((side, side), np.uint8)
-        width = max(1, round(0.15 * radius_px))
-        cv2.polylines(line, [_fixed(points)], True, 255, width, lineType=cv2.LINE_AA, shift=_SHIFT)
+        trace(line, points, max(1, round(0.15 * radius_px)))
         surface *= (1 - line.astype(np.float32) * (0.4 / 255))[:, :, None]
     np.clip(surface, 0, 255, out=surface)
     surface *= (coverage.astype(np.float32) / 255)[:, :, None]
@@ -122,60 +118,35 @@ def _dyed(kind: str, rgb: tuple[int, int, int] | None) -> tuple[NDArray[np.uint8
     return np.dstack([(colors * cover).astype(np.uint8), glyph.rgba[..., 3]]), glyph.radius
 
 
-def _fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Return coordinates as the fixed-point numbers that OpenCV draws with."""
-    return np.round(points * (1 << _SHIFT)).astype(np.int32)
-
-
 U8 = NDArray[np.uint8]
 # The shutter is open for this share of a frame, in scenes that have motion blur.
 _SHUTTER = 0.55
 _LONGEST_BLUR = 15
 
 
-@dataclass(frozen=True)
-class Film:
-    """What the camera adds.
-
-    Attributes:
-        noise: largest standard deviation, in grey levels.
-        blur: share of scenes out of focus.
-        motion_blur: share of scenes with it.
-    """
-
-    noise: float
-    blur: float
-    motion_blur: float
-
-
 def paint(
-    scene: Description,
-    width: int,
-    height: int,
-    indices: tuple[int, ...],
-    film: Film,
-    rng: np.random.Generator,
+    scene: Description, config: RichConfig, indices: tuple[int, ...], rng: np.random.Generator
 ) -> tuple[U8, NDArray[np.bool_]]:
     """Paint frames.
 
     Args:
         scene: what to paint.
-        width, height: of the frames in pixels; the scene is stretched to them.
+        config: the size of the frames, which the scene is stretched to, and what the camera adds.
         indices: which frames.
-        film: what the camera adds.
         rng: of looks that no sentence speaks of; all is drawn before the first frame.
 
     Returns:
         Frames u8 [T, H, W, 3] RGB, and bool [N, T, H, W], the visible part of each thing.
     """
+    width, height = config.width, config.height
     scale = np.array([width / scene.span[0], height / scene.span[1]])
     sprites = [draw_thing(t.look, _largest(scene, n) * scale.max(), rng) for n, t in enumerate(scene.things)]
     avoid = np.array([t.look.rgb for t in scene.things if t.look.color], np.float32).reshape(-1, 3)
     backdrop, margin = _backdrop(scene, width, height, scale, avoid, rng)
     contrast, brightness = rng.uniform(0.9, 1.08), rng.uniform(-10, 10)
-    amplitude = rng.uniform(0.0, film.noise) / 32
-    soft = rng.uniform(0.4, 0.8) * max(1.0, min(height, width) / 128) if rng.random() < film.blur else 0.0
-    shutter = _SHUTTER if rng.random() < film.motion_blur else 0.0
+    amplitude = rng.uniform(0.0, config.noise) / 32
+    soft = rng.uniform(0.4, 0.8) * max(1.0, min(height, width) / 128) if rng.random() < config.blur else 0.0
+    shutter = _SHUTTER if rng.random() < config.motion_blur else 0.0
     offsets = rng.integers(0, NOISE_MARGIN, (scene.frames, 2))
     profile = rng.uniform(0.75, 1.15, 7).astype(np.float32)
     noise = noise_bank(height, width)
@@ -192,7 +163,7 @@ def paint(
         for bar in _bars(scene, t, scale):
             _cross(frame, masks[:, k], *bar, profile)
         if soft:
-            frame = _u8(cv2.GaussianBlur(frame, (0, 0), soft))
+            frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), soft), np.uint8)
         top, left = offsets[t]
         grain = noise[top : top + height, left : left + width]
         cv2.addWeighted(frame, contrast, grain, amplitude, brightness - 128 * amplitude, dst=frames[k])
@@ -233,9 +204,8 @@ def _behind(
     matrix = np.zeros((2, 3))
     matrix[0, 0] = matrix[1, 1] = zoom
     matrix[:, 2] = (scene.camera.shift[t] * scale - centre - margin) * zoom + centre
-    return _u8(
-        cv2.warpAffine(backdrop, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    )
+    moved = cv2.warpAffine(backdrop, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved, np.uint8)
 
 
 def _matrix(sprite: Sprite, angle: float, grown: float, scale: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -269,15 +239,7 @@ def _paste(
     length = float(np.linalg.norm(way))
     if length >= 1.5:
         warped = cv2.filter2D(warped, -1, _streak(way, length), borderType=cv2.BORDER_REPLICATE)
-    coverage = np.ascontiguousarray(warped[:, :, 3])
-    clear = cv2.cvtColor(255 - coverage, cv2.COLOR_GRAY2RGB)
-    region = frame[top:bottom, left:right]
-    color = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
-    region[...] = cv2.add(color, cv2.multiply(region, clear, scale=1 / 255))
-    covered = coverage >= 128
-    if n:
-        masks[:n, top:bottom, left:right] &= ~covered
-    masks[n, top:bottom, left:right] = covered
+    lay(frame, masks, n, np.asarray(warped, np.uint8), left, top)
 
 
 def _streak(way: NDArray[np.float64], length: float) -> NDArray[np.float32]:
@@ -322,8 +284,3 @@ def _cross(
     view = frame if upright else frame.transpose(1, 0, 2)
     view[:, low:high] = tone[: max(view.shape[1] - low, 0)]
     (masks if upright else masks.transpose(0, 2, 1))[:, :, low:high] = False
-
-
-def _u8(image: NDArray[Any]) -> U8:
-    """Tell the type checker what OpenCV keeps: u8 in, u8 out."""
-    return image  # type: ignore[return-value,unused-ignore]

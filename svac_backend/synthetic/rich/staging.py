@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
+from svac_backend.errors import SvacError
 from svac_backend.synthetic.rich.description import Array, Bar, Camera, Description, Look, Thing, Trajectory
-from svac_backend.synthetic.rich.kinds import DYES, KINDS, ROUND, allowed, reach_of
+from svac_backend.synthetic.rich.kinds import (
+    DYES,
+    HELD_OUT_KINDS,
+    KINDS,
+    ROUND,
+    allowed,
+    font_file,
+    has_things,
+    reach_of,
+)
 from svac_backend.synthetic.rich.programs import PROGRAMS, UNIT, Stage, approach, follow, pass_by, play
 from svac_backend.synthetic.shapes import COLORS, MAX_TILT, sample_rgb
 
@@ -40,46 +52,103 @@ THEMES: dict[str, float] = {
 
 
 @dataclass(frozen=True)
-class Cast:
-    """What may be chosen from.
+class RichConfig:
+    """What rich scenes look like.
 
     Attributes:
-        kinds: names of kinds.
-        train: leave out the pairs of colour and kind that are kept for validation.
-        counts: fewest and most things.
+        width, height: size of the frames in pixels.
+        frames: length of the clip; motions cover the whole of it. Under 6, nothing is said that needs time.
+        min_objects, max_objects: bounds of the number of things; where there is no room there are fewer.
+        fps: frame rate that the clip is written with.
+        split: `train` leaves out what is kept for `validation`.
+        things: pictures of things beside shapes. None: where the font is installed. True demands it.
+        aspects: display aspect ratios to choose from, as in `SceneConfig`. None: square pixels.
+        per_kind: at most so many expressions of a kind and scene.
+        mixed: every thing is of a kind of its own; else things often share kind or colour.
         camera: share of scenes whose camera moves.
-        bars: share of scenes with bars in front.
-        mixed: whether every thing is of a kind drawn for it alone.
+        bars: share of scenes with bars in front of everything.
+        noise: largest standard deviation of the camera's noise, in grey levels.
+        blur, motion_blur: shares of scenes out of focus, and with motion blur.
     """
 
-    kinds: tuple[str, ...]
-    train: bool
-    counts: tuple[int, int]
-    camera: float
-    bars: float
+    width: int = 128
+    height: int = 128
+    frames: int = 20
+    min_objects: int = 3
+    max_objects: int = 6
+    fps: float = 12.0
+    split: Literal["train", "validation"] = "train"
+    things: bool | None = None
+    aspects: tuple[float, ...] | None = None
+    per_kind: int = 3
     mixed: bool = False
+    camera: float = 0.3
+    bars: float = 0.2
+    noise: float = 6.0
+    blur: float = 0.2
+    motion_blur: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse what no scene can be made of.
+
+        Raises:
+            SvacError: for sizes, counts or shares that make no sense, or things without their font.
+        """
+        if min(self.width, self.height) < 32 or self.frames < 1 or self.fps <= 0 or self.per_kind < 1:
+            raise SvacError(
+                f"No rich scene of {self.width}x{self.height}, {self.frames} frames, {self.fps} fps can be made.",
+                "Use at least 32x32 pixels, one frame, a positive frame rate and one expression per kind.",
+            )
+        if not 1 <= self.min_objects <= self.max_objects <= 16:
+            raise SvacError(
+                f"A rich scene cannot have {self.min_objects} to {self.max_objects} objects.",
+                "Use 1 <= min_objects <= max_objects <= 16.",
+            )
+        if self.noise < 0 or not all(
+            0 <= s <= 1 for s in (self.camera, self.bars, self.blur, self.motion_blur)
+        ):
+            raise SvacError(
+                "The shares of a rich scene are out of range.", "Use 0 to 1, and a noise of 0 or more."
+            )
+        if self.aspects is not None and (not self.aspects or not all(0.2 <= a <= 5 for a in self.aspects)):
+            raise SvacError(f"A scene cannot have the aspects {self.aspects}.", "Use ratios from 0.2 to 5.")
+        if self.split not in ("train", "validation"):
+            raise SvacError(f"There is no split {self.split!r}.", "Use train or validation.")
+        if self.things and font_file() is None:
+            raise SvacError(
+                "Rich scenes with things need the font Noto Color Emoji, which is not installed.",
+                "Install fonts-noto-color-emoji, or use things=False for shapes only.",
+            )
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the kinds that are drawn."""
+        things = has_things() if self.things is None else self.things
+        chosen = [k for k in KINDS.values() if things or not k.code]
+        return tuple(k.name for k in chosen if self.split != "train" or k.name not in HELD_OUT_KINDS)
 
 
-def stage_scene(cast: Cast, span: tuple[float, float], frames: int, rng: np.random.Generator) -> Description:
+def stage_scene(config: RichConfig, span: tuple[float, float], rng: np.random.Generator) -> Description:
     """Choose a scene; of a few attempts the first that has room for enough things."""
-    found = _stage_once(cast, span, frames, rng)
+    found = _stage_once(config, span, rng)
     for _ in range(_TRIES):
-        if len(found.things) >= cast.counts[0]:
+        if len(found.things) >= config.min_objects:
             break
-        again = _stage_once(cast, span, frames, rng)
+        again = _stage_once(config, span, rng)
         found = max(found, again, key=lambda d: len(d.things))
     return found
 
 
-def _stage_once(cast: Cast, span: tuple[float, float], frames: int, rng: np.random.Generator) -> Description:
+def _stage_once(config: RichConfig, span: tuple[float, float], rng: np.random.Generator) -> Description:
+    frames = config.frames
     stage = Stage(span, frames, rng)
     names = tuple(THEMES)
     weights = np.array(list(THEMES.values()))
     theme = names[int(rng.choice(len(names), p=weights / weights.sum()))]
-    count = int(rng.integers(cast.counts[0], cast.counts[1] + 1))
-    camera = _camera(stage) if rng.random() < cast.camera and frames > 1 else _steady(frames)
-    bars = _bars(stage) if rng.random() < cast.bars else ()
-    looks = _looks(count, cast, rng)
+    count = int(rng.integers(config.min_objects, config.max_objects + 1))
+    camera = _camera(stage) if rng.random() < config.camera and frames > 1 else _steady(frames)
+    bars = _bars(stage) if rng.random() < config.bars else ()
+    looks = _looks(count, config, rng)
     sizes = _sizes(count, rng)
     tracks: list[Trajectory] = []
     plans = _plans(theme, count, rng)
@@ -193,34 +262,35 @@ def _track(
     return track
 
 
-def _looks(count: int, cast: Cast, rng: np.random.Generator) -> list[Look]:
+def _looks(count: int, config: RichConfig, rng: np.random.Generator) -> list[Look]:
     """Return looks that often share kind, colour or both, so that one word alone is seldom enough."""
-    shapes = [k for k in cast.kinds if KINDS[k].family == "shape"]
-    glyphs = [k for k in cast.kinds if KINDS[k].code]
-    mode = 1.0 if cast.mixed else rng.random()
+    shapes = [k for k in config.kinds if KINDS[k].family == "shape"]
+    glyphs = [k for k in config.kinds if KINDS[k].code]
+    mode = 1.0 if config.mixed else rng.random()
     few = int(rng.integers(1, 3)) if mode < 0.35 else (2 if mode < 0.7 else count)
     kinds: list[str] = []
     family = rng.random() < 0.35
     while len(kinds) < few:
         pool = glyphs if glyphs and (not shapes or rng.random() < 0.62) else shapes
         if family and kinds:
-            pool = [k for k in cast.kinds if KINDS[k].family == KINDS[kinds[0]].family]
+            pool = [k for k in config.kinds if KINDS[k].family == KINDS[kinds[0]].family]
         kinds.append(pool[int(rng.integers(len(pool)))])
     colors = [COLORS[i] for i in rng.permutation(len(COLORS))[: int(rng.integers(2, 4)) if mode < 0.7 else 6]]
-    if cast.mixed:
-        return [_look(kind, colors, cast, rng) for kind in kinds]
-    return [_look(kinds[int(rng.integers(len(kinds)))], colors, cast, rng) for _ in range(count)]
+    train = config.split == "train"
+    if config.mixed:
+        return [_look(kind, colors, train, rng) for kind in kinds]
+    return [_look(kinds[int(rng.integers(len(kinds)))], colors, train, rng) for _ in range(count)]
 
 
-def _look(kind: str, colors: list[str], cast: Cast, rng: np.random.Generator) -> Look:
-    choice = [c for c in colors if not cast.train or allowed(c, kind)]
+def _look(kind: str, colors: list[str], train: bool, rng: np.random.Generator) -> Look:
+    choice = [c for c in colors if not train or allowed(c, kind)]
     is_shape = KINDS[kind].family == "shape"
     if not is_shape:
         choice = [c for c in choice if c in DYES]
         if not choice or rng.random() < 0.45:
             return Look(kind, None, flip=bool(rng.random() < 0.5))
     if not choice:
-        choice = [c for c in COLORS if not cast.train or allowed(c, kind)]
+        choice = [c for c in COLORS if not train or allowed(c, kind)]
     color = choice[int(rng.integers(len(choice)))]
     texture = "plain"
     if is_shape and color not in _NEUTRAL and rng.random() < _TEXTURED:

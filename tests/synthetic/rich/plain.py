@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from svac_backend.synthetic.rich.kinds import KINDS
-from svac_backend.synthetic.rich.painter import Film, paint
+from svac_backend.synthetic.rich.painter import paint
 from svac_backend.synthetic.rich.phrases import RichExpression
 from svac_backend.synthetic.rich.scene import RichConfig, RichScene
 
@@ -30,8 +30,8 @@ class Plain:
         for thing in scene.description.things:
             one = replace(scene.description, things=(thing,), bars=())
             rng = np.random.default_rng(0)
-            film = Film(0.0, 0.0, 0.0)
-            alone.append(paint(one, width, height, tuple(range(config.frames)), film, rng)[1][0])
+            film = replace(config, noise=0.0, blur=0.0, motion_blur=0.0)
+            alone.append(paint(one, film, tuple(range(config.frames)), rng)[1][0])
         self.shapes = np.stack(alone)
         self.area = self.shapes.sum(axis=(2, 3)).astype(float)
         nominal = np.stack([thing.track.radius for thing in scene.description.things]) ** 2

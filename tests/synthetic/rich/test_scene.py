@@ -10,7 +10,6 @@ import pytest
 
 from svac_backend.errors import SvacError
 from svac_backend.synthetic.rich import kinds
-from svac_backend.synthetic.rich import scene as module
 from svac_backend.synthetic.rich.kinds import HELD_OUT_KINDS, KINDS, held_out_pair, plural
 from svac_backend.synthetic.rich.nouns import WORDINGS, wordings
 from svac_backend.synthetic.rich.phrases import GROUPS
@@ -164,7 +163,7 @@ def test_seeds_and_indices_out_of_range_are_refused(seed: int, indices: tuple[in
 def test_without_the_font_there_are_shapes_only_and_it_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for cached in (module.has_things, kinds.font_file, kinds.draw_glyph):
+    for cached in (kinds.has_things, kinds.font_file, kinds.draw_glyph):
         cached.cache_clear()
     monkeypatch.setenv("SVAC_EMOJI_FONT", "/nowhere.ttf")
     try:
@@ -176,7 +175,7 @@ def test_without_the_font_there_are_shapes_only_and_it_says_so(
         with pytest.raises(SvacError, match="not installed"):
             kinds.draw_glyph("dog")
     finally:
-        for cached in (module.has_things, kinds.font_file, kinds.draw_glyph):
+        for cached in (kinds.has_things, kinds.font_file, kinds.draw_glyph):
             cached.cache_clear()
 
 
