@@ -69,32 +69,24 @@ def jaccard(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     return iou(prediction, truth)
 
 
-def boundary_f(
-    prediction: NDArray[np.bool_], truth: NDArray[np.bool_], *, tolerance: float = BOUNDARY_TOLERANCE
-) -> float:
+def boundary_f(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """Return F of one frame: how well the boundaries agree.
 
     Precision is the share of the predicted boundary within reach of the true one, recall the reverse, F their
-    harmonic mean. The reach is `ceil(tolerance * diagonal)` pixels.
+    harmonic mean. The reach is `ceil(BOUNDARY_TOLERANCE * diagonal)` pixels.
 
     Args:
         prediction, truth: bool [H, W].
-        tolerance: share of the image's diagonal, above 0 and below 1.
 
     Returns:
         0..1; 1.0 if neither mask has a boundary, 0.0 if only one has. A mask that fills the whole image has
         none, as in the DAVIS evaluation.
 
     Raises:
-        SvacError: as `iou`, or a tolerance out of range.
+        SvacError: as `iou`.
     """
     _check_pair(prediction, truth)
-    if not 0 < tolerance < 1:
-        raise SvacError(
-            f"A boundary tolerance of {tolerance} is not possible.",
-            "Give a share of the diagonal, such as 0.008.",
-        )
-    reach = ceil(tolerance * hypot(*truth.shape))
+    reach = ceil(BOUNDARY_TOLERANCE * hypot(*truth.shape))
     window = _window(prediction, truth)
     if window is None:
         return 1.0

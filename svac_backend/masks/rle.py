@@ -12,22 +12,11 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from svac_backend.errors import SvacError
-from svac_backend.masks.brush import check_mask, decode_brush, encode_brush
+from svac_backend.masks.brush import check_mask
+from svac_backend.masks.brush import decode_brush as decode_brush
+from svac_backend.masks.brush import encode_brush as encode_brush
 from svac_backend.masks.limits import check_size
 from svac_backend.masks.tracks import CocoRle
-
-__all__ = [
-    "area",
-    "bounding_box",
-    "box_mask",
-    "decode_brush",
-    "encode_brush",
-    "from_coco",
-    "iou",
-    "overlap",
-    "to_coco",
-    "union",
-]
 
 _ADVICE = 'Give {"size": [height, width], "counts": "..."} as pycocotools writes it, in the compressed form.'
 

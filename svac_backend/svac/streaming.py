@@ -29,20 +29,15 @@ HELD_BYTES = 320 << 20
 PENDING, AHEAD = 8, 1
 
 
-@dataclass(frozen=True)
-class _Failure:
-    error: BaseException
-
-
 def prefetch(items: Iterable[T], depth: int) -> Generator[T]:
     """Yield items that a thread makes, at most `depth` of them ahead.
 
     An exception of the thread is raised here. Closing this generator early ends the thread and closes `items`.
     """
-    queue: Queue[tuple[T] | _Failure | None] = Queue(depth)
+    queue: Queue[tuple[T] | BaseException | None] = Queue(depth)
     stop = Event()
 
-    def put(item: tuple[T] | _Failure | None) -> None:
+    def put(item: tuple[T] | BaseException | None) -> None:
         while not stop.is_set():
             try:
                 queue.put(item, timeout=0.1)
@@ -58,7 +53,7 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T]:
                     break
                 del item  # else it is held while the next one is made
         except BaseException as error:  # noqa: BLE001 (raised again by the consumer)
-            put(_Failure(error))
+            put(error)
         else:
             put(None)
         finally:
@@ -69,8 +64,8 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T]:
     thread.start()
     try:
         while (item := queue.get()) is not None:
-            if isinstance(item, _Failure):
-                raise item.error
+            if isinstance(item, BaseException):
+                raise item
             yield item[0]
             del item
     finally:

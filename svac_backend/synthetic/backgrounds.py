@@ -110,7 +110,6 @@ def _value_noise(
 
 
 Image = NDArray[np.float32]
-PLACES: tuple[str, ...] = ("landscape", "room", "bricks", "lights", "heap", "grass")
 
 
 def draw_backdrop(
@@ -126,15 +125,8 @@ def draw_backdrop(
     if rng.random() < 0.4:
         kind = KINDS[int(rng.integers(len(KINDS)))]
         return make_background(kind, height, width, avoid, rng)
-    place = PLACES[int(rng.integers(len(PLACES)))]
-    image = {
-        "landscape": _landscape,
-        "room": _room,
-        "bricks": _bricks,
-        "lights": _lights,
-        "heap": _heap,
-        "grass": _grass,
-    }[place](height, width, rng)
+    places = (_landscape, _room, _bricks, _lights, _heap, _grass)
+    image = places[int(rng.integers(len(places)))](height, width, rng)
     gray = image.mean(axis=2, keepdims=True)
     image = gray + (image - gray) * np.float32(rng.uniform(0.35, 0.75))
     return np.clip(image, 0, 255).astype(np.uint8)

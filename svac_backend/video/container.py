@@ -1,4 +1,4 @@
-"""Opens a video file, and nothing but a video file; and says of it what PyAV does not.
+"""Opens video files and nothing else, and tells what PyAV does not.
 
 That is whether a key packet resets the decoder, whether a Matroska file is cut off, and how the stored picture is
 turned before it is shown.
@@ -69,7 +69,7 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
     if size == 0:
         raise SvacError(f"The video {path.name} is empty (0 bytes).", "Copy or download it again.")
     if not os.access(path, os.R_OK):
-        raise SvacError(f"The video {path.name} may not be read.", "Give this user the right to read it.")
+        raise SvacError(f"This user has no right to read {path.name}.", "Give them the right to read it.")
     try:
         # An absolute path, so that no part of the name is taken for a protocol ("http:").
         container = av.open(str(path.absolute()), options=_OPTIONS | options, metadata_errors="replace")
@@ -88,7 +88,7 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
 def reason(error: Exception) -> str:
     """Return FFmpeg's short text for what went wrong."""
     if isinstance(error, av.ArgumentError):  # what FFmpeg answers to a format that is not on the list
-        return "its format is not known as one of videos"
+        return "its format is not one of the known video formats"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -49,7 +50,7 @@ def write_frames(
 
     Args:
         video: the frames.
-        folder: where to write; made if absent. It must hold no frames of anybody else.
+        folder: where to write; made if absent. It must hold no frames from elsewhere.
         quality: JPEG quality, 1 to 100.
         indices: ascending, unique frame indices; all frames if None.
         progress: called with (fraction 0..1, message) after each frame; what it raises stops the writing.
@@ -70,36 +71,27 @@ def write_frames(
         )
     wanted = check_indices(video.index, range(len(video)) if indices is None else indices)
     folder = Path(folder)
+
+    def tell(written: int) -> None:
+        if progress:
+            fraction = written / len(wanted) if wanted else 1.0
+            progress(fraction, f"Wrote {written} of {len(wanted)} frames")
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _claim(folder, {"format": _FORMAT, "source": video.fingerprint, "quality": quality})
         missing = [i for i in wanted if not _is_whole(folder / frame_name(i))]
         _check_space(folder, video, len(missing), quality)
-        _write(video, folder, missing, quality, _Progress(progress, len(wanted), len(wanted) - len(missing)))
+        numbers = count(len(wanted) - len(missing) + 1)
+        _write(video, folder, missing, quality, lambda: tell(next(numbers)))
+        if not missing:
+            tell(len(wanted))
     except OSError as error:
         raise SvacError(
             f"The frames cannot be written to {folder}: {error.strerror or error}.",
             "Give a folder that this user may write to, with enough free space.",
         ) from error
     return [folder / frame_name(i) for i in wanted]
-
-
-class _Progress:
-    def __init__(self, callback: Callable[[float, str], None] | None, total: int, done: int) -> None:
-        self._callback = callback
-        self._total = total
-        self._done = done
-        if done == total:
-            self._tell()
-
-    def step(self) -> None:
-        self._done += 1
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._callback:
-            fraction = self._done / self._total if self._total else 1.0
-            self._callback(fraction, f"Wrote {self._done} of {self._total} frames")
 
 
 def _claim(folder: Path, manifest: dict[str, object]) -> None:
@@ -142,24 +134,25 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _check_space(folder: Path, video: VideoSource, count: int, quality: int) -> None:
+def _check_space(folder: Path, video: VideoSource, frames: int, quality: int) -> None:
     """Raise `SvacError` where the disk will probably be too small.
 
     Bytes per pixel were measured on natural video: 0.23 at quality 90, 0.33 at 95, 0.64 at 100.
     """
     per_pixel = 0.3 if quality <= 90 else 0.7
-    needed = int(count * video.info.width * video.info.height * per_pixel)
+    needed = int(frames * video.info.width * video.info.height * per_pixel)
     free = shutil.disk_usage(folder).free
     if needed and needed + _SPARE_BYTES > free:
         raise SvacError(
-            f"{count} frames need about {needed >> 20} MiB, but {folder} has only {free >> 20} MiB free.",
+            f"{frames} frames need about {needed >> 20} MiB, but {folder} has only {free >> 20} MiB free.",
             "Free some space, or write to another disk (SVAC_DATA_DIR).",
         )
 
 
 def _write(
-    video: VideoSource, folder: Path, indices: Sequence[int], quality: int, progress: _Progress
+    video: VideoSource, folder: Path, indices: Sequence[int], quality: int, written: Callable[[], None]
 ) -> None:
+    """Write frames; calls `written` after each."""
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="frames") as pool:
         try:
@@ -167,10 +160,10 @@ def _write(
                 pending.append(pool.submit(_write_one, folder / frame_name(index), frame, quality))
                 if len(pending) > 2 * _WORKERS:  # decoding must not run ahead of writing
                     pending.popleft().result()
-                    progress.step()
+                    written()
             while pending:
                 pending.popleft().result()
-                progress.step()
+                written()
         finally:
             for future in pending:
                 future.cancel()

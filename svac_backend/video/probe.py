@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import av
@@ -186,17 +186,11 @@ def _seek_points(pts: Sequence[int], resets: Sequence[int]) -> list[int]:
         pts: timestamps in decoding order.
         resets: positions in `pts` of the packets that reset the decoder.
     """
-    shown_before, highest = [], -(1 << 63)
-    for value in pts:
-        shown_before.append(highest)
-        highest = max(highest, value)
-    shown_after, lowest = [], 1 << 63
-    for value in reversed(pts):
-        shown_after.append(lowest)
-        lowest = min(lowest, value)
-    shown_after.reverse()
+    # The latest timestamp before each packet, and the earliest from each packet on.
+    latest = list(accumulate(pts, max, initial=-(1 << 63)))
+    earliest = list(accumulate(reversed(pts), min, initial=1 << 63))[::-1]
     # The same frames come before such a packet on the screen as in the file: its position is its index.
-    return sorted({0, *(i for i in resets if shown_before[i] < pts[i] < shown_after[i])})
+    return sorted({0, *(i for i in resets if latest[i] < pts[i] < earliest[i + 1])})
 
 
 def _first_frame(path: Path) -> tuple[int | None, Orientation, tuple[int, int]]:

@@ -1,7 +1,7 @@
 """What a video is to the rest of the project: its facts, its index, and frames by 0-based index.
 
-The one place that converts between frame index, timestamp and Label Studio's frame and time. Inside this project a
-frame is a 0-based index in display order. Two other countings exist:
+The one place that converts between frame index and Label Studio's frame and time. Inside this project a frame is a
+0-based index in display order. There are two other ways to count:
 
 * the timestamp (pts) of the file, in ticks of its time base, with an arbitrary start;
 * Label Studio's `VideoRectangle`: frames are 1-based and `time = frame / framerate`.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -65,30 +64,6 @@ class FrameIndex:
         if not 0 <= value < len(self.pts):
             raise SvacError(f"The video has no frame {value}.", self._range_hint())
         return value
-
-    def time_of(self, index: int) -> float:
-        """Return the time of a frame in seconds, counted from the first frame.
-
-        Raises:
-            SvacError: no such frame.
-        """
-        return float((self.pts[self.check(index)] - self.pts[0]) * self.time_base)
-
-    def index_at(self, seconds: float) -> int:
-        """Return the frame that a player shows at a time, counted from the first frame in seconds.
-
-        A frame is shown from its own timestamp until the next one's; the last one stays. The time is
-        rounded to the nearest tick first, so that `index_at(time_of(i)) == i` in spite of float arithmetic.
-
-        Raises:
-            SvacError: the time is negative or no number.
-        """
-        if not math.isfinite(seconds) or seconds < 0:
-            raise SvacError(
-                f"{seconds} s is no time in a video.", "Give seconds from the first frame, 0 or more."
-            )
-        ticks = round(Fraction(float(seconds)) / self.time_base)
-        return bisect_right(self.pts, self.pts[0] + ticks) - 1
 
     def to_label_studio(self, index: int, fps: float) -> tuple[int, float]:
         """Return Label Studio's (1-based frame, time in seconds) of a 0-based frame index.

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svac_backend.errors import SvacError
+from svac_backend.masks import metrics
 from svac_backend.masks.metrics import boundary_f, iou, j_and_f, jaccard
 
 
@@ -61,7 +62,9 @@ def test_boundaries_match_up_to_the_tolerance_and_no_further() -> None:
     a = square(20, 20, 40)  # the reach is ceil(0.008 * 141.4) = 2 pixels
     assert boundary_f(a, square(22, 20, 40)) == 1
     assert boundary_f(a, square(23, 20, 40)) < 1
-    assert boundary_f(a, square(23, 20, 40), tolerance=0.03) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "BOUNDARY_TOLERANCE", 0.03)
+        assert boundary_f(a, square(23, 20, 40)) == 1
 
 
 def test_precision_and_recall_are_weighed_by_the_length_of_each_boundary() -> None:
@@ -120,7 +123,9 @@ def few_boxes(draw: st.DrawFn) -> np.ndarray:
 @given(prediction=few_boxes(), truth=few_boxes())
 def test_it_is_what_the_definition_says(prediction: np.ndarray, truth: np.ndarray, reach: int) -> None:
     tolerance = (reach - 0.5) / np.hypot(*truth.shape)
-    found = boundary_f(prediction, truth, tolerance=tolerance)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "BOUNDARY_TOLERANCE", tolerance)
+        found = boundary_f(prediction, truth)
     assert found == pytest.approx(by_definition(prediction, truth, reach), abs=1e-12)
 
 
@@ -137,8 +142,6 @@ def test_bad_input_is_refused() -> None:
         iou(a, a[:50])
     with pytest.raises(SvacError, match="bool array"):
         boundary_f(a.astype(np.uint8), a)  # type: ignore[arg-type]
-    with pytest.raises(SvacError, match="tolerance"):
-        boundary_f(a, a, tolerance=2)
     with pytest.raises(SvacError, match="different number of frames: one ends after 1"):
         j_and_f([a, a], [a])
     with pytest.raises(SvacError, match="no frame"):

@@ -23,27 +23,6 @@ def indices(draw: st.DrawFn) -> FrameIndex:
     return FrameIndex(tuple(np.cumsum([start, *gaps]).tolist()), draw(time_bases))
 
 
-@given(indices(), st.data())
-def test_time_and_back(index: FrameIndex, data: st.DataObject) -> None:
-    i = data.draw(st.integers(0, len(index) - 1))
-    assert index.index_at(index.time_of(i)) == i
-
-
-@given(indices(), st.data())
-def test_a_frame_is_shown_until_the_next_one(index: FrameIndex, data: st.DataObject) -> None:
-    i = data.draw(st.integers(0, len(index) - 1))
-    end = index.pts[i + 1] if i + 1 < len(index) else index.pts[i] + 10**6
-    tick = data.draw(st.integers(index.pts[i], end - 1))
-    assert index.index_at(float((tick - index.pts[0]) * index.time_base)) == i
-
-
-@given(indices())
-def test_times_start_at_zero_and_ascend(index: FrameIndex) -> None:
-    times = [index.time_of(i) for i in range(len(index))]
-    assert times[0] == 0
-    assert times == sorted(set(times))
-
-
 @given(indices(), st.floats(1, 240), st.data())
 def test_label_studio_and_back(index: FrameIndex, fps: float, data: st.DataObject) -> None:
     i = data.draw(st.integers(0, len(index) - 1))
@@ -63,19 +42,13 @@ def test_label_studio_counts_from_one() -> None:
 def test_no_such_frame(bad: object) -> None:
     index = FrameIndex((0, 1, 2), Fraction(1, 25))
     with pytest.raises(SvacError, match="from 0 to 2"):
-        index.time_of(bad)  # type: ignore[arg-type]
+        index.to_label_studio(bad, 25)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [0, -1, 4, 1.5])
 def test_no_such_label_studio_frame(bad: object) -> None:
     with pytest.raises(SvacError, match=r"1 to 3|whole number"):
         FrameIndex((0, 1, 2), Fraction(1, 25)).from_label_studio(bad)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("seconds", [-0.1, math.nan, math.inf])
-def test_no_such_time(seconds: float) -> None:
-    with pytest.raises(SvacError, match="no time"):
-        FrameIndex((0, 1, 2), Fraction(1, 25)).index_at(seconds)
 
 
 @pytest.mark.parametrize("fps", [0, -25, math.nan])
@@ -107,7 +80,7 @@ def test_a_repeated_timestamp_does_not_move_the_others() -> None:
 
 def test_frames_without_timestamps_follow_the_declared_rate() -> None:
     index = build_index([None, None, None], Fraction(1, 1000), Fraction(30000, 1001))
-    assert index.time_of(2) == pytest.approx(2 * 1001 / 30000)
+    assert (index.pts, index.time_base) == ((0, 1, 2), Fraction(1001, 30000))
 
 
 @given(

@@ -227,6 +227,6 @@ def _refuse(data: dict[str, Any], name: str, only: object) -> None:
 
 def _unsupported(name: str, value: object, allowed: str) -> SvacError:
     return SvacError(
-        f"The checkpoint's config.json has {name} = {value!r}, which this version can't run ({allowed} it can).",
+        f"The checkpoint's config.json has {name} = {value!r}; this version only runs {allowed}.",
         "Choose a Sa2VA or SaSaSa2VA checkpoint of InternVL2.5 (1B, 4B, 8B, 26B).",
     )

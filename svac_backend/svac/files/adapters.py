@@ -28,7 +28,7 @@ class AdapterInfo:
         dropout: LoRA's, in training.
         marks: some values of the model that it was trained on, by tensor's name: it fits no other.
         parent: id of the adapter that it was trained on from, or None.
-        steps: that it was trained.
+        steps: how many it was trained for.
         bytes: size of its weights' file.
     """
 
@@ -48,7 +48,7 @@ class AdapterInfo:
 
 
 def read_adapter(folder: Path) -> AdapterInfo:
-    """Read what an adapter is, without a look at its weights.
+    """Read what an adapter is, without reading its weights.
 
     Raises:
         SvacError: there is no adapter, or its description is damaged.

@@ -183,7 +183,7 @@ def write(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype | None = N
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file; a damaged one is the user's business."""
+    """Open a safetensors file. Raises `SvacError` if it is damaged."""
     try:
         with safe_open(str(path), framework="pt") as file:
             yield file

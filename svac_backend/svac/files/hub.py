@@ -198,7 +198,7 @@ def _explained(name: str) -> Iterator[None]:
         yield
     except GatedRepoError as error:
         raise SvacError(
-            f"{name} is given only to those who asked for access.",
+            f"{name} is only open to those who asked for access.",
             f"Ask for it at {constants.ENDPOINT}/{name.partition('@')[0]}, create a token, and set HF_TOKEN.",
         ) from error
     except RevisionNotFoundError as error:

@@ -215,16 +215,12 @@ class FrameFeatures:
 
     def take(self, frames: Sequence[int] | Tensor) -> FrameFeatures:
         """Return the features of k of these frames (i64 [k]); a frame may stand there several times."""
+        chosen: slice | Tensor = torch.as_tensor(frames, device=self.low.device)
         if isinstance(frames, Sequence) and frames and list(frames) == list(range(frames[0], frames[-1] + 1)):
-            part = slice(frames[0], frames[-1] + 1)  # a view
-            match = None if self.match is None else self.match[part]
-            return FrameFeatures(
-                self.low[part], (self.high[0][part], self.high[1][part]), self.position[part], match
-            )
-        index = torch.as_tensor(frames, device=self.low.device)
-        position = self.position[:1].expand(len(index), -1, -1, -1)
-        match = None if self.match is None else self.match[index]
-        return FrameFeatures(self.low[index], (self.high[0][index], self.high[1][index]), position, match)
+            chosen = slice(frames[0], frames[-1] + 1)  # a view
+        low, high = self.low[chosen], (self.high[0][chosen], self.high[1][chosen])
+        match = None if self.match is None else self.match[chosen]
+        return FrameFeatures(low, high, self.position[:1].expand(len(low), -1, -1, -1), match)
 
     @classmethod
     def joined(cls, parts: Sequence[FrameFeatures]) -> FrameFeatures:

@@ -38,22 +38,19 @@ from svac_backend.video.source import VideoSource
 class SweepFrames:
     """Chosen frames of one video at SAM-2's size, in windows, forwards and backwards.
 
-    What fits into `held_bytes` is decoded once and held. Else each sweep decodes what it needs: forwards in one pass,
+    What fits into `HELD_BYTES` is decoded once and held. Else each sweep decodes what it needs: forwards in one pass,
     backwards in blocks, since a video is decoded forwards only.
 
     Args:
         video: where the frames come from.
         size: S, the side of the model's pictures.
         chosen: all frames that will be asked for.
-        held_bytes: most that is held of the resized frames, in bytes.
     """
 
-    def __init__(
-        self, video: VideoSource, size: int, chosen: Collection[int], *, held_bytes: int = HELD_BYTES
-    ) -> None:
+    def __init__(self, video: VideoSource, size: int, chosen: Collection[int]) -> None:
         self.video, self.size = video, size
         self._chosen = sorted(set(chosen))
-        self._frames_held = max(1, held_bytes // (size * size * 3))
+        self._frames_held = max(1, HELD_BYTES // (size * size * 3))
         self._held: dict[int, Image] | None = None
 
     def windows(

@@ -32,7 +32,6 @@ GROUPS: dict[str, str] = {
     "several": "several",
     "absent": "absent",
 }
-KINDS_OF_EXPRESSIONS: tuple[str, ...] = tuple(GROUPS)
 _ANCHORS = 4
 
 
@@ -42,7 +41,7 @@ class RichExpression:
 
     Attributes:
         text: the sentence.
-        kind: one of `KINDS_OF_EXPRESSIONS`.
+        kind: a key of `GROUPS`.
         targets: the things that it means, ascending; none for `absent`.
         needs_time: whether one frame, however well chosen, is not enough to know.
         says: what it says of the noun, a key of `wording`; `noun` or `color` where it says nothing.
@@ -160,15 +159,11 @@ def anchor_nouns(nouns: list[Noun], count: int) -> dict[int, Noun]:
     return dict(sorted(found.items()))
 
 
-def _certain(truth: Truth) -> bool:
-    return bool((truth != 0).all())
-
-
 def _bare(nouns: list[Noun], looks: tuple[Look, ...]) -> Iterator[Phrase]:
     """Return phrases that are a noun alone, and those of things that are not there."""
     by_words = {(n.color, n.texture, n.name): n for n in nouns}
     for noun in nouns:
-        if noun.plain or not _certain(noun.truth):
+        if noun.plain or (noun.truth == 0).any():
             continue
         says = "color" if noun.color and not noun.texture else "noun"
         many = int((noun.truth == 1).sum())

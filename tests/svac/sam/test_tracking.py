@@ -109,8 +109,7 @@ def test_windows_change_no_mask(
     prompts = [given(0, 2, 9), {5: click_on(1, 5)}]
     whole = run(random_weights, prompts)
     assert len(whole) == 2 * COUNT
-    made = tracking.SweepFrames
-    monkeypatch.setattr(tracking, "SweepFrames", lambda *args: made(*args, held_bytes=held_bytes))
+    monkeypatch.setattr(tracking, "HELD_BYTES", held_bytes)
     assert same(run(random_weights, prompts, window=window), whole)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
 from svac_backend.svac import astc
+from svac_backend.svac.sam import tracking
 from svac_backend.svac.sam.tracking import SweepFrames
 from svac_backend.svac.streaming import PENDING
 from svac_backend.synthetic.video import write_mp4
@@ -45,9 +46,10 @@ def video() -> CountingVideo:
 @pytest.mark.parametrize("window", [1, 3, 50])
 @pytest.mark.parametrize("held_bytes", [1 << 20, 6 * ONE, 1])
 def test_every_chosen_frame_once_in_order(
-    video: CountingVideo, window: int, held_bytes: int, reverse: bool
+    video: CountingVideo, window: int, held_bytes: int, reverse: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = SweepFrames(video, SIZE, CHOSEN, held_bytes=held_bytes)
+    monkeypatch.setattr(tracking, "HELD_BYTES", held_bytes)
+    source = SweepFrames(video, SIZE, CHOSEN)
     windows = list(source.windows(CHOSEN, window, reverse=reverse))
     assert [i for indices, _ in windows for i in indices] == (CHOSEN[::-1] if reverse else CHOSEN)
     for indices, pixels in windows:
@@ -64,9 +66,10 @@ def test_a_small_video_is_decoded_once(video: CountingVideo) -> None:
     assert sorted(video.read) == CHOSEN
 
 
-def test_backwards_holds_no_more_than_it_may(video: CountingVideo) -> None:
+def test_backwards_holds_no_more_than_it_may(video: CountingVideo, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames that are read and not yet given, with what the thread has ready: within the bound of 12 frames."""
-    source = SweepFrames(video, SIZE, range(40), held_bytes=12 * ONE)
+    monkeypatch.setattr(tracking, "HELD_BYTES", 12 * ONE)
+    source = SweepFrames(video, SIZE, range(40))
     given, ahead = 0, []
     for indices, _ in source.windows(range(40), 2, reverse=True):
         given += len(indices)
@@ -81,7 +84,7 @@ def test_no_frames_no_windows(video: CountingVideo) -> None:
     assert video.read == []
 
 
-def test_a_damaged_video_is_said(tmp_path: Path) -> None:
+def test_a_damaged_video_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "v.mp4"
     write_mp4(np.random.default_rng(0).integers(0, 255, (30, 64, 64, 3), np.uint8), path, 12.0)
     with VideoReader(path) as reader:
@@ -89,6 +92,7 @@ def test_a_damaged_video_is_said(tmp_path: Path) -> None:
         middle = len(data) // 2
         data[middle:] = bytes(len(data) - middle)
         path.write_bytes(bytes(data))
-        source = SweepFrames(reader, SIZE, range(30), held_bytes=1)
+        monkeypatch.setattr(tracking, "HELD_BYTES", 1)
+        source = SweepFrames(reader, SIZE, range(30))
         with pytest.raises(SvacError):
             list(source.windows(range(30), 4, reverse=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from svac_backend.synthetic.rich.nouns import WORDINGS
-from svac_backend.synthetic.rich.phrases import KINDS_OF_EXPRESSIONS
+from svac_backend.synthetic.rich.phrases import GROUPS
 from svac_backend.synthetic.rich.scene import RichConfig, make_rich_scene
 from tests.synthetic.rich.plain import Plain
 
@@ -47,6 +47,6 @@ def disagreements(config: RichConfig, seeds: range) -> tuple[list[str], Counter[
 def test_sentences_agree_with_the_pictures() -> None:
     wrong, said, kinds = disagreements(SHAPES_ONLY, range(100))
     assert not wrong, "\n".join(wrong)
-    assert set(kinds) == set(KINDS_OF_EXPRESSIONS)
+    assert set(kinds) == set(GROUPS)
     missing = set(WORDINGS) - set(said)
     assert not missing, missing
