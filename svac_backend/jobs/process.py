@@ -5,6 +5,7 @@ Torch-free by itself; the handlers bring what they need.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -13,8 +14,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-
-from sqlalchemy.exc import SQLAlchemyError
+from functools import partial
+from typing import Any
 
 from svac_backend.errors import JobCancelled, SvacError
 from svac_backend.jobs.engine import (
@@ -27,13 +28,15 @@ from svac_backend.jobs.engine import (
     JobState,
     Work,
 )
-from svac_backend.store.database import StoreError
+from svac_backend.store.database import UNREADABLE, StoreError
 from svac_backend.store.jobs import LANES, JobStore
 
 # Within docker's 10 s between SIGTERM and SIGKILL.
 GRACE_S = 8.0
 # How often idle lanes look for work; and after the database failed.
 POLL_S, TROUBLE_S = 0.1, 1.0
+# How long a job that has ended waits for a database that cannot be used.
+PATIENCE_S = 600.0
 CHORES_EVERY_S = 24 * 3600
 
 log = logging.getLogger(__name__)
@@ -90,38 +93,57 @@ class Runner:
         )
         begun = time.monotonic()
         log.info("job %s (%s) begins, attempt %d", job.id, job.kind, job.attempts)
+        finish = partial(self.store.finish, job)
         try:
-            handler = self.handlers.get(job.kind)
-            if handler is None:
-                raise SvacError(
-                    f"This worker cannot do jobs of kind {job.kind!r}.",
-                    "Update the worker; its version is old.",
-                )
-            result = handler(context)
+            result = self._handled(context)
+            message = str(result.pop("message", "Done"))
+            json.dumps(result)  # what cannot be stored is an error like any other
+            end = partial(finish, JobState.DONE, message=message, result=result)
         except JobInterrupted as reason:
-            self.store.release(job)
-            log.info("job %s stops: %s", job.id, reason)
+            end, message = partial(self.store.release, job), f"put back ({reason})"
         except JobCancelled:
-            self.store.finish(job, JobState.CANCELLED, message="Cancelled")
-            log.info("job %s was cancelled", job.id)
+            end, message = partial(finish, JobState.CANCELLED, message="Cancelled"), "cancelled"
         except SvacError as error:
-            self.store.finish(job, JobState.FAILED, message="Failed", error=error.message, hint=error.hint)
+            end = partial(finish, JobState.FAILED, message="Failed", error=error.message, hint=error.hint)
             log.warning("job %s failed: %s", job.id, error)
+            message = "failed"
         except Exception as error:
             log.exception("job %s failed unexpectedly", job.id)
-            self.store.finish(
-                job,
+            end = partial(
+                finish,
                 JobState.FAILED,
                 message="Failed",
                 error=f"The job failed unexpectedly ({type(error).__name__}).",
                 hint=f"Look for job {job.id} in the worker's log; it has the full report.",
             )
+            message = "failed"
+        if self._stored(job, end):
+            log.info("job %s ends after %.1f s: %s", job.id, time.monotonic() - begun, message)
         else:
-            message = str(result.pop("message", "Done"))
-            if self.store.finish(job, JobState.DONE, message=message, result=result):
-                log.info("job %s is done in %.1f s: %s", job.id, time.monotonic() - begun, message)
-            else:
-                log.warning("job %s was done, but another worker has it by now", job.id)
+            log.warning("job %s ends (%s), but another worker has it by now", job.id, message)
+
+    def _handled(self, context: JobContext) -> dict[str, Any]:
+        if UNREADABLE in context.payload:
+            raise SvacError("What the database holds of this job cannot be read.", "Send the task again.")
+        handler = self.handlers.get(context.job.kind)
+        if handler is None:
+            raise SvacError(
+                f"This worker cannot do jobs of kind {context.job.kind!r}.",
+                "Update the worker; its version is old.",
+            )
+        return handler(context)
+
+    def _stored(self, job: Job, end: Callable[[], bool]) -> bool:
+        """Store a job's end. Work that is done is not done again because the database is held for a while."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return end()
+            except StoreError as error:
+                if self.stopping.is_set() or time.monotonic() >= deadline:
+                    raise
+                log.warning("the end of job %s is not stored, trying on: %s", job.id, error)
+                self.stopping.wait(TROUBLE_S)
 
 
 class WorkerProcess:
@@ -209,7 +231,7 @@ class WorkerProcess:
             except StoreError as error:
                 log.error("no %s job can be taken, trying on: %s", lane, error)
                 self._stop.wait(TROUBLE_S)
-            except SQLAlchemyError:
+            except Exception:
                 log.exception("no %s job can be taken; trying on", lane)
                 self._stop.wait(TROUBLE_S)
 
@@ -221,6 +243,9 @@ class WorkerProcess:
                     self._bells[lane].set()
             except StoreError as error:
                 log.error("cannot look for jobs, trying on: %s", error)
+                self._stop.wait(TROUBLE_S)
+            except Exception:
+                log.exception("cannot look for jobs; trying on")
                 self._stop.wait(TROUBLE_S)
 
     def _queue_chores(self) -> None:
@@ -247,14 +272,18 @@ class WorkerProcess:
         beats = 0
         while not self._stop.wait(self._lease_s / 6):
             beats += 1
-            try:
-                self._beat()
-                if beats % 2 == 0:
-                    self.engine.recover(self._lease_s)
-                self._queue_watched()
-                if time.monotonic() - self._chores_done >= CHORES_EVERY_S:
-                    self._queue_chores()
-            except StoreError as error:
-                log.error("no heartbeat, trying on: %s", error)
-            except SQLAlchemyError:
-                log.exception("the database does not take the heartbeat; trying on")
+            # Each by itself: what stops one of them must not stop the others, least of all the heart.
+            self._surely(self._beat)
+            if beats % 2 == 0:
+                self._surely(lambda: self.engine.recover(self._lease_s))
+            self._surely(self._queue_watched)
+            if time.monotonic() - self._chores_done >= CHORES_EVERY_S:
+                self._surely(self._queue_chores)
+
+    def _surely(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except StoreError as error:
+            log.error("the database cannot be used, trying on: %s", error)
+        except Exception:
+            log.exception("the heartbeat goes on after an unexpected error")

@@ -229,9 +229,11 @@ class Collector:
         done = Collected()
         with self._alone():
             for number in self.inbox.due():
-                for event in self.events.find(after=number - 1, limit=1):
-                    if event.id == number:
-                        self._use(event, done)
+                found = self.events.find(after=number - 1, limit=1)
+                if found and found[0].id == number:
+                    self._use(found[0], done)
+                else:
+                    self.inbox.settle(number)
             first = self.inbox.position()
             last = max(self.events.latest(ACTIONS), first)
             while True:
@@ -256,31 +258,38 @@ class Collector:
             ) from error
 
     def _use(self, event: Event, done: Collected) -> None:
-        try:
+        # One malformed annotation must not keep the others from being looked at, in this webhook and in later ones.
+        problems: list[SvacError] = []
+        with self._aside(event, problems):
             if event.action in ANNOTATED:
                 for one in submitted(event.body):
-                    self._take(event, one, done)
+                    with self._aside(event, problems):
+                        self._take(event, one, done)
             else:
                 ids = deleted_ids(event.action, event.body)
                 if event.action == "TASKS_DELETED":
                     done.removed += self.corrections.delete_tasks(event.project_id, ids, event.id)
                 else:
                     done.removed += self.corrections.delete(event.project_id, ids, event.id)
+        if problems:
+            self.inbox.put_off(event.id, problems[0].message, problems[0].hint)
+            done.put_off += 1
+        else:
+            self.inbox.settle(event.id)
+
+    @contextmanager
+    def _aside(self, event: Event, problems: list[SvacError]) -> Iterator[None]:
+        """Note what goes wrong within; only what is wrong with the database goes on."""
+        try:
+            yield
         except StoreError:
             raise
         except SvacError as error:
             log.warning("webhook %d is put off: %s", event.id, error)
-            self.inbox.put_off(event.id, error.message, error.hint)
-            done.put_off += 1
+            problems.append(error)
         except Exception as error:
-            # One malformed body must not keep all others from being looked at.
             log.exception("webhook %d cannot be made use of", event.id)
-            self.inbox.put_off(
-                event.id, f"Unexpected error ({type(error).__name__}).", "See the worker's log."
-            )
-            done.put_off += 1
-        else:
-            self.inbox.settle(event.id)
+            problems.append(SvacError(f"Unexpected error ({type(error).__name__}).", "See the worker's log."))
 
     def _take(self, event: Event, one: Submitted, done: Collected) -> None:
         known = self.corrections.annotation(event.project_id, one.id)

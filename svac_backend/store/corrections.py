@@ -5,6 +5,8 @@ An annotation is known by the latest webhook about it. An older one that is look
 
 from __future__ import annotations
 
+import logging
+import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -17,6 +19,8 @@ from sqlalchemy.orm import Session
 from svac_backend.masks.tracks import Track
 from svac_backend.store.database import Database, pack, unpack
 from svac_backend.store.tables import AnnotationRow, CorrectionRow
+
+log = logging.getLogger(__name__)
 
 
 class AnnotationState(str, Enum):
@@ -209,7 +213,8 @@ class CorrectionStore:
         if video:
             query = query.where(AnnotationRow.video == video)
         with self.database.read() as session:
-            return [_correction(row, about) for row, about in session.execute(query)]
+            found = (_readable(row, about) for row, about in session.execute(query))
+            return [one for one in found if one is not None]
 
     def for_training(self) -> list[Correction]:
         """Return the corrections to learn from: of several annotations of a task one, that of an export.
@@ -279,6 +284,16 @@ def _rank(annotation: Annotation) -> tuple[bool, float, int]:
 def _annotation(row: AnnotationRow) -> Annotation:
     values = {name: getattr(row, name) for name in Annotation.__dataclass_fields__}
     return Annotation(**{**values, "state": AnnotationState(row.state)})
+
+
+def _readable(row: CorrectionRow, about: AnnotationRow) -> Correction | None:
+    """None where the row is damaged: the others are to be had all the same."""
+    try:
+        return _correction(row, about)
+    except (zlib.error, ValueError, KeyError, TypeError):
+        what = f"{row.object_id} in annotation {row.annotation_id} of project {row.project_id}"
+        log.error("the correction of %s is damaged and left out; submit the annotation again", what)
+        return None
 
 
 def _correction(row: CorrectionRow, about: AnnotationRow) -> Correction:

@@ -35,6 +35,9 @@ HEAD = "0002"  # the last of them
 # keeps them from opening a file that was upgraded.
 USER_VERSION = 4
 
+# In place of what a JSON column holds where that is damaged.
+UNREADABLE = "unreadable"
+
 log = logging.getLogger(__name__)
 
 
@@ -66,7 +69,10 @@ class Database:
             raise _unusable(self.path, error) from error
         # hide_parameters: an error's text must not carry tokens or task data into the log.
         self.engine: Engine = create_engine(
-            f"sqlite:///{self.path}", hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S}
+            f"sqlite:///{self.path}",
+            hide_parameters=True,
+            connect_args={"timeout": BUSY_TIMEOUT_S},
+            json_deserializer=_from_json,
         )
         event.listen(self.engine, "connect", _on_connect)
         event.listen(self.engine, "begin", _on_begin)
@@ -223,6 +229,14 @@ def pack(data: Any) -> bytes:
 def unpack(blob: bytes) -> Any:
     """Read what `pack` wrote."""
     return json.loads(zlib.decompress(blob))
+
+
+def _from_json(text: str) -> Any:
+    """Read a JSON column. A damaged one must not keep the other rows from being read."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return {UNREADABLE: str(error)}
 
 
 def _unusable(path: Path, error: BaseException) -> StoreError:

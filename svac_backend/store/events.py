@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
+from svac_backend.errors import SvacError
 from svac_backend.store.database import Database, unpack
 from svac_backend.store.tables import ConnectionRow, CursorRow, EventRow, UncollectedRow
 
@@ -66,13 +67,32 @@ def _connection(row: ConnectionRow) -> ProjectConnection:
 
 @dataclass(frozen=True)
 class Event:
-    """A webhook: its action, e.g. `ANNOTATION_CREATED`, its project if it names one, and its body."""
+    """A webhook: its action, e.g. `ANNOTATION_CREATED`, its project if it names one, and its body, packed."""
 
     id: int
     action: str
     project_id: str
     received: float
-    body: dict[str, Any] = field(repr=False)
+    packed: bytes = field(repr=False)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Its JSON object.
+
+        Raises:
+            SvacError: it is damaged.
+        """
+        try:
+            found = unpack(self.packed)
+        except (zlib.error, ValueError, RecursionError) as error:
+            raise SvacError(
+                f"Webhook {self.id} cannot be read ({error}).", "Submit the annotation again."
+            ) from error
+        if not isinstance(found, dict):
+            raise SvacError(
+                f"Webhook {self.id} cannot be read (no JSON object).", "Submit the annotation again."
+            )
+        return found
 
 
 class EventStore:
@@ -103,7 +123,7 @@ class EventStore:
             query = query.where(EventRow.action == action)
         with self.database.read() as session:
             return [
-                Event(row.id, row.action, row.project_id, row.received, unpack(row.body))
+                Event(row.id, row.action, row.project_id, row.received, row.body)
                 for row in session.scalars(query)
             ]
 

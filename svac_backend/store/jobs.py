@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, Update, and_, delete, func, select, update
 
 from svac_backend.store.database import Database
-from svac_backend.store.tables import WAITING, JobRow, WorkerRow
+from svac_backend.store.tables import WAITING, JobRow, WorkerRow, words
 
 # A worker has a thread for each lane: cutting frames must not wait for the model, nor the model for frames, and
 # neither for training, which takes a process of its own.
@@ -133,7 +133,7 @@ class JobStore:
         with self.database.write() as session:
             latest = select(JobRow).where(JobRow.key == key).order_by(JobRow.created.desc()).limit(1)
             row = session.scalar(latest)
-            if row is None or row.state != JobState.FAILED.value or row.error != error:
+            if row is None or row.state != JobState.FAILED.value or row.error != words(error):
                 row = _new(kind, payload, key, 0)
                 row.state, row.error, row.hint = JobState.FAILED.value, error, hint
                 session.add(row)

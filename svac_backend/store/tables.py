@@ -7,11 +7,39 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, Double, ForeignKey, ForeignKeyConstraint, Index, LargeBinary, String, Text, text
+from sqlalchemy import (
+    JSON,
+    Dialect,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    TypeDecorator,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # In these words: SQLite uses an index of some rows only where a query repeats its condition.
 WAITING = text("jobs.state = 'queued'")
+
+
+class Words(TypeDecorator[str]):
+    """Text that people read. What no database takes, lone surrogates and NUL, is stored as escapes."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """See sqlalchemy."""
+        return None if value is None else words(value)
+
+
+def words(value: str) -> str:
+    """Return text as `Words` stores it."""
+    return value.encode("utf-8", "backslashreplace").decode().replace("\0", r"\x00")
 
 
 class Base(DeclarativeBase):
@@ -32,11 +60,11 @@ class JobRow(Base):
     key: Mapped[str] = mapped_column(String(200))
     priority: Mapped[int] = mapped_column(default=0)
     progress: Mapped[float] = mapped_column(default=0.0)
-    message: Mapped[str] = mapped_column(Text, default="")
+    message: Mapped[str] = mapped_column(Words, default="")
     payload: Mapped[dict[str, Any]] = mapped_column(JSON)
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
-    error: Mapped[str | None] = mapped_column(Text, default=None)
-    hint: Mapped[str | None] = mapped_column(Text, default=None)
+    error: Mapped[str | None] = mapped_column(Words, default=None)
+    hint: Mapped[str | None] = mapped_column(Words, default=None)
     attempts: Mapped[int] = mapped_column(default=0)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     worker_id: Mapped[str | None] = mapped_column(String(100), default=None)
@@ -238,8 +266,8 @@ class UncollectedRow(Base):
     __tablename__ = "uncollected"
 
     event: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    error: Mapped[str] = mapped_column(Text)
-    hint: Mapped[str] = mapped_column(Text)
+    error: Mapped[str] = mapped_column(Words)
+    hint: Mapped[str] = mapped_column(Words)
     tries: Mapped[int]
     due: Mapped[float]
 
@@ -264,7 +292,7 @@ class VersionRow(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     size: Mapped[int]
     state: Mapped[str] = mapped_column(String(16))
-    reason: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(Words, default="")
     figures: Mapped[dict[str, Any]] = mapped_column(JSON)
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
     job_id: Mapped[str] = mapped_column(String(32), default="")

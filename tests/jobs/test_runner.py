@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import Job, JobContext, JobEngine, JobState
@@ -133,7 +134,8 @@ def lock(settings: Settings, store: JobStore) -> Iterator[sqlite3.Connection]:
     """Another program that can hold the database; what waits for it gives up at once."""
     event.listen(store.database.engine, "connect", lambda c, _: c.execute("PRAGMA busy_timeout = 20"))
     store.database.close()  # connections made from now on have the short timeout
-    with closing(sqlite3.connect(settings.data_dir / "svac.db", isolation_level=None)) as other:
+    path = settings.data_dir / "svac.db"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         yield other
 
 
@@ -151,7 +153,29 @@ def test_work_goes_on_while_its_progress_cannot_be_stored(
     assert "locked" in caplog.text
 
 
-def test_a_job_whose_end_cannot_be_stored_runs_again(store: JobStore, lock: sqlite3.Connection) -> None:
+def test_the_end_of_a_job_waits_for_the_database(
+    store: JobStore,
+    lock: sqlite3.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("svac_backend.jobs.process.TROUBLE_S", 0.05)
+
+    def work(context: JobContext) -> dict[str, Any]:
+        lock.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.5, lambda: lock.execute("ROLLBACK")).start()
+        return {"n": 1}
+
+    job = run(store, work)
+    assert (job.state, job.result, job.attempts) == (JobState.DONE, {"n": 1}, 1)
+    assert "trying on" in caplog.text
+
+
+def test_a_job_whose_end_cannot_be_stored_runs_again(
+    store: JobStore, lock: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("svac_backend.jobs.process.PATIENCE_S", 0.0)
+
     def work(context: JobContext) -> dict[str, Any]:
         lock.execute("BEGIN IMMEDIATE")
         return {"n": 1}
@@ -196,3 +220,72 @@ def test_a_lane_goes_on_when_the_database_can_be_used_again(
     lock.execute("ROLLBACK")
     assert engine.wait("a", timeout=10).state is JobState.DONE
     worker.stop()
+
+
+def test_a_damaged_job_is_set_aside_and_the_next_one_is_done(store: JobStore) -> None:
+    """It was claimed again and again, and each time its lane's thread died."""
+    damaged, good = store.submit("work", {}, "damaged"), store.submit("work", {}, "good")
+    with store.database.write() as session:
+        session.execute(text("UPDATE jobs SET payload = '{\"cut' WHERE id = :id"), {"id": damaged.id})
+    runner = Runner(store, {"work": lambda _: {"n": 1}}, "w")
+    assert runner.run(MODEL_LANE)
+    assert runner.run(MODEL_LANE)
+    failed, done = store.get(damaged.id), store.get(good.id)
+    assert failed is not None
+    assert done is not None
+    assert (failed.state, done.state) == (JobState.FAILED, JobState.DONE)
+    assert failed.error == "What the database holds of this job cannot be read."
+    assert [job.key for job in store.find()] == ["good", "damaged"]
+
+
+def test_a_result_that_cannot_be_stored_fails_its_job_at_once(store: JobStore) -> None:
+    job = run(store, lambda _: {"thing": object()})
+    assert job.state is JobState.FAILED
+    assert job.error == "The job failed unexpectedly (TypeError)."
+
+
+def test_words_that_are_no_text_are_stored_as_escapes(store: JobStore) -> None:
+    def work(context: JobContext) -> dict[str, Any]:
+        context.progress(0.5, "the \ud800 dog")
+        raise SvacError("No \ud800 video.\0", "Send \udfff again.")
+
+    job = run(store, work)
+    assert job.state is JobState.FAILED
+    assert (job.error, job.hint) == (r"No \ud800 video.\x00", r"Send \udfff again.")
+    reason = store.reject("work", {}, "r", "Not \ud800.", "h")
+    assert reason.id == store.reject("work", {}, "r", "Not \ud800.", "h").id
+
+
+def test_threads_of_a_worker_outlive_what_nobody_thought_of(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as garbage in a file that they read: a heart that stops, or a deaf lane, is a worker that seems to live."""
+    monkeypatch.setattr("svac_backend.jobs.process.TROUBLE_S", 0.02)
+    thrown: list[str] = []
+
+    def garbage(name: str, real: Any) -> Any:
+        def first_garbage(*args: Any, **options: Any) -> Any:
+            if thrown.count(name) < 2:
+                thrown.append(name)
+                raise ValueError(f"garbage in {name}")
+            return real(*args, **options)
+
+        return first_garbage
+
+    worker = WorkerProcess(JobEngine(store.database), {"work": lambda _: {"n": 1}}, lease_s=0.3)
+    worker.start()
+    for owner, name in (
+        (worker.engine.store, "claim"),
+        (worker.engine.store, "waiting"),
+        (worker.engine.workers, "beat"),
+        (worker.engine.store, "recover"),
+    ):
+        monkeypatch.setattr(owner, name, garbage(name, getattr(owner, name)))
+    job = worker.engine.submit("work", {}, "k")
+    assert worker.engine.wait(job.id, timeout=20).state is JobState.DONE
+    deadline = time.monotonic() + 20
+    while len(thrown) < 8:
+        assert time.monotonic() < deadline, thrown
+        time.sleep(0.02)
+    worker.stop()
+    assert "garbage in beat" in caplog.text

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.regions.region import Canvas
@@ -55,8 +57,8 @@ class Studio:
     data: dict[str, Any]
 
     def send(self, action: str, **body: Any) -> int:
-        text = json.dumps({"action": action, "project": {"id": 38, "label_config": CONFIG}, **body})
-        return self.events.add(action, "38", text.encode())
+        sent = json.dumps({"action": action, "project": {"id": 38, "label_config": CONFIG}, **body})
+        return self.events.add(action, "38", sent.encode())
 
     def annotate(
         self, result: list[dict[str, Any]], action: str = "ANNOTATION_CREATED", **changes: Any
@@ -264,3 +266,68 @@ def test_a_malformed_annotation_does_not_stop_the_others(collector: Collector, s
     studio.annotate(PREDICTED, id=4)
     assert collector.collect().put_off == 1
     assert only(collector).annotation_id == "4"
+
+
+def damage(database: Database, event: int, body: bytes) -> None:
+    """Make the stored body of a webhook something that cannot be read."""
+    with database.write() as session:
+        session.execute(text("UPDATE events SET body = :b WHERE id = :e"), {"b": body, "e": event})
+
+
+def test_poisoned_webhooks_are_set_aside_with_their_reason(
+    collector: Collector, studio: Studio, database: Database
+) -> None:
+    """Each of them kept the cursor from passing: the ones after it were never looked at."""
+    surrogate = studio.events.add("ANNOTATION_CREATED", "38", rb'{"annotation": {"id": 1, "task": "\ud800"}}')
+    task = {"id": "\ud800", "data": studio.data}
+    words = studio.send("ANNOTATION_CREATED", annotation={"id": 2, "result": []}, task=task)
+    no_zlib, no_json, no_object = (studio.send("ANNOTATION_CREATED") for _ in range(3))
+    damage(database, no_zlib, b"\x00not compressed")
+    damage(database, no_json, zlib.compress(b'{"annotation": '))
+    damage(database, no_object, zlib.compress(b"[1, 2]"))
+    studio.annotate(PREDICTED)
+
+    assert collector.collect().annotations == 1
+    assert only(collector).annotation_id == "3"
+    assert not collector.pending()
+    aside = {one.event: one.error for one in collector.inbox.uncollected()}
+    assert aside.keys() == {words, no_zlib, no_json, no_object}
+    assert aside[words] == r"'\ud800' is not the id of a task."
+    assert all("cannot be read" in aside[event] for event in (no_zlib, no_json, no_object))
+    assert surrogate not in aside  # it names no task: there is nothing in it to learn from
+
+
+def test_one_annotation_of_a_bulk_does_not_stop_the_others(collector: Collector, studio: Studio) -> None:
+    changed = [*PREDICTED[:2], FIXED, *PREDICTED[3:]]
+    broken = {**PREDICTED[0], "item_index": "x", "value": {"format": "rle", "rle": [1, 2], "brushlabels": 3}}
+    annotations = [{"id": 3, "task": 7, "result": [broken]}, {"id": 4, "task": 7, "result": changed}]
+    event = studio.send("ANNOTATIONS_CREATED", annotation=annotations, task=[{"id": 7, "data": studio.data}])
+    assert collector.collect().put_off == 1
+    assert only(collector).annotation_id == "4"
+    assert [one.event for one in collector.inbox.uncollected()] == [event]
+
+
+def test_a_webhook_that_is_gone_is_not_waited_for(
+    collector: Collector, studio: Studio, database: Database
+) -> None:
+    event = studio.annotate(PREDICTED)
+    collector.inbox.put_off(event, "error", "hint")
+    collector.inbox.hurry()
+    studio.annotate([], id=4, parent_prediction=None)
+    with database.write() as session:
+        session.execute(text("DELETE FROM events WHERE id = :e"), {"e": event})
+    collector.collect()
+    assert not collector.pending()
+
+
+def test_a_damaged_correction_does_not_hide_the_others(
+    collector: Collector, studio: Studio, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    studio.annotate(PREDICTED)
+    studio.annotate(PREDICTED, id=4)
+    collector.collect()
+    with database.write() as session:
+        session.execute(text("UPDATE corrections SET track = x'00' WHERE annotation_id = '3'"))
+    assert [one.annotation_id for one in collector.corrections.all()] == ["4"]
+    assert [one.annotation_id for one in collector.corrections.for_training()] == ["4"]
+    assert "annotation 3 of project 38" in caplog.text
