@@ -5,18 +5,20 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
   cat <<'HELP'
-Usage: ./scripts/test.sh [--unit] [--no-setup]
+Usage: ./scripts/test.sh [--unit] [--no-setup] [--coverage]
 
   --unit      the checks and the unit tests only: no Label Studio, no browser
   --no-setup  take the environments as they are
+  --coverage  say how much of each room the unit tests run; the rule from Python 3.12 on
 HELP
 }
 
-unit_only=0 setup=1
+unit_only=0 setup=1 coverage=0
 for argument in "$@"; do
   case $argument in
     --unit) unit_only=1 ;;
     --no-setup) setup=0 ;;
+    --coverage) coverage=1 ;;
     -h | --help)
       usage
       exit 0
@@ -63,8 +65,15 @@ stage "types" $bin/mypy
 stage "site" env NO_MKDOCS_2_WARNING=1 $bin/mkdocs build --quiet --strict
 # One process for each core, with one thread: four at most, each holds torch.
 processes=$(nproc)
+measured=()
+# Python 3.12 counts lines at little cost. Before, the unit tests take 1.8 times the processor time (measured on 3.11).
+if $bin/python -c "import sys; sys.exit(sys.version_info < (3, 12))"; then
+  coverage=1
+  export COVERAGE_CORE=sysmon
+fi
+[ $coverage = 0 ] || measured=(--cov=svac_backend --cov-report=term:skip-covered)
 stage "unit tests" env OMP_NUM_THREADS=1 $bin/pytest -q -n $((processes < 4 ? processes : 4)) \
-  -m "not integration and not browser" --durations=10 --junit-xml=test-output/unit.xml
+  -m "not integration and not browser" --durations=10 --junit-xml=test-output/unit.xml ${measured[@]+"${measured[@]}"}
 if [ $unit_only = 0 ]; then
   stage "integration tests" $bin/pytest -q -m integration --durations=10 --junit-xml=test-output/integration.xml
   stage "browser tests" $bin/pytest -q -m browser --durations=10 --junit-xml=test-output/browser.xml
