@@ -132,7 +132,7 @@ def overlay(frame: Picture, masks: NDArray[np.bool_], *, labels: Sequence[str] |
         u8 [H, W, 3] RGB, a new array.
 
     Raises:
-        SvacError: a wrong dtype or shape, or as many labels as masks were not given.
+        SvacError: a wrong dtype or shape, or more or fewer labels than masks.
     """
     _check_picture(frame)
     height, width = frame.shape[:2]
@@ -200,7 +200,7 @@ def contact_sheet(images: Sequence[Picture], *, columns: int, titles: Sequence[s
         u8 [H, W, 3] RGB on white.
 
     Raises:
-        SvacError: no picture, no column, or as many titles as pictures were not given.
+        SvacError: no picture, no column, or more or fewer titles than pictures.
     """
     if not images or columns < 1:
         raise SvacError("A contact sheet needs a picture and a column.", "Give at least one of each.")

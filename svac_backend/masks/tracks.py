@@ -2,7 +2,7 @@
 
 Their scores also say where a person should look first: how sure the model is of a frame, and of the worst stretch of a
 task. A track's score of a frame is existence times predicted quality. With a mask it says how sure the mask is. Without
-a mask it says how nearly there was one, so what is sure then is its complement.
+a mask it says how close the model came to finding one, so its complement says how sure the absence is.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from threading import Barrier, Lock
 from typing import TypeVar
@@ -24,7 +24,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 class Workers:
-    """Runs functions under inference mode; `count` at a time, or at once where it is called when there is one.
+    """Runs functions under inference mode, `count` at a time; with a count of one, in the caller's thread.
 
     Args:
         count: threads, each with one torch thread.
@@ -37,7 +37,7 @@ class Workers:
             self._pool = ThreadPoolExecutor(count, "frames", initializer=torch.set_num_threads, initargs=(1,))
 
     def start(self, function: Callable[..., T], *args: object) -> Callable[[], T]:
-        """Start it; what this returns waits for the result, and raises what the function raised."""
+        """Start a function; returns a callable that waits for its result and raises what it raised."""
         if self._pool is None:
             result = _run(function, *args)
             return lambda: result
@@ -55,7 +55,7 @@ class Workers:
 
 
 def single_threads(count: int, name: str) -> ThreadPoolExecutor:
-    """Return a pool whose threads give each torch operation one thread, and nobody else's.
+    """Return a pool in whose threads each torch operation has one thread; other threads keep theirs.
 
     A thread that sets its own number sets that of threads to come as well; so all are started here, and then the
     caller's number is set again.
@@ -87,13 +87,8 @@ def frame_workers(device: torch.device, *, independent: bool) -> Iterator[Worker
         yield Workers(1)
         return
     _keep_freed_memory()
-    count = _THREADS.narrow()
-    workers = Workers(count)
-    try:
+    with _THREADS.narrowed() as count, closing(Workers(count)) as workers:
         yield workers
-    finally:
-        workers.close()
-        _THREADS.widen()
 
 
 @contextmanager
@@ -130,21 +125,21 @@ class _TorchThreads:
         self._users = 0
         self._before = 1
 
-    def narrow(self) -> int:
-        """Set it to one; returns what it was before the first user."""
+    @contextmanager
+    def narrowed(self) -> Iterator[int]:
+        """Set it to one; yields what it was before the first user."""
         with self._lock:
             if self._users == 0:
                 self._before = torch.get_num_threads()
             self._users += 1
             torch.set_num_threads(1)
-            return self._before
-
-    def widen(self) -> None:
-        """Undo one `narrow`."""
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                torch.set_num_threads(self._before)
+        try:
+            yield self._before
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    torch.set_num_threads(self._before)
 
 
 _THREADS = _TorchThreads()

@@ -384,8 +384,8 @@ class FrameEncoder:
     ) -> Callable[[], list[T]]:
         """Begin to encode frames, u8 [n, S, S, 3], the first of which is frame `first`.
 
-        Each worker goes on with its own part: `then` gets the part's first frame and its features. What this returns
-        waits for all parts and gives what `then` made of them, in order.
+        Each worker goes on with its own part: `then` gets the part's first frame and its features. The callable that
+        is returned waits for all parts and returns what `then` made of them, in order.
         """
 
         def work(share: range) -> T:

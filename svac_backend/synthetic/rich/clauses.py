@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from svac_backend.synthetic.rich.description import NEVER, Array, Events, Facts
 from svac_backend.synthetic.rich.programs import UNIT
@@ -228,10 +228,6 @@ def _depth(facts: Facts, side: str) -> Array:
     return x if side in {"left", "up"} else facts.span[axis] - x
 
 
-def _both(true: ArrayLike, false: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    return np.asarray(true), np.asarray(false)
-
-
 def _always(test: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return whether a test [N, T] holds on all frames, as one reading [1, N]."""
     return np.asarray(test.all(axis=1))[None]
@@ -242,9 +238,9 @@ def _positions(facts: Facts) -> Iterator[Clause]:
     single: dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]] = {}
     for axis, (low, high) in enumerate((("left", "right"), ("top", "bottom"))):
         x = place[..., axis]
-        single[low], single[high] = _both(x <= 0.36, x >= 0.56), _both(x >= 0.64, x <= 0.44)
+        single[low], single[high] = (x <= 0.36, x >= 0.56), (x >= 0.64, x <= 0.44)
     off = np.abs(place - 0.5).max(axis=-1)
-    single["middle"] = _both(off <= 0.13, off >= 0.22)
+    single["middle"] = (off <= 0.13, off >= 0.22)
     for name, (yes, no) in single.items():
         yield Clause(f"at {name}", "position", verdict(_always(yes), _always(no)), False)
         if name != "middle" and facts.frames >= 6:

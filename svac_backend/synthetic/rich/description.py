@@ -26,7 +26,7 @@ class Look:
         kind: a name out of `kinds.KINDS`.
         color: a colour's name; None for a glyph in its own colours.
         texture: `plain`, `striped`, `dotted`, `checked` or `grainy`.
-        rgb: the colour, 0..255; of no use where `color` is None.
+        rgb: the colour, 0..255; without meaning where `color` is None.
         second: the texture's other colour: `white` or `black`.
         flip: drawn mirrored.
         turn: of the texture, in radians.
