@@ -61,7 +61,17 @@ class Settings(BaseSettings):
     )
     basic_auth_password: SecretStr | None = Field(None, description="Password that Label Studio must send.")
     webhook_token: SecretStr | None = Field(
-        None, description="Value of `X-Svac-Token` that webhooks must carry."
+        None,
+        description="Value of `X-Svac-Token` that webhooks must carry; empty: the backend makes one for each project.",
+    )
+    allow_open: bool = Field(
+        False,
+        description="Listen beyond this machine without a password; only where something else keeps strangers out.",
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="Names under which callers reach the backend without a password, with commas between them; "
+        "`localhost` and addresses in digits always, `*` for any.",
     )
     predict_wait_s: float = Field(
         20.0, ge=0, le=90, description="How long an interactive /predict waits for its job."

@@ -295,6 +295,9 @@ class Collector:
         known = self.corrections.annotation(event.project_id, one.id)
         if known is not None and known.event > event.id:
             return  # a later webhook about it was looked at already
+        saved = saved_at(one.annotation)
+        if known is not None and 0 < saved < known.saved:
+            return  # an earlier state that somebody sent again
         about = Annotation(
             project_id=event.project_id,
             annotation_id=one.id,
@@ -303,7 +306,7 @@ class Collector:
             state=AnnotationState.SKIPPED,
             ground_truth=bool(one.annotation.get("ground_truth")),
             who=who(one.annotation),
-            saved=saved_at(one.annotation) or event.received,
+            saved=saved or event.received,
         )
         found: list[Correction] = []
         if not one.annotation.get("was_cancelled"):

@@ -21,12 +21,21 @@ from svac_backend.server import jobs_api, media, protocol
 from svac_backend.server.bodies import BadRequest
 from svac_backend.server.jobs_api import NotFound
 from svac_backend.server.predicting import Predictor
-from svac_backend.server.security import Gate, Unauthorized
+from svac_backend.server.security import Forbidden, Gate, Unauthorized, WrongType
 from svac_backend.settings import Settings
 from svac_backend.store.links import LinkRefused
 
 # Called at many moments, by Label Studio and by health checks, or for each frame: not worth a line each.
 QUIET = frozenset({"/", "/health", "/metrics", "/media/<path:name>"})
+
+STATUS = {
+    BadRequest: 400,
+    Unauthorized: 401,
+    LinkRefused: 403,
+    Forbidden: 403,
+    NotFound: 404,
+    WrongType: 415,
+}
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +56,7 @@ def create_app(settings: Settings) -> Flask:
     app.register_blueprint(jobs_api.create_blueprint(backend, gate))
     app.register_blueprint(media.create_blueprint(backend))
     _watch(app, metrics)
+    app.before_request(lambda: gate.check_way(request))
     _answer_errors(app, settings)
     return app
 
@@ -75,7 +85,7 @@ def _answer_errors(app: Flask, settings: Settings) -> None:
 
     @app.errorhandler(SvacError)
     def known(error: SvacError) -> tuple[Response, int]:
-        status = {BadRequest: 400, Unauthorized: 401, LinkRefused: 403, NotFound: 404}.get(type(error), 503)
+        status = STATUS.get(type(error), 503)
         log.log(logging.ERROR if status >= 500 else logging.WARNING, "%s", error)
         response = _error(error.message, error.hint)
         if status == 401:

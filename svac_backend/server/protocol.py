@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -12,13 +13,15 @@ from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import BATCH, LEASE_S
 from svac_backend.jobs.payloads import PROPAGATE, PropagatePayload
 from svac_backend.jobs.services import Metrics, Services
-from svac_backend.labelstudio.api.access import label_studio_name
+from svac_backend.labelstudio.api.access import LabelStudioAccess, label_studio_name
 from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.tasks import video_url
 from svac_backend.server.bodies import MAX_CONFIG_CHARS, BadRequest, project_id, read_json, text
 from svac_backend.server.predicting import Predictor
-from svac_backend.server.security import Gate
+from svac_backend.server.security import Gate, Unauthorized
+from svac_backend.server.webhooks import PROOF_TIMEOUT_S, WebhookRegistrar, bind
 from svac_backend.store.database import StoreError
+from svac_backend.store.events import ProjectConnection
 
 SUBMITTED = frozenset({"ANNOTATION_CREATED", "ANNOTATION_UPDATED"})
 
@@ -91,6 +94,8 @@ START_TRAINING = "START_TRAINING"
 def create_blueprint(backend: Services, gate: Gate, predictor: Predictor, metrics: Metrics) -> Blueprint:
     """Return the routes / /health /setup /predict /webhook /versions /metrics."""
     routes = Blueprint("protocol", __name__)
+    access = LabelStudioAccess(backend.settings, backend.connections)
+    registrar = WebhookRegistrar(access, gate.webhook_secret)
 
     @routes.before_request
     def check_caller() -> None:
@@ -108,12 +113,14 @@ def create_blueprint(backend: Services, gate: Gate, predictor: Predictor, metric
         project = project_id(body)
         if not project:
             raise BadRequest("The body's 'project' is missing.", "Send the project as Label Studio does.")
-        backend.connections.put(
+        told = ProjectConnection(
             project,
             text(body, "hostname", default=""),
             text(body, "access_token", default=""),
             text(body, "schema", default="", most=MAX_CONFIG_CHARS),
         )
+        bind(backend.settings, backend.connections, told, partial(access.accepts, timeout=PROOF_TIMEOUT_S))
+        registrar.begin(project, request.host)
         return jsonify({"model_version": backend.model_version})
 
     @routes.post("/predict")
@@ -134,8 +141,13 @@ def create_blueprint(backend: Services, gate: Gate, predictor: Predictor, metric
     def webhook() -> tuple[Response, int]:
         body = read_json()
         action = text(body, "action")
-        gate.check_webhook(request, action)
         project = project_id(body)
+        try:
+            gate.check_webhook(request, action, project)
+        except Unauthorized:
+            if backend.connections.get(project) is not None:
+                registrar.begin(project, request.host)
+            raise
         event = backend.events.add(action[:100], project, request.get_data())
         log.info("webhook %.100r recorded as event %d", action, event)
         on_webhook(backend, action, project, body, event)

@@ -1,17 +1,22 @@
-"""Who may call.
+"""Who may call, and from where.
 
-Label Studio sends basic auth on /health, /setup, /predict and START_TRAINING, but not on annotation webhooks;
-a webhook can carry a header of its own instead.
+Label Studio sends basic auth on /health, /setup, /predict and START_TRAINING, but not on annotation webhooks. These
+carry a header with a secret of their own, which the backend makes and enters in Label Studio: see `server.webhooks`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
+import ipaddress
+from urllib.parse import urlsplit
 
 from flask import Request
 
 from svac_backend.errors import SvacError
+from svac_backend.server.bodies import BadRequest
 from svac_backend.settings import Settings
+from svac_backend.store.links import MediaLinks
 
 TOKEN_HEADER = "X-Svac-Token"
 
@@ -20,11 +25,20 @@ class Unauthorized(SvacError):
     """The caller did not prove who it is; answered with status 401."""
 
 
+class Forbidden(SvacError):
+    """Nobody may do that from there; answered with status 403."""
+
+
+class WrongType(BadRequest):
+    """The body is of a kind that web pages of other sites can send, too; answered with status 415."""
+
+
 class Gate:
     """Checks callers against the settings.
 
     Raises:
-        SvacError: only one of basic auth's user and password is set, or one of the secrets is not ASCII.
+        SvacError: only one of basic auth's user and password is set, one of the secrets is not ASCII, the server would
+            listen beyond this machine without a password, or the data folder cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -43,6 +57,46 @@ class Gate:
                 raise SvacError(
                     f"SVAC_{name} must be ASCII.", "Use letters, digits and signs without accents."
                 )
+        if self._basic is None and not settings.allow_open and not is_loopback(settings.host):
+            raise SvacError(
+                f"SVAC_HOST is {settings.host}, so other machines could use the backend without a password.",
+                "Set SVAC_BASIC_AUTH_USER and SVAC_BASIC_AUTH_PASSWORD, or SVAC_HOST=127.0.0.1; where something else "
+                "keeps strangers out, SVAC_ALLOW_OPEN=true.",
+            )
+        named = [name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()]
+        public = urlsplit(settings.media_url or "")
+        self._hosts = {"localhost", settings.host.lower(), public.hostname, *named}
+        self._netlocs = {public.netloc.lower()} - {""}
+        self._key = MediaLinks.from_settings(settings).key
+
+    def check_way(self, request: Request) -> None:
+        """Let a request pass that no web page of another site can have sent.
+
+        Without a password, the name that the caller used must be one of ours: a page can have its own name lead to this
+        machine (DNS rebinding), but no address in digits. With one, such a page would have to know it.
+
+        Raises:
+            Forbidden: the name is not ours, or the request comes from another site's page.
+            WrongType: it has a body that is not declared as JSON.
+        """
+        name = _host(request.host)
+        if self._basic is None and not self._is_ours(name):
+            raise Forbidden(
+                f"The backend does not answer to the name '{name[:100]}'.",
+                "Use its address in digits, add the name to SVAC_ALLOWED_HOSTS, or set a password.",
+            )
+        if request.method in ("GET", "HEAD", "OPTIONS"):
+            return
+        origin = request.headers.get("Origin")
+        if request.headers.get("Sec-Fetch-Site") == "cross-site" or (
+            origin is not None and _netloc(origin) not in {request.host.lower(), *self._netlocs}
+        ):
+            raise Forbidden("Web pages of other sites may change nothing here.", "Call the backend itself.")
+        has_body = request.content_length or "Transfer-Encoding" in request.headers
+        if has_body and not request.is_json:
+            raise WrongType(
+                "The body is not declared as JSON.", "Send the header Content-Type: application/json."
+            )
 
     def check(self, request: Request) -> None:
         """Let a caller of any route but /webhook pass.
@@ -56,21 +110,36 @@ class Gate:
                 "In Label Studio's Settings > Model enter SVAC_BASIC_AUTH_USER and SVAC_BASIC_AUTH_PASSWORD.",
             )
 
-    def check_webhook(self, request: Request, action: str) -> None:
-        """Let a webhook pass: START_TRAINING like any other route, the rest by token when one is set.
+    def check_webhook(self, request: Request, action: str, project_id: str) -> None:
+        """Let a webhook pass: START_TRAINING like any other route, the rest by its header.
+
+        Where neither a password nor SVAC_WEBHOOK_TOKEN is set, a webhook may come without the header, as it does until
+        the backend has entered it; a wrong one is refused everywhere.
 
         Raises:
             Unauthorized: what is set is missing or wrong.
         """
-        if self._knows_token(request):
+        given = request.headers.get(TOKEN_HEADER)
+        if given is not None and _same(given, self.webhook_secret(project_id)):
             return
         if action == "START_TRAINING":
             self.check(request)
-        elif self._token is not None and not (self._basic and self._knows_password(request)):
+        elif (
+            given is not None or self._token is not None or self._basic is not None
+        ) and not self._knows_password(request):
             raise Unauthorized(
                 f"The webhook's header {TOKEN_HEADER} is missing or wrong.",
-                f"In the project's Settings > Webhooks add the header {TOKEN_HEADER}: SVAC_WEBHOOK_TOKEN.",
+                f"Open the project's Settings > Model in Label Studio: the backend then enters the header itself. "
+                f"If it cannot (its log says why), set SVAC_WEBHOOK_TOKEN and add {TOKEN_HEADER} with that value in "
+                "Settings > Webhooks.",
             )
+
+    def webhook_secret(self, project_id: str) -> str:
+        """Return what a project's webhooks must carry: SVAC_WEBHOOK_TOKEN, or a secret that is the project's own."""
+        return self._token or webhook_secret(self._key, project_id)
+
+    def _is_ours(self, name: str) -> bool:
+        return "*" in self._hosts or name in self._hosts or _is_number(name)
 
     def _knows_password(self, request: Request) -> bool:
         given = request.authorization
@@ -80,9 +149,42 @@ class Gate:
         user = _same(given.username or "", self._basic[0])
         return _same(given.password or "", self._basic[1]) and user
 
-    def _knows_token(self, request: Request) -> bool:
-        return self._token is not None and _same(request.headers.get(TOKEN_HEADER, ""), self._token)
+
+def webhook_secret(key: bytes, project_id: str) -> str:
+    """Return a project's secret, 40 hexadecimal digits; it stays the same as long as the data folder's key does."""
+    return hmac.new(key, f"webhook {project_id}".encode(), hashlib.sha256).hexdigest()[:40]
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches what listens at `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _host(netloc: str) -> str:
+    """The name of `name:port` in lower case; empty where it makes no sense."""
+    try:
+        return (urlsplit(f"//{netloc}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _is_number(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _same(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode(), wanted.encode())
+    return hmac.compare_digest(given.encode(errors="surrogateescape"), wanted.encode())

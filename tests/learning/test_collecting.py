@@ -172,9 +172,10 @@ def test_a_prediction_that_came_after_the_annotation_is_not_what_it_was_made_fro
 
 def test_of_a_bulk_only_what_a_person_drew_is_learned_from(collector: Collector, studio: Studio) -> None:
     """Label Studio turns the predictions of all tasks into annotations at a click."""
+    both = {"task": 7, "parent_prediction": 1, "updated_at": "2026-01-01T00:00:00Z"}
     annotations = [
-        {"id": 3, "task": 7, "result": PREDICTED, "parent_prediction": 1},
-        {"id": 4, "task": 7, "result": [*PREDICTED[:2], FIXED, *PREDICTED[3:]], "parent_prediction": 1},
+        {"id": 3, "result": PREDICTED, **both},
+        {"id": 4, "result": [*PREDICTED[:2], FIXED, *PREDICTED[3:]], **both},
     ]
     studio.send("ANNOTATIONS_CREATED", annotation=annotations, task=[{"id": 7, "data": studio.data}])
     collector.collect()
@@ -331,3 +332,15 @@ def test_a_damaged_correction_does_not_hide_the_others(
     assert [one.annotation_id for one in collector.corrections.all()] == ["4"]
     assert [one.annotation_id for one in collector.corrections.for_training()] == ["4"]
     assert "annotation 3 of project 38" in caplog.text
+
+
+def test_an_earlier_state_that_is_sent_again_is_not_taken(collector: Collector, studio: Studio) -> None:
+    """A replayed webhook: Label Studio neither signs nor numbers them."""
+    first = [*PREDICTED[:2], FIXED, *PREDICTED[3:]]
+    studio.annotate(first, updated_at="2026-01-01T00:00:10Z")
+    studio.annotate([FIXED, *PREDICTED[1:2], *PREDICTED[3:]], updated_at="2026-01-01T00:00:20Z")
+    collector.collect()
+    assert only(collector).drawn == {0, 2}
+    studio.annotate(first, updated_at="2026-01-01T00:00:10Z")
+    collector.collect()
+    assert only(collector).drawn == {0, 2}

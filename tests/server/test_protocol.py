@@ -179,10 +179,6 @@ def test_a_body_that_is_too_large_is_refused(client: FlaskClient, backend: Servi
     assert backend.events.counts() == {}
 
 
-def test_a_body_without_the_json_content_type_is_read_all_the_same(client: FlaskClient) -> None:
-    assert client.post("/webhook", data=b'{"action": "A"}', content_type="text/plain").status_code == 201
-
-
 def test_unknown_addresses_and_methods_are_answered_in_json(client: FlaskClient) -> None:
     for answer, status in ((client.get("/nothing"), 404), (client.get("/predict"), 405)):
         assert answer.status_code == status

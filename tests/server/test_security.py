@@ -12,7 +12,9 @@ from pydantic import SecretStr
 
 from svac_backend.errors import SvacError
 from svac_backend.server.app import create_app
+from svac_backend.server.security import Gate, webhook_secret
 from svac_backend.settings import Settings
+from svac_backend.store.links import MediaLinks
 from tests.server.bodies import predict_body, task
 
 BASIC = {"basic_auth_user": "ls", "basic_auth_password": SecretStr("pass:word")}
@@ -74,11 +76,94 @@ def test_start_training_needs_user_and_password(guarded: FlaskClient) -> None:
     assert guarded.post("/webhook", json=TRAIN, headers=HEADER).status_code == 201
 
 
-def test_with_a_password_only_annotation_webhooks_still_come(make: Callable[..., Flask]) -> None:
+def test_with_a_password_only_webhooks_need_the_projects_secret(make: Callable[..., Flask]) -> None:
     """Label Studio sends no password with them."""
-    client = make(**BASIC).test_client()
-    assert client.post("/webhook", json=EVENT).status_code == 201
+    app = make(**BASIC)
+    client, of_38 = app.test_client(), {**EVENT, "project": {"id": 38}}
+    key = MediaLinks.from_settings(app.extensions["svac"].settings).key
+    secret = {"X-Svac-Token": webhook_secret(key, "38")}
+    assert client.post("/webhook", json=of_38).status_code == 401
+    assert client.post("/webhook", json=of_38, headers=secret).status_code == 201
+    assert client.post("/webhook", json={**EVENT, "project": {"id": 39}}, headers=secret).status_code == 401
     assert client.post("/webhook", json=TRAIN).status_code == 401
+
+
+def test_without_a_password_a_wrong_secret_is_refused_all_the_same(client: FlaskClient) -> None:
+    assert client.post("/webhook", json=EVENT).status_code == 201
+    assert client.post("/webhook", json=EVENT, headers={"X-Svac-Token": "wrong"}).status_code == 401
+
+
+OTHER = "http://evil.example"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://localhost"}, 200),
+        ({"Origin": OTHER}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://[x"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "evil.example:9090"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Host": "[x"}, 403),
+        ({"Host": "127.0.0.1:9090"}, 200),
+        ({"Host": "192.168.1.5"}, 200),
+        ({"Host": "[::1]:9090"}, 200),
+        ({"Host": "LOCALHOST:9090", "Origin": "http://localhost:9090"}, 200),
+    ],
+)
+def test_pages_of_other_sites_change_nothing(
+    client: FlaskClient, headers: dict[str, str], status: int
+) -> None:
+    """CSRF, and DNS rebinding: the page's own name leads to this machine."""
+    assert client.post("/setup", json={"project": "38"}, headers=headers).status_code == status
+    if "Origin" not in headers and "Sec-Fetch-Site" not in headers:
+        assert client.get("/jobs", headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
+)
+def test_a_body_that_a_form_can_send_is_refused(client: FlaskClient, kind: str) -> None:
+    body = b'{"action": "START_TRAINING", "project": {"id": 38}}'
+    for path in ("/webhook", "/setup", "/predict", "/jobs/x/cancel"):
+        answer = client.post(path, data=body, content_type=kind)
+        assert answer.status_code == 415
+        assert "Content-Type" in answer.get_json()["hint"]
+    assert client.application.extensions["svac"].events.counts() == {}
+    good = "application/json; charset=utf-8"
+    assert client.post("/webhook", data=b'{"action": "X"}', content_type=good).status_code == 201
+
+
+def test_names_can_be_added_and_a_password_makes_them_needless(make: Callable[..., Flask]) -> None:
+    host = {"Host": "backend.internal:9090"}
+    assert make().test_client().get("/health", headers=host).status_code == 403
+    assert (
+        make(allowed_hosts="a.b, Backend.internal").test_client().get("/health", headers=host).status_code
+        == 200
+    )
+    assert make(allowed_hosts="*").test_client().get("/health", headers=host).status_code == 200
+    shown = make(media_url="https://backend.internal").test_client()
+    assert shown.get("/health", headers=host).status_code == 200
+    guarded = make(**BASIC).test_client()
+    assert guarded.get("/health", headers=host, auth=RIGHT).status_code == 200
+    crossed = {**host, "Origin": OTHER}
+    assert guarded.post("/setup", json={"project": "1"}, headers=crossed, auth=RIGHT).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "backend.internal"])
+def test_without_a_password_only_this_machine_is_listened_to(settings: Settings, host: str) -> None:
+    open_ = settings.model_copy(update={"host": host})
+    with pytest.raises(SvacError, match="without a password") as caught:
+        Gate(open_)
+    assert "SVAC_ALLOW_OPEN" in caught.value.hint
+    Gate(open_.model_copy(update=BASIC))
+    Gate(open_.model_copy(update={"allow_open": True}))
+    for loopback in ("127.0.0.1", "127.8.8.8", "localhost", "::1"):
+        Gate(settings.model_copy(update={"host": loopback}))
 
 
 def test_with_a_token_only_the_rest_is_open(make: Callable[..., Flask]) -> None:

@@ -25,6 +25,7 @@ from svac_backend.labelstudio.local import LabelStudioServer
 from svac_backend.labelstudio.regions.written import validate_results
 from svac_backend.masks.rle import encode_brush
 from svac_backend.server.app import create_app
+from svac_backend.server.security import TOKEN_HEADER
 from svac_backend.settings import Settings
 from svac_backend.store.corrections import CorrectionStore
 from svac_backend.store.database import Database
@@ -102,7 +103,12 @@ def connected(label_studio: LabelStudioServer, settings: Settings, tmp_path: Pat
     video = f"/data/local-files/?d={folder.name}/clip.mp4"
     task = client.create_task(project, {"video": video, "fps": 10, "prompt": "the square"})
     number = client.connect_ml_backend(project, f"http://127.0.0.1:{web.server_port}", basic_auth=BASIC)
-    yield Connected(client, backend, model, project, task, number, video)
+    found = Connected(client, backend, model, project, task, number, video)
+    # Some seconds after /setup the backend has entered the secret of the project's webhook.
+    found.until(
+        lambda: [hook for hook in client.list_webhooks(project) if TOKEN_HEADER in (hook["headers"] or {})]
+    )
+    yield found
     worker.stop()
     client.delete_project(project)
     web.shutdown()

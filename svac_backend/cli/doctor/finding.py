@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
@@ -68,11 +67,6 @@ CONFIG = """<View>
 
 class DoctorClient(LabelStudioClient):
     """Label Studio's API as the doctor uses it."""
-
-    def list_webhooks(self, project: int) -> list[dict[str, Any]]:
-        """Return the webhooks of a project and of its organization: `url`, `is_active`, `headers`, ..."""
-        with self._doing(f"list the webhooks of project {project}"):
-            return [item.dict() for item in self._sdk.webhooks.list(project=str(project))]
 
     @contextmanager
     def temporary_project(self) -> Iterator[int]:

@@ -18,9 +18,10 @@ from svac_backend.errors import SvacError
 from svac_backend.jobs.frames import frames_way
 from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.tasks import task_prompts
-from svac_backend.server.security import TOKEN_HEADER
+from svac_backend.server.security import TOKEN_HEADER, webhook_secret
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
+from svac_backend.store.links import MediaLinks
 from svac_backend.store.tables import EventRow
 from svac_backend.versions import served_version
 
@@ -171,11 +172,14 @@ def webhook_of(settings: Settings, client: DoctorClient, project: int, url: str)
             CHECK, f"The webhook to {wanted} is off.", "Switch it on in the project's Settings > Webhooks."
         )
     token = settings.webhook_token.get_secret_value() if settings.webhook_token else ""
+    if not token and settings.basic_auth_user:
+        token = webhook_secret(MediaLinks.from_settings(settings).key, str(project))
     if token and not any((hook.get("headers") or {}).get(TOKEN_HEADER) == token for hook in hooks):
         return warning(
             CHECK,
-            f"The webhook to {wanted} does not carry SVAC_WEBHOOK_TOKEN, so the backend refuses it.",
-            f"Add the header {TOKEN_HEADER} to it in the project's Settings > Webhooks.",
+            f"The webhook to {wanted} does not carry the secret, so the backend refuses it.",
+            f"Open its Settings > Model: the backend then adds {TOKEN_HEADER}; or set SVAC_WEBHOOK_TOKEN, and "
+            "add the header with that value in Settings > Webhooks.",
         )
     return ok(CHECK, f"to {wanted}")
 
@@ -192,7 +196,7 @@ def check_arrival(
         url: the backend's address for Label Studio.
         database: that of the web process.
     """
-    if settings.webhook_token and settings.webhook_token.get_secret_value():
+    if settings.basic_auth_user or (settings.webhook_token and settings.webhook_token.get_secret_value()):
         return ok(CHECK, f"each project's must carry {TOKEN_HEADER}; --project ID checks that")
     try:
         found = webhook_of(settings, client, project, url)

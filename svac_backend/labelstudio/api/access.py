@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
@@ -76,6 +77,37 @@ class LabelStudioAccess:
         fetcher = MediaFetcher.from_settings(self.settings, client, sorted(hosts))
         return fetcher.fetch(url, task=task_number(task_id))
 
+    def accepts(self, url: str, token: str, project_id: str, timeout: float) -> bool:
+        """Tell whether a Label Studio lets a token read a project."""
+        try:
+            client = LabelStudioClient(url, token, timeout)
+            return str(client.get_project(task_number(project_id)).get("id")) == project_id
+        except SvacError as error:
+            log.warning("a token for project %s is not accepted: %s", project_id, error)
+            return False
+
+    def guard_webhooks(self, project_id: str, address: str, header: str, value: str) -> int:
+        """Have a project's webhooks to this backend carry a header; return how many there are.
+
+        Args:
+            project_id: the project.
+            address: `host:port` of the backend, as Label Studio calls it.
+            header: the header's name.
+            value: its value; other headers stay.
+
+        Raises:
+            SvacError: no token is known, or Label Studio refuses or cannot be reached.
+        """
+        client, count = self.client(project_id), 0
+        for hook in client.list_webhooks(task_number(project_id)):
+            if not _leads_to(str(hook.get("url")), address):
+                continue
+            count += 1
+            headers = hook.get("headers") or {}
+            if headers.get(header) != value:
+                client.set_webhook_headers(int(hook["id"]), {**headers, header: value})
+        return count
+
     def push(self, project_id: str, task_id: str, prediction: Mapping[str, Any]) -> tuple[int, bool]:
         """Attach a prediction to its task unless it is there; return its id, and whether it is new.
 
@@ -100,6 +132,14 @@ class LabelStudioAccess:
 
     def _has_token(self, connection: ProjectConnection | None) -> bool:
         return self.settings.label_studio_api_key is not None or bool(connection and connection.access_token)
+
+
+def _leads_to(url: str, address: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.netloc.lower().rpartition("@")[2] == address.lower() and parts.path.endswith("/webhook")
 
 
 def task_number(task_id: str) -> int:

@@ -263,6 +263,16 @@ class LabelStudioClient(Connection):
         with self._doing(f"disconnect ML backend {backend}"):
             self._sdk.ml.delete(backend)
 
+    def list_webhooks(self, project: int) -> list[Json]:
+        """Return the webhooks of a project and of its organization: `id`, `url`, `is_active`, `headers`, ..."""
+        with self._doing(f"list the webhooks of project {project}"):
+            return [item.dict() for item in self._sdk.webhooks.list(project=str(project))]
+
+    def set_webhook_headers(self, webhook: int, headers: Mapping[str, str]) -> None:
+        """Replace the headers that a webhook carries."""
+        what = f"set the headers of webhook {webhook}"
+        self._request("PATCH", what, f"api/webhooks/{webhook}/", json={"headers": dict(headers)})
+
     def retrieve_predictions(self, project: int, tasks: Sequence[int] | None = None) -> None:
         """Have Label Studio ask the backend for predictions of some tasks, or of all, in one `/predict`."""
         selected: Any = {"all": True, "excluded": []}
