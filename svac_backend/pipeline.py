@@ -1,19 +1,15 @@
-"""From a video and prompts to tracks, and tracks to pictures. Used by the command line and the worker alike."""
+"""From a video and prompts to tracks. Used by the command line and the worker alike."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
 from svac_backend.masks.hints import FrameHint, FrameHints
-from svac_backend.masks.render import OverlayWriter, contact_sheet, overlay
 from svac_backend.masks.rle import area, from_coco, to_coco
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
 from svac_backend.settings import Settings
@@ -153,44 +149,3 @@ def _placed(hint: FrameHint, mask: CocoRle | None) -> FrameHint:
     rows, columns = (np.flatnonzero(from_coco(mask).any(axis)) for axis in (1, 0))
     box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
     return replace(hint, box=box)
-
-
-def masks_of_frame(tracks: Sequence[Track], index: int, height: int, width: int) -> NDArray[np.bool_]:
-    """Return the masks of one frame, bool [N, H, W]; a track without a mask there is empty."""
-    masks = np.zeros((len(tracks), height, width), dtype=np.bool_)
-    for mask, track in zip(masks, tracks, strict=True):
-        if index in track.masks:
-            mask[:] = from_coco(track.masks[index])
-    return masks
-
-
-def write_overlay(
-    video: VideoSource, tracks: Sequence[Track], path: Path, *, progress: Progress | None = None
-) -> None:
-    """Write the video with its masks drawn over it, as MP4."""
-    labels = [track.expression for track in tracks]
-    info = video.info
-    with OverlayWriter(path, info.fps, info.width, info.height) as writer:
-        for start, frames in video.windows(16):
-            for i, frame in enumerate(frames, start):
-                writer.write(frame, masks_of_frame(tracks, i, info.height, info.width), labels=labels)
-            if progress:
-                progress((start + len(frames)) / len(video), "drawing the overlay")
-
-
-def write_contact_sheet(
-    video: VideoSource, tracks: Sequence[Track], path: Path, *, pictures: int = 12
-) -> None:
-    """Write a PNG of frames spread evenly over the video, with their masks."""
-    info = video.info
-    indices = sorted({round(k) for k in np.linspace(0, len(video) - 1, min(pictures, len(video)))})
-    labels = [track.expression for track in tracks]
-    drawn = []
-    for i, frame in video.frames(indices):
-        picture = overlay(frame, masks_of_frame(tracks, i, info.height, info.width), labels=labels)
-        scale = min(1.0, 480 / max(picture.shape[:2]))
-        size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-        drawn.append(np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8))
-    sheet = contact_sheet(drawn, columns=min(4, len(drawn)), titles=[f"frame {i}" for i in indices])
-    if not cv2.imwrite(str(path), sheet[..., ::-1]):
-        raise SvacError(f"{path} can't be written.", "Check that the folder exists and has space.")

@@ -13,10 +13,9 @@ from typing import Annotated
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
-from svac_backend.cli.terminal import get_settings
+from svac_backend.cli.terminal import console, get_settings
 from svac_backend.errors import SvacError
 
 main = typer.Typer(
@@ -36,7 +35,6 @@ main.add_typer(models, name="models")
 main.add_typer(media, name="media")
 main.add_typer(corrections, name="corrections")
 main.add_typer(versions, name="versions")
-console = Console(stderr=True, highlight=False)
 
 Prompts = Annotated[
     list[str] | None,
@@ -276,9 +274,10 @@ def finetune(
     ] = True,
 ) -> None:
     """Learn from corrections; only a version that is measured to be better is promoted."""
-    from svac_backend.cli.finetune import Changes, run
+    from svac_backend.cli.finetune import run
 
-    changes = Changes(steps, minutes, lr, batch, accumulate, rank)
+    changes = {"steps": steps, "max_minutes": minutes, "lr": lr}
+    changes |= {"batch": batch, "accumulate": accumulate, "rank": rank}
     run(
         get_settings(),
         data=data,
@@ -445,6 +444,6 @@ def app() -> None:
         main()
     except SvacError as error:
         # As text: a message may hold a path or a prompt with square brackets. Not wrapped: people copy from it.
-        console.print(Text.assemble(("Error: ", "bold red"), error.message), soft_wrap=True)
-        console.print(Text.assemble(("What to do: ", "bold"), error.hint), soft_wrap=True)
+        console.print(Text.assemble(("Error: ", "bold red"), error.message))
+        console.print(Text.assemble(("What to do: ", "bold"), error.hint))
         sys.exit(1)

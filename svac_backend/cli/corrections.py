@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
 from datetime import datetime
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from svac_backend.cli.inputs import open_video
+from svac_backend.cli.prelabel import spread, write_contact_sheet
 from svac_backend.cli.terminal import bar, counted, show_table
 from svac_backend.datasets.layouts import DataSet
 from svac_backend.datasets.reading import free_name, video_stem
@@ -22,14 +20,10 @@ from svac_backend.datasets.video_tracks import VideoTracks
 from svac_backend.errors import SvacError
 from svac_backend.learning.collect import Collector
 from svac_backend.learning.freeze import Videos
-from svac_backend.masks.render import Picture, contact_sheet, overlay
-from svac_backend.masks.rle import from_coco
 from svac_backend.settings import Settings
 from svac_backend.store.corrections import Correction, CorrectionStore
 from svac_backend.store.database import Database
 from svac_backend.video.reader import VideoReader
-
-PICTURE_PX, COLUMNS = 420, 4
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -91,12 +85,6 @@ def run_collect(settings: Settings) -> None:
 def run_show(settings: Settings, annotation: str, out: Path, *, pictures: int = 12) -> None:
     """Write a PNG of an annotation's frames with its masks, those that a person drew first.
 
-    Args:
-        settings: where the video is found.
-        annotation: its id, or `project/id` where two projects have one.
-        out: the picture.
-        pictures: most frames shown.
-
     Raises:
         SvacError: there is none of that id, its video cannot be read, or the picture cannot be written.
     """
@@ -116,10 +104,12 @@ def run_show(settings: Settings, annotation: str, out: Path, *, pictures: int = 
                 f"Name the project: {found[0].project_id}/{number}.",
             )
         path = Videos(settings, database).find(found[0])
+    drawn = sorted({frame for one in found for frame in one.drawn})
+    accepted = sorted({frame for one in found for frame in one.accepted} - set(drawn))
+    titles = {i: f"frame {i}, drawn" for i in spread(drawn, pictures)}
+    titles |= {i: f"frame {i}, accepted" for i in spread(accepted, max(0, pictures - len(drawn)))}
     with open_video(path, settings) as video:
-        sheet = _sheet(video, found, pictures)
-    if not cv2.imwrite(str(out), sheet[..., ::-1]):
-        raise SvacError(f"{out} can't be written.", "Check that the folder exists and has space.")
+        write_contact_sheet(video, [one.track for one in found], dict(sorted(titles.items())), out)
     console.print(f"{counted(len(found), 'object')} of annotation {number} in {escape(str(out))}")
 
 
@@ -127,12 +117,6 @@ def run_export(
     settings: Settings, target: DataSet, *, project: int | None = None, frames: bool = True
 ) -> None:
     """Write the corrections that are learned from as a data set: of each video the frames that are known.
-
-    Args:
-        settings: where the videos are found, and the frames' quality.
-        target: where to, a folder that is not there, or empty.
-        project: of one project only.
-        frames: write the frames as JPEG, too.
 
     Raises:
         SvacError: there are none, a video cannot be read, or the folder can't be written.
@@ -186,31 +170,3 @@ def _videos(found: Sequence[Correction]) -> tuple[list[VideoTracks], dict[str, C
         videos.append(VideoTracks(name, about.width, about.height, tuple(frames), tracks))
         sources[name] = first
     return videos, sources
-
-
-def _sheet(video: VideoReader, found: Sequence[Correction], pictures: int) -> Picture:
-    drawn = sorted({frame for one in found for frame in one.drawn})
-    accepted = sorted({frame for one in found for frame in one.accepted} - set(drawn))
-    frames = sorted([*_spread(drawn, pictures), *_spread(accepted, max(0, pictures - len(drawn)))])
-    labels = [one.expression for one in found]
-    images, titles = [], []
-    for i, frame in video.frames(frames):
-        height, width = frame.shape[:2]
-        masks = np.stack([_mask(one, i, height, width) for one in found])
-        picture = overlay(frame, masks, labels=labels)
-        scale = min(1.0, PICTURE_PX / max(height, width))
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        images.append(np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8))
-        titles.append(f"frame {i}, {'drawn' if i in drawn else 'accepted'}")
-    return contact_sheet(images, columns=min(COLUMNS, len(images)), titles=titles)
-
-
-def _mask(one: Correction, frame: int, height: int, width: int) -> NDArray[np.bool_]:
-    rle = one.track.masks.get(frame)
-    return np.zeros((height, width), np.bool_) if rle is None else from_coco(rle)
-
-
-def _spread(frames: Sequence[int], count: int) -> Iterator[int]:
-    """At most `count` frames, spread evenly."""
-    places = {round(k) for k in np.linspace(0, len(frames) - 1, min(count, len(frames)))} if frames else set()
-    return (frames[place] for place in sorted(places))

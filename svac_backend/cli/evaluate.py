@@ -8,12 +8,12 @@ from rich.markup import escape
 
 from svac_backend.cli.terminal import bar, console, counted
 from svac_backend.errors import SvacError
-from svac_backend.evaluation.benchmark import Benchmark, open_benchmark
+from svac_backend.evaluation.benchmark import open_benchmark
 from svac_backend.evaluation.predict import predict
 from svac_backend.evaluation.predictions import PredictionRun, Predictions, writing
 from svac_backend.evaluation.report import WORST_CASES, worst_cases, write_report
 from svac_backend.evaluation.score import BenchmarkScores, score, summarize, write_csv, write_json
-from svac_backend.evaluation.truth import Truth, open_truth
+from svac_backend.evaluation.truth import open_truth
 from svac_backend.settings import Settings
 
 
@@ -31,14 +31,7 @@ def run(
 ) -> None:
     """Predict what is not there yet, score it, and write `results.json`, `results.csv` and `report.html`.
 
-    Args:
-        settings: the model.
-        dataset, root, split: the benchmark; see `open_benchmark`.
-        out: where predictions and results go; None is `out/<dataset>-<split>`.
-        workers: processes.
-        limit: the first so many videos only.
-        predictions: a folder of predictions, ours or another program's: score these, and predict nothing.
-        zipped: also write `submission.zip`.
+    Args: as the command's options in `cli.app`; `predictions` may be another program's.
 
     Raises:
         SvacError: the data set, the model, the predictions or the output folder can't be used.
@@ -69,32 +62,20 @@ def run(
             f"{escape(str(found.masks))}. Its scores come from the challenge's server."
         )
         return
-    results = _score(benchmark, truth, found, out, len(whole.videos), workers)
-    _show(results, out)
-
-
-def _score(
-    benchmark: Benchmark,
-    truth: Truth,
-    found: Predictions,
-    out: Path,
-    videos_of: int,
-    workers: int,
-) -> BenchmarkScores:
     with bar("scoring") as progress:
         scores = score(benchmark, truth, found, workers=workers, progress=progress)
     results = summarize(
         scores,
         dataset=benchmark.dataset,
         split=benchmark.split,
-        videos_of=videos_of,
+        videos_of=len(whole.videos),
         manifest=found.manifest(),
     )
     write_json(results, out / "results.json")
     write_csv(results, out / "results.csv")
     cases = worst_cases(benchmark, truth, found, scores, WORST_CASES)
     write_report(results, cases, out / "report.html")
-    return results
+    _show(results, out)
 
 
 def _tell(done: PredictionRun, workers: int) -> None:

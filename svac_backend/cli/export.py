@@ -62,12 +62,6 @@ class ExportSource:
 def run(settings: Settings, source: ExportSource, target: DataSet, *, frames: bool = True) -> None:
     """Export a project, or a file that Label Studio exported; print what is in it and what is not.
 
-    Args:
-        settings: Label Studio and its files root, limits, the frames' quality.
-        source: a project, or a file.
-        target: where to, a folder that is not there, or empty.
-        frames: write the frames as JPEG, too.
-
     Raises:
         SvacError: something is missing or malformed, nothing is annotated, or the folder can't be written. Nothing is
             left behind then.

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,18 +35,6 @@ _RUN = "command"
 _TELL_S = 20.0
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What the command line sets of `TrainOptions`; None leaves it to the model."""
-
-    steps: int | None = None
-    max_minutes: float | None = None
-    lr: float | None = None
-    batch: int | None = None
-    accumulate: int | None = None
-    rank: int | None = None
-
-
 def run(
     settings: Settings,
     *,
@@ -55,19 +42,12 @@ def run(
     split: str = "train",
     out: Path | None = None,
     regression: str | None = None,
-    changes: Changes = Changes(),
+    changes: Mapping[str, float | None] | None = None,
     register: bool = True,
 ) -> Outcome:
     """Fine-tune, print what came of it, and register the version.
 
-    Args:
-        settings: the model, the data folder, the gate.
-        data: a folder in the layout of MeViS in place of the collected corrections.
-        split: of that folder.
-        out: folder of the run, which resumes where it was stopped; None: in the data folder.
-        regression: another split of `data` that must not get worse.
-        changes: of the training's options.
-        register: whether the version is registered, and promoted if it is better.
+    Args: as the command's options in `cli.app`; `changes` are of `TrainOptions`, None where the model decides.
 
     Raises:
         SvacError: nothing to learn from, another fine-tuning runs, memory ran out, or a video can't be read.
@@ -103,7 +83,7 @@ def run(
             model,
             FinetuneData(examples, regression=guard),
             folder,
-            options=options.changed(**vars(changes)),
+            options=options.changed(**(changes or {})),
             gate=GateOptions.from_settings(settings),
             parent=registry.folder(registry.store.find(parent)) if parent else None,
             progress=teller() if first else None,

@@ -7,7 +7,7 @@ need a video.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from fractions import Fraction
@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from svac_backend.cli.import_videos import Filler, Importer, config_kind
 from svac_backend.cli.inputs import SourceVideo, check_video
 from svac_backend.cli.projects import Destination, Project, files_root
-from svac_backend.cli.terminal import bar, console
+from svac_backend.cli.terminal import Progress, bar, console
 from svac_backend.datasets.layouts import DataSet
 from svac_backend.datasets.video_tracks import VideoTracks
 from svac_backend.datasets.windows import Windowing
@@ -167,15 +167,11 @@ def _check(source: SourceVideo, video: VideoTracks) -> None:
 
 
 class MaskFiller(Filler):
-    """Draws a data set's masks in tasks.
+    """Draws a data set's masks in tasks: as predictions, or as annotations.
 
     Args:
-        settings: how masks are drawn.
-        client: of a user who may change the project.
-        project: whose tasks.
         videos: a source's path -> its masks, by the source's frames.
-        version: model version of the predictions.
-        annotations: make annotations instead.
+        settings, client, project, version: as `Filler` says.
     """
 
     def __init__(
@@ -199,12 +195,7 @@ class MaskFiller(Filler):
         return bool(self.client.list_annotations(task)) if self.annotations else super().has_filled(task)
 
     def predict(
-        self,
-        source: SourceVideo,
-        video: VideoSource,
-        data: dict[str, Any],
-        url: str,
-        progress: Callable[[float], None],
+        self, source: SourceVideo, video: VideoSource, data: dict[str, Any], progress: Progress
     ) -> Prediction:
         """Return a video's masks in the form of a prediction; see `Filler.predict`."""
         info = video.info
@@ -293,7 +284,7 @@ def _wish(track: Track, config: LabelConfig) -> tuple[str, str]:
 
 
 def encode_pictures(
-    pictures: VideoSource, folder: Path, name: str, progress: Callable[[float], None] | None = None
+    pictures: VideoSource, folder: Path, name: str, progress: Progress = lambda _: None
 ) -> Path:
     """Write `<name>.mp4` (H.264), or `<name>.webm` (VP9) for a side of odd length, which H.264 cannot have.
 
@@ -328,12 +319,11 @@ def encode_pictures(
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
                 frame.pts, frame.time_base = i, 1 / rate
                 container.mux(stream.encode(frame))
-                if progress:
-                    progress((i + 1) / len(pictures))
+                progress((i + 1) / len(pictures))
             container.mux(stream.encode())
     except (OSError, av.FFmpegError) as error:
         raise SvacError(
             f"No video can be made of the pictures of {name}: {error}.",
-            "Look whether the disk for temporary files has space (TMPDIR).",
+            "Make room on the disk for temporary files (TMPDIR).",
         ) from error
     return path

@@ -27,7 +27,7 @@ from svac_backend.cli.inputs import (
     prompt_labels,
 )
 from svac_backend.cli.projects import Destination, Project, files_root
-from svac_backend.cli.terminal import bar, console
+from svac_backend.cli.terminal import Progress, bar, console
 from svac_backend.datasets.windows import Windowing
 from svac_backend.errors import SvacError
 from svac_backend.jobs.payloads import PrelabelPayload
@@ -45,6 +45,7 @@ from svac_backend.labelstudio.tasks import (
     build_task_data,
     local_files_url,
     task_prompts,
+    video_url,
 )
 from svac_backend.masks.tracks import frames_with_masks
 from svac_backend.settings import Settings
@@ -67,11 +68,6 @@ def config_kind(sources: Sequence[SourceVideo], windowing: Windowing) -> str:
     """Return which shipped config a new project gets: `polygon` where a task shows more than 100 frames."""
     longest = max((w.count for source in sources for w in windowing.of(source.info.frame_count)), default=0)
     return "polygon" if longest > BRUSH_FRAMES else "brush"
-
-
-def shows_whole(windows: Sequence[Window], source: SourceVideo) -> bool:
-    """Tell whether one task shows every frame of a video: such a task needs no window in its data."""
-    return list(windows) == [Window(0, source.info.frame_count)]
 
 
 def import_videos(
@@ -175,15 +171,15 @@ class Importer:
                     console.print(f"[bold]{what} project {self.project.id}:[/] {listed}")
         self._tell_end(len(sources))
 
-    def _import(
-        self, source: SourceVideo, tasks: dict[str, dict[str, int]], progress: Callable[[float], None]
-    ) -> str:
+    def _import(self, source: SourceVideo, tasks: dict[str, dict[str, int]], progress: Progress) -> str:
         """Import one video, and return what was done, in words."""
         folder = self.project.folder / source.folder_name
         url = local_files_url(folder / source.file_name, self.root)
         prompt = self.prompt(source)
         planned = self.windowing.of(source.info.frame_count)
-        windows: list[Window | None] = [None] if shows_whole(planned, source) else list(planned)
+        # A task that shows every frame needs no window in its data.
+        shows_whole = planned == [Window(0, source.info.frame_count)]
+        windows: list[Window | None] = [None] if shows_whole else list(planned)
         there = tasks.setdefault(_video_key(url, prompt), {})
         self._check_same(there, windows)
         missing = [window for window in windows if not self._is_done(there.get(_window_key(window)))]
@@ -191,7 +187,7 @@ class Importer:
             return f"already in the project ({_listed(list(there.values()))})"
         copy = copy_video(source, folder, lambda done: progress(COPIED * done))
         with open_video(copy, self.settings) as video:
-            shown = sorted({window.frame(item) for window in planned for item in range(window.count)})
+            shown = sorted({frame for window in planned for frame in window.frames})
             files = write_frames(
                 source.pictures or video,
                 folder,
@@ -205,7 +201,7 @@ class Importer:
             prediction = None
             if self.filler is not None:
                 prediction = self.filler.predict(
-                    source, video, data[0], url, lambda done: progress(CUT + (SEGMENTED - CUT) * done)
+                    source, video, data[0], lambda done: progress(CUT + (SEGMENTED - CUT) * done)
                 )
         for number, (window, content) in enumerate(zip(missing, data, strict=True), start=1):
             self._fill(there, window, content, prediction)
@@ -219,7 +215,7 @@ class Importer:
         if window is None:
             frames, extra = list(urls.values()), None
         else:
-            frames = [urls[window.frame(item)] for item in range(window.count)]
+            frames = [urls[frame] for frame in window.frames]
             extra = {WINDOW_KEY: window.to_json()}
         return build_task_data(url, frames, fps, prompt, config=self.project.config, extra=extra)
 
@@ -231,13 +227,12 @@ class Importer:
         prediction: Prediction | None,
     ) -> None:
         """Have a task for a window, with what is to be drawn in it."""
-        results = None
-        if self.filler is not None and prediction is not None:
-            results = self.filler.results(prediction, window)
+        # Before the task is made: a config that cannot show the masks leaves no empty task.
+        results = self.filler.results(prediction, window) if self.filler and prediction else []
         task = there.get(_window_key(window))
         if task is None:
             task = there[_window_key(window)] = self.client.create_task(self.project.id, data)
-        if self.filler is not None and prediction is not None and results is not None:
+        if self.filler and prediction:
             self.filler.attach(task, prediction, results, window)
 
     def _is_done(self, task: int | None) -> bool:
@@ -340,12 +335,7 @@ class Filler(ABC):
 
     @abstractmethod
     def predict(
-        self,
-        source: SourceVideo,
-        video: VideoSource,
-        data: dict[str, Any],
-        url: str,
-        progress: Callable[[float], None],
+        self, source: SourceVideo, video: VideoSource, data: dict[str, Any], progress: Progress
     ) -> Prediction:
         """Return what there is to draw on a whole video.
 
@@ -353,7 +343,6 @@ class Filler(ABC):
             source: the user's file.
             video: its copy.
             data: that of one of its tasks.
-            url: the video's address in it.
             progress: called with 0..1.
 
         Raises:
@@ -385,12 +374,7 @@ class Filler(ABC):
 
 
 class Prelabeller(Filler):
-    """Segments videos for one project.
-
-    Args:
-        database: that of the web process.
-        settings, client, project, version: as `Filler` says; the version is that of the model.
-    """
+    """Segments videos for one project; `version` is that of the model, `database` that of the web process."""
 
     def __init__(
         self,
@@ -423,19 +407,17 @@ class Prelabeller(Filler):
         return model
 
     def predict(
-        self,
-        source: SourceVideo,
-        video: VideoSource,
-        data: dict[str, Any],
-        url: str,
-        progress: Callable[[float], None],
+        self, source: SourceVideo, video: VideoSource, data: dict[str, Any], progress: Progress
     ) -> Prediction:
         """Segment what a task asks for, or take it from the cache; see `Filler.predict`."""
-        payload = self._payload(data, url)
+        payload = self._payload(data)
         key = payload.cache_key(self.version)
         prediction = self._predictions.get(key)
         if prediction is None:
-            prediction = self._segment(video, payload, key, progress)
+            from svac_backend.pipeline import prelabel
+
+            tracks = prelabel(self.model, video, payload.prompts, progress=lambda done, _: progress(done))
+            prediction = payload.prediction(key, self.version, tracks, video.info)
             # At once: if Label Studio fails now, the next run need not segment again.
             self._predictions.put(prediction)
         return prediction
@@ -453,15 +435,7 @@ class Prelabeller(Filler):
         live = {str(backend.get("title")) for backend in self.client.list_ml_backends(self.project.id)}
         return None if self._shown in live else super().shown_instead()
 
-    def _segment(
-        self, video: VideoSource, payload: PrelabelPayload, key: str, progress: Callable[[float], None]
-    ) -> Prediction:
-        from svac_backend.pipeline import prelabel
-
-        tracks = prelabel(self.model, video, payload.prompts, progress=lambda done, _: progress(done))
-        return payload.prediction(key, self.version, tracks, video.info)
-
-    def _payload(self, data: dict[str, Any], url: str) -> PrelabelPayload:
+    def _payload(self, data: dict[str, Any]) -> PrelabelPayload:
         """What the web process makes of the task, so that it looks under the same key in the cache."""
         connection = self._connections.get(str(self.project.id))
         limit = self.settings.max_prompt_chars
@@ -472,6 +446,6 @@ class Prelabeller(Filler):
             prompts=tuple(task_prompts(data, self.project.config, max_chars=limit)),
             label_config=self.project.xml,
             hostname=label_studio_name(self.settings, connection),
-            video_url=url,
+            video_url=video_url(data, self.project.config),
             push=True,
         )

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree.ElementTree import Element, SubElement, TreeBuilder, XMLParser, fromstring, tostring
+from xml.etree.ElementTree import SubElement, TreeBuilder, XMLParser, fromstring, tostring
 
 from svac_backend.atomic import atomic_path
 from svac_backend.errors import SvacError
@@ -58,7 +58,9 @@ def shipped_config(labels: Sequence[str] = (), *, kind: str = "brush") -> str:
         known = {label.get("value") for label in control}
         for name in dict.fromkeys(labels):
             if name not in known:
-                _add_label(control, name)
+                last = control[-1]
+                label = SubElement(control, "Label", value=name)
+                label.tail, last.tail = last.tail, control.text
     return tostring(root, encoding="unicode")
 
 
@@ -71,29 +73,17 @@ def read_config(path: Path) -> str:
     Raises:
         SvacError: there is no such file, or it is not text.
     """
+    shipped = sorted(SHIPPED.glob("*.xml"))
     if len(path.parts) == 1 and not path.exists():
-        path = next((file for file in _shipped() if path.name in (file.name, file.stem)), path)
+        path = next((file for file in shipped if path.name in (file.name, file.stem)), path)
     try:
         return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        why = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise SvacError(
-            f"The labelling config {path} cannot be read: {error.strerror}.",
-            _which_file(),
+            f"The labelling config {path} cannot be read: {why}.",
+            f"Give the path of an XML file, or one of labelstudio_config: {', '.join(f.name for f in shipped)}.",
         ) from error
-    except UnicodeDecodeError as error:
-        raise SvacError(
-            f"The labelling config {path} is not text in UTF-8.",
-            _which_file(),
-        ) from error
-
-
-def _which_file() -> str:
-    names = ", ".join(file.name for file in _shipped())
-    return f"Give the path of an XML file, or one of labelstudio_config: {names}."
-
-
-def _shipped() -> list[Path]:
-    return sorted(SHIPPED.glob("*.xml"))
 
 
 def prompt_labels(prompts: Sequence[str]) -> list[str]:
@@ -129,12 +119,6 @@ def check_prompts(prompts: Sequence[str], config: LabelConfig, settings: Setting
 def _lines(prompts: Sequence[str]) -> Iterator[str]:
     for prompt in prompts:
         yield from prompt.splitlines()
-
-
-def _add_label(control: Element, name: str) -> None:
-    last = control[-1]
-    label = SubElement(control, "Label", value=name)
-    label.tail, last.tail = last.tail, control.text
 
 
 _CHUNK = 1 << 20
@@ -215,15 +199,15 @@ def copy_video(source: SourceVideo, folder: Path, progress: Callable[[float], No
     except OSError as error:
         raise SvacError(
             f"{source.path.name} cannot be copied to {folder}: {error.strerror or error}.",
-            "Look whether this user may write there and the disk has space (SVAC_LABEL_STUDIO_FILES_ROOT).",
+            "Let this user write there, and make room on the disk (SVAC_LABEL_STUDIO_FILES_ROOT).",
         ) from error
     return target
 
 
 def _copy(source: SourceVideo, part: Path, progress: Callable[[float], None] | None) -> None:
     size, done, digest = source.path.stat().st_size, 0, hashlib.sha256()
-    with part.open("wb") as target:
-        for chunk in _chunks(source.path):
+    with source.path.open("rb") as original, part.open("wb") as target:
+        while chunk := original.read(_CHUNK):
             digest.update(chunk)
             target.write(chunk)
             done += len(chunk)
@@ -234,23 +218,16 @@ def _copy(source: SourceVideo, part: Path, progress: Callable[[float], None] | N
     part.chmod(0o644)
     if digest.hexdigest() != source.digest:
         raise SvacError(
-            f"{source.path.name} was changed while it was imported.", "Wait until it is whole, and try again."
+            f"{source.path.name} was changed while it was imported.",
+            "Import it again when the file is complete.",
         )
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        for chunk in _chunks(path):
-            digest.update(chunk)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise SvacError(
             f"{path} cannot be read: {error.strerror}.", "Check the file and its permissions."
         ) from error
-    return digest.hexdigest()
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 
 import typer
 from rich.console import Console
@@ -24,16 +23,14 @@ console = Console(highlight=False, soft_wrap=True)
 def run_renew(settings: Settings, *, every: bool = False) -> None:
     """Give tasks new links to their frames; print what was done.
 
-    Args:
-        settings: address and life of the links; the Label Studio of the tasks.
-        every: all tasks, not only those whose links are old, or of another SVAC_MEDIA_URL or key.
+    Without `every`, only tasks whose links are old, or of another SVAC_MEDIA_URL or key.
 
     Raises:
         SvacError: SVAC_MEDIA_URL is not set, Label Studio cannot be reached, or it refused some tasks.
     """
     if settings.media_url is None:
         raise SvacError(
-            "SVAC_MEDIA_URL is not set, so there is not an address for new links.",
+            "SVAC_MEDIA_URL is not set, so new links have no address.",
             "Set it to the address at which the annotators' browsers reach `svac-backend serve`.",
         )
     links = MediaLinks.from_settings(settings)
@@ -42,7 +39,8 @@ def run_renew(settings: Settings, *, every: bool = False) -> None:
         count = sum(1 for _ in linked_tasks(links.root))
         console.print(f"Nothing to renew: the links of {counted(count, 'task')} are new enough.")
         return
-    with _access(settings) as access, bar("renewing links") as progress:
+    with closing(Database(settings.data_dir)) as database, bar("renewing links") as progress:
+        access = LabelStudioAccess(settings, ConnectionStore(database))
         done = renew(tasks, links, access.client, lambda fraction, _: progress(fraction))
     console.print(f"{done}.")
     if done.refused:
@@ -53,18 +51,14 @@ def run_renew(settings: Settings, *, every: bool = False) -> None:
 
 
 def run_clean(settings: Settings, *, yes: bool = False) -> None:
-    """Delete the frames of tasks that were deleted in Label Studio, after asking.
-
-    Args:
-        settings: the Label Studio of the tasks.
-        yes: do not ask.
+    """Delete the frames of tasks that were deleted in Label Studio, after asking unless `yes`.
 
     Raises:
         SvacError: Label Studio cannot be reached, or refuses.
     """
     root = MediaLinks.from_settings(settings).root
-    with _access(settings) as access, console.status("asking Label Studio"):
-        gone = gone_tasks(root, access.client)
+    with closing(Database(settings.data_dir)) as database, console.status("asking Label Studio"):
+        gone = gone_tasks(root, LabelStudioAccess(settings, ConnectionStore(database)).client)
     if not gone:
         console.print("Nothing to delete: every task with frames here is in Label Studio.")
         return
@@ -86,12 +80,3 @@ def run_clean(settings: Settings, *, yes: bool = False) -> None:
     console.print(
         f"The frames of {counted(len(gone), 'task')} are deleted; {size / 1e6:,.1f} MB are free again."
     )
-
-
-@contextmanager
-def _access(settings: Settings) -> Iterator[LabelStudioAccess]:
-    database = Database(settings.data_dir)
-    try:
-        yield LabelStudioAccess(settings, ConnectionStore(database))
-    finally:
-        database.close()

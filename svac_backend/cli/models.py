@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from svac_backend.cli.terminal import bar, console
+from svac_backend.cli.terminal import bar, console, show_table
 from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
 from svac_backend.svac.files import hub
@@ -79,8 +78,7 @@ def show(settings: Settings) -> None:
     if split_hub_name(settings.model) is None and settings.model not in EMBEDDED:
         folder = locate(settings.model)
         row(settings.model, preset_of(folder), _size(_bytes(folder)), "folder")
-    # To stdout, and as wide as it needs to be: it may be piped on.
-    Console(width=None if console.is_terminal else 200, highlight=False).print(table)
+    show_table(table)
 
 
 def _bytes(folder: Path) -> int:
@@ -153,11 +151,7 @@ def _check_parts(folder: Path) -> int:
 
 
 def remove(name: str, *, yes: bool = False) -> None:
-    """Delete a downloaded model from the hub's cache, after asking.
-
-    Args:
-        name: `owner/name[@revision]`.
-        yes: do not ask.
+    """Delete a downloaded model, `owner/name[@revision]`, from the hub's cache, after asking unless `yes`.
 
     Raises:
         SvacError: it is embedded, a folder, or not there; only what was downloaded is deleted.

@@ -1,43 +1,43 @@
-"""`svac-backend prelabel`: a video file in, tracks, Label Studio results and pictures out.
-
-`propagate` writes the same: tracks, a task for Label Studio, an overlay video and a contact sheet.
-"""
+"""`svac-backend prelabel`: a video file in; tracks, Label Studio results and pictures out, also of `propagate`."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 from rich.markup import escape
 
 from svac_backend.cli.inputs import check_prompts, open_video, prompt_labels, read_config, shipped_config
 from svac_backend.cli.terminal import bar, console
 from svac_backend.errors import SvacError
+from svac_backend.evaluation.predictions import writing
 from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.regions.region import Canvas, RegionOptions
 from svac_backend.labelstudio.regions.written import to_prediction, tracks_to_results, validate_results
 from svac_backend.labelstudio.tasks import build_task_data
+from svac_backend.masks.render import OverlayWriter, contact_sheet, overlay
+from svac_backend.masks.rle import from_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
 from svac_backend.versions import served_version
 from svac_backend.video.reader import VideoReader
-from svac_backend.video.source import VideoInfo
+from svac_backend.video.source import VideoInfo, VideoSource
+
+# Of a contact sheet: pictures in a row, and their longest side in pixels.
+COLUMNS, PICTURE_PX = 4, 480
 
 
 def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_file: Path | None) -> None:
     """Segment one video and write `tracks.json`, `label_studio.json`, `overlay.mp4` and `contact_sheet.png`.
 
-    Args:
-        settings: the model and what is sent to the editor.
-        path: the video.
-        prompts: what to segment.
-        out: folder for the results; made when needed.
-        config_file: labelling config; the shipped brush config, with the prompts' labels, if None.
+    Without a config file, the config is the shipped one for brushes, with the prompts' labels.
 
     Raises:
         SvacError: no prompt, a bad one, no model, a video that can't be read, or a folder that can't be written.
@@ -49,7 +49,8 @@ def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_fi
     served_version(settings)  # says what is wrong before anything is written
     with open_video(path, settings) as video:
         info = video.info
-        prepare(out)
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
         # Here, since it imports torch: a mistake in the command is told without waiting for that.
         from svac_backend.jobs.worker import load_served
         from svac_backend.pipeline import prelabel
@@ -62,11 +63,8 @@ def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_fi
         found = Segmented(path.name, version, tracks, prompts, config)
         write_results(out, video, found, settings)
         whole = time.monotonic() - started
-    tell(
-        tracks,
-        info.frame_count,
-        "The model found nothing of that kind; try other words, for example a colour.",
-    )
+    hint = "The model found nothing of that kind; try other words, for example a colour."
+    tell(tracks, info.frame_count, hint)
     console.print(
         f"{info.frame_count} frames of {info.width}x{info.height} in {seconds:.1f} s "
         f"({info.frame_count / seconds:.1f} frames/s; {info.frame_count / whole:.1f} with what was written). "
@@ -93,27 +91,12 @@ class Segmented:
     config: LabelConfig
 
 
-def prepare(out: Path) -> None:
-    """Make the folder for the results. Raises `SvacError` where that can't be done."""
-    with _writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-
-
 def write_results(out: Path, video: VideoReader, found: Segmented, settings: Settings) -> None:
     """Write `tracks.json`, `label_studio.json`, `overlay.mp4` and `contact_sheet.png`.
-
-    Args:
-        out: an existing folder.
-        video: the frames.
-        found: what is written.
-        settings: what is sent to the editor.
 
     Raises:
         SvacError: the folder can't be written, or the config can't show the masks.
     """
-    # Here, since it imports torch: a mistake in the command is told without waiting for that.
-    from svac_backend.pipeline import write_contact_sheet, write_overlay
-
     info, tracks = video.info, found.tracks
     content = {
         "video": found.name,
@@ -124,10 +107,10 @@ def write_results(out: Path, video: VideoReader, found: Segmented, settings: Set
         "model_version": found.version,
         "tracks": [track.to_json() for track in tracks],
     }
-    with _writing(out):
-        with bar("drawing") as progress:
-            write_overlay(video, tracks, out / "overlay.mp4", progress=lambda done, _: progress(done))
-        write_contact_sheet(video, tracks, out / "contact_sheet.png")
+    with writing(out):
+        _write_overlay(video, tracks, out / "overlay.mp4")
+        titles = {i: f"frame {i}" for i in spread(range(len(video)), 12)}
+        write_contact_sheet(video, tracks, titles, out / "contact_sheet.png")
         (out / "tracks.json").write_text(json.dumps(content))
         (out / "label_studio.json").write_text(json.dumps([_task(info, found, settings)]))
 
@@ -143,6 +126,52 @@ def _task(info: VideoInfo, found: Segmented, settings: Settings) -> dict[str, An
     }
 
 
+def masks_of_frame(tracks: Sequence[Track], index: int, height: int, width: int) -> NDArray[np.bool_]:
+    """Return the masks of one frame, bool [N, H, W]; a track without a mask there is empty."""
+    masks = np.zeros((len(tracks), height, width), dtype=np.bool_)
+    for mask, track in zip(masks, tracks, strict=True):
+        if index in track.masks:
+            mask[:] = from_coco(track.masks[index])
+    return masks
+
+
+def _write_overlay(video: VideoSource, tracks: Sequence[Track], path: Path) -> None:
+    labels = [track.expression for track in tracks]
+    info = video.info
+    with OverlayWriter(path, info.fps, info.width, info.height) as writer, bar("drawing") as progress:
+        for start, frames in video.windows(16):
+            for i, frame in enumerate(frames, start):
+                writer.write(frame, masks_of_frame(tracks, i, info.height, info.width), labels=labels)
+            progress((start + len(frames)) / len(video))
+
+
+def write_contact_sheet(
+    video: VideoSource, tracks: Sequence[Track], titles: Mapping[int, str], path: Path
+) -> None:
+    """Write a PNG of some frames with their masks; `titles` has each frame's, in order.
+
+    Raises:
+        SvacError: there is no such frame, or the picture cannot be written.
+    """
+    labels = [track.expression for track in tracks]
+    drawn = []
+    for i, frame in video.frames(list(titles)):
+        height, width = frame.shape[:2]
+        picture = overlay(frame, masks_of_frame(tracks, i, height, width), labels=labels)
+        scale = min(1.0, PICTURE_PX / max(height, width))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        drawn.append(np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8))
+    sheet = contact_sheet(drawn, columns=COLUMNS, titles=list(titles.values()))
+    if not cv2.imwrite(str(path), sheet[..., ::-1]):
+        raise SvacError(f"{path} can't be written.", "Check that the folder exists and has space.")
+
+
+def spread(frames: Sequence[int], count: int) -> list[int]:
+    """Return at most `count` frames, evenly spread, in order."""
+    places = {round(k) for k in np.linspace(0, len(frames) - 1, min(count, len(frames)))} if frames else ()
+    return [frames[place] for place in sorted(places)]
+
+
 def tell(tracks: Sequence[Track], frame_count: int, hint: str) -> None:
     """Print a line per object, and a hint below one that has no mask."""
     for track in tracks:
@@ -152,14 +181,3 @@ def tell(tracks: Sequence[Track], frame_count: int, hint: str) -> None:
         )
         if not track.masks:
             console.print(f"  {hint}")
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SvacError(
-            f"The results cannot be written to {out}: {error.strerror or error}.",
-            "Give a folder that this user may write to, on a disk with space: --out DIR.",
-        ) from error

@@ -199,12 +199,8 @@ def grant(client: LabelStudioClient, project: int, root: Path, name: str) -> Pat
 
     Args:
         client: of a user who may change the project.
-        project: the project.
         root: as `files_root` returns it.
-        name: of the folder; made when it is absent.
-
-    Returns:
-        The folder.
+        name: of the folder, which is returned; made when it is absent.
 
     Raises:
         SvacError: Label Studio refuses, or does not serve the file; the hint names the setting.

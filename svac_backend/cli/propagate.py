@@ -16,9 +16,10 @@ from PIL import Image
 from rich.markup import escape
 
 from svac_backend.cli.inputs import open_video, read_config, shipped_config
-from svac_backend.cli.prelabel import Segmented, prepare, tell, write_results
-from svac_backend.cli.terminal import bar, console
+from svac_backend.cli.prelabel import Segmented, tell, write_results
+from svac_backend.cli.terminal import bar, console, counted
 from svac_backend.errors import SvacError
+from svac_backend.evaluation.predictions import writing
 from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.regions.region import RegionName
 from svac_backend.masks.hints import Click, FrameHint
@@ -52,16 +53,8 @@ def run(
 ) -> None:
     """Predict objects from what is shown of them, and write the same files as `prelabel`.
 
-    Args:
-        settings: the model and what is sent to the editor.
-        path: the video.
-        out: folder for the results; made when needed.
-        masks: folder of pictures, see `read_masks`.
-        points, negatives: `<object>:<frame>:<x>,<y>`, on the object and beside it.
-        boxes: `<object>:<frame>:<x0>,<y0>,<x1>,<y1>`.
-        tracks_file: a `tracks.json` of the same video. Its objects keep their expression; those that nothing is
-            shown of stay as they are.
-        config_file: labelling config; the shipped brush config if None.
+    Args: as the command's options in `cli.app`. The objects of `tracks_file` keep their expression; those that nothing
+    is shown of stay as they are.
 
     Raises:
         SvacError: nothing is shown, something does not fit the video, no model, or a folder that can't be written.
@@ -76,12 +69,13 @@ def run(
     with open_video(path, settings) as video:
         info = video.info
         shown = merged(read_masks(masks, info) if masks else {}, clicked)
-        before = _read_tracks(tracks_file, info.width, info.height, info.frame_count) if tracks_file else []
+        before = _read_tracks(tracks_file, info) if tracks_file else []
         config = parse_config(
             read_config(config_file) if config_file else shipped_config([track.label for track in before])
         )
         objects = [*before, *_new_tracks(shown, before, config)]
-        prepare(out)
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
         # Here, since it imports torch: a mistake in the command is told without waiting for that.
         from svac_backend.jobs.worker import load_served
         from svac_backend.pipeline import propagate
@@ -97,7 +91,7 @@ def run(
     tell(tracks, info.frame_count, "It was found on no frame; show it on one more.")
     console.print(
         f"{info.frame_count} frames of {info.width}x{info.height} in {seconds:.1f} s from "
-        f"{count} corrected frame{'s' if count > 1 else ''}. "
+        f"{counted(count, 'corrected frame')}. "
         f"Model {version}. Results in {escape(str(out))}"
     )
 
@@ -158,7 +152,7 @@ def _new_tracks(shown: Shown, before: Sequence[Track], config: LabelConfig) -> l
     return [Track(name, label, name) for name in sorted(shown.keys() - known)]
 
 
-def _read_tracks(file: Path, width: int, height: int, count: int) -> list[Track]:
+def _read_tracks(file: Path, info: VideoInfo) -> list[Track]:
     advice = "Give a tracks.json that prelabel or propagate wrote for this video."
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -168,10 +162,10 @@ def _read_tracks(file: Path, width: int, height: int, count: int) -> list[Track]
         raise SvacError(f"{file} cannot be read: {error.strerror}.", advice) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SvacError(f"{file} holds no tracks.", advice) from error
-    if size != (width, height, count):
+    if size != (info.width, info.height, info.frame_count):
         raise SvacError(
             f"{file} is of a video of {size[2]} frames of {size[0]}x{size[1]}, "
-            f"this one has {count} of {width}x{height}.",
+            f"this one has {info.frame_count} of {info.width}x{info.height}.",
             advice,
         )
     return tracks

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from svac_backend import settings as settings_module
@@ -15,10 +16,12 @@ from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
+# Called with 0..1.
+Progress = Callable[[float], None]
 
 
 @contextmanager
-def bar(name: str) -> Iterator[Callable[[float], None]]:
+def bar(name: str) -> Iterator[Progress]:
     """Show a progress bar; what this yields moves it to a fraction 0..1. It vanishes at the end.
 
     Where the output is no terminal nothing is shown: a log has no use for bars.
@@ -30,7 +33,7 @@ def bar(name: str) -> Iterator[Callable[[float], None]]:
         TimeRemainingColumn(),
     )
     hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+    with ProgressBar(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(name, total=1.0)
         yield lambda done: progress.update(task, completed=done)
 

@@ -11,26 +11,26 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from svac_backend.datasets.video_tracks import VideoTracks
-from svac_backend.datasets.windows import Part, join, link
+from svac_backend.datasets.windows import Part, join, link, numbered
 from svac_backend.errors import SvacError
+from svac_backend.labelstudio.api.access import moment
 from svac_backend.labelstudio.config import LabelConfig, parse_config
+from svac_backend.labelstudio.corrections import known_objects
 from svac_backend.labelstudio.regions.merge import corrected_hints
 from svac_backend.labelstudio.regions.read import results_to_tracks
 from svac_backend.labelstudio.regions.region import Canvas, frame_size
-from svac_backend.labelstudio.tasks import PROMPT_KEY, Window, local_files_path, task_prompts, window_of
+from svac_backend.labelstudio.tasks import PROMPT_KEY, Window, local_files_path, window_of
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.store.predictions import video_identity
 
 Task = Mapping[str, Any]
 Result = Mapping[str, Any]
-_LONGEST_PROMPT = 10_000
 # Type of a region -> tag of its control.
 _TAGS = {
     "brushlabels": "BrushLabels",
@@ -119,7 +119,7 @@ def read_tasks(
             found.notes.append(
                 _missing(name, [one for one, results in chosen if results is None], len(shown), choice)
             )
-        size = next((size for _, results in there if (size := results.size())), None)
+        size = frame_size(*(regions for _, one in there for regions in (one.results, one.sent)))
         if size is None:
             if there:
                 found.notes.append(f"{name}: nothing is drawn on it, so it is left out.")
@@ -175,8 +175,8 @@ def _read_video(
 ) -> VideoTracks:
     width, height = size
     data = there[0][0].task["data"]
-    known = _known(data, config, asked)
-    shown = Counter(frame for one, _ in there for frame in _frames(one.window))
+    known = [Track(**vars(one)) for one in known_objects(data, config, asked)]
+    shown = Counter(frame for one, _ in there for frame in one.window.frames)
     shared = max(shown.values()) > 1
     parts = []
     for one, chosen in there:
@@ -194,21 +194,6 @@ def _read_video(
     fps = data.get((config.video.fps_key if config.video else None) or "fps")
     rate = float(fps) if isinstance(fps, int | float) and fps > 0 else None
     return VideoTracks(name, width, height, tuple(sorted(shown)), tuple(tracks), fps=rate)
-
-
-def _frames(window: Window) -> range:
-    return range(window.start, window.start + window.count * window.stride, window.stride)
-
-
-def _known(data: Mapping[str, Any], config: LabelConfig, asked: Sequence[ObjectPrompt]) -> list[Track]:
-    """The objects that were asked for, by the task and in the editor, without masks."""
-    try:
-        wanted = task_prompts(data, config, max_chars=_LONGEST_PROMPT)
-    except SvacError:
-        # The prompt was changed, or the config was: what is drawn counts all the same.
-        wanted = []
-    prompts = {prompt.object_id: prompt for prompt in (*wanted, *asked)}
-    return [Track(**vars(prompt)) for prompt in prompts.values()]
 
 
 def _missing(name: str, missing: Sequence[_Shown], of: int, choice: Choice) -> str:
@@ -232,10 +217,7 @@ def video_stem(url: str) -> str:
 def free_name(url: str, taken: Collection[str]) -> str:
     """Return a name for a video in a data set: its file's, with a number where another video has that."""
     stem = video_stem(url)
-    name, number = stem, 2
-    while name in taken:
-        name, number = f"{stem}-{number}", number + 1
-    return name
+    return numbered(stem, taken) if stem in taken else stem
 
 
 @dataclass(frozen=True)
@@ -303,10 +285,6 @@ class Chosen:
     saved: float = 0.0
     is_draft: bool = False
 
-    def size(self) -> tuple[int, int] | None:
-        """Return width and height of the video in pixels as a region says it, or None without regions."""
-        return frame_size(self.results, self.sent)
-
 
 def _listed(task: Mapping[str, Any], name: str) -> list[Result]:
     """The entries that have results: an export may give only ids."""
@@ -326,16 +304,7 @@ def _results(entry: Result | None) -> Sequence[Result]:
 
 
 def _saved(entry: Result) -> float:
-    """When an entry was saved last, in seconds; 0.0 where it is not said."""
-    value = entry.get("updated_at") or entry.get("created_at")
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return 0.0
-    if not isinstance(value, datetime):
-        return 0.0
-    return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
+    return moment(entry.get("updated_at") or entry.get("created_at"))
 
 
 def infer_config(tasks: Iterable[Mapping[str, Any]]) -> LabelConfig:

@@ -39,7 +39,14 @@ DEFAULT_OVERLAP = 4
 
 @dataclass(frozen=True)
 class Windowing:
-    """How a video is split; see `plan_windows`."""
+    """How a video is split.
+
+    Attributes:
+        size: largest number of frames that a window shows; 0 makes one window of all.
+        overlap: number of shown frames that two neighbours share; None takes `DEFAULT_OVERLAP`, or half of a small
+            window.
+        stride: show every so many frames.
+    """
 
     size: int = DEFAULT_WINDOW
     overlap: int | None = None
@@ -50,59 +57,34 @@ class Windowing:
         self.of(1)
 
     def of(self, frame_count: int) -> list[Window]:
-        """Return the windows of a video. Raises `SvacError` where the numbers are not possible."""
-        return plan_windows(frame_count, self.size, self.overlap, self.stride)
+        """Return the windows of a video: as few as possible, of equal length within one frame, in order.
 
+        Equal, since 101 frames are better two tasks of 53 than one of 100 and one of 5.
 
-def plan_windows(frame_count: int, size: int, overlap: int | None = None, stride: int = 1) -> list[Window]:
-    """Return the windows of a video: as few as possible, of equal length within one frame, in order.
-
-    Equal, since 101 frames are better two tasks of 53 than one of 100 and one of 5.
-
-    Args:
-        frame_count: number of frames of the video.
-        size: largest number of frames that a window shows; 0 makes one window of all.
-        overlap: number of shown frames that two neighbours share; None takes `DEFAULT_OVERLAP`, or half of a small
-            window.
-        stride: show every so many frames.
-
-    Raises:
-        SvacError: a number is out of range, or the overlap leaves no way forward.
-    """
-    if frame_count < 1:
-        raise SvacError("The video has no frames.", "Give a video with at least one frame.")
-    if size < 0 or stride < 1:
-        raise SvacError(
-            f"Windows of {size} frames in steps of {stride} are not possible.",
-            "Give --window 1 or more (0 for one task of the whole video) and --stride 1 or more.",
-        )
-    overlap = min(DEFAULT_OVERLAP, size // 2) if overlap is None else overlap
-    if overlap < 0 or (size and overlap >= size):
-        raise SvacError(
-            f"Windows of {size} frames cannot share {overlap} with their neighbours.",
-            "Give --overlap less than --window, 0 or more.",
-        )
-    shown = -(-frame_count // stride)
-    if not size or shown <= size:
-        return [Window(0, shown, stride)]
-    number = -(-(shown - overlap) // (size - overlap))
-    # The cuts in equal distances; each window takes the overlap with the next one along.
-    starts = [i * (shown - overlap) // number for i in range(number + 1)]
-    return [Window(start * stride, end - start + overlap, stride) for start, end in pairwise(starts)]
-
-
-def cut(tracks: Sequence[Track], window: Window) -> list[Track]:
-    """Return what a window shows of tracks; frames keep the video's numbers, an object that is never shown stays."""
-    return [
-        Track(
-            track.object_id,
-            track.label,
-            track.expression,
-            {i: rle for i, rle in track.masks.items() if window.item(i) is not None},
-            {i: score for i, score in track.scores.items() if window.item(i) is not None},
-        )
-        for track in tracks
-    ]
+        Raises:
+            SvacError: a number is out of range, or the overlap leaves no way forward.
+        """
+        size, stride = self.size, self.stride
+        if frame_count < 1:
+            raise SvacError("The video has no frames.", "Give a video with at least one frame.")
+        if size < 0 or stride < 1:
+            raise SvacError(
+                f"Windows of {size} frames in steps of {stride} are not possible.",
+                "Give --window 1 or more (0 for one task of the whole video) and --stride 1 or more.",
+            )
+        overlap = min(DEFAULT_OVERLAP, size // 2) if self.overlap is None else self.overlap
+        if overlap < 0 or (size and overlap >= size):
+            raise SvacError(
+                f"Windows of {size} frames cannot share {overlap} with their neighbours.",
+                "Give --overlap less than --window, 0 or more.",
+            )
+        shown = -(-frame_count // stride)
+        if not size or shown <= size:
+            return [Window(0, shown, stride)]
+        number = -(-(shown - overlap) // (size - overlap))
+        # The cuts in equal distances; each window takes the overlap with the next one along.
+        starts = [i * (shown - overlap) // number for i in range(number + 1)]
+        return [Window(start * stride, end - start + overlap, stride) for start, end in pairwise(starts)]
 
 
 # An object: id and label.
@@ -139,8 +121,8 @@ def join(parts: Sequence[Part]) -> list[Track]:
     said = [_by_key(part) for part in parts]
     shown: dict[int, list[int]] = {}
     for number, part in enumerate(parts):
-        for item in range(part.window.count):
-            shown.setdefault(part.window.frame(item), []).append(number)
+        for frame in part.window.frames:
+            shown.setdefault(frame, []).append(number)
     keys = list(dict.fromkeys(key for tracks in said for key in tracks))
     joined: list[Track] = []
     for key, object_id in zip(keys, _ids(keys), strict=True):
@@ -194,10 +176,7 @@ def _ids(keys: Sequence[_Key]) -> list[str]:
     """Return an id for each object: its own, or a free one where an object before it has that."""
     own, ids = {object_id for object_id, _ in keys}, list[str]()
     for object_id, _ in keys:
-        free, number = object_id, 2
-        while free in ids or (free != object_id and free in own):
-            free, number = f"{object_id}-{number}", number + 1
-        ids.append(free)
+        ids.append(numbered(object_id, {*own, *ids}) if object_id in ids else object_id)
     return ids
 
 
@@ -237,7 +216,7 @@ def link(parts: Sequence[Part], known: Collection[str]) -> list[Part]:
             own = track.object_id
             if own not in ids:
                 elsewhere = own in ids.values() or (own in seen and 0 <= _like(track, seen[own]) < SAME)
-                ids[own] = _free(own, taken) if elsewhere else own
+                ids[own] = numbered(own, taken) if elsewhere else own
                 taken.add(ids[own])
         tracks = [
             replace(track, object_id=ids.get(track.object_id, track.object_id)) for track in part.tracks
@@ -261,7 +240,8 @@ def _like(track: Track, others: Sequence[Track]) -> float:
     return float(np.mean(values)) if values else -1.0
 
 
-def _free(wanted: str, taken: Collection[str]) -> str:
+def numbered(wanted: str, taken: Collection[str]) -> str:
+    """Return a name with the first number from 2 on that is free."""
     number = 2
     while f"{wanted}-{number}" in taken:
         number += 1

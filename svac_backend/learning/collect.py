@@ -34,19 +34,6 @@ from svac_backend.store.events import ConnectionStore, Event, EventStore, Inbox
 from svac_backend.store.objects import ObjectStore, SentStore, video_name
 from svac_backend.store.predictions import video_identity
 
-__all__ = [
-    "ACTIONS",
-    "ANNOTATED",
-    "DELETED",
-    "Correction",
-    "Submitted",
-    "corrections_of",
-    "deleted_ids",
-    "saved_at",
-    "submitted",
-    "who",
-]
-
 ANNOTATED = frozenset({"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED"})
 DELETED = {"ANNOTATIONS_DELETED": "annotations", "TASKS_DELETED": "tasks"}
 # Webhooks that change what there is to learn from.
@@ -210,11 +197,8 @@ class Collector:
         self.connections = ConnectionStore(database)
         self.label_studio = LabelStudioAccess(settings, self.connections)
         self.events, self.inbox = EventStore(database), Inbox(database)
-        self.corrections, self.objects, self.sent = (
-            CorrectionStore(database),
-            ObjectStore(database),
-            SentStore(database),
-        )
+        self.corrections, self.objects = CorrectionStore(database), ObjectStore(database)
+        self.sent = SentStore(database)
 
     def pending(self) -> bool:
         """Whether there is something to look at."""

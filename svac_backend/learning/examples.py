@@ -10,6 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,6 @@ from svac_backend.evaluation.benchmark import open_benchmark
 from svac_backend.evaluation.truth import open_truth
 from svac_backend.learning.videos import (
     ClipCache,
-    FileVideo,
-    PictureFolder,
     SeenVideo,
     VideoRef,
     decoded_by,
@@ -35,6 +34,8 @@ from svac_backend.masks.tracks import CocoRle
 from svac_backend.store.corrections import Correction
 from svac_backend.svac.astc import plan
 from svac_backend.svac.config import SvacConfig
+from svac_backend.video.images import ImageFolderVideo
+from svac_backend.video.reader import VideoReader
 
 # Parts that a video is seen in by a model that decodes few frames only (Sa2VA): each part is such frames.
 _PARTS = 4
@@ -80,15 +81,14 @@ def from_corrections(corrections: Iterable[Correction], find: Callable[[Correcti
     """
     found = []
     for one in corrections:
-        frames = frozenset(one.drawn) | frozenset(one.accepted)
+        frames = one.drawn | one.accepted
         if not one.expression.strip() or not frames:
             continue
         # What names the video stays the same when its file is fetched again.
         name = one.annotation.video or f"{one.hostname}{one.video_url}"
-        video = FileVideo(Path(find(one)), name)
+        video = VideoRef(name, partial(VideoReader, find(one)))
         masks = {i: mask for i, mask in one.track.masks.items() if i in frames}
-        drawn = frozenset(one.drawn)
-        found.append(Example(video, one.expression, masks, drawn, frozenset(one.accepted) - drawn))
+        found.append(Example(video, one.expression, masks, one.drawn, one.accepted - one.drawn))
     return found
 
 
@@ -107,6 +107,7 @@ def from_mevis(root: Path, split: str) -> list[Example]:
         )
     found = []
     for video in benchmark.videos:
+        pictures = VideoRef(str(video.folder), partial(ImageFolderVideo, video.folder, video.frames))
         for expression in video.expressions:
             target = truth.target(video, expression)
             masks = {}
@@ -115,7 +116,7 @@ def from_mevis(root: Path, split: str) -> list[Example]:
                 if mask is not None and mask.any():
                     masks[i] = to_coco(mask)
             frames = frozenset(range(len(video.frames)))
-            found.append(Example(PictureFolder(video.folder, video.frames), expression.text, masks, frames))
+            found.append(Example(pictures, expression.text, masks, frames))
     return found
 
 

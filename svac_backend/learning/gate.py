@@ -64,13 +64,11 @@ class Decision:
         reason: why or why not, in sentences.
         figures: `held_out_before`, `held_out_after`, `regression_before`, `regression_after`, `own` and `chance`
             of the new version.
-        missing: corrected videos that are missing for a training.
     """
 
     promote: bool
     reason: str
     figures: Mapping[str, float | None] = field(default_factory=dict)
-    missing: int = 0
 
 
 def too_few(videos: int, options: GateOptions) -> Decision | None:
@@ -80,9 +78,8 @@ def too_few(videos: int, options: GateOptions) -> Decision | None:
         return None
     return Decision(
         False,
-        f"{_counted(videos, 'corrected video')} so far: {missing} more "
+        f"{videos} corrected video{'' if videos == 1 else 's'} so far: {missing} more "
         f"{'is' if missing == 1 else 'are'} needed before a training can be judged.",
-        missing=missing,
     )
 
 
@@ -119,7 +116,3 @@ def decide(old: Scores, new: Scores, options: GateOptions) -> Decision:
         return Decision(False, "Not promoted. " + " ".join(reasons), figures)
     tail = f", and {lost}" if lost else "; there is no regression set"
     return Decision(True, f"Promoted. {told}{tail}.", figures)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

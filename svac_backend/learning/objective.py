@@ -30,6 +30,7 @@ from svac_backend.svac.sam.grounding import FrameFeatures, decode, encode_frames
 
 LM_WEIGHT, EXISTENCE_WEIGHT, ANCHOR_WEIGHT = 1.0, 0.5, 2.0
 BCE_WEIGHT, DICE_WEIGHT, DICE_EPS = 2.0, 0.5, 1.0
+# Points of a mask, candidates for each, and the share that is chosen for its uncertainty.
 POINTS, OVERSAMPLE, IMPORTANCE = 12544, 3.0, 0.75
 # The published code adds this to the denominators of both means.
 _EPS = 1e-4
@@ -173,9 +174,9 @@ def weighted_mask_loss(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[
     bce, dice = logits.new_zeros(()), logits.new_zeros(())
     for value in weight.unique():
         rows = (weight == value).nonzero()[:, 0]
-        loss = mask_loss(logits[rows], target[rows], points=points)
+        each_bce, each_dice = mask_loss(logits[rows], target[rows], points=points)
         share = value * len(rows) / weight.sum()
-        bce, dice = bce + share * loss.bce, dice + share * loss.dice
+        bce, dice = bce + share * each_bce, dice + share * each_dice
     return bce, dice
 
 
@@ -188,8 +189,8 @@ def _iou(logits: Tensor, target: Tensor, present: Tensor) -> float:
 
 def mask_loss(
     logits: Tensor, targets: Tensor, *, points: int = POINTS, generator: torch.Generator | None = None
-) -> MaskLoss:
-    """Return the published loss of N masks.
+) -> tuple[Tensor, Tensor]:
+    """Return the published BCE and dice of N masks, weighted: scalars f32.
 
     Args:
         logits: [N, h, w], before upsampling (SAM-2's size / 4).
@@ -209,69 +210,43 @@ def mask_loss(
     logits = logits.float()
     where = uncertain_points(logits, count=points, generator=generator)
     predicted, true = sample_at(logits, where), sample_at(targets, where)
-    return MaskLoss(bce=bce_loss(predicted, true), dice=dice_loss(predicted, true))
+    return bce_loss(predicted, true), dice_loss(predicted, true)
 
 
-@dataclass
-class MaskLoss:
-    """The two parts, weighted; both scalars f32 with a gradient."""
-
-    bce: Tensor
-    dice: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """Their sum."""
-        return self.bce + self.dice
-
-
-def bce_loss(logits: Tensor, targets: Tensor, *, weight: float = BCE_WEIGHT) -> Tensor:
+def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean sigmoid cross-entropy over all points, weighted.
 
     Args:
         logits: [N, P].
         targets: [N, P] in 0..1.
-        weight: factor of the loss.
     """
     total = F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="sum")
-    return weight * total / (logits.numel() + _EPS)
+    return BCE_WEIGHT * total / (logits.numel() + _EPS)
 
 
-def dice_loss(
-    logits: Tensor, targets: Tensor, *, weight: float = DICE_WEIGHT, eps: float = DICE_EPS
-) -> Tensor:
+def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean dice loss of N masks, weighted: 1 - (2 a + eps) / (b + c + eps).
 
-    a is the sum of the products, b of the predicted and c of the true values ("naive": not of their squares).
+    a is the sum of the products, b of the predicted and c of the true values ("naive": not of their squares). eps keeps
+    two empty masks equal.
 
     Args:
         logits: [N, P].
         targets: [N, P] in 0..1.
-        weight: factor of the loss.
-        eps: keeps two empty masks equal.
     """
     predicted, true = logits.float().sigmoid(), targets.float()
     overlap = (predicted * true).sum(1)
-    dice = (2 * overlap + eps) / (predicted.sum(1) + true.sum(1) + eps)
-    return weight * (1 - dice).sum() / (len(logits) + _EPS)
+    dice = (2 * overlap + DICE_EPS) / (predicted.sum(1) + true.sum(1) + DICE_EPS)
+    return DICE_WEIGHT * (1 - dice).sum() / (len(logits) + _EPS)
 
 
 @torch.no_grad()
-def uncertain_points(
-    logits: Tensor,
-    *,
-    count: int = POINTS,
-    oversample: float = OVERSAMPLE,
-    importance: float = IMPORTANCE,
-    generator: torch.Generator | None = None,
-) -> Tensor:
+def uncertain_points(logits: Tensor, *, count: int, generator: torch.Generator | None = None) -> Tensor:
     """Choose points: most of them where the logits are nearest to 0, the rest anywhere.
 
     Args:
         logits: [N, H, W].
         count: P, points of one mask.
-        oversample: candidates for each point; 1 or more.
-        importance: part of the points that is chosen for its uncertainty, 0..1.
         generator: for the same points again; on the device of the logits.
 
     Returns:
@@ -282,9 +257,9 @@ def uncertain_points(
     def anywhere(points: int) -> Tensor:
         return torch.rand(masks, points, 2, device=device, generator=generator)
 
-    candidates = anywhere(int(count * oversample))
+    candidates = anywhere(int(count * OVERSAMPLE))
     uncertainty = -sample_at(logits.float(), candidates).abs()
-    chosen = int(count * importance)
+    chosen = int(count * IMPORTANCE)
     index = uncertainty.topk(chosen, dim=1).indices
     uncertain = candidates.gather(1, index[..., None].expand(-1, -1, 2))
     return torch.cat([uncertain, anywhere(count - chosen)], dim=1)

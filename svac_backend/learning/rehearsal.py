@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from svac_backend.atomic import atomic_write
 from svac_backend.learning.examples import Example
 from svac_backend.learning.measure import truth_of
-from svac_backend.learning.videos import MadeScene, MadeVideo
+from svac_backend.learning.videos import VideoRef
 from svac_backend.masks.metrics import iou
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import CocoRle
@@ -28,6 +29,7 @@ from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.phrases import RichExpression
 from svac_backend.synthetic.rich.scene import make_rich_scene
 from svac_backend.synthetic.rich.staging import RichConfig
+from svac_backend.video.reader import ArrayVideo
 
 Progress = Callable[[float, str], None]
 
@@ -71,6 +73,20 @@ _EASY: dict[str, float] = {
 }
 
 
+class MadeScene(Protocol):
+    """What every generator makes.
+
+    Attributes:
+        frames: u8 [T, H, W, 3] RGB.
+        masks: bool [N, T, H, W], the visible part of every object.
+        fps: frames per second.
+    """
+
+    frames: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+    fps: float
+
+
 def generated(seeds: Iterable[int], config: RichConfig, *, each: int = 4) -> list[Example]:
     """Return sentences about generated scenes, as the embedded model was trained on; some mean nothing that is there.
 
@@ -101,7 +117,12 @@ def from_scene(
         scene: the scene.
         said: expressions and the numbers of the objects that each means, none if it is not there.
     """
-    video, frames = MadeVideo(key, make), frozenset(range(len(scene.frames)))
+
+    def source() -> ArrayVideo:
+        again = make()
+        return ArrayVideo(again.frames, again.fps)
+
+    video, frames = VideoRef(key, source), frozenset(range(len(scene.frames)))
     found = []
     for text, targets in said:
         union = np.asarray(scene.masks[list(targets)].any(axis=0))
@@ -110,28 +131,9 @@ def from_scene(
     return found
 
 
-@dataclass(frozen=True)
-class Sentence:
-    """One training expression.
-
-    Attributes:
-        text, kind, targets: as in `RichExpression`.
-        color, texture, name: what its noun says, or None.
-        says: what it says of the noun, as in `RichExpression`.
-    """
-
-    text: str
-    kind: str
-    targets: tuple[int, ...]
-    color: str | None
-    texture: str | None
-    name: str | None
-    says: str = "noun"
-
-
 def sentences_of(
     expressions: Sequence[RichExpression], count: int, rng: np.random.Generator, *, easy: float = 0.0
-) -> list[Sentence]:
+) -> list[RichExpression]:
     """Choose `count` of the sentences about a scene: first the kind, then the sentence; some with a strange noun.
 
     Args:
@@ -143,7 +145,7 @@ def sentences_of(
     kinds = sorted(by_kind)
     every = np.array([_WEIGHTS[kind] for kind in kinds])
     simple = np.array([_EASY.get(kind, 0.0) for kind in kinds])
-    out: list[Sentence] = []
+    out: list[RichExpression] = []
     for _ in range(count):
         weights = simple if rng.random() < easy and simple.any() else every
         of_kind = by_kind[kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]]
@@ -155,7 +157,7 @@ def sentences_of(
             text += "."
         if rng.random() < 0.1:
             text = text.capitalize()
-        out.append(Sentence(text, said.kind, said.targets, said.color, said.texture, said.name, said.says))
+        out.append(replace(said, text=text))
     return out
 
 

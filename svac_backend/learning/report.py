@@ -48,20 +48,6 @@ class ComparedExample:
     pictures: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A curve as the points of an SVG of 320 x 120, and its ends and bounds as text."""
-
-    name: str
-    points: str
-    first: str
-    last: str
-    low: str
-    high: str
-    from_: int
-    to: int
-
-
 def write_report(
     path: Path,
     decision: Decision,
@@ -97,7 +83,7 @@ def write_report(
         info=info,
         rows=rows,
         ended=ended,
-        curves=[vars(curve) | {"from": curve.from_} for curve in drawn_curves(curves)],
+        curves=_drawn_curves(curves),
         held=[_case(row) for row in held[:_HELD_CASES]],
         regression=[_case(row) for row in _ends(changed, _REGRESSION_CASES)],
     )
@@ -110,8 +96,8 @@ def write_report(
     return path
 
 
-def drawn_curves(path: Path) -> list[Curve]:
-    """Return the curves that the page shows; none of a run of a single line."""
+def _drawn_curves(path: Path) -> list[dict[str, str]]:
+    """Return the curves as points of an SVG of 320 x 120, with ends and bounds; none of a run of a single line."""
     lines = read_curves(path)
     found = []
     for key, name in _CURVES.items():
@@ -123,8 +109,10 @@ def drawn_curves(path: Path) -> list[Curve]:
         x = 320 * (steps - steps[0]) / max(steps[-1] - steps[0], 1)
         y = 115 - 110 * (values - low) / ((high - low) or 1)
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-        first, last, least, most = (f"{value:.3g}" for value in (values[0], values[-1], low, high))
-        found.append(Curve(name, points, first, last, least, most, int(steps[0]), int(steps[-1])))
+        ends = {"first": values[0], "last": values[-1], "low": low, "high": high}
+        told = {key: f"{value:.3g}" for key, value in ends.items()}
+        steps_told = {"from": f"{steps[0]:.0f}", "to": f"{steps[-1]:.0f}"}
+        found.append({"name": name, "points": points, **told, **steps_told})
     return found
 
 

@@ -151,8 +151,8 @@ class _Training:
             "steps": self.steps,
             "lora": asdict(self.lora),
             "parent": self.parent,
+            "data": _data_mark(data),
         }
-        about["data"] = _data_mark(data)
         self.checkpoints = Checkpoints(out / "checkpoints", about)
         if self.accelerator.is_main_process:
             claim(out, about)
@@ -297,10 +297,8 @@ def learning_rate(done: int, steps: int, options: TrainOptions) -> float:
 
 
 def _figures(losses: Losses) -> dict[str, float]:
-    values = {"loss": losses.total, "lm": losses.lm, "bce": losses.bce, "dice": losses.dice}
-    found = {name: float(value.detach()) for name, value in values.items()}
-    more = {"existence": losses.existence, "anchor": losses.anchor}
-    return {**found, **{name: float(value.detach()) for name, value in more.items()}, "iou": losses.iou}
+    parts = {**vars(losses), "loss": losses.total, "iou": torch.tensor(losses.iou)}
+    return {name: float(value.detach()) for name, value in parts.items()}
 
 
 def _data_mark(data: Batches) -> str:
@@ -375,10 +373,6 @@ class Checkpoints:
             except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, EOFError):
                 continue
         return None
-
-    def clear(self) -> None:
-        """Delete them all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _found(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))

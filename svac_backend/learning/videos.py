@@ -8,10 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,99 +20,28 @@ from svac_backend.errors import SvacError
 from svac_backend.svac.astc import ClipPlan, plan
 from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.streaming import FrameFeed
-from svac_backend.video.images import ImageFolderVideo
-from svac_backend.video.reader import ArrayVideo, VideoReader
+from svac_backend.video.reader import VideoReader
 from svac_backend.video.source import FrameIndex, VideoSource, check_indices
 
 
-class VideoRef(Protocol):
-    """A video that is opened when its frames are needed."""
-
-    @property
-    def key(self) -> str:
-        """What tells it from other videos, in this run and in later ones."""
-
-    def open(self) -> AbstractContextManager[VideoSource]:
-        """Open it. Raises `SvacError` where it is missing or damaged."""
-
-
 @dataclass(frozen=True)
-class FileVideo:
-    """A video file.
+class VideoRef:
+    """A video that is opened when its frames are needed.
 
     Attributes:
-        path: where it lies.
-        key: default: the path as text; an address where the file is only a copy of it.
-    """
-
-    path: Path
-    key: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.key:
-            object.__setattr__(self, "key", str(self.path))
-
-    @contextmanager
-    def open(self) -> Iterator[VideoSource]:
-        """See `VideoRef.open`."""
-        with VideoReader(self.path) as video:
-            yield video
-
-
-@dataclass(frozen=True)
-class PictureFolder:
-    """A folder of pictures, one per frame.
-
-    Attributes:
-        folder: where they lie.
-        names: their names without suffix, in order.
-    """
-
-    folder: Path
-    names: tuple[str, ...]
-
-    @property
-    def key(self) -> str:
-        """The folder."""
-        return str(self.folder)
-
-    @contextmanager
-    def open(self) -> Iterator[VideoSource]:
-        """See `VideoRef.open`."""
-        yield ImageFolderVideo(self.folder, self.names)
-
-
-class MadeScene(Protocol):
-    """What every generator makes.
-
-    Attributes:
-        frames: u8 [T, H, W, 3] RGB.
-        masks: bool [N, T, H, W], the visible part of every object.
-        fps: frames per second.
-    """
-
-    frames: NDArray[np.uint8]
-    masks: NDArray[np.bool_]
-    fps: float
-
-
-@dataclass(frozen=True)
-class MadeVideo:
-    """A generated scene, made again whenever it is opened.
-
-    Attributes:
-        key: names the generator's version and the seed.
-        make: makes the scene.
+        key: what tells it from other videos, in this run and in later ones.
+        source: opens it; raises `SvacError` where it is missing or damaged.
     """
 
     key: str
-    make: Callable[[], MadeScene] = field(compare=False, repr=False)
+    source: Callable[[], VideoSource] = field(compare=False, repr=False)
 
     @contextmanager
     def open(self) -> Iterator[VideoSource]:
-        """See `VideoRef.open`."""
-        scene = self.make()
-        yield ArrayVideo(scene.frames, scene.fps)
+        """Open it, and close it again. Raises `SvacError` where it is missing or damaged."""
+        source = self.source()
+        with source if isinstance(source, VideoReader) else nullcontext():
+            yield source
 
 
 class VideoPart(VideoSource):

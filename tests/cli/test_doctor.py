@@ -21,7 +21,7 @@ from svac_backend.cli.doctor.backend import (
     explained,
 )
 from svac_backend.cli.doctor.command import check_all, run
-from svac_backend.cli.doctor.finding import Finding, Status, failure, ok, warning
+from svac_backend.cli.doctor.finding import DoctorWarning, Finding, Status, failed
 from svac_backend.cli.doctor.machine import (
     GIB,
     check_data_folder,
@@ -184,8 +184,8 @@ def test_why_label_studio_does_not_reach_it(settings: Settings) -> None:
 
     def fix(error: SvacError, url: str, host: str = "127.0.0.1") -> str:
         found = explained(error, settings.model_copy(update={"host": host}), url, answers_here=True)
-        assert found.status is Status.FAILURE
-        return found.fix
+        assert failed("backend", found).status is Status.FAILURE
+        return found.hint
 
     assert "host.docker.internal:9090" in fix(silent, "http://localhost:9090")
     assert "SVAC_HOST=0.0.0.0" in fix(silent, "http://10.0.0.5:9090")
@@ -219,7 +219,9 @@ def test_without_label_studio_the_rest_is_checked(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It imports torch, which takes seconds; tests/test_cli.py has it.
-    monkeypatch.setattr(command, "check_libraries", lambda _: ok("torch and sam2", "stand-in"))
+    monkeypatch.setattr(
+        command, "check_libraries", lambda _: Finding("torch and sam2", Status.OK, "stand-in")
+    )
     # Not the default port: a backend may well run on this machine.
     alone = settings.model_copy(update={"port": 9})
     found = {finding.check: finding for finding in check_all(alone, None, 7)}
@@ -228,12 +230,19 @@ def test_without_label_studio_the_rest_is_checked(
     assert "token" not in found
 
 
+FINE = Finding("a", Status.OK, "[fine]")
+
+
 @pytest.mark.parametrize(
     ("findings", "status", "summary"),
     [
-        ([ok("a", "[fine]")], 0, "No failure, 0 warnings."),
-        ([ok("a", "fine"), warning("b", "so so", "do [/x] this")], 0, "No failure, 1 warning."),
-        ([failure("a", "bad", "mend it"), warning("b", "so so", "do")], 1, "1 failure, 1 warning."),
+        ([FINE], 0, "No failure, 0 warnings."),
+        ([FINE, failed("b", DoctorWarning("so so", "do [/x] this"))], 0, "No failure, 1 warning."),
+        (
+            [failed("a", SvacError("bad", "mend it")), failed("b", DoctorWarning("so so", "do"))],
+            1,
+            "1 failure, 1 warning.",
+        ),
     ],
 )
 def test_exit_status_and_table(

@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 from lab.mevis import write_mevis
 
-from svac_backend.cli.finetune import Changes, run
+from svac_backend.cli.finetune import run
 from svac_backend.errors import SvacError
 from svac_backend.learning.process import LOCK_FILE
 from svac_backend.settings import Settings
@@ -18,7 +18,7 @@ from svac_backend.svac.files.adapters import verify_adapter
 from svac_backend.versions import Registry
 from tests.learning.made import SCENES, small_model
 
-FEW = Changes(steps=2, batch=2, accumulate=1, rank=4)
+FEW = {"steps": 2, "batch": 2, "accumulate": 1, "rank": 4}
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_without_corrections_it_says_how_many_are_missing(
 ) -> None:
     outcome = run(trainable, changes=FEW)
     assert outcome.adapter is None
-    assert outcome.decision.missing == 4
+    assert "4 more are needed" in outcome.decision.reason
     assert "4 more are needed" in capsys.readouterr().err
     assert Registry(trainable, Database(trainable.data_dir)).store.all() == []
 

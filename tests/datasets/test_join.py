@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svac_backend.datasets.windows import Part, cut, join, plan_windows
+from svac_backend.datasets.windows import Part, Windowing, join
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.tasks import Window
 from svac_backend.masks.rle import to_coco
@@ -46,12 +47,24 @@ def videos(draw: st.DrawFn) -> tuple[int, list[Track]]:
     return count, tracks
 
 
+def cut(tracks: list[Track], window: Window) -> list[Track]:
+    """What a window shows of tracks, by the video's frames."""
+    return [
+        replace(
+            track,
+            masks={i: rle for i, rle in track.masks.items() if window.item(i) is not None},
+            scores={i: score for i, score in track.scores.items() if window.item(i) is not None},
+        )
+        for track in tracks
+    ]
+
+
 @given(videos(), st.integers(0, 15), st.integers(0, 14), st.integers(1, 4), st.randoms())
 def test_windows_to_join_is_the_identity(
     video: tuple[int, list[Track]], size: int, overlap: int, stride: int, order: st.randoms
 ) -> None:  # type: ignore[valid-type]
     count, tracks = video
-    windows = plan_windows(count, size, min(overlap, max(size - 1, 0)), stride)
+    windows = Windowing(size, min(overlap, max(size - 1, 0)), stride).of(count)
     parts = [Part(window, cut(tracks, window)) for window in windows]
     order.shuffle(parts)  # type: ignore[attr-defined]
     assert join(parts) == cut(tracks, Window(0, -(-count // stride), stride))
@@ -60,7 +73,7 @@ def test_windows_to_join_is_the_identity(
 @given(st.integers(1, 3000), st.integers(0, 150), st.integers(0, 149), st.integers(1, 9))
 def test_windows_show_every_frame_and_are_alike(count: int, size: int, overlap: int, stride: int) -> None:
     overlap = min(overlap, max(size - 1, 0))
-    windows = plan_windows(count, size, overlap, stride)
+    windows = Windowing(size, overlap, stride).of(count)
     shown = [set(range(w.start, w.start + w.count * w.stride, w.stride)) for w in windows]
     assert set.union(*shown) == set(range(0, count, stride))
     lengths = [w.count for w in windows]
@@ -73,22 +86,22 @@ def test_windows_show_every_frame_and_are_alike(count: int, size: int, overlap: 
 
 
 def test_a_hundred_and_one_frames_are_two_tasks_of_half() -> None:
-    assert plan_windows(101, 100) == [Window(0, 52), Window(48, 53)]
-    assert plan_windows(100, 100) == [Window(0, 100)]
-    assert plan_windows(101, 0) == [Window(0, 101)]
-    assert plan_windows(10, 3) == plan_windows(10, 3, 1), "a small window shares half of its frames at most"
+    assert Windowing(100).of(101) == [Window(0, 52), Window(48, 53)]
+    assert Windowing(100).of(100) == [Window(0, 100)]
+    assert Windowing(0).of(101) == [Window(0, 101)]
+    assert Windowing(3).of(10) == Windowing(3, 1).of(10), "a small window shares half of its frames at most"
 
 
 @pytest.mark.parametrize(("size", "overlap", "stride"), [(10, 10, 1), (10, -1, 1), (-1, 0, 1), (10, 2, 0)])
 def test_windows_that_are_not_possible(size: int, overlap: int, stride: int) -> None:
     with pytest.raises(SvacError) as caught:
-        plan_windows(50, size, overlap, stride)
+        Windowing(size, overlap, stride).of(50)
     assert "--" in caught.value.hint
 
 
 def test_no_frames_have_no_windows() -> None:
     with pytest.raises(SvacError, match="no frames"):
-        plan_windows(0, 10)
+        Windowing(10).of(0)
 
 
 # Frames 0 to 9 and 6 to 15: 6, 7 are further from the edge in the first, 8 and 9 in the second.

@@ -10,7 +10,7 @@ import pytest
 
 from svac_backend.cli.inputs import SHIPPED
 from svac_backend.datasets.reading import Choice, ProjectVideos, infer_config, read_tasks
-from svac_backend.datasets.windows import plan_windows
+from svac_backend.datasets.windows import Windowing
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.regions.region import Canvas
@@ -28,7 +28,7 @@ XML = (
     .replace('<Label value="object"', '<Label value="car"/><Label value="dog"/><Label value="object"', 1)
 )
 CONFIG = parse_config(XML)
-WINDOWS = plan_windows(FRAMES, 8, 2)
+WINDOWS = Windowing(8, 2).of(FRAMES)
 
 
 def tracks(shift: int = 0) -> list[Track]:

@@ -10,12 +10,13 @@ import torch
 from lab.train_tiny import recipe
 
 from svac_backend.learning.examples import Example
-from svac_backend.learning.videos import MadeVideo
+from svac_backend.learning.videos import VideoRef
 from svac_backend.masks.rle import to_coco
 from svac_backend.svac.config import MethodConfig, SvacConfig, VisionConfig
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.scene import RichConfig
 from svac_backend.synthetic.scene import Scene, SceneConfig
+from svac_backend.video.reader import ArrayVideo
 
 SMALL = replace(
     recipe.CONFIG,
@@ -50,7 +51,7 @@ def small_model(tokenizer_file: Path, config: SvacConfig = SMALL) -> Svac:
 
 def squares(seed: int, frames: int = 8, *, absent: tuple[int, ...] = ()) -> Example:
     """Return a bright square on noise, which moves; `drawn` on even frames and accepted on odd ones."""
-    video = MadeVideo(f"squares-{seed}-{frames}", lambda: _squares(seed, frames))
+    video = VideoRef(f"squares-{seed}-{frames}", lambda: ArrayVideo(_squares(seed, frames).frames, 12.0))
     scene = _squares(seed, frames)
     masks = {i: to_coco(mask) for i, mask in enumerate(scene.masks[0]) if i not in absent}
     every = range(frames)

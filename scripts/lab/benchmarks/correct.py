@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.progress import track as shown_progress
 from rich.table import Table
 
+from svac_backend.cli.prelabel import masks_of_frame
 from svac_backend.errors import SvacError
 from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.metrics import j_and_f, jaccard
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import ObjectPrompt, Track
-from svac_backend.pipeline import masks_of_frame, prelabel, propagate
+from svac_backend.pipeline import prelabel, propagate
 from svac_backend.svac.files.weights import model_version
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.scene import VALIDATION_SEEDS, Scene, SceneConfig, make_scene

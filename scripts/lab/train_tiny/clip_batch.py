@@ -13,11 +13,12 @@ from torch import Tensor
 
 from lab.train_tiny.mask_batch import PLACES, SMALLEST, CellLabels, center, label, random_scene, shares
 from lab.train_tiny.oracle import SAYS, AttributeRow, Said
-from svac_backend.learning.rehearsal import Sentence, sentences_of
+from svac_backend.learning.rehearsal import sentences_of
 from svac_backend.svac import astc
 from svac_backend.svac.astc import ClipPlan, clip_images, plan
 from svac_backend.svac.config import SvacConfig
 from svac_backend.synthetic.rich.nouns import make_noun
+from svac_backend.synthetic.rich.phrases import RichExpression
 from svac_backend.synthetic.rich.scene import RichConfig, RichScene
 
 STORY = 10  # figures of `ClipBatch.story` beside the places on the anchor frames
@@ -44,7 +45,7 @@ class ClipBatch:
     """
 
     pixels: Tensor
-    sentences: list[list[Sentence]]
+    sentences: list[list[RichExpression]]
     said: Said
     alone: Tensor
     points: Tensor
@@ -111,7 +112,7 @@ def side_of(config: SvacConfig) -> int:
 
 def _one(
     scene: RichScene,
-    said: list[Sentence],
+    said: list[RichExpression],
     config: SvacConfig,
     clips: ClipPlan,
     rng: np.random.Generator,
@@ -173,7 +174,7 @@ def _one(
     )
 
 
-def _decide(scene: RichScene, said: Sentence) -> bool:
+def _decide(scene: RichScene, said: RichExpression) -> bool:
     """Say whether words that SAM-2's part knows mean what the sentence means, and colour and texture alone don't."""
     if _mean(scene, said, None):  # the language model sees colours and textures well
         return False
@@ -182,7 +183,7 @@ def _decide(scene: RichScene, said: Sentence) -> bool:
     return _mean(scene, said, said.name)
 
 
-def _mean(scene: RichScene, said: Sentence, name: str | None) -> bool:
+def _mean(scene: RichScene, said: RichExpression, name: str | None) -> bool:
     """Say whether the sentence's colour and texture with this name, without more, mean what it means."""
     if not (said.color or said.texture or name):
         return False

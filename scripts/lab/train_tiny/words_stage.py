@@ -18,8 +18,9 @@ from lab.train_tiny.initial_weights import init_language
 from lab.train_tiny.language_loss import PLACE_LAYER
 from lab.train_tiny.oracle import Oracle, Said
 from lab.train_tiny.schedule import Schedule, matrices_of
-from svac_backend.learning.rehearsal import Sentence, sentences_of
+from svac_backend.learning.rehearsal import sentences_of
 from svac_backend.svac.model import Svac
+from svac_backend.synthetic.rich.phrases import RichExpression
 from svac_backend.synthetic.rich.scene import RichConfig, describe
 from svac_backend.synthetic.scene import FIRST_TRAIN_SEED
 
@@ -37,14 +38,14 @@ class Sentences:
     """
 
     def __init__(self, scenes: RichConfig, rng: np.random.Generator, count: int) -> None:
-        self._by_name: dict[str, list[Sentence]] = defaultdict(list)
+        self._by_name: dict[str, list[RichExpression]] = defaultdict(list)
         for seed in FIRST_TRAIN_SEED + rng.integers(2**31, size=count):
             expressions = describe(int(seed), replace(scenes, per_kind=6))[1]
             for sentence in sentences_of(expressions, 24, rng, easy=0.3):
                 self._by_name[sentence.name or ""].append(sentence)
         self._names = sorted(self._by_name)
 
-    def draw(self, rng: np.random.Generator, count: int) -> list[Sentence]:
+    def draw(self, rng: np.random.Generator, count: int) -> list[RichExpression]:
         """Choose a name, or none, and then one of its sentences, `count` times."""
         drawn = []
         for number in rng.integers(len(self._names) + len(self._names) // 6, size=count):
@@ -59,7 +60,9 @@ def enough_for(schedule: Schedule) -> int:
     return min(4000, 20 * schedule.steps)
 
 
-def words_loss(model: Svac, oracle: Oracle, sentences: list[Sentence]) -> tuple[Tensor, dict[str, float]]:
+def words_loss(
+    model: Svac, oracle: Oracle, sentences: list[RichExpression]
+) -> tuple[Tensor, dict[str, float]]:
     """Ask for the words' part of the oracle prompt where there is nothing to see.
 
     Returns:

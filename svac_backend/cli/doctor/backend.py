@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from svac_backend.cli.doctor.finding import DoctorClient, Finding, failed, failure, ok, warning
+from svac_backend.cli.doctor.finding import DoctorClient, DoctorWarning, check
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.connection import plain_http_client
 from svac_backend.settings import Settings
@@ -16,7 +16,6 @@ from svac_backend.store.database import Database
 from svac_backend.store.events import ConnectionStore
 from svac_backend.versions import served_version
 
-HERE, THERE = "backend, from here", "backend, from Label Studio"
 # Label Studio's own limits: it asks /health at many moments, and gives up on /predict.
 HEALTH_TIMEOUT_S, PREDICT_TIMEOUT_S = 1.0, 100.0
 # What Label Studio itself, the network and a slow disk may take of its time.
@@ -56,7 +55,8 @@ def basic_auth(settings: Settings) -> tuple[str, str] | None:
     return (user, password.get_secret_value()) if user and password else None
 
 
-def check_from_here(settings: Settings, url: str) -> Finding:
+@check("backend, from here")
+def check_from_here(settings: Settings, url: str) -> str:
     """That our web process answers at `url`, in time and with the model that the settings name."""
     start = (
         "Start `svac-backend serve`, or give the address at which Label Studio reaches it: --backend-url URL."
@@ -66,24 +66,20 @@ def check_from_here(settings: Settings, url: str) -> Finding:
         with plain_http_client(10) as http:
             answer = http.get(f"{url}/health", auth=basic_auth(settings))
     except (httpx.TransportError, httpx.InvalidURL) as error:
-        return failure(HERE, f"Nothing answers at {url} ({error}).", start)
+        raise SvacError(f"Nothing answers at {url} ({error}).", start) from error
     seconds = time.monotonic() - begun
     if answer.status_code == 401:
-        return failure(
-            HERE,
+        raise SvacError(
             f"The backend at {url} asks for another user and password than these settings have.",
             "Run this with the SVAC_BASIC_AUTH_USER and SVAC_BASIC_AUTH_PASSWORD of the web process.",
         )
     health = _json(answer)
     if answer.status_code != 200 or health.get("model_class") != "SVAC":
-        return failure(
-            HERE, f"What answers at {url} is not this backend (status {answer.status_code}).", start
-        )
+        raise SvacError(f"What answers at {url} is not this backend (status {answer.status_code}).", start)
     if health.get("problem"):
-        return warning(HERE, f"It answers at {url}. {health['problem']}", "Fix that, and run this again.")
+        raise DoctorWarning(f"It answers at {url}. {health['problem']}", "Fix that, and run this again.")
     if seconds > HEALTH_TIMEOUT_S / 2:
-        return warning(
-            HERE,
+        raise DoctorWarning(
             f"/health took {seconds:.1f} s; Label Studio waits {HEALTH_TIMEOUT_S:.0f} s.",
             "Look what else runs on its machine, and whether SVAC_DATA_DIR is on a local disk.",
         )
@@ -93,14 +89,14 @@ def check_from_here(settings: Settings, url: str) -> Finding:
     except SvacError:  # said by another check
         wanted = answers_for
     if answers_for != wanted:
-        return warning(
-            HERE,
+        raise DoctorWarning(
             f"It answers for the model {answers_for}, the settings here name {wanted}.",
             "Start the web process again, or run this with its settings.",
         )
-    return ok(HERE, f"{url} answers in {1000 * seconds:.0f} ms, model {wanted}")
+    return f"{url} answers in {1000 * seconds:.0f} ms, model {wanted}"
 
 
+@check("backend, from Label Studio")
 def check_from_label_studio(
     settings: Settings,
     client: DoctorClient,
@@ -109,7 +105,7 @@ def check_from_label_studio(
     database: Database | None,
     *,
     answers_here: bool,
-) -> Finding:
+) -> str:
     """Have Label Studio connect the backend to a project.
 
     Args:
@@ -124,50 +120,45 @@ def check_from_label_studio(
         client.connect_ml_backend(project, url, basic_auth=basic_auth(settings))
         (backend,) = client.list_ml_backends(project)
     except SvacError as error:
-        return explained(error, settings, url, answers_here=answers_here)
+        raise explained(error, settings, url, answers_here=answers_here) from error
     if backend.get("state") != "CO":
         reason = backend.get("error_message") or "no reason given"
-        return failure(
-            THERE,
+        raise SvacError(
             f"Label Studio connected {url}, but then lost it ({reason}).",
             "Look into the web process's log.",
         )
     if database is None:
-        return ok(THERE, f"Label Studio reaches {url}")
+        return f"Label Studio reaches {url}"
     connection = ConnectionStore(database).get(str(project))
     if connection is None:
-        return warning(
-            THERE,
+        raise DoctorWarning(
             f"Label Studio reaches {url}, but that web process keeps its data elsewhere than {database.path}.",
             "Run this with the web process's SVAC_DATA_DIR; serve, worker and import must share it.",
         )
-    return ok(THERE, f"Label Studio reaches {url}, and calls itself {connection.hostname or 'nothing'}")
+    return f"Label Studio reaches {url}, and calls itself {connection.hostname or 'nothing'}"
 
 
-def explained(error: SvacError, settings: Settings, url: str, *, answers_here: bool) -> Finding:
+def explained(error: SvacError, settings: Settings, url: str, *, answers_here: bool) -> SvacError:
     """Say what is behind Label Studio's refusal to connect the backend."""
     text, host = error.message, urlsplit(url).hostname or ""
     if "authentication parameters" in text:
-        return failure(
-            THERE,
+        return SvacError(
             "The backend does not take the user and password that Label Studio sends.",
             "Enter SVAC_BASIC_AUTH_USER and SVAC_BASIC_AUTH_PASSWORD in the project's Settings > Model, and give "
             "this command the same ones.",
         )
     if "look like a valid ML backend" in text:
-        return failure(
-            THERE,
+        return SvacError(
             "The backend answers /health, but not /setup.",
             "Look into the web process's log; without a model (SVAC_MODEL) it cannot say its version.",
         )
     if "resolve hostname" in text:
-        return failure(
-            THERE,
+        return SvacError(
             f"Label Studio does not know the host '{host}'.",
             "Give the address as Label Studio's own machine or container sees it: --backend-url URL.",
         )
     if "no answer from the backend" not in text:
-        return failed(THERE, error)
+        return error
     if host in LOOPBACK:
         fix = ("" if answers_here else "Start the backend. ") + (
             "If Label Studio runs in a container, localhost is that container: start the backend with "
@@ -178,27 +169,27 @@ def explained(error: SvacError, settings: Settings, url: str, *, answers_here: b
         fix = f"The web process listens on {settings.host} only: start it with SVAC_HOST=0.0.0.0."
     else:
         fix = "Open the port in the firewall between Label Studio's machine and the backend's."
-    return failure(THERE, f"Label Studio gets no answer from {url}.", fix)
+    return SvacError(f"Label Studio gets no answer from {url}.", fix)
 
 
-def check_timeouts(settings: Settings) -> Finding:
+@check("timeouts")
+def check_timeouts(settings: Settings) -> str:
     """That an interactive /predict answers before Label Studio gives up."""
-    check, told = "timeouts", os.environ.get("ML_TIMEOUT_PREDICT")
+    told = os.environ.get("ML_TIMEOUT_PREDICT")
     try:
         limit = float(told) if told else PREDICT_TIMEOUT_S
-    except ValueError:
-        return failure(check, f"ML_TIMEOUT_PREDICT is {told!r}.", "Set it to seconds, or not at all.")
+    except ValueError as error:
+        raise SvacError(f"ML_TIMEOUT_PREDICT is {told!r}.", "Set it to seconds, or not at all.") from error
     source = "ML_TIMEOUT_PREDICT here" if told else "unless its ML_TIMEOUT_PREDICT says otherwise"
     detail = (
         f"an interactive /predict waits {settings.predict_wait_s:g} s, Label Studio {limit:g} s ({source})"
     )
     if settings.predict_wait_s + MARGIN_S > limit:
-        return failure(
-            check,
+        raise SvacError(
             detail,
             f"Set SVAC_PREDICT_WAIT_S to at most {max(limit - MARGIN_S, 0):g}, or raise the other.",
         )
-    return ok(check, detail)
+    return detail
 
 
 def _json(answer: httpx.Response) -> dict[str, object]:

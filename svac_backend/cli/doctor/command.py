@@ -99,11 +99,10 @@ def check_all(settings: Settings, backend_url: str | None, project: int | None) 
     here = check_from_here(settings, url)
     if client is None:
         yield here
-        yield from check_media(settings, database)
-        return
-    yield from _check_both_ways(settings, client, url, here, database)
+    else:
+        yield from _check_both_ways(settings, client, url, here, database)
     yield from check_media(settings, database)
-    if project is not None:
+    if client is not None and project is not None:
         yield from check_project(settings, client, project, url)
 
 

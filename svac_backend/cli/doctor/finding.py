@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import wraps
+from typing import ParamSpec
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
+
+Looked = ParamSpec("Looked")
 
 
 class Status(Enum):
@@ -37,24 +41,30 @@ class Finding:
     fix: str = ""
 
 
-def ok(check: str, detail: str) -> Finding:
-    """All is well."""
-    return Finding(check, Status.OK, detail)
-
-
-def warning(check: str, detail: str, fix: str) -> Finding:
+class DoctorWarning(SvacError):
     """It works, but not as people expect, or not everything."""
-    return Finding(check, Status.WARNING, detail, fix)
 
 
-def failure(check: str, detail: str, fix: str) -> Finding:
-    """It does not work."""
-    return Finding(check, Status.FAILURE, detail, fix)
+def failed(name: str, error: SvacError) -> Finding:
+    """Return what an error says: a warning, or a failure."""
+    status = Status.WARNING if isinstance(error, DoctorWarning) else Status.FAILURE
+    return Finding(name, status, error.message, error.hint)
 
 
-def failed(check: str, error: SvacError) -> Finding:
-    """It does not work, as an error says."""
-    return Finding(check, Status.FAILURE, error.message, error.hint)
+def check(name: str) -> Callable[[Callable[Looked, str]], Callable[Looked, Finding]]:
+    """Make a check of a function that returns what is well, and raises an error for what is not."""
+
+    def made(look: Callable[Looked, str]) -> Callable[Looked, Finding]:
+        @wraps(look)
+        def found(*args: Looked.args, **kwargs: Looked.kwargs) -> Finding:
+            try:
+                return Finding(name, Status.OK, look(*args, **kwargs))
+            except SvacError as error:
+                return failed(name, error)
+
+        return found
+
+    return made
 
 
 TITLE = "svac-backend doctor (temporary)"

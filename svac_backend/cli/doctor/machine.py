@@ -8,7 +8,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from svac_backend.cli.doctor.finding import Finding, failed, failure, ok, warning
+from svac_backend.cli.doctor.finding import DoctorWarning, Finding, Status, check, failed
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import LEASE_S
 from svac_backend.labelstudio.local import EXECUTABLE_VARIABLE
@@ -24,63 +24,52 @@ GIB = 1 << 30
 LOW_DISK, NO_DISK = 2 * GIB, GIB // 10
 
 
-def check_settings(settings: Settings) -> Finding:
+@check("settings")
+def check_settings(settings: Settings) -> str:
     """That they agree with each other, and that no variable is misspelt. Values are never shown."""
-    check = "settings"
-    try:
-        Gate(settings)
-    except SvacError as error:
-        return failed(check, error)
+    Gate(settings)
     known = {f"SVAC_{name.upper()}" for name in Settings.model_fields} | {EXECUTABLE_VARIABLE}
     unknown = sorted(name for name in os.environ if name.startswith("SVAC_") and name not in known)
     if unknown:
-        return warning(
-            check,
+        raise DoctorWarning(
             f"{', '.join(unknown)} is not a setting, so it has no effect.",
             "Correct the name; .env.example lists all of them.",
         )
     chosen = ", ".join(sorted(name for name in settings.model_fields_set))
-    return ok(check, f"set: {chosen}" if chosen else "all are at their defaults")
+    return f"set: {chosen}" if chosen else "all are at their defaults"
 
 
-def check_model(settings: Settings) -> Finding:
+@check("model")
+def check_model(settings: Settings) -> str:
     """That its files are there."""
-    check = "model"
-    try:
-        folder = locate(settings.model)
-        name = served_version(settings)
-        size = sum(path.stat().st_size for path in weight_files(folder))
-    except SvacError as error:
-        return failed(check, error)
+    folder = locate(settings.model)
+    name = served_version(settings)
+    size = sum(path.stat().st_size for path in weight_files(folder))
     kind = "embedded" if settings.model in EMBEDDED else str(folder)
-    return ok(check, f"{name}, {size / 1e6:,.1f} MB ({kind})")
+    return f"{name}, {size / 1e6:,.1f} MB ({kind})"
 
 
-def check_libraries(settings: Settings) -> Finding:
+@check("torch and sam2")
+def check_libraries(settings: Settings) -> str:
     """That what the model is made of can be imported, and that the device is there."""
-    check = "torch and sam2"
     try:
         from svac_backend.svac.model import pick_device
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         # What a torch and a torchvision that do not fit raise is different each time.
-        return failure(
-            check,
+        raise SvacError(
             f"The model's code cannot be imported ({type(error).__name__}: {error}).",
             "Install again with scripts/setup.sh; remove torchvision if something else brought it.",
-        )
-    try:
-        device = pick_device(settings.device)
-    except SvacError as error:
-        return failed(check, error)
-    return ok(check, f"torch {version('torch')}, sam2 {version('sam2')}, device {device}")
+        ) from error
+    device = pick_device(settings.device)
+    return f"torch {version('torch')}, sam2 {version('sam2')}, device {device}"
 
 
-def check_data_folder(settings: Settings) -> Finding:
+@check("data folder")
+def check_data_folder(settings: Settings) -> str:
     """That it is there, can be written and has space. It is not made: the web process and the worker do that."""
-    check, folder = "data folder", settings.data_dir.absolute()
+    folder = settings.data_dir.absolute()
     if not (folder / FILE_NAME).is_file():
-        return failure(
-            check,
+        raise SvacError(
             f"{folder} holds no database: neither the web process nor the worker has used it.",
             "Start them first, or set SVAC_DATA_DIR to their folder, as an absolute path.",
         )
@@ -88,31 +77,28 @@ def check_data_folder(settings: Settings) -> Finding:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        return failure(
-            check,
+        raise SvacError(
             f"{folder} cannot be written ({error.strerror}).",
             "Run this as the user of the web process, or give this user the right to write there.",
-        )
-    return with_space(check, folder, "SVAC_DATA_DIR")
+        ) from error
+    return with_space(folder, "SVAC_DATA_DIR")
 
 
 def check_database(settings: Settings) -> tuple[Finding, Database | None]:
     """That it opens; returned for the checks that ask it."""
-    check = "database"
     try:
         database = Database(settings.data_dir)
     except SvacError as error:
-        return failed(check, error), None
-    return ok(check, f"{database.path.absolute()}"), database
+        return failed("database", error), None
+    return Finding("database", Status.OK, str(database.path.absolute())), database
 
 
-def check_worker(settings: Settings, database: Database) -> Finding:
+@check("worker")
+def check_worker(settings: Settings, database: Database) -> str:
     """That one lives, and has the model that the settings name."""
-    check = "worker"
     workers = WorkerStore(database).alive(LEASE_S)
     if not workers:
-        return failure(
-            check,
+        raise SvacError(
             "No worker has reported in the last 30 seconds, so nothing is segmented.",
             "Start `svac-backend worker` with the same settings as the web process.",
         )
@@ -120,31 +106,29 @@ def check_worker(settings: Settings, database: Database) -> Finding:
         f"{worker.model_version or 'no model'} on {worker.device or '?'}" for worker in workers
     )
     if any(not worker.model_version for worker in workers):
-        return warning(
-            check,
+        raise DoctorWarning(
             f"{len(workers)} alive, but its model is not loaded.",
             "Wait until it is; if it stays so, the worker's log says why.",
         )
     try:
         wanted = version_of(settings)
     except SvacError:
-        return ok(check, described)
+        return described
     # Another version of the same model is put in before the next job.
     if any(not f"{worker.model_version}-".startswith(f"{wanted}-") for worker in workers):
-        return warning(
-            check,
+        raise DoctorWarning(
             f"It has loaded {described}, and the settings here name {wanted}.",
             "Start the worker again, or run this with its settings.",
         )
-    return ok(check, f"{len(workers)} alive: {described}")
+    return f"{len(workers)} alive: {described}"
 
 
-def with_space(check: str, folder: Path, setting: str) -> Finding:
-    """That a folder's disk has space; `setting` names the folder."""
+def with_space(folder: Path, setting: str) -> str:
+    """Return a folder and its free space. Raises `SvacError` where that is little; `setting` names the folder."""
     free = shutil.disk_usage(folder).free
     detail = f"{folder}, {free / GIB:.1f} GiB free"
     if free < NO_DISK:
-        return failure(check, detail, f"Free some space, or set {setting} to another disk.")
+        raise SvacError(detail, f"Free some space, or set {setting} to another disk.")
     if free < LOW_DISK:
-        return warning(check, detail, f"Free some space soon, or set {setting} to another disk.")
-    return ok(check, detail)
+        raise DoctorWarning(detail, f"Free some space soon, or set {setting} to another disk.")
+    return detail

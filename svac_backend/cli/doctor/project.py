@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import func, select
 
-from svac_backend.cli.doctor.finding import DoctorClient, Finding, failed, failure, ok, warning
+from svac_backend.cli.doctor.finding import DoctorClient, DoctorWarning, Finding, check, failed
 from svac_backend.errors import SvacError
 from svac_backend.jobs.frames import frames_way
 from svac_backend.labelstudio.config import LabelConfig, parse_config
@@ -25,7 +25,6 @@ from svac_backend.store.links import MediaLinks
 from svac_backend.store.tables import EventRow
 from svac_backend.versions import served_version
 
-CHECK = "webhooks"
 # Label Studio sends them while it answers the call that causes them, and gives each 1 s.
 ARRIVES_S = 3.0
 # A look at some tells what is wrong with all.
@@ -45,36 +44,36 @@ def check_project(settings: Settings, client: DoctorClient, number: int, url: st
     try:
         project = client.get_project(number)
         config = parse_config(project.get("label_config") or "")
-        control = config.mask_control()
+        config.mask_control()
+        backends = client.list_ml_backends(number)
     except SvacError as error:
         yield failed(name, error)
         return
-    labels = ", ".join(control.labels)
+    yield check(name)(_shows)(str(project.get("title")), config)
+    yield _check_prompts(settings, client, number, config)
+    yield _check_model(backends, number, url)
+    yield _check_shown(settings, project, backends)
+    connected = [str(one["url"]) for one in backends if one.get("state") == "CO"]
+    if connected:
+        known = url if url in connected else connected[0]
+        yield check("webhooks")(webhook_of)(settings, client, number, known)
+
+
+def _shows(title: str, config: LabelConfig) -> str:
     if config.video is not None and config.video.framerate is None:
-        yield warning(
-            name,
+        raise DoctorWarning(
             f"Its <Video> tag '{config.video.name}' has no framerate, so Label Studio assumes 24.",
             'Write framerate="$fps" into it; `svac-backend import` gives tasks their true rate.',
         )
-    else:
-        yield ok(name, f"'{project.get('title')}' shows {control.kind} masks: {labels}")
-    try:
-        yield _check_prompts(settings, client, number, config)
-        backends = client.list_ml_backends(number)
-        yield _check_model(backends, number, url)
-        yield _check_shown(settings, project, backends)
-        connected = [str(one["url"]) for one in backends if one.get("state") == "CO"]
-        if connected:
-            yield webhook_of(settings, client, number, url if url in connected else connected[0])
-    except SvacError as error:
-        yield failed(name, error)
+    control = config.mask_control()
+    return f"'{title}' shows {control.kind} masks: {', '.join(control.labels)}"
 
 
-def _check_prompts(settings: Settings, client: DoctorClient, number: int, config: LabelConfig) -> Finding:
-    check = "prompts"
+@check("prompts")
+def _check_prompts(settings: Settings, client: DoctorClient, number: int, config: LabelConfig) -> str:
     tasks = list(islice(client.list_tasks(number), SAMPLE))
     if not tasks:
-        return ok(check, "there are no tasks yet")
+        return "there are no tasks yet"
     problems: list[tuple[int, SvacError]] = []
     for task in tasks:
         try:
@@ -83,8 +82,7 @@ def _check_prompts(settings: Settings, client: DoctorClient, number: int, config
             problems.append((task["id"], error))
     if problems:
         task_id, first = problems[0]
-        return failure(
-            check,
+        raise SvacError(
             f"{len(problems)} of {len(tasks)} tasks cannot be segmented, e.g. {task_id}: {first.message}",
             first.hint,
         )
@@ -95,98 +93,88 @@ def _check_prompts(settings: Settings, client: DoctorClient, number: int, config
             frames_way(settings)
     except SvacError as error:
         told = f"{len(bare)} of {len(tasks)} tasks have no frames to draw masks on, e.g. {bare[0]}."
-        return warning(check, told, error.hint)
-    return ok(check, f"those of {len(tasks)} task{'s' if len(tasks) > 1 else ''} apply")
+        raise DoctorWarning(told, error.hint) from error
+    return f"those of {len(tasks)} task{'s' if len(tasks) > 1 else ''} apply"
 
 
-def _check_model(backends: list[dict[str, Any]], number: int, url: str) -> Finding:
-    check = "connected model"
+@check("connected model")
+def _check_model(backends: list[dict[str, Any]], number: int, url: str) -> str:
     connected = [one for one in backends if one.get("state") == "CO"]
     if not backends:
-        return failure(
-            check,
+        raise SvacError(
             "No model is connected to the project.",
             f"In its Settings > Model, connect {url} with interactive on.",
         )
     if not connected:
         lost = backends[0]
-        return failure(
-            check,
+        raise SvacError(
             f"{lost.get('url')} is not connected any more ({lost.get('error_message') or 'it does not answer'}).",
             f"Start the backend, or in the project's Settings > Model change the address to {url}.",
         )
     model = next((one for one in connected if str(one.get("url")).rstrip("/") == url), connected[0])
     if not model.get("is_interactive"):
-        return warning(
-            check,
+        raise DoctorWarning(
             f"{model.get('url')} is connected without interactive preannotations: typing a prompt does nothing.",
             "Switch them on in the project's Settings > Model.",
         )
-    return ok(check, f"{model.get('url')} (number {model.get('id')})")
+    return f"{model.get('url')} (number {model.get('id')})"
 
 
-def _check_shown(settings: Settings, project: dict[str, Any], backends: list[dict[str, Any]]) -> Finding:
-    check, shown = "shown predictions", project.get("model_version") or ""
-    try:
-        version = served_version(settings)
-    except SvacError as error:
-        return failed(check, error)
+@check("shown predictions")
+def _check_shown(settings: Settings, project: dict[str, Any], backends: list[dict[str, Any]]) -> str:
+    shown, version = project.get("model_version") or "", served_version(settings)
     if project.get("show_collab_predictions") is False:
-        return warning(
-            check,
+        raise DoctorWarning(
             "The project does not show predictions to annotators.",
             "Switch on 'Use predictions to prelabel tasks' in its Settings > Annotation.",
         )
     if shown in (version, *(str(one.get("title")) for one in backends)):
-        return ok(check, f"those of {shown}")
-    return warning(
-        check,
+        return f"those of {shown}"
+    raise DoctorWarning(
         f"The editor shows those of '{shown}', not of {version}." if shown else "The editor shows none.",
         "Choose the model in the project's Settings > Annotation.",
     )
 
 
-def webhook_of(settings: Settings, client: DoctorClient, project: int, url: str) -> Finding:
+def webhook_of(settings: Settings, client: DoctorClient, project: int, url: str) -> str:
     """That a project's webhook to the backend is there, on, and carries the token.
 
     Raises:
-        SvacError: Label Studio does not list them.
+        SvacError: Label Studio does not list them, or it is not as it should be.
     """
     wanted = f"{url.rstrip('/')}/webhook"
     hooks = [hook for hook in client.list_webhooks(project) if str(hook.get("url")).rstrip("/") == wanted]
     host = urlsplit(url).hostname or ""
     if not hooks and host != "localhost" and not set(host) & {".", ":"}:
-        return warning(
-            CHECK,
+        raise DoctorWarning(
             f"Label Studio made no webhook to {wanted}: there it takes no host name without a dot.",
             f"Connect the backend by a name with a dot, in docker compose a network alias such as {host}.internal.",
         )
     if not hooks:
-        return warning(
-            CHECK,
+        raise DoctorWarning(
             f"There is no webhook to {wanted}, so corrections do not reach the backend.",
             "Add it in the project's Settings > Webhooks, or disconnect the model and connect it again.",
         )
     if not any(hook.get("is_active") for hook in hooks):
-        return warning(
-            CHECK, f"The webhook to {wanted} is off.", "Switch it on in the project's Settings > Webhooks."
+        raise DoctorWarning(
+            f"The webhook to {wanted} is off.", "Switch it on in the project's Settings > Webhooks."
         )
     token = settings.webhook_token.get_secret_value() if settings.webhook_token else ""
     if not token and settings.basic_auth_user:
         token = webhook_secret(MediaLinks.from_settings(settings).key, str(project))
     if token and not any((hook.get("headers") or {}).get(TOKEN_HEADER) == token for hook in hooks):
-        return warning(
-            CHECK,
+        raise DoctorWarning(
             f"The webhook to {wanted} does not carry the secret, so the backend refuses it.",
             f"Open its Settings > Model: the backend then adds {TOKEN_HEADER}; or set SVAC_WEBHOOK_TOKEN, and "
             "add the header with that value in Settings > Webhooks.",
         )
-    return ok(CHECK, f"to {wanted}")
+    return f"to {wanted}"
 
 
+@check("webhooks")
 def check_arrival(
     settings: Settings, client: DoctorClient, project: int, url: str, database: Database
-) -> Finding:
+) -> str:
     """That a webhook arrives: make a task, of which Label Studio tells the backend, and look for it.
 
     Args:
@@ -197,24 +185,18 @@ def check_arrival(
         database: that of the web process.
     """
     if settings.basic_auth_user or (settings.webhook_token and settings.webhook_token.get_secret_value()):
-        return ok(CHECK, f"each project's must carry {TOKEN_HEADER}; --project ID checks that")
-    try:
-        found = webhook_of(settings, client, project, url)
-        if found.fix:
-            return found
-        client.create_task(project, {"video": "/nowhere.mp4", "frames": ["/nowhere.jpg"], "fps": 24})
-    except SvacError as error:
-        return failed(CHECK, error)
+        return f"each project's must carry {TOKEN_HEADER}; --project ID checks that"
+    webhook_of(settings, client, project, url)
+    client.create_task(project, {"video": "/nowhere.mp4", "frames": ["/nowhere.jpg"], "fps": 24})
     deadline = time.monotonic() + ARRIVES_S
     while not _arrived(database, project):
         if time.monotonic() > deadline:
-            return warning(
-                CHECK,
+            raise DoctorWarning(
                 f"Label Studio's webhook to {url} does not arrive, so corrections do not reach the backend.",
                 "Start Label Studio with SSRF_PROTECTION_ENABLED=false, and look into its log.",
             )
         time.sleep(0.1)
-    return ok(CHECK, "one that Label Studio sent has arrived")
+    return "one that Label Studio sent has arrived"
 
 
 def _arrived(database: Database, project: int) -> bool:

@@ -28,7 +28,7 @@ from lab.train_tiny.oracle import NAMES, SAYS, AttributeRow, Oracle, Said, place
 from lab.train_tiny.packed import run_packed
 from lab.train_tiny.tokenizer import train_tokenizer
 
-from svac_backend.learning.rehearsal import Sentence, sentences_of
+from svac_backend.learning.rehearsal import sentences_of
 from svac_backend.svac.config import LanguageConfig, VisionConfig
 from svac_backend.svac.language.templates import IMG_CONTEXT, SEG
 from svac_backend.svac.model import Svac
@@ -36,6 +36,7 @@ from svac_backend.svac.sam.grounding import build_sam
 from svac_backend.synthetic.rich.clauses import own_clauses
 from svac_backend.synthetic.rich.description import Look, events_of, measure
 from svac_backend.synthetic.rich.kinds import HELD_OUT_KINDS, KINDS
+from svac_backend.synthetic.rich.phrases import RichExpression
 from svac_backend.synthetic.rich.relations import comparisons
 from svac_backend.synthetic.rich.scene import make_rich_scene
 from svac_backend.synthetic.shapes import COLORS
@@ -140,7 +141,7 @@ def test_a_name_that_a_colour_makes_idle_does_not_decide(
     looks = [Look("circle", "red"), Look("square", "blue"), Look("circle", "blue")]
     things = tuple(replace(scene.description.things[0], look=look) for look in looks)
     scene = replace(scene, description=replace(scene.description, things=things))
-    said = Sentence("the thing", "motion", targets, color, None, name, "stop")
+    said = RichExpression("the thing", "motion", targets, True, "stop", color, None, name)
     assert _decide(scene, said) == alone
 
 
