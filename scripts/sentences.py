@@ -3,7 +3,7 @@
 
 python scripts/sentences.py picture                 # writes data/sentences/ten-sentences.jpg and prints the scores
 python scripts/sentences.py picture --publish       # and docs/images/ten-sentences.jpg with its section of README.md
-python scripts/sentences.py demo                    # what the model does with the quickstart's demo and its next scenes
+python scripts/sentences.py demo                    # what the model does with the rich demo and its next scenes
 
 The rule, which looks at scenes and never at what a model does with them: sentence k (0 to 9) takes the first seed from
 11000 + 500 k on, within the seeds that are kept for demos, whose scene makes the sentence true of as many things as it
@@ -28,13 +28,13 @@ import cv2
 import numpy as np
 import typer
 from lab.mevis import VALIDATION
+from lab.rich_demo import SCENES, STARTS, next_scene
 from numpy.typing import NDArray
 from rich.console import Console
 
 from svac_backend.errors import SvacError
 from svac_backend.masks.metrics import j_and_f
 from svac_backend.masks.render import text_picture
-from svac_backend.quickstart.content import SCENES, STARTS, next_scene
 from svac_backend.svac.files.weights import model_version
 from svac_backend.svac.model import Svac
 from svac_backend.synthetic.rich.description import Description, Look
@@ -291,7 +291,7 @@ def demo(
     scenes: Annotated[int, typer.Option(help="Scenes from each start of the demo on.")] = 4,
     device: str = "auto",
 ) -> None:
-    """Show J of each prompt of the quickstart's rich demo, and of the scenes that would come next."""
+    """Show J of each prompt of the rich demo, and of the scenes that would come next."""
     loaded = Svac.from_pretrained(model, device=device, dtype="float32")
     for start in STARTS:
         seed = start

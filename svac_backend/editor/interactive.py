@@ -20,7 +20,6 @@ from svac_backend.jobs.payloads import PRELABEL, PROPAGATE, PrelabelPayload, Pro
 from svac_backend.jobs.rendering import check_frames, config_key
 from svac_backend.jobs.services import Metrics, Services
 from svac_backend.labelstudio.api.access import LabelStudioAccess, task_number
-from svac_backend.labelstudio.api.client import list_drafts
 from svac_backend.labelstudio.regions.region import Region
 from svac_backend.store.predictions import Prediction
 
@@ -104,7 +103,7 @@ class Interactive:
         end = min(call.deadline, call.begun + DRAFT_WAIT_S)
         client, number = self._access.client(call.project_id), task_number(call.task_id)
         while True:
-            drafts = list_drafts(client, number)
+            drafts = client.list_drafts(number)
             last = not may_wait or time.monotonic() + DRAFT_POLL_S >= end
             # One that was there before may be older than the last stroke, unless no other comes.
             found = draft_with(drafts, request, [] if last else open_task.task.get("drafts"))

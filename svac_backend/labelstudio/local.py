@@ -13,10 +13,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -50,6 +48,7 @@ _SETTINGS = {
     "LOCAL_FILES_SERVING_ENABLED": "true",
 }
 _LOG_TAIL = 15
+_USERNAME = "admin@example.com"
 
 
 class LabelStudioServer:
@@ -73,21 +72,16 @@ class LabelStudioServer:
         *,
         files_root: Path | None = None,
         port: int = 0,
-        username: str = "admin@example.com",
-        executable: Path | None = None,
     ) -> None:
         self.data_dir = data_dir.resolve()
         self.files_root = (files_root or self.data_dir / "files").resolve()
         self.port = port
         self.log = self.data_dir / "label-studio.log"
-        self._executable = executable
         self._process: psutil.Process | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._state = self.data_dir / "server.json"
-        login = self._login(username)
-        self.username: str = login["username"]
-        self.password: str = login["password"]
-        self.token: str = login["token"]
+        login = self._login()
+        self.username, self.password, self.token = login["username"], login["password"], login["token"]
 
     @property
     def url(self) -> str:
@@ -101,14 +95,8 @@ class LabelStudioServer:
             return self._child.poll() is None
         return self._process is not None and _alive(self._process)
 
-    def start(
-        self, timeout: float = 300.0, on_wait: Callable[[float], None] | None = None
-    ) -> LabelStudioServer:
-        """Start the server and wait until it answers. The first start takes about a minute (migrations).
-
-        Args:
-            timeout: seconds to wait at most.
-            on_wait: called about every second with the seconds waited.
+    def start(self, timeout: float = 300.0) -> LabelStudioServer:
+        """Start the server and wait until it answers, `timeout` seconds at most. The first start migrates: a minute.
 
         Raises:
             SvacError: Label Studio is not installed, the port is taken, it ended, or it did not answer in time.
@@ -117,7 +105,7 @@ class LabelStudioServer:
         if self._process is None:
             self.port = _free_port(self.port)
             self._launch()
-        self._wait(timeout, on_wait)
+        self._wait(timeout)
         return self
 
     def stop(self, timeout: float = 15.0) -> None:
@@ -138,34 +126,22 @@ class LabelStudioServer:
         """Return a client for its user."""
         return LabelStudioClient(self.url, self.token, timeout)
 
-    def personal_access_token(self) -> str:
-        """Return a personal access token of its user; made once and kept with the login."""
-        login = self._login(self.username)
-        if "personal_access_token" not in login:
-            login["personal_access_token"] = self.client().create_personal_access_token()
-            self._write_private(self.data_dir / "login.json", login)
-        return str(login["personal_access_token"])
-
     def __enter__(self) -> LabelStudioServer:
         return self.start()
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
-    def _login(self, username: str) -> dict[str, str]:
+    def _login(self) -> dict[str, str]:
         path = self.data_dir / "login.json"
         if path.exists():
             login: dict[str, str] = json.loads(path.read_text())
             return login
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        login = {"username": username, "password": secrets.token_urlsafe(12), "token": secrets.token_hex(20)}
-        self._write_private(path, login)
-        return login
-
-    @staticmethod
-    def _write_private(path: Path, content: dict[str, Any]) -> None:
+        login = {"username": _USERNAME, "password": secrets.token_urlsafe(12), "token": secrets.token_hex(20)}
         path.touch(mode=0o600)
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(login))
+        return login
 
     def _take_over(self) -> psutil.Process | None:
         """Return the server that runs on the data folder, and take its port."""
@@ -181,7 +157,7 @@ class LabelStudioServer:
         return None
 
     def _launch(self) -> None:
-        executable = find_executable(self._executable)
+        executable = find_executable()
         self.files_root.mkdir(parents=True, exist_ok=True)
         arguments = ["start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(self.port)]
         with self.log.open("ab") as log:
@@ -213,24 +189,19 @@ class LabelStudioServer:
             "LOCAL_FILES_DOCUMENT_ROOT": str(self.files_root),
         }
 
-    def _wait(self, timeout: float, on_wait: Callable[[float], None] | None) -> None:
-        start = time.monotonic()
-        told = 0.0
+    def _wait(self, timeout: float) -> None:
+        end = time.monotonic() + timeout
         while not self._healthy():
-            waited = time.monotonic() - start
             if not self.running:
                 raise SvacError(
                     f"Label Studio ended while it started.\n{self._tail()}", f"Look into {self.log}."
                 )
-            if waited > timeout:
+            if time.monotonic() > end:
                 self.stop()
                 raise SvacError(
                     f"Label Studio did not answer within {timeout:g} s.\n{self._tail()}",
                     f"Look into {self.log}.",
                 )
-            if on_wait is not None and waited - told >= 1:
-                told = waited
-                on_wait(waited)
             time.sleep(0.25)
 
     def _healthy(self) -> bool:
@@ -248,24 +219,18 @@ def _alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
-def find_executable(path: Path | None = None) -> Path:
-    """Return Label Studio's command: `path`, SVAC_LABEL_STUDIO_BIN, `.venv-label-studio`, or the one in PATH.
+def find_executable() -> Path:
+    """Return Label Studio's command: SVAC_LABEL_STUDIO_BIN, else that in `.venv-label-studio`, else the one in PATH.
 
     Raises:
         SvacError: there is none.
     """
-    root = Path(__file__).resolve().parents[2]
-    named = path or (Path(os.environ[EXECUTABLE_VARIABLE]) if os.environ.get(EXECUTABLE_VARIABLE) else None)
-    found = shutil.which("label-studio")
-    candidates = (
-        [named]
-        if named
-        else [
-            Path.cwd() / ".venv-label-studio/bin/label-studio",
-            root / ".venv-label-studio/bin/label-studio",
-            *([Path(found)] if found else []),
-        ]
-    )
+    if named := os.environ.get(EXECUTABLE_VARIABLE):
+        candidates = [Path(named)]
+    else:
+        folders = (Path.cwd(), Path(__file__).resolve().parents[2])
+        candidates = [folder / ".venv-label-studio/bin/label-studio" for folder in folders]
+        candidates += [Path(found)] if (found := shutil.which("label-studio")) else []
     for candidate in candidates:
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return candidate

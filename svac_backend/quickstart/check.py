@@ -101,12 +101,6 @@ def read_truth(path: Path) -> tuple[list[Track], int]:
     return [Track.from_json(track) for track in truth["tracks"]], int(truth["frames"])
 
 
-def read_kinds(path: Path) -> list[str]:
-    """Return the kind of each of a demo's prompts: what its truth says, else what `kind_of` sees."""
-    truth = json.loads(path.read_text())
-    return [str(kind) for kind in truth.get("kinds") or (kind_of(t["expression"]) for t in truth["tracks"])]
-
-
 def another_wording(expression: str) -> str:
     """Return a prompt that means the same and is not the same, so that it is a new question."""
     if " object" in expression:
@@ -140,8 +134,9 @@ def check_predictions(
         masks = brush_masks(newest["result"])
         tracks, frames = read_truth(clip.truth)
         report.frames += frames
-        for number, (track, kind) in enumerate(zip(tracks, read_kinds(clip.truth), strict=True), start=1):
-            report.ious[kind].extend(track_ious(track, frames, masks, f"obj{number}"))
+        for number, track in enumerate(tracks, start=1):
+            ious = track_ious(track, frames, masks, f"obj{number}")
+            report.ious[kind_of(track.expression)].extend(ious)
     if "color" in report.ious and np.mean(report.ious["color"]) < MIN_COLOR_IOU:
         report.problems.append(
             f"the masks of colour expressions miss their objects (IoU below {MIN_COLOR_IOU})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from lab.label_studio import upload_file
 
 from tests.browser.editor import Editor
 from tests.jobs.conftest import HEIGHT, WIDTH
@@ -16,7 +17,7 @@ __all__ = ["connected", "settings"]
 
 def test_frames_of_our_own_media_are_shown_and_annotated(editor: Editor, connected: Connected) -> None:
     client = connected.client
-    video = client.upload_file(connected.project, connected.clip)
+    video = upload_file(client, connected.project, connected.clip)
     task = client.create_task(connected.project, {"video": video, "prompt": "the square"})
     connected.predict()
     loaded: list[Any] = []

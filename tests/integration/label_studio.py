@@ -8,10 +8,11 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pytest
+from lab.label_studio import create_personal_access_token
 
 from svac_backend.labelstudio.local import LabelStudioServer, find_executable
 
@@ -28,6 +29,12 @@ def label_studio() -> Iterator[LabelStudioServer]:
     yield server
     server.stop()
     shutil.rmtree(server.data_dir, ignore_errors=True)
+
+
+@cache
+def personal_access_token(server: LabelStudioServer) -> str:
+    """Return a personal access token of the server's user: Label Studio shows it only once."""
+    return create_personal_access_token(server.client())
 
 
 @lru_cache(maxsize=1)

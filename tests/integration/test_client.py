@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from lab.label_studio import create_tasks, delete_prediction, retrieve_predictions, upload_file
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
@@ -23,6 +24,7 @@ from svac_backend.labelstudio.regions.written import to_prediction, tracks_to_re
 from svac_backend.labelstudio.tasks import build_task_data, local_files_url, task_prompts
 from svac_backend.masks.rle import decode_brush, to_coco
 from svac_backend.masks.tracks import Track
+from tests.integration.label_studio import personal_access_token
 
 CONFIGS = Path(__file__).parents[2] / "labelstudio_config"
 BRUSH = (CONFIGS / "brush_frames.xml").read_text()
@@ -47,7 +49,7 @@ def a_track() -> Track:
 
 
 def test_both_kinds_of_token(label_studio: LabelStudioServer, client: LabelStudioClient) -> None:
-    personal = LabelStudioClient(label_studio.url, label_studio.personal_access_token())
+    personal = LabelStudioClient(label_studio.url, personal_access_token(label_studio))
     assert (client.kind, personal.kind) == ("legacy", "personal")
     for one in (client, personal):
         assert one.whoami()["email"] == label_studio.username
@@ -64,7 +66,7 @@ def test_both_kinds_of_token(label_studio: LabelStudioServer, client: LabelStudi
 )
 def test_wrong_tokens(label_studio: LabelStudioServer, token: str, message: str, hint: str) -> None:
     if token == "personal":
-        head, _, tail = label_studio.personal_access_token().rpartition(".")
+        head, _, tail = personal_access_token(label_studio).rpartition(".")
         token = f"{head}.{tail[::-1]}"
     with pytest.raises(SvacError) as caught:
         LabelStudioClient(label_studio.url, token).whoami()
@@ -100,14 +102,14 @@ def test_prediction_goes_there_and_comes_back(client: LabelStudioClient, kind: s
         mask = decode_brush(prediction["result"][1]["value"]["rle"], 48, 64)
         assert mask.sum() == 16 * 24
     assert client.list_annotations(task) == []
-    client.delete_prediction(prediction["id"])
+    delete_prediction(client, prediction["id"])
     assert client.list_predictions(task) == []
     client.delete_project(project)
 
 
 def test_many_tasks_at_once(client: LabelStudioClient, project: int) -> None:
     data = [build_task_data(f"/data/{n}.mp4", [], 24.0) for n in range(3)]
-    created = client.create_tasks(project, data)
+    created = create_tasks(client, project, data)
     listed = {task["id"]: task["data"] for task in client.list_tasks(project)}
     assert listed == dict(zip(created, data, strict=True))
     assert project in [one["id"] for one in client.list_projects()]
@@ -137,7 +139,7 @@ def test_refusals_say_what_to_do(client: LabelStudioClient, project: int) -> Non
 def test_upload_comes_back_whole_and_once(client: LabelStudioClient, project: int, tmp_path: Path) -> None:
     video = tmp_path / "my video.mp4"
     video.write_bytes(bytes(range(256)) * 5000)
-    address = client.upload_file(project, video)
+    address = upload_file(client, project, video)
     assert address.startswith(f"/data/upload/{project}/")
     fetcher = MediaFetcher(tmp_path / "cache", client)
     for value in (address, client.url + address):
@@ -216,8 +218,8 @@ def test_backend_is_connected_once_and_asked(
         assert client.connect_ml_backend(project, f"{address}/", title="again") == backend
         (listed,) = client.list_ml_backends(project)
         assert (listed["id"], listed["is_interactive"], listed["state"]) == (backend, True, "CO")
-        tasks = client.create_tasks(project, [build_task_data("/data/v.mp4", [], 24.0) for _ in range(3)])
-        client.retrieve_predictions(project, tasks[:2])
+        tasks = create_tasks(client, project, [build_task_data("/data/v.mp4", [], 24.0) for _ in range(3)])
+        retrieve_predictions(client, project, tasks[:2])
         client.delete_ml_backend(backend)
         server.shutdown()
     setup = next(body for path, body in Backend.calls if path == "/setup")

@@ -26,7 +26,7 @@ from svac_backend.quickstart.processes import Process, choose_port, wait_until_u
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.jobs import WorkerStore
-from tests.integration.label_studio import _template
+from tests.integration.label_studio import _template, personal_access_token
 
 COMMAND = str(Path(sys.executable).with_name("svac-backend"))
 BRUSH = (Path(__file__).parents[2] / "labelstudio_config" / "brush_frames.xml").read_text()
@@ -330,7 +330,7 @@ def test_a_label_studio_as_it_comes(backend: Backend, strict: LabelStudioServer)
 
 
 def test_legacy_tokens_that_are_off(backend: Backend, strict: LabelStudioServer) -> None:
-    personal = strict.personal_access_token()
+    personal = personal_access_token(strict)
     client = LabelStudioClient(strict.url, personal)
     body = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": False}
     answer = httpx.post(f"{strict.url}/api/jwt/settings", json=body, headers=client.authorization())

@@ -33,10 +33,12 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[-1])), Handler).serve_forever(
 """
 
 
-def stand_in(folder: Path, fails: bool = False) -> Path:
-    path = folder / "label-studio"
-    path.write_text(STAND_IN.format(python=sys.executable, fails=fails))
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "label-studio"
+    path.write_text(STAND_IN.format(python=sys.executable, fails=False))
     path.chmod(0o755)
+    monkeypatch.setenv("SVAC_LABEL_STUDIO_BIN", str(path))
     return path
 
 
@@ -44,13 +46,14 @@ def seen(server: LabelStudioServer) -> Any:
     return json.loads((server.data_dir / "seen.json").read_text())
 
 
+@pytest.mark.usefixtures("stand_in")
 def test_start_stop_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOST", "https://somewhere.else")
     monkeypatch.setenv("LABEL_STUDIO_DATABASE", "someone's")
     monkeypatch.setenv("SVAC_LABEL_STUDIO_API_KEY", "secret")
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        with LabelStudioServer(tmp_path / "ls", executable=stand_in(tmp_path)) as server:
+        with LabelStudioServer(tmp_path / "ls") as server:
             assert server.running
             report = seen(server)
             environment = report["env"]
@@ -78,14 +81,14 @@ def gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.usefixtures("stand_in")
 def test_running_server_is_taken_over_and_login_is_kept(tmp_path: Path) -> None:
-    executable = stand_in(tmp_path)
-    first = LabelStudioServer(tmp_path / "ls", executable=executable).start()
-    second = LabelStudioServer(tmp_path / "ls", executable=executable).start()
+    first = LabelStudioServer(tmp_path / "ls").start()
+    second = LabelStudioServer(tmp_path / "ls").start()
     assert (second.url, second.token, second.password) == (first.url, first.token, first.password)
     second.stop()
     assert not first.running
-    third = LabelStudioServer(tmp_path / "ls", executable=executable)
+    third = LabelStudioServer(tmp_path / "ls")
     assert (third.token, third.running) == (first.token, False)
     assert (tmp_path / "ls" / "login.json").stat().st_mode & 0o077 == 0
 
@@ -102,34 +105,30 @@ def test_process_that_took_the_number_is_left_alone(tmp_path: Path) -> None:
         stranger.wait()
 
 
-def test_server_that_ends_shows_its_last_words(tmp_path: Path) -> None:
+def test_server_that_ends_shows_its_last_words(tmp_path: Path, stand_in: Path) -> None:
+    stand_in.write_text(STAND_IN.format(python=sys.executable, fails=True))
     with pytest.raises(SvacError, match=r"ended while it started(.|\n)*the database is on fire"):
-        LabelStudioServer(tmp_path / "ls", executable=stand_in(tmp_path, fails=True)).start()
+        LabelStudioServer(tmp_path / "ls").start()
 
 
-def test_server_that_does_not_answer_is_stopped(tmp_path: Path) -> None:
-    path = tmp_path / "label-studio"
-    path.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
-    path.chmod(0o755)
-    waits: list[float] = []
-    server = LabelStudioServer(tmp_path / "ls", executable=path)
+def test_server_that_does_not_answer_is_stopped(tmp_path: Path, stand_in: Path) -> None:
+    stand_in.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
+    server = LabelStudioServer(tmp_path / "ls")
     with pytest.raises(SvacError, match=r"did not answer within 1\.3 s"):
-        server.start(timeout=1.3, on_wait=waits.append)
+        server.start(timeout=1.3)
     assert not server.running
-    assert len(waits) == 1
 
 
+@pytest.mark.usefixtures("stand_in")
 def test_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(SvacError, match=f"Port {port} is taken"):
-            LabelStudioServer(tmp_path / "ls", port=port, executable=stand_in(tmp_path)).start()
+            LabelStudioServer(tmp_path / "ls", port=port).start()
 
 
-def test_command_is_found_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    executable = stand_in(tmp_path)
-    monkeypatch.setenv("SVAC_LABEL_STUDIO_BIN", str(executable))
-    assert find_executable() == executable
+def test_command_is_found_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in: Path) -> None:
+    assert find_executable() == stand_in
     monkeypatch.setenv("SVAC_LABEL_STUDIO_BIN", str(tmp_path / "missing"))
     with pytest.raises(SvacError, match="is not installed") as caught:
         find_executable()

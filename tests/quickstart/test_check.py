@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +19,6 @@ from svac_backend.quickstart.check import (
     brush_masks,
     check_predictions,
     kind_of,
-    read_kinds,
     read_truth,
     region_key,
     track_ious,
@@ -136,18 +134,6 @@ def test_region_ids() -> None:
 )
 def test_kind_of_a_demos_prompt(expression: str, kind: str) -> None:
     assert kind_of(expression) == kind
-
-
-def test_kinds_are_those_of_the_truth_where_it_names_them(clip: PromptedVideo, tmp_path: Path) -> None:
-    assert clip.truth is not None
-    tracks, _ = read_truth(clip.truth)
-    assert read_kinds(clip.truth) == ["color"] * len(tracks)
-    named = tmp_path / "named.json"
-    kinds = ["color", "motion", "category"][: len(tracks)]
-    named.write_text(json.dumps({**json.loads(clip.truth.read_text()), "kinds": kinds}))
-    assert read_kinds(named) == kinds
-    report = checked(PromptedVideo(clip.video, clip.prompts, named), regions(tracks))
-    assert sorted(report.ious) == sorted(kinds)
 
 
 @pytest.mark.parametrize(

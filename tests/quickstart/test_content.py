@@ -42,7 +42,7 @@ def test_another_prompt_is_another_task(tmp_path: Path) -> None:
 def test_demo_clips_are_made_once(tmp_path: Path) -> None:
     make_demo(tmp_path, DEMO_SEEDS.start, 1, width=128, height=96, frames=4)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    (clip,) = demo_clips(tmp_path, "plain")
+    (clip,) = demo_clips(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
     assert clip.video.is_file()
     assert clip.truth is not None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from lab.label_studio import create_tasks, retrieve_predictions, upload_file
 from pydantic import SecretStr
 from werkzeug.serving import make_server
 
@@ -28,7 +29,7 @@ from svac_backend.server.app import create_app
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.links import DAY_S, KEY_FILE, MediaLinks
-from tests.integration.label_studio import label_studio
+from tests.integration.label_studio import label_studio, personal_access_token
 from tests.jobs.conftest import FRAMES, SquareModel, write_clip
 from tests.server.buckets import BUCKET, bucket
 
@@ -50,7 +51,7 @@ class Connected:
 
     def predict(self) -> None:
         """Have Label Studio ask for predictions, and wait until all is done."""
-        self.client.retrieve_predictions(self.project)
+        retrieve_predictions(self.client, self.project)
         self.idle()
         failed = [(job.kind, job.error) for job in self.backend.engine.find(states=(JobState.FAILED,))]
         assert failed == []
@@ -75,7 +76,7 @@ def connected(label_studio: LabelStudioServer, settings: Settings, tmp_path: Pat
     ours = settings.model_copy(
         update={
             "label_studio_url": label_studio.url,
-            "label_studio_api_key": SecretStr(label_studio.personal_access_token()),
+            "label_studio_api_key": SecretStr(personal_access_token(label_studio)),
             "media_url": f"http://127.0.0.1:{port}",
             "max_body_mb": 50,
         }
@@ -98,7 +99,7 @@ def connected(label_studio: LabelStudioServer, settings: Settings, tmp_path: Pat
 
 def test_an_uploaded_video_gets_frames_that_load(connected: Connected) -> None:
     client = connected.client
-    video = client.upload_file(connected.project, connected.clip)
+    video = upload_file(client, connected.project, connected.clip)
     task = client.create_task(connected.project, {"video": video, "prompt": "the square"})
     connected.predict()
     data = client.get_task(task)["data"]
@@ -157,9 +158,9 @@ def test_a_video_in_a_cloud_is_fetched_through_label_studio(connected: Connected
 
 def test_links_are_renewed_in_the_tasks_that_have_them(connected: Connected) -> None:
     client, settings = connected.client, connected.backend.settings
-    video = client.upload_file(connected.project, connected.clip)
-    tasks = client.create_tasks(
-        connected.project, [{"video": video, "prompt": "the square", "n": n} for n in range(3)]
+    video = upload_file(client, connected.project, connected.clip)
+    tasks = create_tasks(
+        client, connected.project, [{"video": video, "prompt": "the square", "n": n} for n in range(3)]
     )
     connected.predict()
     links = MediaLinks.from_settings(settings)

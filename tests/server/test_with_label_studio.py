@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from lab.label_studio import retrieve_predictions
 from pydantic import SecretStr
 from werkzeug.serving import make_server
 
@@ -29,7 +30,7 @@ from svac_backend.server.security import TOKEN_HEADER
 from svac_backend.settings import Settings
 from svac_backend.store.corrections import CorrectionStore
 from svac_backend.store.database import Database
-from tests.integration.label_studio import label_studio
+from tests.integration.label_studio import label_studio, personal_access_token
 from tests.jobs.conftest import SquareModel, write_clip
 
 __all__ = ["label_studio"]
@@ -81,7 +82,7 @@ def connected(label_studio: LabelStudioServer, settings: Settings, tmp_path: Pat
     ours = settings.model_copy(
         update={
             "label_studio_url": label_studio.url,
-            "label_studio_api_key": SecretStr(label_studio.personal_access_token()),
+            "label_studio_api_key": SecretStr(personal_access_token(label_studio)),
             "label_studio_files_root": label_studio.files_root,
             "basic_auth_user": BASIC[0],
             "basic_auth_password": SecretStr(BASIC[1]),
@@ -132,7 +133,7 @@ def test_from_the_first_click_to_masks_on_frames(connected: Connected) -> None:
     assert known.access_token
     assert parse_config(known.label_config).mask_control().name == "mask"
 
-    client.retrieve_predictions(connected.project)
+    retrieve_predictions(client, connected.project)
     assert len(backend.engine.find()) == 2  # frames and prelabel
     connected.until(connected.idle)
     assert {job.state for job in backend.engine.find()} == {JobState.DONE}
@@ -149,17 +150,17 @@ def test_from_the_first_click_to_masks_on_frames(connected: Connected) -> None:
     assert len(prediction["result"]) == 6
 
     # A task that has this version's prediction is not even asked for again.
-    client.retrieve_predictions(connected.project)
+    retrieve_predictions(client, connected.project)
     assert len(client.list_predictions(connected.task)) == 1
     assert len(backend.engine.find()) == 2
 
 
 def test_a_cached_result_is_stored_at_once(connected: Connected) -> None:
     client, backend = connected.client, connected.backend
-    client.retrieve_predictions(connected.project)
+    retrieve_predictions(client, connected.project)
     connected.until(connected.idle)
     other = client.create_task(connected.project, client.get_task(connected.task)["data"])
-    client.retrieve_predictions(connected.project)
+    retrieve_predictions(client, connected.project)
     (prediction,) = client.list_predictions(other)
     assert len(prediction["result"]) == 6
     assert connected.model.calls == [["the square"]]
@@ -191,7 +192,7 @@ def test_a_typed_prompt_is_answered_in_the_editor(connected: Connected) -> None:
 def test_a_correction_is_carried_on_from_the_draft(connected: Connected) -> None:
     """The draft with the last stroke and the request comes while Label Studio waits for our answer."""
     client = connected.client
-    client.retrieve_predictions(connected.project)
+    retrieve_predictions(client, connected.project)
     connected.until(connected.idle)
     (prediction,) = client.list_predictions(connected.task)
     loaded = prediction["result"]
@@ -227,7 +228,7 @@ def test_a_correction_is_carried_on_from_the_draft(connected: Connected) -> None
 
 def test_a_submitted_correction_makes_a_prediction(connected: Connected) -> None:
     client, backend = connected.client, connected.backend
-    client.retrieve_predictions(connected.project)
+    retrieve_predictions(client, connected.project)
     connected.until(connected.idle)
     (prediction,) = client.list_predictions(connected.task)
     loaded = prediction["result"]
@@ -261,7 +262,7 @@ def test_corrections_come_and_go_and_start_training_learns_from_them(connected: 
     """With Label Studio's own webhooks; what a real training makes of corrections is tested elsewhere."""
     client, backend = connected.client, connected.backend
     corrections = CorrectionStore(backend.database)
-    client.retrieve_predictions(connected.project)
+    retrieve_predictions(client, connected.project)
     connected.until(connected.idle)
     (prediction,) = client.list_predictions(connected.task)
     loaded = prediction["result"]  # masks on the odd frames

@@ -18,6 +18,7 @@ import numpy as np
 from playwright.sync_api import sync_playwright
 from rich.table import Table
 
+from lab.label_studio import retrieve_predictions
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.local import LabelStudioServer
 from svac_backend.synthetic.scene import DEMO_SEEDS, SceneConfig
@@ -79,7 +80,7 @@ def run(*, kind: str, frames: int, width: int, height: int, screenshots: Path | 
         task = project.add_task(clip, clip.prompts[0])
         client = label_studio.client()
         started = time.monotonic()
-        client.retrieve_predictions(project.project)
+        retrieve_predictions(client, project.project)
         while not client.list_predictions(task):
             if time.monotonic() - started > PREDICTED_S:
                 raise SvacError("No prediction came.", (folder / "worker.log").read_text()[-2000:])

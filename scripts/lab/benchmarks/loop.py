@@ -30,6 +30,7 @@ from rich.table import Table
 from lab.benchmarks import learn
 from lab.benchmarks.concepts import ZORBO, make_concept_clip
 from lab.benchmarks.loop_clips import as_submitted, score
+from lab.label_studio import retrieve_predictions
 from svac_backend.cli.import_videos import import_videos
 from svac_backend.cli.projects import Destination
 from svac_backend.datasets.windows import Windowing
@@ -194,7 +195,7 @@ class Loop:
         self, client: LabelStudioClient, project: int, seeds: Sequence[int], version: str
     ) -> dict[int, Mapping[str, Any]]:
         """Have Label Studio ask for predictions, and return them by clip once all are there."""
-        client.retrieve_predictions(project, [self.tasks[seed] for seed in seeds])
+        retrieve_predictions(client, project, [self.tasks[seed] for seed in seeds])
         found: dict[int, Mapping[str, Any]] = {}
 
         def all_there() -> bool:

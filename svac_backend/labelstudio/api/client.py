@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.api.connection import Connection, plain_http_client
-from svac_backend.labelstudio.api.errors import ApiRefusal, refusal, translated
+from svac_backend.labelstudio.api.connection import Connection
+from svac_backend.labelstudio.api.errors import ApiRefusal
 
 Json = dict[str, Any]
 
 # Only what can be repeated without doing it twice is tried again.
 _READ: Any = {"max_retries": 1}
-_UPLOAD_TIMEOUT_S = 600.0
-# Label Studio itself waits 100 s for one /predict.
-_PREDICT_TIMEOUT_S = 120.0
+# A web process waits for drafts while an annotator does.
+_DRAFTS_TIMEOUT_S = 5.0
 
 
 class LabelStudioClient(Connection):
@@ -41,11 +40,6 @@ class LabelStudioClient(Connection):
             )
         return str(version)
 
-    def create_personal_access_token(self) -> str:
-        """Create a personal access token of the user; Label Studio gives one only, and shows it this once."""
-        with self._doing("create a personal access token"):
-            return str(self._sdk.tokens.create().dict()["token"])
-
     # Projects
 
     def create_project(self, title: str, label_config: str) -> int:
@@ -63,11 +57,6 @@ class LabelStudioClient(Connection):
         with self._doing("list the projects"):
             projects: Any = self._sdk.projects.list(request_options=_READ)
             return [project.dict() for project in projects]
-
-    def set_config(self, project: int, label_config: str) -> None:
-        """Replace a project's labelling config; refused when it does not fit the annotations."""
-        with self._doing(f"set the labelling config of project {project}"):
-            self._sdk.projects.update(project, label_config=label_config)
 
     def set_model_version(self, project: int, model_version: str) -> None:
         """Choose the model version whose predictions the editor shows first."""
@@ -105,36 +94,12 @@ class LabelStudioClient(Connection):
             )
             return int(created.dict()["id"])
 
-    def upload_file(self, project: int, path: Path) -> str:
-        """Upload a file and return its address `/data/upload/...`, without making a task of it."""
-        what = f"upload {path.name}"
-        with path.open("rb") as stream:
-            answer = self._post(
-                what,
-                f"api/projects/{project}/import",
-                params={"commit_to_project": "false"},
-                files={"file": (path.name, stream)},
-                timeout=_UPLOAD_TIMEOUT_S,
-            )
-        if not answer.get("file_upload_ids"):
-            raise SvacError(f"Label Studio kept nothing of {path.name}.", "Look into Label Studio's log.")
-        with self._doing(what):
-            upload = self._sdk.files.get(answer["file_upload_ids"][0], request_options=_READ)
-            return f"/data/{upload.dict()['file']}"
-
     # Tasks, predictions, annotations
 
     def create_task(self, project: int, data: Mapping[str, Any]) -> int:
         """Create a task and return its id."""
         with self._doing(f"create a task in project {project}"):
             return int(self._sdk.tasks.create(project=project, data=dict(data)).dict()["id"])
-
-    def create_tasks(self, project: int, data: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Create several tasks in one call and return their ids in order."""
-        tasks: Any = [{"data": dict(item)} for item in data]
-        with self._doing(f"create {len(tasks)} tasks in project {project}"):
-            created = self._sdk.projects.import_tasks(project, request=tasks, return_task_ids=True)
-            return [int(task) for task in created.dict()["task_ids"]]
 
     def list_tasks(self, project: int, tasks: Sequence[int] | None = None) -> Iterator[Json]:
         """Yield a project's tasks without annotations and predictions; storage addresses stay as they are.
@@ -181,15 +146,17 @@ class LabelStudioClient(Connection):
         with self._doing(f"list the predictions of task {task}"):
             return [item.dict() for item in self._sdk.predictions.list(task=task, request_options=_READ)]
 
-    def delete_prediction(self, prediction: int) -> None:
-        """Delete a prediction."""
-        with self._doing(f"delete prediction {prediction}"):
-            self._sdk.predictions.delete(prediction)
-
     def list_annotations(self, task: int) -> list[Json]:
         """Return a task's annotations with their results."""
         with self._doing(f"list the annotations of task {task}"):
             return [item.dict() for item in self._sdk.annotations.list(task, request_options=_READ)]
+
+    def list_drafts(self, task: int) -> list[Json]:
+        """Return a task's drafts, of all its annotators, with their results."""
+        # Not by the SDK: it does not serve this route.
+        what, path = f"list the drafts of task {task}", f"api/tasks/{task}/drafts"
+        drafts: list[Json] = self._request("GET", what, path, timeout=_DRAFTS_TIMEOUT_S)
+        return drafts
 
     def create_annotation(self, task: int, results: Sequence[Mapping[str, Any]]) -> int:
         """Make an annotation of a task, submitted by the token's user, and return its id."""
@@ -272,39 +239,3 @@ class LabelStudioClient(Connection):
         """Replace the headers that a webhook carries."""
         what = f"set the headers of webhook {webhook}"
         self._request("PATCH", what, f"api/webhooks/{webhook}/", json={"headers": dict(headers)})
-
-    def retrieve_predictions(self, project: int, tasks: Sequence[int] | None = None) -> None:
-        """Have Label Studio ask the backend for predictions of some tasks, or of all, in one `/predict`."""
-        selected: Any = {"all": True, "excluded": []}
-        if tasks is not None:
-            selected = {"all": False, "included": list(tasks)}
-        timeout = max(self.timeout, _PREDICT_TIMEOUT_S)
-        with self._doing(f"retrieve predictions for project {project}", timeout):
-            self._sdk.actions.create(
-                id="retrieve_tasks_predictions",
-                project=project,
-                selected_items=selected,
-                request_options={"timeout": timeout},
-            )
-
-
-# A web process waits for it while an annotator does.
-TIMEOUT_S = 5.0
-
-
-def list_drafts(client: LabelStudioClient, task: int) -> list[dict[str, Any]]:
-    """Return the drafts of a task, of all its annotators, with their results. The SDK does not serve this route.
-
-    Raises:
-        SvacError: Label Studio refuses or cannot be reached.
-    """
-    what = f"list the drafts of task {task}"
-    headers = client.authorization()
-    with translated(client.url, what, client.kind, TIMEOUT_S), plain_http_client(TIMEOUT_S) as http:
-        response = http.get(f"{client.url}/api/tasks/{task}/drafts", headers=headers)
-        if not response.is_success:
-            raise refusal(
-                response.status_code, response.text, client.url, what, client.kind, response.headers
-            )
-        drafts = response.json()
-    return [draft for draft in drafts if isinstance(draft, dict)] if isinstance(drafts, list) else []

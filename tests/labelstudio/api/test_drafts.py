@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.api.client import LabelStudioClient, list_drafts
+from svac_backend.labelstudio.api.client import LabelStudioClient
 from tests.jobs.conftest import SmallLabelStudio, serve
 
 
@@ -20,10 +20,10 @@ def test_drafts_come_with_their_results(server: SmallLabelStudio) -> None:
     draft = {"id": 5, "updated_at": "T1", "result": [{"id": "x"}]}
     server.drafts = [draft]
     client = LabelStudioClient(server.url, "ab" * 20)
-    assert list_drafts(client, 7) == [draft]
+    assert client.list_drafts(7) == [draft]
     assert server.tokens == [f"Token {'ab' * 20}"]
 
 
 def test_a_label_studio_that_does_not_answer_is_said() -> None:
     with pytest.raises(SvacError, match="list the drafts of task 7"):
-        list_drafts(LabelStudioClient("http://127.0.0.1:9", "ab" * 20), 7)
+        LabelStudioClient("http://127.0.0.1:9", "ab" * 20).list_drafts(7)

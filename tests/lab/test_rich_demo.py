@@ -8,23 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lab.rich_demo import SCENES, STARTS, WANTED, make_rich_demo, next_scene, prompts_of
 
 from svac_backend.cli.inputs import check_prompts
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.masks.rle import from_coco
-from svac_backend.quickstart.check import read_kinds, read_truth
-from svac_backend.quickstart.content import (
-    SCENES,
-    STARTS,
-    WANTED,
-    demo_clips,
-    labelled,
-    make_rich_demo,
-    next_scene,
-    project_config,
-    prompts_of,
-)
+from svac_backend.quickstart.check import read_truth
+from svac_backend.quickstart.content import labelled, project_config
 from svac_backend.settings import Settings
 from svac_backend.synthetic.rich.kinds import KINDS, font_file
 from svac_backend.synthetic.rich.phrases import RichExpression
@@ -52,13 +43,14 @@ def test_files_agree_with_the_scene(tmp_path: Path) -> None:
     (entry,) = make_rich_demo(tmp_path, STARTS[:1], replace(SMALL, things=False))
     assert json.loads((tmp_path / "manifest.json").read_text()) == [entry]
     truth = Path(entry["truth"])
+    content = json.loads(truth.read_text())
     tracks, frames = read_truth(truth)
     assert [track.expression for track in tracks] == entry["prompts"]
-    assert [kind in kinds for kind, kinds in zip(read_kinds(truth), WANTED, strict=True)] == [True] * 3
+    assert [kind in kinds for kind, kinds in zip(content["kinds"], WANTED, strict=True)] == [True] * 3
     with VideoReader(entry["video"]) as video:
         assert len(video) == frames == 8
         assert (video.info.width, video.info.height) == (96, 54)
-    seed = json.loads(truth.read_text())["seed"]
+    seed = content["seed"]
     scene = make_rich_scene(seed, replace(SMALL, things=False))
     assert all(KINDS[look.kind].family == "shape" for look in scene.objects)
     said = {e.text: e for e in scene.expressions}
@@ -83,16 +75,6 @@ def test_prompts_fit_the_labelling_config() -> None:
         objects = check_prompts(labelled(prompts[start : start + 3]), config, Settings())
         assert [o.label for o in objects] == ["object", "object 2", "object 3"]
         assert [o.expression for o in objects] == prompts[start : start + 3]
-
-
-def test_rich_clips_are_made_once_beside_plain_ones(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text("[]")
-    make_rich_demo(tmp_path / "rich", STARTS[:1], SMALL)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "rich").iterdir()}
-    (clip,) = demo_clips(tmp_path, "rich")
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "rich").iterdir()} == before
-    assert clip.video.parent == tmp_path / "rich"
-    assert demo_clips(tmp_path, "plain") == []
 
 
 def test_prompts_are_plain_and_of_different_things() -> None:
