@@ -32,6 +32,10 @@ def _rebuild(kind: type[SvacError], state: dict[str, Any]) -> SvacError:
     return error
 
 
+class SettingsError(SvacError):
+    """A setting is wrong: to start again without a change helps nobody. Processes end with exit status 78 by it."""
+
+
 class JobCancelled(SvacError):
     """A person cancelled the job while it ran."""
 

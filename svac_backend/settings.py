@@ -51,6 +51,12 @@ class Settings(BaseSettings):
     # Where things live
     data_dir: Path = Field(Path("data"), description="Database, queue, downloaded media, frames.")
 
+    min_free_mb: int = Field(
+        500,
+        ge=0,
+        description="Free disk below which `/ready` says that the backend cannot serve, in megabytes.",
+    )
+
     # The web process
     host: str = Field("127.0.0.1", description="Address that `svac-backend serve` listens on.")
     port: int = Field(9090, ge=1, le=65535, description="Port that `svac-backend serve` listens on.")

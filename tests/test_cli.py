@@ -47,7 +47,7 @@ def environment(**changes: str) -> dict[str, str]:
     }
 
 
-def refused(place: Path, *arguments: str, **changes: str) -> tuple[str, str]:
+def refused(place: Path, *arguments: str, status: int = 1, **changes: str) -> tuple[str, str]:
     """Run the command, and return what is wrong and what to do."""
     done = subprocess.run(
         [str(COMMAND), *arguments],
@@ -58,7 +58,7 @@ def refused(place: Path, *arguments: str, **changes: str) -> tuple[str, str]:
         timeout=60,
         check=False,
     )
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     wrong, todo = done.stderr.splitlines()
@@ -137,7 +137,7 @@ def test_export_and_masks(place: Path) -> None:
 
 def test_settings_that_cannot_be_used(place: Path) -> None:
     for command in (["serve"], ["worker"], ["doctor"], ["prelabel", "good.mp4", "-p", "x"]):
-        wrong, todo = refused(place, *command, SVAC_PORT="many", SVAC_DTYPE="hunter2")
+        wrong, todo = refused(place, *command, status=78, SVAC_PORT="many", SVAC_DTYPE="hunter2")
         assert "SVAC_PORT" in wrong
         assert "SVAC_DTYPE" in wrong
         assert "hunter2" not in wrong + todo, "a value may be a secret"
@@ -176,3 +176,18 @@ def test_doctor_fails_where_something_is_broken(place: Path) -> None:
     assert "Nothing answers at http://127.0.0.1:9" in done.stdout
     assert "Label Studio at http://127.0.0.1:9 cannot be reached" in done.stdout
     assert "d" * 40 not in done.stdout
+
+
+def test_ready_says_why_not_and_fails(place: Path) -> None:
+    done = subprocess.run(
+        [str(COMMAND), "ready"],
+        cwd=place,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "svac-backend worker" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -16,7 +16,7 @@ import typer
 from rich.text import Text
 
 from svac_backend.cli.terminal import console, get_settings
-from svac_backend.errors import SvacError
+from svac_backend.errors import SettingsError, SvacError
 
 main = typer.Typer(
     name="svac-backend",
@@ -211,6 +211,25 @@ def doctor(
     from svac_backend.cli.doctor.command import run
 
     raise typer.Exit(run(get_settings(), backend_url, project))
+
+
+@main.command()
+def ready(
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Only whether this host's worker is well.")
+    ] = False,
+) -> None:
+    """Say whether tasks that are sent now get masks; if not, why, with exit status 1. For health checks."""
+    from svac_backend.jobs.readiness import reasons_not_ready, reasons_worker_not_ready
+    from svac_backend.jobs.services import open_services
+
+    services = open_services(get_settings())
+    reasons = reasons_worker_not_ready(services) if worker else reasons_not_ready(services)
+    for reason in reasons:
+        console.print(reason, style="red")
+    if reasons:
+        raise typer.Exit(1)
+    console.print("ready", style="green")
 
 
 @main.command()
@@ -446,4 +465,5 @@ def app() -> None:
         # As text: a message may hold a path or a prompt with square brackets. Not wrapped: people copy from it.
         console.print(Text.assemble(("Error: ", "bold red"), error.message))
         console.print(Text.assemble(("What to do: ", "bold"), error.hint))
-        sys.exit(1)
+        # EX_CONFIG of sysexits.h: supervisors need not start it again.
+        sys.exit(78 if isinstance(error, SettingsError) else 1)

@@ -12,7 +12,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from svac_backend import settings as settings_module
-from svac_backend.errors import SvacError
+from svac_backend.errors import SettingsError
 from svac_backend.settings import Settings
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -54,7 +54,7 @@ def get_settings() -> Settings:
     """Return the settings of this process.
 
     Raises:
-        SvacError: one has a value that it can't have; its value is not shown, it may be a secret.
+        SettingsError: one has a value that it can't have; its value is not shown, it may be a secret.
     """
     try:
         return settings_module.get_settings()
@@ -63,7 +63,7 @@ def get_settings() -> Settings:
             f"SVAC_{'_'.join(map(str, problem['loc'])).upper()} ({problem['msg'].lower()})"
             for problem in error.errors(include_input=False, include_context=False, include_url=False)
         ]
-        raise SvacError(
+        raise SettingsError(
             f"A setting cannot be used: {', '.join(problems)}.",
             "Correct it in the environment or in the file .env; .env.example says what each one is.",
         ) from None

@@ -26,7 +26,7 @@ from svac_backend.settings import Settings
 from svac_backend.store.links import LinkRefused
 
 # Called at many moments, by Label Studio and by health checks, or for each frame: not worth a line each.
-QUIET = frozenset({"/", "/health", "/metrics", "/media/<path:name>"})
+QUIET = frozenset({"/", "/health", "/ready", "/metrics", "/media/<path:name>"})
 
 STATUS = {
     BadRequest: 400,

@@ -12,6 +12,7 @@ from flask import Blueprint, Response, jsonify, request
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import BATCH, LEASE_S
 from svac_backend.jobs.payloads import PROPAGATE, PropagatePayload
+from svac_backend.jobs.readiness import reasons_not_ready
 from svac_backend.jobs.services import Metrics, Services
 from svac_backend.labelstudio.api.access import LabelStudioAccess, label_studio_name
 from svac_backend.labelstudio.config import cached_config
@@ -92,20 +93,29 @@ START_TRAINING = "START_TRAINING"
 
 
 def create_blueprint(backend: Services, gate: Gate, predictor: Predictor, metrics: Metrics) -> Blueprint:
-    """Return the routes / /health /setup /predict /webhook /versions /metrics."""
+    """Return the routes / /health /ready /setup /predict /webhook /versions /metrics."""
     routes = Blueprint("protocol", __name__)
     access = LabelStudioAccess(backend.settings, backend.connections)
     registrar = WebhookRegistrar(access, gate.webhook_secret)
 
     @routes.before_request
     def check_caller() -> None:
-        if request.endpoint != "protocol.webhook":  # which needs the body's action first
+        # The webhook needs the body's action first; /ready tells everybody whether, and only who may call why not.
+        if request.endpoint not in ("protocol.webhook", "protocol.ready"):
             gate.check(request)
 
     @routes.get("/")
     @routes.get("/health")
     def health() -> Response:
         return jsonify(_health(backend))
+
+    @routes.get("/ready")
+    def ready() -> tuple[Response, int]:
+        reasons = reasons_not_ready(backend)
+        answer: dict[str, Any] = {"ready": not reasons}
+        if gate.knows(request):
+            answer["reasons"] = reasons
+        return jsonify(answer), 503 if reasons else 200
 
     @routes.post("/setup")
     def setup() -> Response:

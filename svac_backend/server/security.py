@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from flask import Request
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import SettingsError, SvacError
 from svac_backend.server.bodies import BadRequest
 from svac_backend.settings import Settings
 from svac_backend.store.links import MediaLinks
@@ -37,14 +37,15 @@ class Gate:
     """Checks callers against the settings.
 
     Raises:
-        SvacError: only one of basic auth's user and password is set, one of the secrets is not ASCII, the server would
-            listen beyond this machine without a password, or the data folder cannot be used.
+        SettingsError: only one of basic auth's user and password is set, one of the secrets is not ASCII, or the server
+            would listen beyond this machine without a password.
+        SvacError: the data folder cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
         user, password = settings.basic_auth_user, settings.basic_auth_password
         if bool(user) != bool(password and password.get_secret_value()):
-            raise SvacError(
+            raise SettingsError(
                 "Only one of SVAC_BASIC_AUTH_USER and SVAC_BASIC_AUTH_PASSWORD is set.",
                 "Set both, or neither.",
             )
@@ -54,11 +55,11 @@ class Gate:
         for name, value in (("BASIC_AUTH_USER and _PASSWORD", self._basic), ("WEBHOOK_TOKEN", self._token)):
             if value and not "".join(value).isascii():
                 # What a header's other characters mean differs between clients; Label Studio sends Latin-1.
-                raise SvacError(
+                raise SettingsError(
                     f"SVAC_{name} must be ASCII.", "Use letters, digits and signs without accents."
                 )
         if self._basic is None and not settings.allow_open and not is_loopback(settings.host):
-            raise SvacError(
+            raise SettingsError(
                 f"SVAC_HOST is {settings.host}, so other machines could use the backend without a password.",
                 "Set SVAC_BASIC_AUTH_USER and SVAC_BASIC_AUTH_PASSWORD, or SVAC_HOST=127.0.0.1; where something else "
                 "keeps strangers out, SVAC_ALLOW_OPEN=true.",
@@ -104,11 +105,15 @@ class Gate:
         Raises:
             Unauthorized: basic auth is set, and missing or wrong.
         """
-        if self._basic is not None and not self._knows_password(request):
+        if not self.knows(request):
             raise Unauthorized(
                 "User or password is missing or wrong.",
                 "In Label Studio's Settings > Model enter SVAC_BASIC_AUTH_USER and SVAC_BASIC_AUTH_PASSWORD.",
             )
+
+    def knows(self, request: Request) -> bool:
+        """Tell whether a caller may use any route but /webhook."""
+        return self._basic is None or self._knows_password(request)
 
     def check_webhook(self, request: Request, action: str, project_id: str) -> None:
         """Let a webhook pass: START_TRAINING like any other route, the rest by its header.

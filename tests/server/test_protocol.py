@@ -44,6 +44,17 @@ def test_health_says_that_no_worker_runs(client: FlaskClient, backend: Services)
     assert body["problem"] is None
 
 
+def test_ready_says_whether_and_why_not(client: FlaskClient, backend: Services) -> None:
+    answer = client.get("/ready")
+    assert answer.status_code == 503
+    assert answer.get_json()["ready"] is False
+    assert "svac-backend worker" in " ".join(answer.get_json()["reasons"])
+    backend.settings.min_free_mb = 0
+    backend.workers.beat("w", device="cuda:0", model_version=backend.model_version)
+    answer = client.get("/ready")
+    assert (answer.status_code, answer.get_json()) == (200, {"ready": True, "reasons": []})
+
+
 def test_health_is_up_without_a_model_and_says_so(make: Callable[..., Flask]) -> None:
     client = make(model="nothing-here").test_client()
     answer = client.get("/health")

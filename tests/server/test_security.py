@@ -56,6 +56,13 @@ def test_every_route_but_the_webhook_needs_user_and_password(
     assert guarded.open(path, method=method, json=body, auth=RIGHT).status_code in (200, 404)
 
 
+def test_ready_tells_everybody_whether_and_only_callers_why_not(guarded: FlaskClient) -> None:
+    """A load balancer's probe carries no password."""
+    answer = guarded.get("/ready")
+    assert (answer.status_code, answer.get_json()) == (503, {"ready": False})
+    assert guarded.get("/ready", auth=RIGHT).get_json()["reasons"]
+
+
 def test_a_bearer_token_is_not_basic_auth(guarded: FlaskClient) -> None:
     assert guarded.get("/health", headers={"Authorization": "Bearer pass"}).status_code == 401
     assert guarded.get("/health", headers={"Authorization": "Basic not-base64"}).status_code == 401

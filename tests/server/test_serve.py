@@ -91,7 +91,7 @@ def test_bad_settings_are_said_before_anything_starts(settings: Settings) -> Non
         [sys.executable, "-c", SERVE], env=environment_, capture_output=True, timeout=60, check=False
     )
     assert done.returncode == 1
-    assert b"Only one of" in done.stderr
+    assert b"SettingsError: Only one of" in done.stderr
     assert b"Listening" not in done.stderr
 
 
