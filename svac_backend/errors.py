@@ -11,12 +11,14 @@ class SvacError(Exception):
     Args:
         message: one sentence on what is wrong.
         hint: one sentence on what to do about it.
+        temporary: whether time may mend it, as when a server is away: a job that ends with it is tried again.
     """
 
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(self, message: str, hint: str, *, temporary: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.temporary = temporary
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}"

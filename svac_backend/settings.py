@@ -165,6 +165,14 @@ class Settings(BaseSettings):
         0.0, ge=0, description="Training ends after so many minutes; 0: no limit."
     )
 
+    # Faults and growth
+    retry_hours: float = Field(
+        24.0,
+        ge=0,
+        description="How long a job is tried again when Label Studio or a media server is away, with growing pauses "
+        "from 5 s to 5 hours; 0: never.",
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
 
     @field_validator("label_studio_files_root", "preset", "original_sam", mode="before")

@@ -32,6 +32,8 @@ BATCH = 0
 INTERACTIVE = 10
 
 MAX_ATTEMPTS = 3
+# Seconds until a job is tried again that failed for a reason that time may mend, by the number of tries; nearly a day.
+PAUSES_S = (5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, *[3 * 3600.0] * 2, *[5 * 3600.0] * 3)
 # A worker renews its jobs' leases every few seconds; after this many seconds of silence it counts as dead.
 LEASE_S = 30.0
 PORTION = 200  # jobs stored in one transaction
@@ -114,7 +116,7 @@ class JobEngine:
         return _known(self.store.cancel(job_id), job_id)
 
     def wait(self, job_id: str, timeout: float) -> Job:
-        """Return the job once it has ended, or as it is after `timeout` seconds.
+        """Return the job once it has ended or waits to be tried again, or as it is after `timeout` seconds.
 
         Raises:
             SvacError: there is none of that id.
@@ -124,7 +126,7 @@ class JobEngine:
         while True:
             job = self.get(job_id)
             left = deadline - time.monotonic()
-            if not job.active or left <= 0:
+            if not job.active or job.due is not None or left <= 0:
                 return job
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, POLL_S[1])
@@ -134,6 +136,13 @@ class JobEngine:
         for job in self.store.recover(lease_s, MAX_ATTEMPTS):
             log.warning("job %s (%s) is queued again: its worker died", job.id, job.kind)
         self.workers.forget(lease_s)
+
+
+def pause_after(tries: int, hours: float) -> float | None:
+    """Return the seconds until a job is tried again, None when it has been tried for so many hours."""
+    if tries >= len(PAUSES_S) or sum(PAUSES_S[: tries + 1]) > 3600 * hours:
+        return None
+    return PAUSES_S[tries]
 
 
 def _known(job: Job | None, job_id: str) -> Job:

@@ -27,6 +27,7 @@ from svac_backend.jobs.engine import (
     JobInterrupted,
     JobState,
     Work,
+    pause_after,
 )
 from svac_backend.store.database import UNREADABLE, StoreError
 from svac_backend.store.jobs import LANES, JobStore
@@ -35,6 +36,8 @@ from svac_backend.store.jobs import LANES, JobStore
 GRACE_S = 8.0
 # How often idle lanes look for work; and after the database failed.
 POLL_S, TROUBLE_S = 0.1, 1.0
+# How often it is looked for jobs whose pause is over.
+WAKE_S = 1.0
 # How long a job that has ended waits for a database that cannot be used.
 PATIENCE_S = 600.0
 CHORES_EVERY_S = 24 * 3600
@@ -49,10 +52,14 @@ class Runner:
         store: where the jobs are.
         handlers: kind -> handler.
         worker_id: the name that the jobs are claimed under.
+        retry_hours: how long a job is tried again that failed for a reason that time may mend.
     """
 
-    def __init__(self, store: JobStore, handlers: Mapping[str, Handler], worker_id: str) -> None:
+    def __init__(
+        self, store: JobStore, handlers: Mapping[str, Handler], worker_id: str, retry_hours: float = 24.0
+    ) -> None:
         self.store = store
+        self.retry_hours = retry_hours
         self.handlers = handlers
         self.worker_id = worker_id
         self.stopping = threading.Event()
@@ -104,9 +111,14 @@ class Runner:
         except JobCancelled:
             end, message = partial(finish, JobState.CANCELLED, message="Cancelled"), "cancelled"
         except SvacError as error:
-            end = partial(finish, JobState.FAILED, message="Failed", error=error.message, hint=error.hint)
-            log.warning("job %s failed: %s", job.id, error)
-            message = "failed"
+            pause = pause_after(job.tries, self.retry_hours) if error.temporary else None
+            if pause is not None:
+                end = partial(self.store.put_off, job, error.message, error.hint, pause)
+                message = f"tried again in {pause:g} s"
+            else:
+                values = {"message": "Failed", "error": error.message, "hint": error.hint}
+                end, message = partial(finish, JobState.FAILED, **values), "failed"
+            log.warning("job %s: %s", job.id, error)
         except Exception as error:
             log.exception("job %s failed unexpectedly", job.id)
             end = partial(
@@ -155,6 +167,7 @@ class WorkerProcess:
         describe: returns (device, model version) for the heartbeat, empty while unknown.
         chores: returns work that nobody asks for, if there is any; called at the start and then once a day.
         watch: the same, called at the start and then with every heartbeat: it must be quick.
+        retry_hours: see `Runner`.
         lease_s: seconds of silence after which other workers take this one's jobs.
     """
 
@@ -166,11 +179,12 @@ class WorkerProcess:
         describe: Callable[[], tuple[str, str]] = lambda: ("", ""),
         chores: Callable[[], Sequence[Work]] = lambda: (),
         watch: Callable[[], Sequence[Work]] = lambda: (),
+        retry_hours: float = 24.0,
         lease_s: float = LEASE_S,
     ) -> None:
         self.engine = engine
         self.id = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.runner = Runner(engine.store, handlers, self.id)
+        self.runner = Runner(engine.store, handlers, self.id, retry_hours)
         self._describe = describe
         self._chores = chores
         self._watch = watch
@@ -236,9 +250,13 @@ class WorkerProcess:
                 self._stop.wait(TROUBLE_S)
 
     def _look_out(self) -> None:
-        """Ring for the idle lanes that jobs wait in."""
+        """Ring for the idle lanes that jobs wait in, and wake the jobs whose pause is over."""
+        woken = time.monotonic()
         while not self._stop.wait(POLL_S):
             try:
+                if time.monotonic() - woken >= WAKE_S:
+                    woken = time.monotonic()
+                    self.runner.store.wake()
                 for lane in self.runner.store.waiting():
                     self._bells[lane].set()
             except StoreError as error:

@@ -79,7 +79,13 @@ def create_worker(
         return renewal_if_due(settings)
 
     worker = WorkerProcess(
-        engine, handlers, describe=owner.describe, chores=chores, watch=collect.work, lease_s=lease_s
+        engine,
+        handlers,
+        describe=owner.describe,
+        chores=chores,
+        watch=collect.work,
+        retry_hours=settings.retry_hours,
+        lease_s=lease_s,
     )
     return worker, owner
 

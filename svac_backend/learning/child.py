@@ -89,7 +89,7 @@ class Child:
         if found is None:
             raise ChildDied(code)
         if "error" in found:
-            raise SvacError(found["error"], found["hint"])
+            raise SvacError(found["error"], found["hint"], temporary=bool(found.get("temporary")))
         return dict(found["result"])
 
     def stop(self, grace_s: float) -> None:
@@ -141,7 +141,7 @@ class Parent:
         try:
             self._say({"result": work()})
         except SvacError as error:
-            self._say({"error": error.message, "hint": error.hint})
+            self._say({"error": error.message, "hint": error.hint, "temporary": error.temporary})
         return 0
 
     def _say(self, message: dict[str, Any]) -> None:

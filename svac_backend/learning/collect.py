@@ -256,7 +256,9 @@ class Collector:
                 else:
                     done.removed += self.corrections.delete(event.project_id, ids, event.id)
         if problems:
-            self.inbox.put_off(event.id, problems[0].message, problems[0].hint)
+            # If time may mend one of them, the webhook must not be given up for another.
+            first = next((one for one in problems if one.temporary), problems[0])
+            self.inbox.put_off(event.id, first.message, first.hint, temporary=first.temporary)
             done.put_off += 1
         else:
             self.inbox.settle(event.id)

@@ -140,6 +140,7 @@ class Videos:
                 raise SvacError(
                     f"The video of task {one.task_id} cannot be learned from: {error.message}",
                     f"{error.hint} Or delete the task's annotation.",
+                    temporary=error.temporary,
                 ) from error
             self._found[one.annotation.video] = known
         return known

@@ -64,6 +64,8 @@ def job_to_json(job: Job) -> dict[str, Any]:
         "error": job.error,
         "hint": job.hint,
         "attempts": job.attempts,
+        "retries": job.tries,
+        "next_try": _time(job.due),
         "priority": job.priority,
         **describe(job.payload),
         "result": job.result,

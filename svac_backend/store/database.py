@@ -7,6 +7,7 @@ write `NNNN_what.py` as the next migration, and set `HEAD`; the tests compare bo
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import sqlite3
@@ -30,7 +31,7 @@ BUSY_TIMEOUT_S = 15.0
 UPGRADE_TIMEOUT_S = 3600.0
 
 MIGRATIONS = Path(__file__).with_name("migrations")
-HEAD = "0002"  # the last of them
+HEAD = "0003"  # the last of them
 # Versions before the migrations kept the number of their tables in SQLite's user_version, up to 3. The next number
 # keeps them from opening a file that was upgraded.
 USER_VERSION = 4
@@ -240,12 +241,18 @@ def _from_json(text: str) -> Any:
 
 
 def _unusable(path: Path, error: BaseException) -> StoreError:
+    code = str(getattr(error, "sqlite_errorname", ""))
     hint = "Set SVAC_DATA_DIR to a folder on a local disk that this user may write to."
-    if "locked" in str(error):
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         hint = "End the other program that holds it, such as a database browser or a backup, and try again."
-    elif "full" in str(error):
+    elif code == "SQLITE_FULL" or getattr(error, "errno", None) == errno.ENOSPC:
         hint = "Make room on its disk, and try again."
-    return StoreError(f"The database {path} cannot be used: {error}.", hint)
+    elif code.startswith("SQLITE_READONLY"):
+        hint = f"Let this user write to {path} and to its folder."
+    elif code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        hint = "Its file is damaged: stop all processes, and bring a backup back: svac-backend restore FILE."
+    temporary = code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL"))
+    return StoreError(f"The database {path} cannot be used: {error}.", hint, temporary=temporary)
 
 
 def _on_connect(connection: sqlite3.Connection, _: Any) -> None:

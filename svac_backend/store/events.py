@@ -129,9 +129,10 @@ class EventStore:
 
     def latest(self, actions: Collection[str]) -> int:
         """Return the id of the last event of some actions, 0 when there is none."""
-        query = select(func.max(EventRow.id)).where(EventRow.action.in_(actions))
+        # One by one: each is a look at the end of its part of the index, however many events there are.
+        queries = [select(func.max(EventRow.id)).where(EventRow.action == action) for action in actions]
         with self.database.read() as session:
-            return session.scalar(query) or 0
+            return max((session.scalar(query) or 0 for query in queries), default=0)
 
     def counts(self) -> dict[str, int]:
         """Return how many events there are of each action."""
@@ -189,12 +190,13 @@ class Inbox:
         with self.database.write() as session:
             session.execute(statement)
 
-    def put_off(self, event: int, error: str, hint: str) -> Uncollected:
-        """Have an event tried again, later each time."""
+    def put_off(self, event: int, error: str, hint: str, *, temporary: bool = False) -> Uncollected:
+        """Have an event tried again, later each time; it is never given up for what time may mend."""
         with self.database.write() as session:
             row = session.get(UncollectedRow, event)
             tries = 1 if row is None else row.tries + 1
-            wait = DELAYS_S[tries - 1] if tries <= len(DELAYS_S) else None
+            last = DELAYS_S[-1] if temporary else None
+            wait = DELAYS_S[tries - 1] if tries <= len(DELAYS_S) else last
             due = -1.0 if wait is None else time.time() + wait
             row = session.merge(UncollectedRow(event=event, error=error, hint=hint, tries=tries, due=due))
             return _uncollected(row)

@@ -6,6 +6,7 @@ lease; what a worker says about a job counts only as long.
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
@@ -13,14 +14,19 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Update, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, Select, Update, and_, delete, func, or_, select, update
+from sqlalchemy.orm import Session
 
-from svac_backend.store.database import Database
-from svac_backend.store.tables import WAITING, JobRow, WorkerRow, words
+from svac_backend.store.database import Database, pack, unpack
+from svac_backend.store.tables import WAITING, ConfigRow, JobRow, WorkerRow, words
 
 # A worker has a thread for each lane: cutting frames must not wait for the model, nor the model for frames, and
 # neither for training, which takes a process of its own.
 MODEL_LANE, LIGHT_LANE, TRAINING_LANE = LANES = ("model", "light", "training")
+# What of a payload is kept once for all jobs.
+CONFIG = "label_config"
+# Clocks of machines that share a database differ by less than so many seconds.
+CLOCK_S = 60.0
 # By kind of job; all other kinds need the model.
 LANE_OF = {"frames": LIGHT_LANE, "renew": LIGHT_LANE, "collect": LIGHT_LANE, "finetune": TRAINING_LANE}
 
@@ -48,7 +54,9 @@ class Job:
         progress: 0..1, with `message` in words.
         payload: what the handler needs; result: what it returned.
         error, hint: why it failed, and what to do about it.
-        attempts: how often a worker began it.
+        attempts: how often a worker began it, but for those that count as `tries`.
+        tries: how often something was in the way that time may mend, such as a server that is away.
+        due: when it is tried again; None while it need not wait.
         cancel_requested: a person wants it to stop; the worker has not stopped yet.
         heartbeat: when its worker was last known to live.
     """
@@ -65,6 +73,8 @@ class Job:
     error: str | None
     hint: str | None
     attempts: int
+    tries: int
+    due: float | None
     cancel_requested: bool
     worker_id: str | None
     heartbeat: float | None
@@ -101,9 +111,13 @@ class JobStore:
     def submit_many(self, works: Sequence[Work]) -> list[Job]:
         """Return for each work the active job of its key, or a new queued one.
 
-        A waiting job takes over a higher priority. All is one transaction: a call with many tasks waits for the disk
-        once.
+        A waiting job takes over a higher priority; one that waits to be tried again is tried now if a person wants it.
+        All is one transaction: a call with many tasks waits for the disk once.
         """
+        packed = {
+            text: (hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(), pack(text))
+            for text in {work.payload[CONFIG] for work in works if isinstance(work.payload.get(CONFIG), str)}
+        }
         with self.database.write() as session:
             wanted = [work.key for work in works]
             rows = {row.key: row for row in session.scalars(select(JobRow).where(_active(wanted)))}
@@ -112,9 +126,14 @@ class JobStore:
                 row = rows.get(work.key)
                 if row is None:
                     row = rows[work.key] = _new(work.kind, work.payload, work.key, work.priority)
+                    if work.payload.get(CONFIG) in packed:
+                        row.config, data = packed[row.payload.pop(CONFIG)]
+                        if session.get(ConfigRow, row.config) is None:
+                            session.add(ConfigRow(sha256=row.config, data=data))
                     session.add(row)
                 elif row.state == JobState.QUEUED.value:
                     row.priority = max(row.priority, work.priority)
+                    row.due = None if work.priority > 0 else row.due
                 found.append(row)
             session.flush()
             return [_job(row) for row in found]
@@ -145,7 +164,7 @@ class JobStore:
         """Return a job, or None."""
         with self.database.read() as session:
             row = session.get(JobRow, job_id)
-            return None if row is None else _job(row)
+            return None if row is None else _job(row, _configs(session, [row]))
 
     def find(
         self,
@@ -164,7 +183,9 @@ class JobStore:
         if key is not None:
             query = query.where(JobRow.key == key)
         with self.database.read() as session:
-            return [_job(row) for row in session.scalars(query)]
+            rows = session.scalars(query).all()
+            configs = _configs(session, rows)
+            return [_job(row, configs) for row in rows]
 
     def counts(self) -> dict[JobState, int]:
         """Return how many jobs are in each state."""
@@ -182,6 +203,7 @@ class JobStore:
                 return None
             if row.state == JobState.QUEUED.value:
                 row.state, row.message, row.finished = JobState.CANCELLED.value, "Cancelled", now
+                row.due = None
             elif row.state == JobState.RUNNING.value:
                 row.cancel_requested, row.message = True, "Cancelling"
             return _job(row)
@@ -212,7 +234,7 @@ class JobStore:
         )
         with self.database.write() as session:
             row = session.scalar(taken)
-            return None if row is None else _job(row)
+            return None if row is None else _job(row, _configs(session, [row]))
 
     def waiting(self) -> list[str]:
         """Return the lanes that jobs wait in; cheap enough to ask many times a second."""
@@ -248,6 +270,34 @@ class JobStore:
             values["progress"] = 1.0
         with self.database.write() as session:
             return bool(session.execute(_held(job).values(**values)).rowcount)  # type: ignore[attr-defined]
+
+    def put_off(self, job: Job, error: str, hint: str, pause_s: float) -> bool:
+        """Have a running job tried again after a pause; False when its lease is lost. A cancelled one ends."""
+        now = time.time()
+        with self.database.write() as session:
+            row = session.get(JobRow, job.id)
+            if row is None or not _holds(row, job):
+                return False
+            row.worker_id, row.heartbeat, row.error, row.hint = None, now, error, hint
+            if row.cancel_requested:
+                row.state, row.message, row.finished = JobState.CANCELLED.value, "Cancelled", now
+            else:
+                row.state, row.due, row.tries = JobState.QUEUED.value, now + pause_s, row.tries + 1
+                row.attempts, row.message = row.attempts - 1, "Waiting to retry"
+            return True
+
+    def wake(self) -> int:
+        """Let the jobs go on whose pause is over; return how many.
+
+        One that was put off in the future is woken, too: the clock was set back since.
+        """
+        now = time.time()
+        over = and_(JobRow.due.is_not(None), or_(JobRow.due <= now, JobRow.heartbeat > now + CLOCK_S))
+        with self.database.read() as session:
+            if session.scalar(select(JobRow.id).where(over).limit(1)) is None:
+                return 0
+        with self.database.write() as session:
+            return session.execute(update(JobRow).where(over).values(due=None)).rowcount  # type: ignore[attr-defined]
 
     def release(self, job: Job) -> bool:
         """Put a running job back because its worker shuts down; False when its lease is lost.
@@ -290,9 +340,11 @@ class JobStore:
 
 
 # For each lane one look into the index, however many jobs there are.
-_WAITING_LANES = (
-    f"SELECT column1 FROM (VALUES {', '.join([f'({lane!r})' for lane in LANES])}) "
-    "WHERE EXISTS (SELECT 1 FROM jobs WHERE jobs.state = 'queued' AND lane = column1)"
+# In the order of `jobs_waiting`, so that no other index seems as good.
+_WAITING_LANES = " UNION ALL ".join(
+    f"SELECT lane FROM (SELECT lane FROM jobs WHERE {WAITING} AND lane = '{lane}' "
+    f"ORDER BY priority DESC, created, id LIMIT 1) AS {lane}"
+    for lane in LANES
 )
 
 
@@ -340,8 +392,18 @@ def _holds(row: JobRow, job: Job) -> bool:
     )
 
 
-def _job(row: JobRow) -> Job:
+def _configs(session: Session, rows: Sequence[JobRow]) -> dict[str, str]:
+    """Return the labelling configs of some jobs, by hash; each is read once."""
+    wanted = {row.config for row in rows if row.config is not None}
+    found = session.scalars(select(ConfigRow).where(ConfigRow.sha256.in_(wanted))) if wanted else ()
+    return {row.sha256: unpack(row.data) for row in found}
+
+
+def _job(row: JobRow, configs: Mapping[str, str] | None = None) -> Job:
+    """Return a row's job. Its payload lacks the labelling config where `configs` is left out."""
     values = {name: getattr(row, name) for name in Job.__dataclass_fields__}
+    if configs and row.config is not None and row.config in configs:
+        values["payload"] = {**row.payload, CONFIG: configs[row.config]}
     values["state"] = JobState(row.state)
     return Job(**values)
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # In these words: SQLite uses an index of some rows only where a query repeats its condition.
-WAITING = text("jobs.state = 'queued'")
+WAITING = text("jobs.state = 'queued' AND jobs.due IS NULL")
 
 
 class Words(TypeDecorator[str]):
@@ -66,6 +66,9 @@ class JobRow(Base):
     error: Mapped[str | None] = mapped_column(Words, default=None)
     hint: Mapped[str | None] = mapped_column(Words, default=None)
     attempts: Mapped[int] = mapped_column(default=0)
+    tries: Mapped[int] = mapped_column(default=0, server_default="0")
+    due: Mapped[float | None] = mapped_column(default=None)
+    config: Mapped[str | None] = mapped_column(String(64), default=None)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     worker_id: Mapped[str | None] = mapped_column(String(100), default=None)
     heartbeat: Mapped[float | None] = mapped_column(default=None)
@@ -82,11 +85,23 @@ class JobRow(Base):
             priority.desc(),
             "created",
             "id",
-            sqlite_where=text("state = 'queued'"),
+            sqlite_where=text("state = 'queued' AND due IS NULL"),
         ),
+        Index("jobs_due", "due", sqlite_where=text("due IS NOT NULL")),
+        Index("jobs_key", "key", "created"),
+        Index("jobs_kind", "kind", "state", "created"),
         Index("jobs_state_created", "state", "created"),
         Index("jobs_created", "created"),
     )
+
+
+class ConfigRow(Base):
+    """A labelling config, packed; jobs name it by its hash, so that thousands of one project share it."""
+
+    __tablename__ = "configs"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class WorkerRow(Base):
@@ -132,6 +147,8 @@ class RenderingRow(Base):
     config_key: Mapped[str] = mapped_column(String(64), primary_key=True)
     results: Mapped[bytes] = mapped_column(LargeBinary)
     created: Mapped[float]
+
+    __table_args__ = (Index("renderings_created", "created"),)
 
 
 class ConnectionRow(Base):

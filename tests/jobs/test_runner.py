@@ -289,3 +289,95 @@ def test_threads_of_a_worker_outlive_what_nobody_thought_of(
         time.sleep(0.02)
     worker.stop()
     assert "garbage in beat" in caplog.text
+
+
+def away(_: JobContext) -> dict[str, Any]:
+    raise SvacError("Label Studio is away.", "Start it.", temporary=True)
+
+
+def test_what_time_mends_is_tried_again_with_growing_pauses(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000_000.0
+    monkeypatch.setattr("svac_backend.store.jobs.time.time", lambda: now)
+    job_id = store.submit("work", {}, "k").id
+    runner = Runner(store, {"work": away}, "w")
+    pauses = []
+    while runner.run(MODEL_LANE):
+        job = store.get(job_id)
+        assert job is not None
+        if job.due is None:
+            break
+        assert (job.state, job.message, job.error, job.attempts) == (
+            JobState.QUEUED,
+            "Waiting to retry",
+            "Label Studio is away.",
+            0,
+        )
+        pauses.append(round(job.due - now, 3))
+        assert job.tries == len(pauses)
+        now = job.due - 0.1
+        assert store.wake() == 0
+        assert not runner.run(MODEL_LANE)
+        assert MODEL_LANE not in store.waiting()
+        now += 0.2
+        assert store.wake() == 1
+    assert pauses[:3] == [5, 15, 60]
+    assert pauses == sorted(pauses)
+    assert 20 * 3600 < sum(pauses) <= 24 * 3600
+    assert job.state is JobState.FAILED
+    assert job.error == "Label Studio is away."
+
+
+def test_what_time_does_not_mend_fails_at_once_and_so_does_all_where_nothing_is_tried_again(
+    store: JobStore,
+) -> None:
+    job = store.submit("work", {}, "k")
+    Runner(store, {"work": away}, "w", retry_hours=0).run(MODEL_LANE)
+    after = store.get(job.id)
+    assert after is not None
+    assert (after.state, after.tries) == (JobState.FAILED, 0)
+
+
+def test_a_job_that_waits_to_be_tried_again_can_be_cancelled_hurried_and_outlives_a_clock_set_back(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = Runner(store, {"work": away}, "w")
+    for key in ("cancelled", "hurried", "clock"):
+        store.submit("work", {}, key)
+        assert runner.run(MODEL_LANE)
+    jobs = {job.key: job for job in store.find()}
+    cancelled = store.cancel(jobs["cancelled"].id)
+    assert cancelled is not None
+    assert (cancelled.state, cancelled.due) == (JobState.CANCELLED, None)
+    assert store.submit("work", {}, "hurried", 0).due is not None  # nobody waits for it
+    assert store.submit("work", {}, "hurried", 10).due is None
+    now = time.time() - 7200
+    monkeypatch.setattr("svac_backend.store.jobs.time.time", lambda: now)
+    assert store.wake() == 1
+    again = store.get(jobs["clock"].id)
+    assert again is not None
+    assert again.due is None
+
+
+def test_a_short_outage_costs_seconds(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("svac_backend.jobs.engine.PAUSES_S", (0.05, 0.1, 0.2, 0.4, 0.8, 1.6))
+    monkeypatch.setattr("svac_backend.jobs.process.WAKE_S", 0.05)
+    back = time.monotonic() + 1.0
+
+    def until_back(context: JobContext) -> dict[str, Any]:
+        return away(context) if time.monotonic() < back else {"n": 1}
+
+    engine = JobEngine(store.database)
+    worker = WorkerProcess(engine, {"work": until_back})
+    worker.start()
+    jobs = [engine.submit("work", {}, f"k{n}") for n in range(6)]
+    deadline = time.monotonic() + 20
+    while any(engine.get(job.id).active for job in jobs):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    worker.stop()
+    ended = [engine.get(job.id) for job in jobs]
+    assert {job.state for job in ended} == {JobState.DONE}
+    assert all(job.error is None for job in ended)
+    assert max(job.tries for job in ended) >= 2

@@ -160,7 +160,7 @@ def test_bad_input_fails_the_job_with_a_reason(
     assert label_studio.predictions == []
 
 
-def test_a_label_studio_that_is_down_fails_the_push_but_keeps_the_work(
+def test_a_push_waits_for_a_label_studio_that_is_down_and_the_work_is_kept(
     settings: Settings, database: Database, model: Any
 ) -> None:
     down = settings.model_copy(
@@ -171,7 +171,7 @@ def test_a_label_studio_that_is_down_fails_the_push_but_keeps_the_work(
     worker.start()
     job = engine.wait(engine.submit("prelabel", PRELABEL.to_json(), "k").id, timeout=30)
     worker.stop()
-    assert job.state is JobState.FAILED
+    assert (job.state, job.message, job.tries) == (JobState.QUEUED, "Waiting to retry", 1)
     assert job.error is not None
     assert "127.0.0.1:9" in job.error
     assert PredictionStore(database).summary(PRELABEL.cache_key(model_version(settings.model))) == (0.75, 12)

@@ -52,7 +52,17 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "svac.db").write_bytes(b"this is not a database, but long enough to be taken for one" * 40)
     with pytest.raises(SvacError, match="cannot be used") as caught:
         Database(tmp_path)
-    assert "SVAC_DATA_DIR" in caught.value.hint
+    assert "svac-backend restore" in caught.value.hint
+
+
+def test_a_database_that_may_only_be_read_is_said(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    with database.engine.connect() as connection:
+        connection.connection.driver_connection.execute("PRAGMA query_only = ON")  # type: ignore[union-attr]
+    with pytest.raises(StoreError, match="readonly") as caught:
+        EventStore(database).add("A", "1", b"{}")
+    assert "Let this user write" in caught.value.hint
+    assert not caught.value.temporary
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -103,6 +113,7 @@ def test_a_database_that_another_program_holds_is_said(
         with pytest.raises(StoreError, match="database is locked") as caught:
             events.add("A", "1", b"{}")
         assert "other program" in caught.value.hint
+        assert caught.value.temporary
         assert events.counts() == {}  # reading goes on
         other.execute("ROLLBACK")
     events.add("A", "1", b"{}")

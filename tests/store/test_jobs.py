@@ -6,15 +6,20 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
+import tracemalloc
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from subprocess import PIPE
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import StatementError
 
 from svac_backend.store.database import Database
+from svac_backend.store.events import EventStore
 from svac_backend.store.jobs import (
     LANES,
     LIGHT_LANE,
@@ -24,8 +29,10 @@ from svac_backend.store.jobs import (
     JobState,
     JobStore,
     Work,
+    _active,
     _next,
 )
+from svac_backend.store.tables import EventRow, JobRow, RenderingRow
 
 
 @pytest.fixture
@@ -311,3 +318,111 @@ def test_an_idle_worker_takes_no_lock_and_reads_no_other_rows(store: JobStore) -
     with store.database.read() as session:
         plan = [row[3] for row in session.execute(text(f"EXPLAIN QUERY PLAN {query}"))]
     assert plan == ["SEARCH jobs USING INDEX jobs_waiting (lane=?)"]  # nothing is sorted
+
+
+def plan(store: JobStore, query: Any) -> list[str]:
+    compiled = str(query.compile(store.database.engine, compile_kwargs={"literal_binds": True}))
+    with store.database.read() as session:
+        return [row[3] for row in session.execute(text(f"EXPLAIN QUERY PLAN {compiled}"))]
+
+
+def test_what_is_asked_of_many_jobs_is_asked_of_an_index(store: JobStore) -> None:
+    latest = select(JobRow.id).where(JobRow.key == "k").order_by(JobRow.created.desc()).limit(1)
+    of_kind = select(JobRow.id).where(JobRow.kind == "finetune", JobRow.state.in_(["queued", "running"]))
+    queries = {
+        "jobs_key": [latest],
+        "(key=?)": [select(JobRow.id).where(_active(["a", "b"]))],
+        "jobs_kind": [of_kind],
+        "jobs_due": [select(JobRow.id).where(JobRow.due.is_not(None))],
+        "events_action": [select(func.max(EventRow.id)).where(EventRow.action == "A")],
+        "renderings_created": [select(RenderingRow.config_key).where(RenderingRow.created < 1)],
+    }
+    for index, asked in queries.items():
+        for query in asked:
+            (step,) = plan(store, query)
+            assert step.startswith("SEARCH"), step
+            assert index in step, step
+
+
+def test_recovery_of_many_waiting_jobs_is_quick_and_reads_none_of_them(store: JobStore) -> None:
+    fill(store, 20_000, "queued")
+    running = store.claim(MODEL_LANE, "w")
+    assert running is not None
+    age(store, running, 100)
+    tracemalloc.start()
+    begun = time.monotonic()
+    assert len(store.recover(lease_s=30, max_attempts=3)) == 1
+    seconds, (_, peak) = time.monotonic() - begun, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seconds < 1
+    assert peak < 10e6
+
+
+def fill(store: JobStore, count: int, state: str) -> None:
+    """Put many jobs of one state into the table."""
+    columns = "id, kind, lane, state, key, priority, progress, message, payload, attempts, cancel_requested, created"
+    numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
+    values = (
+        f"'{state}' || i, 'prelabel', 'model', '{state}', '{state}' || i, 0, 0, '', '{{\"a\": 1}}', 0, 0, i"
+    )
+    with store.database.write() as session:
+        session.execute(
+            text(f"INSERT INTO jobs ({columns}) {numbers} SELECT {values} FROM n".replace(":", "\\:"))
+        )
+
+
+def steps(store: JobStore, work: Callable[[], object]) -> int:
+    """Return how many thousands of SQLite's steps something takes: a measure that no busy core disturbs."""
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+
+    def watch(connection: sqlite3.Connection, _: Any) -> None:
+        connection.set_progress_handler(step, 1000)
+
+    store.database.close()  # all connections are made anew, and watched
+    event.listen(store.database.engine, "connect", watch)
+    work()
+    event.remove(store.database.engine, "connect", watch)
+    return count
+
+
+def test_many_finished_jobs_and_webhooks_cost_nothing(store: JobStore) -> None:
+    fill(store, 100_000, "done")
+    fill(store, 5_000, "queued")
+    with store.database.write() as session:
+        numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000)"
+        columns = "events (action, project_id, body, received)"
+        values = "SELECT 'ANNOTATION_CREATED', '38', x'00', i FROM n"
+        session.execute(text(f"INSERT INTO {columns} {numbers} {values}"))
+    events = EventStore(store.database)
+
+    def work() -> None:
+        store.reject("prelabel", {}, "a new key", "error", "hint")
+        store.reject("prelabel", {}, "done7", "error", "hint")
+        submit(store)
+        assert store.claim(MODEL_LANE, "w") is not None
+        store.find(kind="finetune", states=(JobState.QUEUED, JobState.RUNNING))
+        assert events.latest({"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "TASKS_DELETED"}) == 1_000_000
+        assert len(events.find(after=999_990)) == 10
+
+    assert steps(store, work) <= 2
+
+
+def test_thousands_of_jobs_share_their_labelling_config(store: JobStore) -> None:
+    config = "<View>" + "<!-- a long one -->" * 50_000 + "</View>"
+    works = [Work("prelabel", {"label_config": config, "n": n}, f"k{n}") for n in range(300)]
+    store.submit_many(works)
+    store.submit_many([*works[:3], Work("frames", {"label_config": config}, "f")])
+    claimed = store.claim(MODEL_LANE, "w")
+    assert claimed is not None
+    assert claimed.payload == {"label_config": config, "n": 0}
+    found = store.get(claimed.id)
+    assert found is not None
+    assert found.payload == claimed.payload
+    assert {job.payload["label_config"] for job in store.find(limit=1000)} == {config}
+    with store.database.read() as session:
+        assert session.execute(text("SELECT count(*) FROM configs")).scalar() == 1
+        assert (session.execute(text("SELECT max(length(payload)) FROM jobs")).scalar() or 0) < 100

@@ -21,6 +21,8 @@ NEW_TOKEN = (
 )
 _SSRF_MARKS = ("reserved network address", "provided URL was not allowed")
 _LONGEST_DETAIL = 300
+# Statuses of a server that asks to be asked later.
+BUSY = (408, 425, 429)
 
 
 class ApiRefusal(SvacError):
@@ -33,6 +35,7 @@ class ApiRefusal(SvacError):
     def __init__(self, message: str, hint: str, status: int) -> None:
         super().__init__(message, hint)
         self.status = status
+        self.temporary = status in BUSY or status >= 500
 
 
 @contextmanager
@@ -56,11 +59,13 @@ def translated(url: str, what: str, kind: TokenKind, timeout: float) -> Iterator
         raise SvacError(
             f"Label Studio at {url} did not answer within {timeout:g} s (tried to {what}).",
             "Look whether it is busy, or raise SVAC_LABEL_STUDIO_TIMEOUT_S.",
+            temporary=True,
         ) from error
     except httpx.TransportError as error:
         raise SvacError(
             f"Label Studio at {url} cannot be reached (tried to {what}: {error}).",
             "Start it, or set SVAC_LABEL_STUDIO_URL; in a container `localhost` is the container itself.",
+            temporary=True,
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SvacError(*_another_service(url, what)) from error

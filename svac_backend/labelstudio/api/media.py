@@ -220,6 +220,7 @@ class _Transfer:
         return SvacError(
             f"{self.source.shown} could not be downloaded ({why}).",
             "Look whether its server is up and reachable from the backend, then try again.",
+            temporary=True,
         )
 
     def _too_large(self, size: int) -> SvacError:
