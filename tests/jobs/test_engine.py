@@ -167,6 +167,8 @@ JOB = Job(
     None,
     None,
     1,
+    0,
+    None,
     False,
     "w",
     0.0,
