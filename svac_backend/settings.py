@@ -124,6 +124,15 @@ class Settings(BaseSettings):
     max_prompt_chars: int = Field(500, ge=1, description="Longest expression.")
     max_video_side: int = Field(8192, ge=1, description="Largest width or height of a video, in pixels.")
     max_video_mb: int = Field(4096, ge=1, description="Largest video that is downloaded, in megabytes.")
+    media_hosts: str = Field(
+        "*",
+        description="Hosts that media may come from besides Label Studio, with commas between them: `*` for every "
+        "public one, `host`, `host:port`, `*.domain`, `s3://bucket`. Those of private networks must be named in full.",
+    )
+    media_deadline_s: float = Field(3600.0, gt=0, description="Longest time for the download of a video.")
+    media_least_kbs: float = Field(
+        10.0, ge=0, description="Downloads that bring fewer kilobytes a second, over 30 s, are given up."
+    )
     max_frames: int = Field(20000, ge=1, description="Longest video, in frames.")
 
     # What is sent to the editor

@@ -98,7 +98,11 @@ class PredictionMaker:
     ) -> Prediction:
         context.progress(0.0, "Fetching the video")
         path = self.label_studio.fetch(
-            payload.project_id, payload.hostname, payload.video_url, payload.task_id
+            payload.project_id,
+            payload.hostname,
+            payload.video_url,
+            payload.task_id,
+            check=lambda: context.progress(0.0, "Fetching the video"),
         )
         limits = {"max_side": self.settings.max_video_side, "max_frames": self.settings.max_frames}
         with VideoReader(path, **limits) as video:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
@@ -59,7 +59,14 @@ class LabelStudioAccess:
             url = connection.hostname
         return _client(url, connection.access_token, settings.label_studio_timeout_s)
 
-    def fetch(self, project_id: str, hostname: str, url: str, task_id: str) -> Path:
+    def fetch(
+        self,
+        project_id: str,
+        hostname: str,
+        url: str,
+        task_id: str,
+        check: Callable[[], None] = lambda: None,
+    ) -> Path:
         """Return a video that a task of a project names as a local file.
 
         Args:
@@ -67,15 +74,17 @@ class LabelStudioAccess:
             hostname: the Label Studio that a relative address belongs to; empty when unknown.
             url: the address.
             task_id: the task through which Label Studio resolves it.
+            check: called several times a second while it is downloaded; raises when the job is to end.
 
         Raises:
             SvacError: it cannot be read.
+            Exception: what `check` raises.
         """
         connection = self.connections.get(project_id)
         client = self.client(project_id) if self._has_token(connection) else None
         hosts = {hostname, *([connection.hostname] if connection else [])} - {""}
         fetcher = MediaFetcher.from_settings(self.settings, client, sorted(hosts))
-        return fetcher.fetch(url, task=task_number(task_id))
+        return fetcher.fetch(url, task=task_number(task_id), check=check)
 
     def accepts(self, url: str, token: str, project_id: str, timeout: float) -> bool:
         """Tell whether a Label Studio lets a token read a project."""

@@ -48,11 +48,12 @@ def token_kind(api_key: str) -> TokenKind:
 def plain_http_client(timeout: float) -> httpx.Client:
     """Return an HTTP client that follows no redirect and keeps no cookie."""
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-    return httpx.Client(timeout=timeout, follow_redirects=False, cookies=no_cookies, verify=_tls())
+    return httpx.Client(timeout=timeout, follow_redirects=False, cookies=no_cookies, verify=tls())
 
 
 @lru_cache(maxsize=1)
-def _tls() -> ssl.SSLContext:
+def tls() -> ssl.SSLContext:
+    """Return what checks the certificates of servers."""
     # Reading the certificates takes longer than a small download.
     return httpx.create_ssl_context()
 

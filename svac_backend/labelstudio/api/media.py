@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import os
 import re
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,9 +22,18 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import httpx
 
-from svac_backend.errors import SvacError
-from svac_backend.labelstudio.api.connection import Connection, plain_http_client
+from svac_backend.errors import JobCancelled, SvacError
+from svac_backend.labelstudio.api.connection import Connection
 from svac_backend.labelstudio.api.errors import NEW_TOKEN
+from svac_backend.labelstudio.api.places import (
+    Pace,
+    Places,
+    TooSlow,
+    check_by_name,
+    has_proxy,
+    media_client,
+    origin,
+)
 from svac_backend.labelstudio.tasks import local_files_path
 from svac_backend.settings import Settings
 
@@ -33,6 +42,12 @@ _SMALLEST_PART = 64 << 10
 # Tries for one file at most that broke off, however much progress each of them made.
 _BROKEN = 100
 _BUSY = (408, 425, 429)
+
+log = logging.getLogger(__name__)
+
+
+class Elsewhere(SvacError):
+    """A server that is not Label Studio does not hand a file out, for whatever reason."""
 
 
 class _Again(Exception):
@@ -66,6 +81,10 @@ class Download:
         tries: how often in a row it may fail without progress.
         retry_delay: seconds before the second try; doubles each time.
         authorization: returns the header for trusted addresses.
+        places: where files may come from; by default every public host.
+        deadline_s: seconds for all tries together.
+        least_bps: bytes a second that must come on average.
+        check: called several times a second; raises when the job is to end.
     """
 
     max_bytes: int
@@ -73,6 +92,10 @@ class Download:
     tries: int = 4
     retry_delay: float = 0.5
     authorization: Callable[[], dict[str, str]] | None = None
+    places: Places = field(default_factory=Places)
+    deadline_s: float = 3600.0
+    least_bps: float = 10_000.0
+    check: Callable[[], None] = lambda: None
 
     def to(self, path: Path, source: Source) -> None:
         """Make `path` hold what `source` has; nothing is transferred when it already does.
@@ -85,8 +108,12 @@ class Download:
             handle, name = tempfile.mkstemp(dir=path.parent, prefix="partial-")
             part = Path(name)
             try:
-                with os.fdopen(handle, "r+b") as stream, plain_http_client(self.timeout) as http:
-                    fresh = _Transfer(self, http, source, stream, _known(path)).run()
+                pace = Pace(self.deadline_s, self.least_bps, self.check)
+                with (
+                    os.fdopen(handle, "r+b") as stream,
+                    media_client(self.places, pace, self.timeout) as http,
+                ):
+                    fresh = _Transfer(self, http, pace, source, stream, _known(path)).run()
                 if fresh is not None:
                     part.replace(path)
                     _state_file(path).write_text(json.dumps(fresh))
@@ -103,13 +130,31 @@ class _Transfer:
     """One file on its way into `stream`."""
 
     def __init__(
-        self, how: Download, http: httpx.Client, source: Source, stream: BinaryIO, known: dict[str, Any]
+        self,
+        how: Download,
+        http: httpx.Client,
+        pace: Pace,
+        source: Source,
+        stream: BinaryIO,
+        known: dict[str, Any],
     ) -> None:
-        self.how, self.http, self.source, self.stream, self.known = how, http, source, stream, known
+        self.how, self.http, self.pace, self.source = how, http, pace, source
+        self.stream, self.known = stream, known
         self.state: dict[str, Any] = {}
+        self.elsewhere = not source.trusted
 
     def run(self) -> dict[str, Any] | None:
         """Transfer the file; return its size and validators, or None when the known copy is up to date."""
+        try:
+            return self._run()
+        except JobCancelled:
+            raise
+        except SvacError as error:
+            if self.elsewhere:
+                raise Elsewhere(error.message, error.hint) from error
+            raise
+
+    def _run(self) -> dict[str, Any] | None:
         failures = broken = 0
         while True:
             before = self.stream.tell()
@@ -129,19 +174,34 @@ class _Transfer:
                 broken += 1
                 if failures >= self.how.tries or broken >= _BROKEN:
                     raise self._broken(f"{error}" or type(error).__name__) from error
-                time.sleep(self.how.retry_delay * 2 ** (failures - 1))
+                self._rest(self.how.retry_delay * 2 ** (failures - 1))
+            except TooSlow as error:
+                raise self._too_slow(error) from error
+            except httpx.InvalidURL as error:
+                raise SvacError(
+                    f"{self.source.shown} is no address.", "Correct the address in the task's data."
+                ) from error
         if self.stream.tell() == 0:
             raise SvacError(f"{self.source.shown} is empty.", "Upload the file again.")
         return {**self.state, "size": self.stream.tell()}
+
+    def _rest(self, seconds: float) -> None:
+        try:
+            self.pace.sleep(seconds)
+        except TooSlow as error:
+            raise self._too_slow(error) from error
 
     @contextmanager
     def _open(self, offset: int) -> Iterator[httpx.Response]:
         # A range from the start on makes Label Studio tell the size; without one its uploads have none.
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={offset}-"}
-        url, trusted, origin = self.source.url, self.source.trusted, _origin(self.source.url)
+        url, trusted, home = self.source.url, self.source.trusted, origin(self.source.url)
         for _ in range(_REDIRECTS + 1):
             # Once the way has left Label Studio the token is never sent again.
-            trusted = trusted and _origin(url) == origin
+            trusted = trusted and origin(url) == home
+            self.elsewhere = not trusted
+            if has_proxy():
+                check_by_name(self.how.places, self.pace, url)
             auth = self.how.authorization() if trusted and self.how.authorization else {}
             request = self.http.build_request("GET", url, headers={**headers, **auth})
             response = self.http.send(request, stream=True)
@@ -149,14 +209,20 @@ class _Transfer:
                 if not response.has_redirect_location:
                     yield response
                     return
-                url = urljoin(url, response.headers["location"])
+                url = self._further(url, response.headers["location"])
             finally:
                 response.close()
-            if urlsplit(url).scheme not in ("http", "https"):
-                raise SvacError(
-                    f"{self.source.shown} leads to an address that is not http.", "Correct the address."
-                )
         raise SvacError(f"{self.source.shown} is redirected without an end.", "Correct the address.")
+
+    def _further(self, url: str, location: str) -> str:
+        try:
+            url = urljoin(url, location)
+            origin(url)
+        except (SvacError, ValueError) as error:
+            raise SvacError(
+                f"{self.source.shown} leads to an address that is not http.", "Correct the address."
+            ) from error
+        return url
 
     def _begin(self, response: httpx.Response, offset: int) -> bool:
         """Check the answer and place the stream; return True when the known copy is up to date."""
@@ -215,6 +281,11 @@ class _Transfer:
             if self.stream.tell() + len(chunk) > self.how.max_bytes:
                 raise self._too_large(self.stream.tell() + len(chunk))
             self.stream.write(chunk)
+            self.pace.look(len(chunk))
+
+    def _too_slow(self, error: TooSlow) -> SvacError:
+        what, hint = error.args
+        return SvacError(f"{self.source.shown} {what}.", f"Look at its server and the network. {hint}")
 
     def _broken(self, why: str) -> SvacError:
         return SvacError(
@@ -240,11 +311,6 @@ def _content_range(response: httpx.Response) -> tuple[int, int | None]:
     length = response.headers.get("content-length", "")
     plain = response.headers.get("content-encoding", "identity") == "identity"
     return 0, int(length) if length.isdigit() and plain else None
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _state_file(path: Path) -> Path:
@@ -278,6 +344,8 @@ class MediaFetcher:
         timeout: seconds without a byte after which a try has failed.
         label_studio_hosts: other addresses of the same Label Studio (its own idea of its host name, told by
             `/setup`); media there are asked of `client.url`.
+        places: where media may come from, besides.
+        deadline_s, least_bps: see `Download`.
     """
 
     cache_dir: Path
@@ -286,6 +354,9 @@ class MediaFetcher:
     max_bytes: int = 4096 << 20
     timeout: float = 30.0
     label_studio_hosts: Iterable[str] = field(default_factory=tuple)
+    places: Places = field(default_factory=Places)
+    deadline_s: float = 3600.0
+    least_bps: float = 10_000.0
 
     @classmethod
     def from_settings(
@@ -299,18 +370,26 @@ class MediaFetcher:
             max_bytes=settings.max_video_mb << 20,
             timeout=settings.label_studio_timeout_s,
             label_studio_hosts=tuple(label_studio_hosts),
+            places=Places.of(
+                settings.media_hosts, [settings.label_studio_url, *([client.url] if client else [])]
+            ),
+            deadline_s=settings.media_deadline_s,
+            least_bps=settings.media_least_kbs * 1000,
         )
 
-    def fetch(self, value: Any, *, task: int | None = None) -> Path:
+    def fetch(self, value: Any, *, task: int | None = None, check: Callable[[], None] = lambda: None) -> Path:
         """Return a local file with the media of a task.
 
         Args:
             value: what the task's data holds: `/data/upload/...`, `/data/local-files/?d=...`, an http(s) address,
                 a cloud address such as `s3://bucket/key`, or a path below `files_root`.
             task: the task's id; cloud addresses are resolved by Label Studio for a task.
+            check: called several times a second; raises when the job is to end.
 
         Raises:
-            SvacError: it cannot be read; the message says why.
+            SvacError: it cannot be read. Of media in Label Studio the message says why. Of others only the log does:
+                else whoever may add tasks and read jobs could look around in the network.
+            Exception: what `check` raises.
         """
         if not isinstance(value, str) or not value.strip():
             raise SvacError("The task has no media address.", "Put the video's address into the task's data.")
@@ -324,8 +403,23 @@ class MediaFetcher:
             return local
         key, source = self._source(value, task)
         path = self.cache_dir / (hashlib.sha256(key.encode()).hexdigest()[:32] + _suffix(value))
-        authorization = self.client.authorization if self.client else None
-        Download(self.max_bytes, self.timeout, authorization=authorization).to(path, source)
+        how = Download(
+            self.max_bytes,
+            self.timeout,
+            authorization=self.client.authorization if self.client else None,
+            places=self.places,
+            deadline_s=self.deadline_s,
+            least_bps=self.least_bps,
+            check=check,
+        )
+        try:
+            how.to(path, source)
+        except Elsewhere as error:
+            log.warning("media of task %s: %s", task, error)
+            raise SvacError(
+                f"{source.shown} cannot be read from here.",
+                "The log of `svac-backend worker` says why. Hosts of a private network must be in SVAC_MEDIA_HOSTS.",
+            ) from None
         return path
 
     def _on_disk(self, value: str) -> Path | None:
@@ -353,6 +447,7 @@ class MediaFetcher:
         if scheme in CLOUD_SCHEMES:
             if task is None:
                 raise SvacError(f"{value} can only be read through its task.", "Import it as a task first.")
+            self.places.check_bucket(value)
             uri = quote(base64.urlsafe_b64encode(value.encode()).decode())
             return value, Source(f"{self._base()}/tasks/{task}/resolve/?fileuri={uri}", value, trusted=True)
         route = self._route(value)

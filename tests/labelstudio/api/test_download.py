@@ -9,13 +9,19 @@ import pytest
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.media import Download, Source
+from svac_backend.labelstudio.api.places import Places
 
 CONTENT = bytes(range(256)) * 40
 TOKEN = {"Authorization": "Token secret"}
 
 
 def download(**options: Any) -> Download:
-    settings: dict[str, Any] = {"max_bytes": 1 << 20, "timeout": 5, "retry_delay": 0.01}
+    settings: dict[str, Any] = {
+        "max_bytes": 1 << 20,
+        "timeout": 5,
+        "retry_delay": 0.01,
+        "places": Places(named=("127.0.0.1",)),
+    }
     return Download(**{**settings, "authorization": lambda: TOKEN, **options})
 
 

@@ -11,6 +11,7 @@ import pytest
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.api.media import MediaFetcher
+from svac_backend.labelstudio.api.places import Places
 from svac_backend.settings import Settings
 
 
@@ -21,7 +22,11 @@ def fetcher(server: Any, tmp_path: Path) -> MediaFetcher:
     (root / "a b" / "v.mp4").write_bytes(b"local")
     client = LabelStudioClient(server.url, "secret")
     return MediaFetcher(
-        tmp_path / "cache", client, root, label_studio_hosts=["http://labels.example:8080/ls/"]
+        tmp_path / "cache",
+        client,
+        root,
+        label_studio_hosts=["http://labels.example:8080/ls/"],
+        places=Places(named=("*", "127.0.0.1")),
     )
 
 
@@ -125,7 +130,7 @@ def test_what_is_no_medium_is_refused(fetcher: MediaFetcher, value: Any, message
 
 
 def test_without_a_client_only_label_studios_own_media_are_missing(server: Any, tmp_path: Path) -> None:
-    fetcher = MediaFetcher(tmp_path, None)
+    fetcher = MediaFetcher(tmp_path, None, places=Places(named=("127.0.0.1",)))
     with pytest.raises(SvacError, match="no token for it is set"):
         fetcher.fetch("/data/upload/1/v.mp4")
     server.serve("/v.mp4", b"foreign")
