@@ -162,9 +162,8 @@ def push_merged(
         SvacError: the config can't show it, or Label Studio refuses.
     """
     config, window = cached_config(payload.label_config), window_of(payload.task_data)
-    controls = {name for one in config.drawing_controls() for name in (one.name, one.labels_name)}
     # What else is there steers the model, or is text: no part of a prediction.
-    masks = [region for region in now if region.get("from_name") in controls]
+    masks = [region for region in now if region.get("from_name") in config.drawing_names]
     results = merge(prediction, payload.label_config, settings, masks, corrected, sent=sent, window=window)
     shown = prediction.frame_count if window is None else window.count
     had = {(region.get("id"), region.get("from_name")): region for region in masks}

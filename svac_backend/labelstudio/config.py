@@ -55,9 +55,9 @@ class MaskControl:
         kind: `brush`, `polygon`, `vector`, `bitmask`, or `rectangle` (a box, filled).
         name: the control's name, `from_name` of its results.
         to_name: the object that it draws on.
-        labels: label -> its `prompt` attribute, or None; in the config's order. A label with an alias is
-            known by the alias, since that is what Label Studio stores.
-        labels_name: of a pair such as `<Brush/>` + `<Labels/>`: the name of the `<Labels>` control.
+        labels: label -> its `prompt` attribute, or None; in the config's order. A label with an alias goes by the
+            alias, as in Label Studio's results.
+        labels_name: of a pair such as `<Brush/>` + `<Labels/>`, the name of the `<Labels>` control.
     """
 
     kind: str
@@ -91,7 +91,8 @@ class BoxTracks:
         to_name: the video that it draws on.
         labels: the labels of the `<Labels>` tag.
         labels_name: the name of that tag, or None.
-        overview: `svac="boxes"`: this backend fills it with the boxes of the masks.
+        overview: `svac="boxes"`, which Label Studio ignores: this backend fills it with the boxes of the masks, one
+            track for each object.
     """
 
     name: str
@@ -104,16 +105,12 @@ class BoxTracks:
 # Tags that draw masks on an image, beside a <Labels> tag; those with labels of their own end in "labels".
 MASK_TAGS = ("brush", "polygon", "vector", "bitmask", "rectangle")
 
-# <VideoRectangle svac="boxes" .../>: the backend fills it with the boxes of the masks, one track for each object, as an
-# overview on the video. Label Studio ignores the attribute. It needs a <Labels> tag on the same video.
-OVERVIEW_ATTRIBUTE, OVERVIEW_VALUE = "svac", "boxes"
-
 SHIPPED_HINT = "Start from labelstudio_config/brush_frames.xml or polygon_frames.xml."
 
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """A labelling config, as far as this backend is concerned.
+    """The parts of a labelling config that this backend uses.
 
     Attributes:
         frames: the image list on which masks are drawn, or None.
@@ -135,6 +132,12 @@ class LabelConfig:
     def video(self) -> VideoTag | None:
         """The first video of the config, or None."""
         return self.videos[0] if self.videos else None
+
+    @property
+    def drawing_names(self) -> set[str]:
+        """What `from_name` of a mask on the frames can be: each drawing control, and the `<Labels>` beside it."""
+        names = (name for control in self.drawing_controls() for name in (control.name, control.labels_name))
+        return {name for name in names if name}
 
     @property
     def overview(self) -> BoxTracks | None:
@@ -280,7 +283,7 @@ def _box_tracks(tags: list[Element]) -> tuple[BoxTracks, ...]:
         name = tag.attrib.get("name", "")
         for target in _targets(tag) if name and _kind(tag) == "videorectangle" else []:
             labels, labels_name = _pair(tags, target)
-            overview = tag.attrib.get(OVERVIEW_ATTRIBUTE, "").strip().lower() == OVERVIEW_VALUE
+            overview = tag.attrib.get("svac", "").strip().lower() == "boxes"
             found.append(BoxTracks(name, target, tuple(labels), labels_name, overview))
     return tuple(found)
 

@@ -1,4 +1,4 @@
-"""What a person corrected in a task, from what its editor was sent and what it holds now."""
+"""What a person corrected in a task: what its editor holds now, compared with what it was sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.regions.merge import corrected_hints
-from svac_backend.labelstudio.regions.read import Drawn, drawn_objects, read_drawn, results_to_tracks
+from svac_backend.labelstudio.regions.read import Drawn, read_drawn, results_to_tracks
 from svac_backend.labelstudio.regions.region import Canvas, Region, frame_size
 from svac_backend.labelstudio.regions.sent import sent_regions
 from svac_backend.labelstudio.tasks import task_prompts, window_of
@@ -19,7 +19,7 @@ from svac_backend.masks.rle import area, iou
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
 from svac_backend.store.objects import SentObject
 
-# A mask that a person made comes back from the editor a little different where it was scaled or smoothed.
+# A mask that was scaled or smoothed comes back from the editor a little different.
 SAME_MASK = 0.98
 
 
@@ -28,11 +28,11 @@ class Corrections:
     """What persons showed in a task.
 
     Attributes:
-        masks: by object and frame of the video, what was drawn, or erased.
-        pointed: likewise clicks and boxes that were answered before.
+        masks: what was drawn or erased, by object and frame of the video.
+        pointed: clicks and boxes that were answered before, likewise.
         objects: every object that the annotation has.
         sent: the regions that the annotation started from.
-        unfinished: objects whose last answer had not all frames.
+        unfinished: objects whose last answer lacked frames.
     """
 
     masks: dict[str, dict[int, FrameHint]] = field(default_factory=dict)
@@ -42,13 +42,13 @@ class Corrections:
     unfinished: list[str] = field(default_factory=list)
 
     def hints(self, object_id: str) -> dict[int, FrameHint]:
-        """Return all that was shown of an object; on a frame the mask counts."""
+        """Return all hints of an object; a frame's mask goes before its clicks."""
         return {**self.pointed.get(object_id, {}), **self.masks.get(object_id, {})}
 
     def to_propagate(self) -> dict[str, dict[int, FrameHint]]:
         """Return the hints of corrected objects, where at least one hint shows the object.
 
-        Objects whose last answer did not have all frames yet are included, so that they get the rest.
+        Objects whose last answer lacked frames are included, so that they get the rest.
         """
         wanted = [*(name for name, masks in self.masks.items() if masks), *self.unfinished]
         found = {object_id: self.hints(object_id) for object_id in dict.fromkeys(wanted)}
@@ -57,13 +57,11 @@ class Corrections:
 
 @dataclass(frozen=True)
 class ReadAnnotation:
-    """An annotation, or its draft, as far as it can be understood.
+    """An annotation, or its draft, and what persons corrected in it.
 
     Attributes:
-        config: the project's labelling config.
         canvas: the task's frames; None where no region says how large they are, and then nothing was corrected.
         known: the objects that have names, with their labels and expressions.
-        corrections: what persons showed.
     """
 
     config: LabelConfig
@@ -72,7 +70,7 @@ class ReadAnnotation:
     corrections: Corrections
 
     def tracks(self, regions: Sequence[Region], canvas: Canvas | None = None) -> list[Track]:
-        """Return the masks of some of the annotation's regions, on frames of `canvas` where its size is not told.
+        """Return the masks of some of the annotation's regions, on frames of `canvas` if given.
 
         Raises:
             SvacError: a region is malformed.
@@ -109,11 +107,11 @@ def read_annotation(
     Args:
         now: the annotation's regions, or those of its draft.
         predictions: the results of the task's predictions, the oldest first.
-        answered: what interactive calls of the task were answered, see `store.objects`.
+        answered: the answers to interactive calls, see `store.objects`.
         claimed: objects that were asked for in the editor.
         task_data: the task's `data`.
         config: the project's labelling config.
-        parent: of `predictions`, the one that the annotation was made from, where that is known.
+        parent: the one of `predictions` that the annotation was made from, if known.
 
     Raises:
         SvacError: a region, or the task's window, is malformed.
@@ -148,41 +146,34 @@ def find_corrections(
     known: Sequence[ObjectPrompt] = (),
     parent: Sequence[Region] | None = None,
 ) -> Corrections:
-    """Compare an annotation with what its editor was sent.
-
-    Args:
-        canvas: the task's frames.
-        known: objects with their labels and expressions.
-
-    The others, and the errors, as in `read_annotation`.
-    """
+    """Compare an annotation with what its editor was sent; arguments and errors as in `read_annotation`."""
     regions = [region for one in answered.values() for region in one.regions]
     sent = _relabelled(sent_regions(now, regions, predictions, parent=parent), now)
     tracks = [Track(**vars(one)) for one in known]
     held = _held(answered, now, config, canvas)
     masks = corrected_hints(sent, now, config, canvas, tracks=tracks, earlier=held)
-    objects = drawn_objects(now, config, canvas, tracks=tracks, certain=masks)
+    objects = read_drawn(now, config, canvas, tracks=tracks, certain=masks).objects.values()
     names = {one.object_id: one for one in known}
     pointed = {
-        object_id: {frame: hint for frame, hint in one.prompts.items() if hint.mask is None}
+        object_id: {frame: hint for frame, hint in one.hints.items() if hint.mask is None}
         for object_id, one in answered.items()
     }
     return Corrections(
         masks=masks,
         pointed={name: shown for name, shown in pointed.items() if shown},
-        # The editor gives accepted regions the label that is chosen at that moment: what is known goes before it.
+        # The editor gives accepted regions the label that is selected at that moment: the known one is right.
         objects=[names.get(one.object_id, one) for one in objects],
         sent=sent,
-        unfinished=[name for name, one in answered.items() if one.prompts and not one.complete],
+        unfinished=[name for name, one in answered.items() if one.hints and not one.complete],
     )
 
 
 def _held(
     answered: Mapping[str, SentObject], now: Sequence[Region], config: LabelConfig, canvas: Canvas
 ) -> FrameHints:
-    """Earlier masks that the annotation still has as they were: another annotator's corrections are not there."""
+    """Earlier masks that the annotation still has unchanged; another annotator's are not in it."""
     earlier = {
-        object_id: {frame: hint for frame, hint in one.prompts.items() if hint.mask is not None}
+        object_id: {frame: hint for frame, hint in one.hints.items() if hint.mask is not None}
         for object_id, one in answered.items()
     }
     frames = {frame for hints in earlier.values() for frame in hints}
@@ -212,7 +203,7 @@ def _same(mask: CocoRle, found: CocoRle | None) -> bool:
 
 
 def _relabelled(sent: Sequence[Region], now: Sequence[Region]) -> list[Region]:
-    """Give what was sent the labels that its regions have now: a label alone is nothing to propagate."""
+    """Give what was sent the labels that its regions have now: a new label alone is nothing to propagate."""
     values = {(region.get("id"), region.get("from_name")): region.get("value") for region in now}
     relabelled = []
     for region in sent:

@@ -104,14 +104,14 @@ class SentObject:
 
     Attributes:
         regions: the answered regions, of each (id, control) the latest.
-        prompts: what persons showed of it, by 0-based frame of the video.
+        hints: what persons showed of it, by 0-based frame of the video.
         complete: whether the latest answer had all frames, or its time was up before.
         updated: when that was, in seconds since the epoch.
     """
 
     object_id: str
     regions: list[Region] = field(default_factory=list)
-    prompts: dict[int, FrameHint] = field(default_factory=dict)
+    hints: dict[int, FrameHint] = field(default_factory=dict)
     complete: bool = True
     updated: float = 0.0
 
@@ -133,27 +133,27 @@ class SentStore:
         project_id: str,
         task_id: str,
         regions: Mapping[str, Sequence[Region]],
-        prompts: Mapping[str, HintsByFrame],
+        hints: Mapping[str, HintsByFrame],
         *,
         complete: bool = True,
         forget: Collection[str] = (),
     ) -> None:
-        """Keep an answer: its regions take the place of those of the same id, its prompts that of all earlier ones.
+        """Keep an answer: its regions take the place of those of the same id, its hints that of all earlier ones.
 
         Args:
             project_id, task_id: the task.
             regions: by object id.
-            prompts: what the answer was made from, by object id; none for an object found by its expression.
+            hints: what the answer was made from, by object id; none for an object found by its expression.
             complete: whether the answer has all frames.
             forget: ids of regions that need not be kept any more.
         """
         with self.database.write() as session:
-            for object_id in dict.fromkeys([*regions, *prompts]):
+            for object_id in dict.fromkeys([*regions, *hints]):
                 old = session.get(SentRow, (project_id, task_id, object_id))
                 known = {} if old is None else {_name(region): region for region in unpack(old.regions)}
                 known = {name: region for name, region in known.items() if name[0] not in forget}
                 known |= {_name(region): region for region in regions.get(object_id, ())}
-                shown = {str(frame): prompt.to_json() for frame, prompt in prompts.get(object_id, {}).items()}
+                shown = {str(frame): hint.to_json() for frame, hint in hints.get(object_id, {}).items()}
                 session.merge(
                     SentRow(
                         project_id=project_id,
@@ -190,5 +190,5 @@ def _name(region: Region) -> tuple[str, str]:
 
 
 def _object(row: SentRow) -> SentObject:
-    prompts = {int(frame): FrameHint.from_json(data) for frame, data in unpack(row.prompts).items()}
-    return SentObject(row.object_id, list(unpack(row.regions)), prompts, row.complete, row.updated)
+    hints = {int(frame): FrameHint.from_json(data) for frame, data in unpack(row.prompts).items()}
+    return SentObject(row.object_id, list(unpack(row.regions)), hints, row.complete, row.updated)

@@ -255,7 +255,7 @@ def test_a_submitted_annotation_makes_a_prediction_with_its_corrections(
     (track,) = results_to_tracks(sent["result"], cached_config(CONFIG), Canvas(WIDTH, HEIGHT))
     assert overlap(track.masks.get(4), 4) > 0.4
     # Submitted once more as it was predicted now, the correction still counts.
-    assert set(SentStore(database).find("38", "7")["obj1"].prompts) == {5}
+    assert set(SentStore(database).find("38", "7")["obj1"].hints) == {5}
 
     untouched = {"id": 4, "result": predicted, "parent_prediction": 1}
     event = EventStore(database).add(

@@ -142,7 +142,7 @@ def test_what_an_older_version_stored_is_found(old: Path) -> None:
     assert connection.access_token == "secret-token"
     assert len(EventStore(database).find()) == 4
     assert (Inbox(database).position(), [one.event for one in Inbox(database).uncollected()]) == (3, [2])
-    assert SentStore(database).find("38", "7")["obj1"].prompts[3].mask is not None
+    assert SentStore(database).find("38", "7")["obj1"].hints[3].mask is not None
     assert [one.task_id for one in CorrectionStore(database).for_training()] == ["7", "8"]
 
 

@@ -47,12 +47,12 @@ def test_the_latest_answer_takes_the_place_of_regions_of_the_same_id(store: Sent
 def test_prompts_are_those_of_the_latest_answer(store: SentStore) -> None:
     store.record("38", "7", {"obj1": [region(0)]}, {"obj1": {4: MASK}, "obj2": {0: CLICKS}})
     found = store.find("38", "7")
-    assert found["obj1"].prompts == {4: MASK}
-    assert (found["obj2"].prompts, found["obj2"].regions) == ({0: CLICKS}, [])
+    assert found["obj1"].hints == {4: MASK}
+    assert (found["obj2"].hints, found["obj2"].regions) == ({0: CLICKS}, [])
     store.record("38", "7", {"obj1": [region(1)]}, {"obj1": {}})
     found = store.find("38", "7")
-    assert found["obj1"].prompts == {}
-    assert found["obj2"].prompts == {0: CLICKS}
+    assert found["obj1"].hints == {}
+    assert found["obj2"].hints == {0: CLICKS}
 
 
 def test_what_is_forgotten_and_what_is_not_complete(store: SentStore) -> None:

@@ -1,7 +1,7 @@
 """What a person changed in the editor, and new results that keep all of it.
 
-Label Studio does not tell: `origin` stays `prediction` after a polygon was dragged. So what was sent is compared with
-what the annotation holds now, by shape.
+Label Studio does not say: `origin` stays `prediction` even after a person drags a polygon. So the shapes that were sent
+are compared with those that the annotation holds now.
 """
 
 from __future__ import annotations
@@ -41,22 +41,20 @@ def corrected_hints(
 ) -> dict[str, dict[int, FrameHint]]:
     """Return what a person changed on the frames, as hints for propagation.
 
-    An object's regions on a frame are untouched when each has its like among those that were sent: the same mask, or
+    An object's regions on a frame are untouched when each has a match among those that were sent: the same mask, or
     the same points within 0.01 % of the frame, and the same label. Anything else is a change: regions edited, added,
     deleted, given another label.
 
     Args:
         sent: the results that the editor was given; empty if the annotation was not made from them.
         now: the annotation's or draft's results.
-        config: the project's labelling config.
-        canvas: the task's frames.
-        tracks: the objects that are known, with the masks that were sent.
-        earlier: what this function returned before the last results were sent. These come back from the editor as they
-            were sent, so only the caller knows that a person made them; those that still hold are in the answer.
+        tracks: the known objects, with the masks that were sent.
+        earlier: the hints from before the last results were sent. Their masks come back from the editor as they were
+            sent, so only the caller knows that a person made them; those that still hold are in the answer.
 
     Returns:
         Object id -> the video's 0-based frame -> hint with a mask of display size; empty where the person deleted or
-        erased the object. Objects that the person began have new ids, see `read.drawn_objects`.
+        erased the object. Objects that the person began have new ids, see `read.assign_objects`.
 
     Raises:
         SvacError: a region is malformed, or lies on a frame that the task does not have.
@@ -86,21 +84,19 @@ def merge_results(
     boxes: Results = (),
     options: RegionOptions = DEFAULT_OPTIONS,
 ) -> list[Region]:
-    """Return an annotation's results with everything predicted anew but what a person made.
+    """Return an annotation's results with everything predicted anew, except what a person made.
 
-    Verbatim stay: the regions of an object on every frame whose hint is a mask, those of objects without a track,
-    and the results of all other tags, but for relations one of whose ends is gone and labels of nothing. Every other
-    region is rendered from `tracks`, with the ids of `RegionName`, and what else a region of the same id had (a
-    note, a parent) stays.
+    These stay verbatim: the regions of an object on every frame whose hint is a mask, those of objects without a track,
+    and the results of all other tags, except labels of nothing, and relations that have lost an end. Every other region
+    is rendered from `tracks`, with the ids of `RegionName`; it keeps what the editor added to the region of the same id
+    (a note, a parent).
 
     Args:
         now: the annotation's results.
         tracks: as predicted anew; where `corrected` has a mask, with that mask.
         corrected: hints, see `corrected_hints`. Clicks and boxes protect nothing.
-        config: the project's labelling config.
-        canvas: the task's frames.
-        control: with which masks are shown; the config's first choice if None.
-        sent: the results that the editor was given: to tell whose a region is, and which boxes a person moved.
+        control: draws the masks; the config's first choice if None.
+        sent: the results that the editor was given: they tell whose a region is, and which boxes a person moved.
         boxes: the overview of the new tracks, see `rectangles.tracks_to_boxes`. Boxes that a person moved stay, those
             that they deleted stay away.
         options: which masks of the tracks get regions.
@@ -154,7 +150,7 @@ def _read(
     certain: FrameHints | None,
     before: Drawn | None = None,
 ) -> Drawn:
-    """Read results; objects and owners of an earlier state are known, so that no region changes hands."""
+    """Read results; the objects and owners of an earlier state hold, so that no region changes hands."""
     known = list(tracks)
     owners: dict[str, str] = {}
     if before is not None:
@@ -165,7 +161,7 @@ def _read(
 
 
 def _untouched(was: Sequence[Drawing], is_: Sequence[Drawing], canvas: Canvas) -> bool:
-    """Tell whether every drawing has its like, first of all under its own id."""
+    """Tell whether every drawing has a match, preferably under its own id."""
     if len(was) != len(is_):
         return False
     left = list(was)
@@ -187,7 +183,7 @@ def _untouched(was: Sequence[Drawing], is_: Sequence[Drawing], canvas: Canvas) -
 
 
 def _unique(rendered: list[Region], taken: set[str]) -> list[Region]:
-    """Give regions another part number whose id a kept region has."""
+    """Give a region another part number where a kept region has its id."""
     ids = {region["id"] for region in rendered} | taken
     new: dict[str, str] = {}
     for region in rendered:
@@ -230,11 +226,10 @@ def _holds(region: Mapping[str, Any], ids: set[Any]) -> bool:
 
 
 def _is_stray(region: Mapping[str, Any], config: LabelConfig) -> bool:
-    """A label of nothing: the editor leaves one beside a text that was typed while a label was chosen."""
+    """A label of nothing: the editor leaves one beside a text that someone typed while a label was chosen."""
     value = region.get("value")
-    names = {name for control in config.drawing_controls() for name in (control.name, control.labels_name)}
     return (
-        region.get("from_name") in names
+        region.get("from_name") in config.drawing_names
         and isinstance(value, Mapping)
         and bool(value)
         and all(key.endswith("labels") for key in value)

@@ -1,6 +1,6 @@
 """Label Studio's regions as tracks: what was drawn on which frame, and which object it belongs to.
 
-Regions of this backend say their object in their id, `obj1-f00004`. A region that a person drew has a random id,
+The id of a region that this backend made names its object: `obj1-f00004`. A region that a person drew has a random id,
 and joins an object of its label: see `assign_objects`. Masks are decoded when they are needed.
 """
 
@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.config import LabelConfig, MaskControl
+from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.regions.rectangles import box_tracks
 from svac_backend.labelstudio.regions.region import Canvas, Place, RegionName, Results
 from svac_backend.labelstudio.regions.shapes import kind_of, shape_to_mask
@@ -36,8 +36,8 @@ class Drawing:
         label: the label that it carries, or None.
         results: its results: one, or the two of a pair such as `<Brush/>` + `<Labels/>`; the first has the shape.
         size: width and height of the video in pixels.
-        object_id: whose it is; None until that is found out.
-        room: what the masks of its annotation may take.
+        object_id: whose it is; None until `assign_objects` finds out.
+        room: the memory that all masks of its annotation share.
     """
 
     id: str
@@ -50,10 +50,7 @@ class Drawing:
 
     @cached_property
     def mask(self) -> CocoRle:
-        """The mask at the video's display size; decoded when it is asked for.
-
-        `SvacError` if it is malformed, or the annotation has no room for it.
-        """
+        """The mask at the video's display size. Raises `SvacError` if it is malformed or there is no room for it."""
         mask = to_coco(shape_to_mask(self.results[0], *self.size))
         self.room.take(len(mask["counts"]))
         return mask
@@ -62,16 +59,11 @@ class Drawing:
 def read_drawings(results: Iterable[Any], config: LabelConfig, canvas: Canvas) -> list[Drawing]:
     """Return every region on the frames that is a mask, in the order of the results.
 
-    Args:
-        results: the annotation's `result`.
-        config: the project's labelling config.
-        canvas: the task's frames.
-
     Raises:
         SvacError: a region has no id, or lies on a frame that the task does not have.
     """
     frames = config.frames
-    names = {name for control in config.drawing_controls() for name in (control.name, control.labels_name)}
+    names = config.drawing_names
     found: dict[tuple[str, int], Drawing] = {}
     room = MaskRoom()
     for region in results:
@@ -128,25 +120,25 @@ _MOSTLY = 0.5
 def assign_objects(
     drawings: Sequence[Drawing], tracks: Sequence[Track], certain: FrameHints, default: str
 ) -> dict[str, str]:
-    """Find the object of every drawing that has none yet, the frames in order, on a frame the largest first.
+    """Find the object of every drawing that has none yet, frame by frame, the largest drawing first.
 
-    Regions that together are exactly an object's known mask of that frame are that object's. For any other the
-    objects of its label are asked:
+    Regions that together are exactly an object's known mask of that frame are that object's. Any other region goes to
+    an object of its label, by the first of these rules that applies:
 
     1. It lies mostly on an object's region of that frame: a part of that object.
     2. Exactly one object has no region on that frame: that object.
     3. Several have none: the one whose masks on the neighbouring frames overlap it most, or else are nearest.
-    4. All have one: the one whose masks on the neighbouring frames it mostly lies in, unless the person has just taken
+    4. All have one: the one whose masks on the neighbouring frames mostly cover it, unless the person has just taken
        that place away from the object's mask.
     5. Else it is a new object with the next free id.
 
-    An empty region without an object says nothing and keeps none.
+    An empty region without an object stays without one.
 
     Args:
         drawings: all of an annotation; their `object_id` is set.
-        tracks: the objects that are known, with the masks that were shown last.
+        tracks: the known objects, with the masks that were shown last.
         certain: masks that persons made before.
-        default: label of regions that carry none.
+        default: label of regions that have none.
 
     Returns:
         Object id -> label, those of `tracks` first.
@@ -197,7 +189,7 @@ def _object_labels(drawings: Iterable[Drawing], tracks: Sequence[Track], default
 
 
 class _Places:
-    """Where objects are: in the annotation as far as it is understood, and in what was known before."""
+    """Where objects are: in the annotation, as far as it has been read, and in what was known before."""
 
     def __init__(self, drawings: Iterable[Drawing], tracks: Sequence[Track], certain: FrameHints) -> None:
         self._drawn: dict[str, dict[int, list[Drawing]]] = defaultdict(lambda: defaultdict(list))
@@ -328,19 +320,16 @@ def results_to_tracks(
 ) -> list[Track]:
     """Return the masks of an annotation or a prediction.
 
-    Brush masks, polygons, closed vectors, bitmasks and boxes on the frames count; what an object has on one frame is
+    Brush masks, polygons, closed vectors, bitmasks and boxes on the frames count; those of one object on one frame are
     united. `VideoRectangle` tracks count as filled boxes where the config has no masks on frames, or nothing of their
     label is drawn there. All other results are left out.
 
     Args:
-        results: the annotation's `result`.
-        config: the project's labelling config.
-        canvas: the task's frames.
-        tracks: the objects that are known, with expressions; their masks help to tell whose a person's region is.
+        tracks: the known objects, with expressions; their masks help to tell whose a person's region is.
         certain: masks that persons made before, for the same purpose.
 
     Returns:
-        The known objects in their order, even those of which nothing is left, then new ones. Frames are the video's. A
+        The known objects in their order, even if nothing of them is left, then new ones. Frames are the video's. A
         region without a score scores 1.0; of several regions of an object on a frame, the lowest score counts.
 
     Raises:
@@ -370,22 +359,6 @@ def results_to_tracks(
     return list(found.values())
 
 
-def drawn_objects(
-    results: Results,
-    config: LabelConfig,
-    canvas: Canvas,
-    *,
-    tracks: Sequence[Track] = (),
-    certain: FrameHints | None = None,
-) -> list[ObjectPrompt]:
-    """Return the objects on the frames, known and new, and decode no more masks than that needs.
-
-    Args and errors as in `results_to_tracks`.
-    """
-    drawn = read_drawn(results, config, canvas, tracks=tracks, certain=certain)
-    return list(drawn.objects.values())
-
-
 def read_drawn(
     results: Results,
     config: LabelConfig,
@@ -395,12 +368,14 @@ def read_drawn(
     certain: FrameHints | None = None,
     owners: Mapping[str, str] | None = None,
 ) -> Drawn:
-    """Return what is drawn on the frames, and whose it is.
+    """Return what is drawn on the frames, and whose it is; no mask is decoded that this does not need.
 
     Args:
+        tracks, certain: as in `results_to_tracks`.
         owners: region id -> object id, where that is known from an earlier state of the annotation.
 
-    The others, and the errors, as in `results_to_tracks`.
+    Raises:
+        SvacError: as `results_to_tracks`.
     """
     drawings = read_drawings(results, config, canvas)
     for drawing in drawings:
@@ -417,8 +392,7 @@ def read_drawn(
 
 def _labels(config: LabelConfig) -> Mapping[str, str | None]:
     """The labels of the config's masks, of the first control that has some."""
-    controls: tuple[MaskControl, ...] = config.drawing_controls()
-    return next((control.labels for control in controls if control.labels), {})
+    return next((control.labels for control in config.drawing_controls() if control.labels), {})
 
 
 def _expression(label: str, config: LabelConfig) -> str:

@@ -39,13 +39,11 @@ class BoxTrack:
     """A `VideoRectangle` region.
 
     Attributes:
-        id: the region's id.
         object_id: the object whose masks this backend made it from; None for what a person drew.
         label: its label, or None.
         masks: the video's 0-based frame -> the filled box.
     """
 
-    id: str
     object_id: str | None
     label: str | None
     masks: dict[int, CocoRle] = field(default_factory=dict)
@@ -68,9 +66,9 @@ def tracks_to_boxes(
         control: the overview, see `LabelConfig.overview`; tracks whose label it lacks get no boxes.
         canvas: its size counts, its window does not.
         options: masks of fewer pixels than `min_area_px` count as absent.
-        fps: frames per second, as the config's `<Video framerate>` has it.
+        fps: frames per second, as in the config's `<Video framerate>`.
         frame_count: frames of the video.
-        tolerance_px: a frame gets a keyframe when an edge of its box would else be farther off than that.
+        tolerance_px: how far an edge of a box between two keyframes may be off.
 
     Raises:
         SvacError: a track has a mask beyond the video's last frame.
@@ -88,19 +86,9 @@ def tracks_to_boxes(
             for at in _keyframes(boxes, tolerance_px):
                 number, time = times.to_label_studio(run[at], fps)
                 percent = boxes[at] / (canvas.size * 2) * 100
-                x, y, w, h = np.round(percent, 4).tolist()
-                sequence.append(
-                    {
-                        "frame": number,
-                        "enabled": at < len(run) - 1 or run[at] == frame_count - 1,
-                        "rotation": 0,
-                        "x": x,
-                        "y": y,
-                        "width": w,
-                        "height": h,
-                        "time": time,
-                    }
-                )
+                box = dict(zip(_SHAPE, [*np.round(percent, 4).tolist(), 0], strict=True))
+                enabled = at < len(run) - 1 or run[at] == frame_count - 1
+                sequence.append({"frame": number, "enabled": enabled, **box, "time": time})
         results.append(
             {
                 "id": f"{track.object_id}{_SUFFIX}",
@@ -133,20 +121,10 @@ def same_boxes(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     )
 
 
-def box_tracks(
-    results: Iterable[Mapping[str, Any]],
-    config: LabelConfig,
-    canvas: Canvas,
-    *,
-    frame_count: int | None = None,
-) -> list[BoxTrack]:
-    """Return the `VideoRectangle` regions of an annotation, on every frame on which the editor shows them.
+def box_tracks(results: Iterable[Mapping[str, Any]], config: LabelConfig, canvas: Canvas) -> list[BoxTrack]:
+    """Return the `VideoRectangle` regions of an annotation, on every frame of the task on which the editor shows them.
 
-    Args:
-        results: the annotation's `result`.
-        config: the project's labelling config.
-        canvas: only the frames that the task shows count.
-        frame_count: the video's frames; by default what the region says, which the editor only estimates.
+    A region says how many frames the video has; that is the editor's estimate.
 
     Raises:
         SvacError: a region is malformed.
@@ -159,8 +137,7 @@ def box_tracks(
             continue
         try:
             track = _box_track(region)
-            last = frame_count if frame_count is not None else _count(region["value"])
-            for frame, box in _shown(region["value"]["sequence"], last, canvas.window):
+            for frame, box in _shown(region["value"], canvas.window):
                 track.masks[frame] = _filled(box, *canvas.size)
                 room.take(len(track.masks[frame]["counts"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -173,7 +150,7 @@ def box_tracks(
 
 
 def boxes_problem(region: Mapping[str, Any], control: BoxTracks, frame_count: int | None) -> str | None:
-    """Say why the editor would not show a `VideoRectangle` region, or None."""
+    """Say why the editor would not show a `VideoRectangle` region; None if it would."""
     value = region.get("value")
     if region.get("type") != KIND or region.get("to_name") != control.to_name:
         return f"it is no {KIND} on '{control.to_name}'"
@@ -183,7 +160,7 @@ def boxes_problem(region: Mapping[str, Any], control: BoxTracks, frame_count: in
     if not isinstance(labels, list) or not labels or any(label not in control.labels for label in labels):
         return f"its labels are not among {', '.join(control.labels)}"
     try:
-        shown = dict(_shown(value["sequence"], _count(value), None))
+        shown = dict(_shown(value, None))
     except (KeyError, TypeError, ValueError, OverflowError, SvacError):
         return "its sequence is malformed"
     if frame_count is not None and max(shown, default=0) >= frame_count:
@@ -245,7 +222,7 @@ def _keyframes(boxes: NDArray[np.float64], tolerance_px: float) -> list[int]:
 def _box_track(region: Mapping[str, Any]) -> BoxTrack:
     id_, labels = str(region["id"]), region["value"].get("labels")
     label = str(labels[0]) if isinstance(labels, list) and labels else None
-    return BoxTrack(id_, id_.removesuffix(_SUFFIX) if id_.endswith(_SUFFIX) else None, label)
+    return BoxTrack(id_.removesuffix(_SUFFIX) if id_.endswith(_SUFFIX) else None, label)
 
 
 def _count(value: Mapping[str, Any]) -> int:
@@ -256,12 +233,11 @@ def _count(value: Mapping[str, Any]) -> int:
     return count
 
 
-def _shown(
-    sequence: Sequence[Mapping[str, Any]], count: int, window: Window | None
-) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield the 0-based frames on which the editor shows the region, and its box there."""
-    times = FrameIndex(tuple(range(max(count, 1))), Fraction(1))
-    keyframes = sorted(sequence, key=lambda keyframe: int(keyframe["frame"]))
+def _shown(value: Mapping[str, Any], window: Window | None) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield the 0-based frames on which the editor shows a region, and its box there."""
+    count = _count(value)
+    times = _times(max(count, 1), 1)
+    keyframes = sorted(value["sequence"], key=lambda keyframe: int(keyframe["frame"]))
     numbers = [int(keyframe["frame"]) for keyframe in keyframes]
     shapes = [{key: float(keyframe.get(key) or 0.0) for key in _SHAPE} for keyframe in keyframes]
     for number in range(numbers[0], count + 1):

@@ -74,8 +74,7 @@ def by_object(regions: Iterable[Region]) -> dict[str, list[Region]]:
     """Return the regions of each object; those that persons drew are left out."""
     found: dict[str, list[Region]] = defaultdict(list)
     for region in regions:
-        name = region_name(region)
-        if name is not None:
+        if (name := region_name(region)) is not None:
             found[name.object_id].append(region)
     return dict(found)
 
@@ -84,8 +83,7 @@ def by_place(regions: Iterable[Region]) -> dict[Place, list[Region]]:
     """Return the regions of each object on each frame; those that persons drew are left out."""
     found: dict[Place, list[Region]] = defaultdict(list)
     for region in regions:
-        name = region_name(region)
-        if name is not None:
+        if (name := region_name(region)) is not None:
             found[name.object_id, name.frame].append(region)
     return dict(found)
 
@@ -139,22 +137,18 @@ class RegionOptions:
     Attributes:
         tolerance_px, iou_floor: of polygons, see `masks.polygons.mask_to_polygons`.
         min_area_px: masks of fewer pixels are left out; empty ones always are.
-        frame_stride: only the frames 0, k, 2k, ... that the task shows get regions.
         frames: only these frames of the video get regions; None for all.
     """
 
     tolerance_px: float = 1.0
     iou_floor: float = 0.98
     min_area_px: int = 16
-    frame_stride: int = 1
     frames: Collection[int] | None = None
 
     @classmethod
     def of(cls, settings: Settings, frames: Collection[int] | None = None) -> RegionOptions:
         """Return the options that the settings ask for."""
-        return cls(
-            settings.polygon_tolerance_px, settings.polygon_iou_floor, settings.min_area_px, frames=frames
-        )
+        return cls(settings.polygon_tolerance_px, settings.polygon_iou_floor, settings.min_area_px, frames)
 
 
 DEFAULT_OPTIONS = RegionOptions()

@@ -1,11 +1,12 @@
-"""What the editor was sent, and how it is sent something else in its place.
+"""What the editor was sent, and how to replace it.
 
-Two things of Label Studio 1.23.2 decide the form of an answer to an interactive call (both seen, none is documented):
+Two habits of Label Studio 1.23.2 decide the form of an answer to an interactive call (both observed, neither is
+documented):
 
-- A suggestion with the id of a region that was loaded with the task replaces it on the screen, but as long as nobody
-  has looked at its frame, drafts and submissions go on carrying the old mask. So a new region gets an id of its own.
+- A suggestion with the id of a region that was loaded with the task replaces it on the screen, but until someone looks
+  at its frame, drafts and submissions still carry the old mask. So a new region gets an id of its own.
 - A suggestion with `"dynamic": true` is deleted when suggestions are accepted, and with it the region of its id. So
-  each region that is to go is sent once more, marked like this.
+  each region that has to go is sent once more with this mark.
 
 From the second answer on, ids carry the answer's number, see `RegionName.generation`.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,6 @@ import numpy as np
 from svac_backend.labelstudio.regions.region import (
     Place,
     Region,
-    RegionName,
     by_object,
     by_place,
     frame_size,
@@ -30,7 +31,7 @@ from svac_backend.labelstudio.regions.region import (
 )
 from svac_backend.masks.rle import encode_brush
 
-# Answers whose regions are remembered: an annotator who does not accept one keeps those of the one before.
+# So many answers are remembered: an annotator who does not accept one keeps the regions of the one before.
 GENERATIONS = 3
 
 _KEPT = ("id", "from_name", "to_name", "type", "original_width", "original_height", "image_rotation")
@@ -46,10 +47,8 @@ def of_generation(regions: Iterable[Region], generation: int) -> list[Region]:
     """Return regions with the ids of a generation; they are copies."""
     renamed = []
     for region in regions:
-        name = region_name(region)
-        if name is not None:
-            fresh = RegionName(name.object_id, name.frame, generation, name.part)
-            region = {**region, "id": str(fresh)}
+        if (name := region_name(region)) is not None:
+            region = {**region, "id": str(replace(name, generation=generation))}
         renamed.append(region)
     return renamed
 
@@ -61,7 +60,7 @@ def outdated(regions: Iterable[Region], generation: int) -> set[str]:
 
 
 def removals(regions: Iterable[Region]) -> list[Region]:
-    """Return the suggestions that make the editor delete regions, for a region and its label once each."""
+    """Return the suggestions that make the editor delete regions: one for each region, one for its label."""
     found: dict[tuple[str, str], Region] = {}
     for region in regions:
         removal = {key: region[key] for key in _KEPT if key in region}
@@ -81,25 +80,24 @@ def sent_regions(
 ) -> list[Region]:
     """Return the regions that an annotation started from, to tell what a person changed since.
 
-    An object's regions on a frame come from one answer, or from one prediction. Those of which the annotation still has
-    a region are taken; among predictions that use the same ids the one that agrees most. Where nothing is left on a
-    frame a person deleted it, provided that the annotation has most of what was sent together with it: otherwise it
-    never was in the editor, as with a prediction that came after the annotation was begun, or a suggestion that was not
-    accepted. Once an object was answered about, only answers tell.
+    An object's regions on a frame come from one answer or from one prediction: from the one of which the annotation
+    still has a region, and of several the one that agrees most. Where nothing is left on a frame, a person deleted it,
+    provided that the annotation has most of what was sent together with it. Otherwise it never was in the editor, like
+    a prediction that came after the annotation was begun, or a suggestion that was not accepted. Once an object was
+    answered about, only answers count.
 
     Args:
         now: the regions of the annotation, or of its draft.
-        answered: all that interactive calls were answered, see `store.sent`.
+        answered: the regions of all answers to interactive calls, see `store.objects`.
         predictions: the results of the task's predictions, the oldest first.
-        parent: those of the prediction that the annotation was made from, where that is known.
+        parent: the prediction that the annotation was made from, if known.
     """
     place = {
         where: {_key(region): geometry(region) for region in group} for where, group in by_place(now).items()
     }
     answers: dict[int, list[Region]] = defaultdict(list)
     for region in answered:
-        name = region_name(region)
-        if name is not None:
+        if (name := region_name(region)) is not None:
             answers[name.generation].append(region)
     later = set(by_object(answered))
     sources = [
@@ -158,7 +156,7 @@ def _key(region: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def geometry(region: Mapping[str, Any]) -> str:
-    """A region's geometry, so that equal ones are equal: the editor gives untouched floats back a last bit off."""
+    """Return a region's geometry as comparable text: the editor returns untouched floats with the last bit changed."""
     value = region.get("value")
     if isinstance(value, Mapping) and isinstance(value.get("points"), list):
         return str([[round(float(c), 3) for c in point] for point in value["points"]])

@@ -1,4 +1,4 @@
-"""One region's shape: as a mask, and compared with another one.
+"""One region's shape: as a mask, and compared with another one's.
 
 Shapes are told apart by what their `value` holds, not by the result's type: of a pair such as `<Brush/>` +
 `<Labels/>` both results carry the shape.
@@ -57,8 +57,8 @@ def shape_to_mask(region: Mapping[str, Any], width: int, height: int) -> NDArray
 
     Returns:
         bool [height, width]. Brush and bitmask: alpha >= 128, since the editor draws soft edges. Strokes that the
-        editor has not yet merged into the mask (`touches`: drafts have them, and annotations that were sent off from a
-        draft without looking at the frame again) are drawn onto it.
+        editor has not yet merged into the mask (`touches`, in drafts and in annotations that were submitted from a
+        draft without another look at the frame) are drawn onto it.
 
     Raises:
         SvacError: the shape is malformed, or the frame was turned in the editor.
@@ -95,10 +95,10 @@ def shape_to_mask(region: Mapping[str, Any], width: int, height: int) -> NDArray
 
 
 def same_shape(one: Mapping[str, Any], other: Mapping[str, Any], width: int, height: int) -> bool:
-    """Tell whether nobody moved anything between two states of a region.
+    """Tell whether two states of a region have the same shape.
 
-    Brush masks and bitmasks are the same when they are drawn the same, even if they are written in other bytes;
-    points of polygons, vectors and boxes may drift by `SAME_PERCENT`.
+    Brush masks and bitmasks are the same when their pixels are, even if their bytes differ; points of polygons, vectors
+    and boxes may drift by `SAME_PERCENT`.
 
     Args:
         one, other: results with a shape.

@@ -47,9 +47,6 @@ def tracks_to_results(
         raise SvacError(
             f"Masks cannot be written for a {control.kind} control.", "Use BrushLabels or PolygonLabels."
         )
-    stride, frames = options.frame_stride, options.frames
-    if stride < 1:
-        raise SvacError(f"A frame stride of {stride} is not possible.", "Use 1 for every frame.")
     tracks = list(tracks)
     for track in tracks:
         if track.label not in control.labels:
@@ -60,7 +57,7 @@ def tracks_to_results(
     results: list[Region] = []
     for frame in sorted({frame for track in tracks for frame in track.masks}):
         item = canvas.item(frame)
-        if item is None or item % stride or (frames is not None and frame not in frames):
+        if item is None or (options.frames is not None and frame not in options.frames):
             continue
         for track in tracks:
             rle = track.masks.get(frame)
@@ -116,8 +113,8 @@ def validate_results(
     Args:
         results: a prediction's `result`.
         config: the project's labelling config.
-        frame_count: number of frames of the task, to check `item_index` against.
-        video_frames: number of frames of the video, to check `VideoRectangle` regions against.
+        frame_count: frames of the task, to check `item_index` against; not checked if None.
+        video_frames: frames of the video, to check `VideoRectangle` regions against; not checked if None.
 
     Raises:
         SvacError: names the first region that would not be shown, and why.

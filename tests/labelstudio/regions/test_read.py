@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, parse_config
-from svac_backend.labelstudio.regions.read import drawn_objects, results_to_tracks
+from svac_backend.labelstudio.regions.read import read_drawn, results_to_tracks
 from svac_backend.labelstudio.regions.region import Canvas, RegionOptions
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.labelstudio.tasks import Window
@@ -169,8 +169,8 @@ def test_what_nothing_is_left_of_is_still_known() -> None:
     known = [track_of({0: ONE}), track_of({}, "obj2", "cat")]
     back = results_to_tracks([], BRUSH, **SIZE, tracks=known)
     assert [(track.object_id, track.masks) for track in back] == [("obj1", {}), ("obj2", {})]
-    objects = drawn_objects([brushed(5, ONE, label="cat")], BRUSH, **SIZE, tracks=known)
-    assert [one.object_id for one in objects] == ["obj1", "obj2"]
+    drawn = read_drawn([brushed(5, ONE, label="cat")], BRUSH, **SIZE, tracks=known)
+    assert list(drawn.objects) == ["obj1", "obj2"]
 
 
 def test_an_erased_brush_mask_is_no_mask() -> None:

@@ -139,14 +139,14 @@ def test_order_is_by_frame_then_track() -> None:
     assert [region["id"] for region in results] == ["obj1-f00001", "obj2-f00001", "obj1-f00005"]
 
 
-def test_stride_and_small_masks() -> None:
+def test_chosen_frames_and_small_masks() -> None:
     config = parse_config(shipped("brush"))
     masks = {0: ONE, 1: ONE, 2: SPECK, 3: ONE, 4: ONE, 6: np.zeros_like(ONE)}
     frames = lambda **options: [r["item_index"] for r in results_of(config, track(masks), **options)]  # noqa: E731
     assert frames() == [0, 1, 3, 4]
-    assert frames(frame_stride=2) == [0, 4]
-    assert frames(min_area_px=15, frame_stride=2) == [0, 2, 4]
-    assert frames(min_area_px=0, frame_stride=3) == [0, 3]
+    assert frames(frames={0, 2, 4, 9}) == [0, 4]
+    assert frames(min_area_px=15, frames={0, 2, 4}) == [0, 2, 4]
+    assert frames(min_area_px=0, frames={0, 3, 6}) == [0, 3]
 
 
 def test_prediction_score_is_the_mean() -> None:
@@ -162,8 +162,6 @@ def test_masks_of_another_size_and_unknown_labels_are_errors() -> None:
         results_of(config, track({0: ONE}, label="lorry"))
     with pytest.raises(SvacError, match="is 64x48, the video 48x64"):
         tracks_to_results([track({0: ONE})], config.mask_control(), Canvas(HEIGHT, WIDTH))
-    with pytest.raises(SvacError, match="frame stride of 0"):
-        results_of(config, track({0: ONE}), frame_stride=0)
 
 
 def put(**changes: Any) -> Callable[[dict[str, Any]], None]:
