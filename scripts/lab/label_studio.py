@@ -54,12 +54,6 @@ def retrieve_predictions(client: LabelStudioClient, project: int, tasks: Sequenc
         )
 
 
-def delete_prediction(client: LabelStudioClient, prediction: int) -> None:
-    """Delete a prediction."""
-    with client._doing(f"delete prediction {prediction}"):
-        client._sdk.predictions.delete(prediction)
-
-
 def create_personal_access_token(client: LabelStudioClient) -> str:
     """Create a personal access token of the user; Label Studio gives one only, and shows it this once."""
     with client._doing("create a personal access token"):

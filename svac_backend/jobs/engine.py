@@ -13,7 +13,8 @@ from typing import Any
 
 from svac_backend.errors import JobCancelled, SvacError
 from svac_backend.store.database import Database, StoreError
-from svac_backend.store.jobs import Job, JobState, JobStore, Work, WorkerStore
+from svac_backend.store.jobs import Job, JobState, JobStore, Work
+from svac_backend.store.workers import WorkerStore
 
 __all__ = [
     "BATCH",
@@ -133,7 +134,7 @@ class JobEngine:
 
     def recover(self, lease_s: float) -> None:
         """Put the jobs of dead workers back, and forget these workers."""
-        for job in self.store.recover(lease_s, MAX_ATTEMPTS):
+        for job in self.store.recover(lease_s, MAX_ATTEMPTS, self.workers.died):
             log.warning("job %s (%s) is queued again: its worker died", job.id, job.kind)
         self.workers.forget(lease_s)
 

@@ -152,6 +152,8 @@ def push_merged(
     now: Sequence[Region],
     corrected: FrameHints,
     sent: Sequence[Region] = (),
+    *,
+    key: str,
 ) -> tuple[int, bool]:
     """Attach a prediction to its task that holds what the annotator had, but for the objects that were predicted anew.
 
@@ -171,7 +173,7 @@ def push_merged(
     validate_results(made, config, frame_count=shown, video_frames=prediction.frame_count)
     score = task_score(prediction.tracks, prediction.frame_count, window)
     return label_studio.push(
-        payload.project_id, payload.task_id, to_prediction(results, prediction.model_version, score)
+        payload.project_id, payload.task_id, to_prediction(results, prediction.model_version, score), key
     )
 
 
@@ -236,20 +238,24 @@ class PrelabelHandler:
         }
         if payload.push:
             context.progress(SEGMENTED, "Sending the regions to Label Studio")
-            result["label_studio_prediction"], result["pushed"] = self._push(payload, prediction, found)
+            result["label_studio_prediction"], result["pushed"] = self._push(
+                payload, prediction, found, context.job.id
+            )
         result["seconds"] = round(time.monotonic() - begun, 3)
         result["message"] = _summary(result)
         return result
 
     def _push(
-        self, payload: PrelabelPayload, prediction: Prediction, found: tuple[bytes, float]
+        self, payload: PrelabelPayload, prediction: Prediction, found: tuple[bytes, float], key: str
     ) -> tuple[int, bool]:
         label_studio = self.maker.label_studio
         if payload.snapshot is None:
             new = to_prediction(json.loads(found[0]), prediction.model_version, found[1])
-            return label_studio.push(payload.project_id, payload.task_id, new)
+            return label_studio.push(payload.project_id, payload.task_id, new, key)
         now = snapshot_of(self.sent, payload.snapshot)
-        return push_merged(label_studio, self.maker.settings, payload, prediction, now, payload.corrected)
+        return push_merged(
+            label_studio, self.maker.settings, payload, prediction, now, payload.corrected, key=key
+        )
 
 
 def _summary(result: dict[str, Any]) -> str:

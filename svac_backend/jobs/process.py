@@ -200,6 +200,7 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Recover what a crash left behind, then begin to do jobs, on threads of its own."""
+        self.engine.workers.hold(self.id)
         self._beat()
         self.engine.recover(self._lease_s)
         self._queue_chores()

@@ -91,6 +91,7 @@ class PropagateHandler:
                 now,
                 payload.prompts,
                 sent,
+                key=context.job.id,
             )
             result["label_studio_prediction"], result["pushed"] = pushed
             if payload.event is not None:

@@ -14,9 +14,10 @@ from svac_backend.learning.triggers import Trigger
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.events import ConnectionStore, EventStore
-from svac_backend.store.jobs import JobStore, WorkerStore
+from svac_backend.store.jobs import JobStore
 from svac_backend.store.objects import ObjectStore, SentStore
 from svac_backend.store.predictions import PartStore, PredictionStore
+from svac_backend.store.workers import WorkerStore
 from svac_backend.versions import Registry
 
 

@@ -1,4 +1,4 @@
-"""The job table, which is also the queue, and the table of workers. Every change of a job's state is one transaction.
+"""The job table, which is also the queue. Every change of a job's state is one transaction.
 
 A waiting job belongs to a lane. Workers take the next job of a lane, and hold it while their heartbeat renews its
 lease; what a worker says about a job counts only as long.
@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Update, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, Update, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from svac_backend.store.database import Database, pack, unpack
-from svac_backend.store.tables import WAITING, ConfigRow, JobRow, WorkerRow, words
+from svac_backend.store.tables import WAITING, ConfigRow, JobRow, words
+from svac_backend.store.workers import Watch
 
 # A worker has a thread for each lane: cutting frames must not wait for the model, nor the model for frames, and
 # neither for training, which takes a process of its own.
@@ -103,6 +104,7 @@ class JobStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._watch = Watch()
 
     def submit(self, kind: str, payload: Mapping[str, Any], key: str, priority: int = 0) -> Job:
         """Do what `submit_many` does with one work."""
@@ -316,16 +318,29 @@ class JobStore:
                 row.attempts -= 1
             return True
 
-    def recover(self, lease_s: float, max_attempts: int) -> list[Job]:
-        """Take running jobs away from workers not heard of for `lease_s` seconds.
+    def recover(
+        self, lease_s: float, max_attempts: int, died: Callable[[str], bool] = lambda _: False
+    ) -> list[Job]:
+        """Take running jobs away from workers that are dead, or of which nothing was heard for `lease_s` seconds.
 
-        Each is queued again, or failed when it has had `max_attempts`. Returns the jobs queued again.
+        Each is queued again, or failed when it has had `max_attempts`. Returns the jobs queued again. See `Watch` for
+        how silence is measured; `died` tells what is known of a worker at once.
         """
-        limit = time.time() - lease_s
+        query = select(JobRow.id, JobRow.attempts, JobRow.heartbeat, JobRow.worker_id)
+        with self.database.read() as session:
+            rows = session.execute(query.where(JobRow.state == JobState.RUNNING.value)).all()
+        silent = self._watch.silent_s({row[:2]: row[2] for row in rows}, lease_s)
+        stale = [row for row in rows if silent[row[:2]] > lease_s or died(row[3] or "")]
         again = []
-        with self.database.write() as session:
-            stale = select(JobRow).where(JobRow.state == JobState.RUNNING.value, JobRow.heartbeat < limit)
-            for row in session.scalars(stale).all():
+        for job_id, attempts, heartbeat, _ in stale:
+            with self.database.write() as session:
+                row = session.get(JobRow, job_id)
+                if row is None or (row.state, row.attempts, row.heartbeat) != (
+                    JobState.RUNNING.value,
+                    attempts,
+                    heartbeat,
+                ):
+                    continue  # it was heard of just now
                 row.worker_id = None
                 if row.cancel_requested:
                     row.state, row.message, row.finished = JobState.CANCELLED.value, "Cancelled", time.time()
@@ -406,56 +421,3 @@ def _job(row: JobRow, configs: Mapping[str, str] | None = None) -> Job:
         values["payload"] = {**row.payload, CONFIG: configs[row.config]}
     values["state"] = JobState(row.state)
     return Job(**values)
-
-
-@dataclass(frozen=True)
-class WorkerInfo:
-    """A living worker. Times are seconds since the epoch; `device` is empty until its model is loaded."""
-
-    id: str
-    device: str
-    model_version: str
-    started: float
-    heartbeat: float
-
-
-class WorkerStore:
-    """Workers in the database."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-
-    def beat(
-        self, worker_id: str, job_ids: Collection[str] = (), *, device: str = "", model_version: str = ""
-    ) -> None:
-        """Say that a worker lives, and renew its lease of the jobs that it runs."""
-        now = time.time()
-        with self.database.write() as session:
-            row = session.get(WorkerRow, worker_id)
-            if row is None:
-                row = WorkerRow(id=worker_id, started=now)
-                session.add(row)
-            row.heartbeat, row.device, row.model_version = now, device, model_version
-            held = (
-                JobRow.id.in_(job_ids),
-                JobRow.worker_id == worker_id,
-                JobRow.state == JobState.RUNNING.value,
-            )
-            session.execute(update(JobRow).where(*held).values(heartbeat=now))
-
-    def leave(self, worker_id: str) -> None:
-        """Forget a worker that stops in good order."""
-        with self.database.write() as session:
-            session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
-
-    def alive(self, lease_s: float) -> list[WorkerInfo]:
-        """Return the workers heard of within the last `lease_s` seconds, the oldest first."""
-        heard = WorkerRow.heartbeat >= time.time() - lease_s
-        with self.database.read() as session:
-            rows = session.scalars(select(WorkerRow).where(heard).order_by(WorkerRow.started)).all()
-            return [WorkerInfo(r.id, r.device, r.model_version, r.started, r.heartbeat) for r in rows]
-
-    def forget(self, lease_s: float) -> None:
-        """Delete the workers not heard of for `lease_s` seconds."""
-        with self.database.write() as session:
-            session.execute(delete(WorkerRow).where(WorkerRow.heartbeat < time.time() - lease_s))

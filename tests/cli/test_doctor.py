@@ -34,7 +34,7 @@ from svac_backend.errors import SvacError
 from svac_backend.server.app import create_app
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
-from svac_backend.store.jobs import WorkerStore
+from svac_backend.store.workers import WorkerStore
 from svac_backend.svac.files.weights import model_version
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from lab.label_studio import create_tasks, delete_prediction, retrieve_predictions, upload_file
+from lab.label_studio import create_tasks, retrieve_predictions, upload_file
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
@@ -92,17 +92,19 @@ def test_prediction_goes_there_and_comes_back(client: LabelStudioClient, kind: s
     }
     results = tracks_to_results([a_track()], config.mask_control(), Canvas(64, 48))
     validate_results(results, config)
-    client.create_prediction(task, to_prediction(results, "svac-1"))
+    sent_by = {"svac_job": "3fa9"}  # see LabelStudioAccess.push
+    client.create_prediction(task, {**to_prediction(results, "svac-1"), "neighbors": sent_by})
     client.set_model_version(project, "svac-1")
     (prediction,) = client.list_predictions(task)
     assert prediction["result"] == results
     assert (prediction["score"], prediction["model_version"]) == (0.8, "svac-1")
+    assert prediction["neighbors"] == sent_by
     assert client.get_project(project)["model_version"] == "svac-1"
     if kind == "brush":
         mask = decode_brush(prediction["result"][1]["value"]["rle"], 48, 64)
         assert mask.sum() == 16 * 24
     assert client.list_annotations(task) == []
-    delete_prediction(client, prediction["id"])
+    client.delete_prediction(prediction["id"])
     assert client.list_predictions(task) == []
     client.delete_project(project)
 

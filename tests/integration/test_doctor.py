@@ -25,7 +25,7 @@ from svac_backend.labelstudio.local import LabelStudioServer
 from svac_backend.quickstart.processes import Process, choose_port, wait_until_up
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
-from svac_backend.store.jobs import WorkerStore
+from svac_backend.store.workers import WorkerStore
 from tests.integration.label_studio import _template, personal_access_token
 
 COMMAND = str(Path(sys.executable).with_name("svac-backend"))

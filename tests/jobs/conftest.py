@@ -140,6 +140,13 @@ class _Routes(BaseHTTPRequestHandler):
         items.append({"id": len(items) + 1, **self._body()})
         self._answer(items[-1], 201)
 
+    def do_DELETE(self) -> None:
+        prediction = int(self.path.split("/")[3])
+        kept = [one for one in self.server.predictions if one["id"] != prediction]
+        status = 204 if len(kept) < len(self.server.predictions) else 404
+        self.server.predictions[:] = kept
+        self._answer({}, status)
+
     def do_PATCH(self) -> None:
         task = int(self.path.split("/")[3])
         self.server.tasks[task] = self._body()["data"]

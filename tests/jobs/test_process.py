@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from svac_backend.jobs.engine import INTERACTIVE, Job, JobEngine, JobState
 from svac_backend.settings import Settings
@@ -67,6 +68,26 @@ def test_a_job_whose_worker_is_killed_runs_again_elsewhere(engine: JobEngine, st
     assert done.result is not None
     assert done.result["counted"] == 40
     assert f":{heir.pid}:" in done.result["by"]
+
+
+@pytest.mark.parametrize("jump", [-7200, 7200])
+def test_a_dead_workers_job_is_taken_over_within_seconds_whatever_the_clock_says(
+    engine: JobEngine, start: Start, database: Database, jump: float
+) -> None:
+    job = engine.submit("prelabel", {"to": 40}, "k")
+    victim = start()
+    until(engine, job, lambda now: now.progress > 0.1)
+    victim.kill()
+    victim.wait(timeout=10)
+    with database.write() as session:  # as it is when the clock was set after its death
+        session.execute(text("UPDATE jobs SET heartbeat = heartbeat - :s"), {"s": jump})
+        session.execute(text("UPDATE workers SET heartbeat = heartbeat - :s"), {"s": jump})
+    start()
+    begun = time.monotonic()
+    done = until(engine, job, lambda now: now.attempts == 2)
+    assert time.monotonic() - begun < 15
+    assert len(engine.workers.alive(30)) == 1
+    assert done.attempts == 2
 
 
 def test_sigterm_puts_the_job_back_at_once_and_ends_with_status_0(engine: JobEngine, start: Start) -> None:

@@ -51,11 +51,11 @@ def begin(store: JobStore, worker: str) -> Job | None:
 
 
 def age(store: JobStore, job: Job, seconds: float) -> None:
-    """Make a job's heartbeat old."""
-    with store.database.write() as session:
-        session.execute(
-            text("UPDATE jobs SET heartbeat = heartbeat - :s WHERE id = :id"), {"s": seconds, "id": job.id}
-        )
+    """Let time pass, by this process's own clock, in which nothing is heard of a job."""
+    store.recover(1e9, max_attempts=3)  # seen as it is
+    now = store._watch.clock() + seconds
+    store._watch.clock = lambda: now
+    store.recover(1e9, max_attempts=3)
 
 
 def test_same_key_is_the_same_job_while_it_is_active(store: JobStore) -> None:
@@ -426,3 +426,24 @@ def test_thousands_of_jobs_share_their_labelling_config(store: JobStore) -> None
     with store.database.read() as session:
         assert session.execute(text("SELECT count(*) FROM configs")).scalar() == 1
         assert (session.execute(text("SELECT max(length(payload)) FROM jobs")).scalar() or 0) < 100
+
+
+@pytest.mark.parametrize("jump", [-7200, 7200])
+def test_leases_do_not_care_what_the_clock_says(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    job = begin(store, "w")
+    assert job is not None
+    store.recover(30, max_attempts=3)
+    now = time.time() + jump
+    monkeypatch.setattr("svac_backend.store.jobs.time.time", lambda: now)
+    assert store.recover(30, max_attempts=3) == []  # a living worker keeps its job
+    age(store, job, 31)
+    assert [one.id for one in store.recover(30, max_attempts=3)] == [job.id]
+
+
+def test_the_job_of_a_worker_that_is_known_to_be_dead_is_taken_at_once(store: JobStore) -> None:
+    job = begin(store, "dead")
+    assert job is not None
+    assert store.recover(30, max_attempts=3, died=lambda worker: worker == "another") == []
+    assert [one.id for one in store.recover(30, 3, died=lambda worker: worker == "dead")] == [job.id]

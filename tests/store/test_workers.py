@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
+from subprocess import PIPE
 
+import pytest
 from sqlalchemy import text
 
 from svac_backend.store.database import Database
-from svac_backend.store.jobs import MODEL_LANE, JobStore, WorkerStore
+from svac_backend.store.jobs import MODEL_LANE, JobStore
+from svac_backend.store.workers import Watch, WorkerStore
 
 
 def test_workers_come_and_go(tmp_path: Path) -> None:
@@ -35,8 +41,69 @@ def test_a_beat_renews_the_named_jobs_of_that_worker_only(tmp_path: Path) -> Non
     for key, worker in (("mine", "w"), ("lost track of", "w"), ("other", "x")):
         ids[key] = jobs.submit("prelabel", {}, key).id
         jobs.claim(MODEL_LANE, worker)
-    with database.write() as session:
-        session.execute(text("UPDATE jobs SET heartbeat = heartbeat - 100"))
+    jobs.recover(1e9, max_attempts=3)
+    later = time.monotonic() + 100
+    jobs._watch.clock = lambda: later
     workers.beat("w", [ids["mine"], ids["other"]])
+    jobs.recover(1e9, max_attempts=3)
     again = {job.id for job in jobs.recover(lease_s=30, max_attempts=3)}
     assert again == {ids["lost track of"], ids["other"]}
+
+
+def test_an_observer_that_was_frozen_takes_nobody_for_dead() -> None:
+    watch = Watch()
+    now = watch.clock()
+    watch.clock = lambda: now
+    assert watch.silent_s({"w": 1}, 30) == {"w": 0}
+    now += 600
+    assert watch.silent_s({"w": 1}, 30) == {"w": 15}
+    now += 5
+    assert watch.silent_s({"w": 2}, 30) == {"w": 0}
+    for _ in range(4):
+        now += 10
+        found = watch.silent_s({"w": 2}, 30)
+    assert found == {"w": 40}
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from svac_backend.store.database import Database
+from svac_backend.store.workers import WorkerStore
+workers = WorkerStore(Database(Path(sys.argv[1])))
+workers.hold("other:7:abc")
+workers.beat("other:7:abc")
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("jump", [-7200, 0, 7200])
+def test_the_death_of_a_worker_is_seen_at_once_and_a_jump_of_the_clock_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    workers = WorkerStore(Database(tmp_path))
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=PIPE)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    now = time.time() + jump
+    monkeypatch.setattr("svac_backend.store.workers.time.time", lambda: now)
+    assert [one.id for one in workers.alive(30)] == ["other:7:abc"]
+    assert not workers.died("other:7:abc")
+    holder.kill()
+    holder.wait()
+    assert workers.died("other:7:abc")
+    workers.beat("other:7:abc")  # whatever was on its way
+    assert [one.id for one in WorkerStore(Database(tmp_path)).alive(30)] == [
+        "other:7:abc"
+    ]  # by the clock alone
+    monkeypatch.undo()
+
+
+def test_a_worker_that_leaves_takes_its_lock_along(tmp_path: Path) -> None:
+    workers = WorkerStore(Database(tmp_path))
+    workers.hold("a/b:1:c")
+    assert [path.name for path in (tmp_path / "workers").iterdir()] == ["a%2Fb%3A1%3Ac.lock"]
+    assert not WorkerStore(Database(tmp_path)).died("a/b:1:c")
+    workers.leave("a/b:1:c")
+    assert list((tmp_path / "workers").iterdir()) == []

@@ -15,7 +15,7 @@ from svac_backend.labelstudio.local import EXECUTABLE_VARIABLE
 from svac_backend.server.security import Gate
 from svac_backend.settings import Settings
 from svac_backend.store.database import FILE_NAME, Database
-from svac_backend.store.jobs import WorkerStore
+from svac_backend.store.workers import WorkerStore
 from svac_backend.svac.files.weights import EMBEDDED, locate, version_of, weight_files
 from svac_backend.versions import served_version
 

@@ -13,9 +13,13 @@ from urllib.parse import urlsplit
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
+from svac_backend.labelstudio.api.errors import ApiRefusal
 from svac_backend.labelstudio.api.media import MediaFetcher
 from svac_backend.settings import Settings
 from svac_backend.store.events import ConnectionStore, ProjectConnection
+
+# Under which a prediction says which job sent it.
+KEY = "svac_job"
 
 log = logging.getLogger(__name__)
 
@@ -117,15 +121,19 @@ class LabelStudioAccess:
                 client.set_webhook_headers(int(hook["id"]), {**headers, header: value})
         return count
 
-    def push(self, project_id: str, task_id: str, prediction: Mapping[str, Any]) -> tuple[int, bool]:
+    def push(
+        self, project_id: str, task_id: str, prediction: Mapping[str, Any], key: str
+    ) -> tuple[int, bool]:
         """Attach a prediction to its task unless it is there; return its id, and whether it is new.
 
         A task may get several predictions of one model version, when its prompt changed: only one that shows the
-        same is not sent again.
+        same is not sent again. Each carries the key of the job that sent it: a worker that was frozen on the way here,
+        and the one that took its job over meanwhile, leave one of them.
 
         Args:
             project_id, task_id: whose task.
             prediction: `result`, `score`, `model_version`.
+            key: of the job that sends it, which stays the same when the job runs again.
 
         Raises:
             SvacError: Label Studio refuses it or cannot be reached.
@@ -134,13 +142,32 @@ class LabelStudioAccess:
         wanted = _shown(prediction["result"])
         for found in client.list_predictions(task):
             same_version = found.get("model_version") == prediction["model_version"]
-            if same_version and _shown(found.get("result") or []) == wanted:
+            if _sent_by(found) == key or (same_version and _shown(found.get("result") or []) == wanted):
                 log.info("task %d has this prediction already (%s)", task, found["id"])
                 return int(found["id"]), False
-        return client.create_prediction(task, prediction), True
+        # Of Label Studio's fields it is the one that takes any JSON, is kept, and that nothing shows.
+        made = client.create_prediction(task, {**prediction, "neighbors": {KEY: key}})
+        # Whoever looks last sees all, and all choose the same one.
+        first, *others = sorted(
+            int(one["id"]) for one in client.list_predictions(task) if _sent_by(one) == key
+        )
+        for other in others:
+            log.warning("task %d: prediction %d of the same job is deleted", task, other)
+            try:
+                client.delete_prediction(other)
+            except ApiRefusal as error:
+                if error.status != 404:  # the other worker was faster
+                    raise
+        return first, first == made
 
     def _has_token(self, connection: ProjectConnection | None) -> bool:
         return self.settings.label_studio_api_key is not None or bool(connection and connection.access_token)
+
+
+def _sent_by(prediction: Mapping[str, Any]) -> str | None:
+    """Return the key of the job that sent a prediction, None for one of others or of an older version."""
+    about = prediction.get("neighbors")
+    return about.get(KEY) if isinstance(about, Mapping) else None
 
 
 def _leads_to(url: str, address: str) -> bool:

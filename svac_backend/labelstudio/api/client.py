@@ -138,13 +138,19 @@ class LabelStudioClient(Connection):
     def create_prediction(self, task: int, prediction: Mapping[str, Any]) -> int:
         """Attach a prediction (see `results.to_prediction`) to a task and return its id."""
         # Not by the SDK: it walks through every byte of every mask in Python, a second for 300 masks.
-        body = {"task": task, **{key: prediction[key] for key in ("result", "score", "model_version")}}
+        keys = ("result", "score", "model_version", "neighbors")
+        body = {"task": task, **{key: prediction[key] for key in keys if key in prediction}}
         return int(self._post(f"attach a prediction to task {task}", "api/predictions/", json=body)["id"])
 
     def list_predictions(self, task: int) -> list[Json]:
         """Return a task's predictions with their results."""
         with self._doing(f"list the predictions of task {task}"):
             return [item.dict() for item in self._sdk.predictions.list(task=task, request_options=_READ)]
+
+    def delete_prediction(self, prediction: int) -> None:
+        """Delete a prediction."""
+        with self._doing(f"delete prediction {prediction}"):
+            self._sdk.predictions.delete(prediction)
 
     def list_annotations(self, task: int) -> list[Json]:
         """Return a task's annotations with their results."""

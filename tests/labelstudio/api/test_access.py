@@ -44,8 +44,8 @@ def test_the_same_prediction_is_pushed_once(
     way = access(
         settings, database, label_studio_url=label_studio.url, label_studio_api_key=SecretStr("ab" * 20)
     )
-    first, fresh = way.push(*TASK, prediction())
-    again, fresh_again = way.push(*TASK, prediction())
+    first, fresh = way.push(*TASK, prediction(), "job1")
+    again, fresh_again = way.push(*TASK, prediction(), "job2")
     assert (fresh, fresh_again) == (True, False)
     assert first == again
     assert len(label_studio.predictions) == 1
@@ -60,10 +60,10 @@ def test_other_masks_another_version_and_another_task_are_pushed(
     way = access(
         settings, database, label_studio_url=label_studio.url, label_studio_api_key=SecretStr("ab" * 20)
     )
-    way.push(*TASK, prediction())
-    assert way.push(*TASK, prediction(rle=(4, 5)))[1]
-    assert way.push(*TASK, prediction(version="v2"))[1]
-    assert way.push("38", "8", prediction())[1]
+    way.push(*TASK, prediction(), "job3")
+    assert way.push(*TASK, prediction(rle=(4, 5)), "job4")[1]
+    assert way.push(*TASK, prediction(version="v2"), "job5")[1]
+    assert way.push("38", "8", prediction(), "job6")[1]
     assert len(label_studio.predictions) == 4
 
 
@@ -71,7 +71,7 @@ def test_without_a_token_in_the_settings_the_one_of_setup_is_used(
     settings: Settings, database: Database, label_studio: Any
 ) -> None:
     ConnectionStore(database).put("38", label_studio.url, "cd" * 20, "<View/>")
-    assert access(settings, database).push(*TASK, prediction())[1]
+    assert access(settings, database).push(*TASK, prediction(), "job7")[1]
     assert set(label_studio.tokens) == {f"Token {'cd' * 20}"}
 
 
@@ -90,7 +90,7 @@ def test_the_settings_token_is_never_sent_where_setup_says(
 
 def test_without_any_token_it_says_how_to_get_one(settings: Settings, database: Database) -> None:
     with pytest.raises(SvacError, match="No Label Studio token") as caught:
-        access(settings, database).push(*TASK, prediction())
+        access(settings, database).push(*TASK, prediction(), "job8")
     assert "SVAC_LABEL_STUDIO_API_KEY" in caught.value.hint
 
 
@@ -99,7 +99,7 @@ def test_a_label_studio_that_is_down_is_named(settings: Settings, database: Data
         settings, database, label_studio_url="http://127.0.0.1:9", label_studio_api_key=SecretStr("ab" * 20)
     )
     with pytest.raises(SvacError, match=r"127\.0\.0\.1:9"):
-        way.push(*TASK, prediction())
+        way.push(*TASK, prediction(), "job9")
 
 
 def test_a_local_file_needs_no_token(settings: Settings, database: Database) -> None:
@@ -111,3 +111,28 @@ def test_a_task_id_is_a_number(task_id: str) -> None:
     with pytest.raises(SvacError, match="not the id of a task"):
         task_number(task_id)
     assert task_number("12") == 12
+
+
+def test_a_worker_that_was_frozen_while_it_pushed_leaves_no_second_prediction(
+    settings: Settings, database: Database, label_studio: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between "is it there?" and "create it" its job went to another worker, which pushed what it found itself."""
+    token = {"label_studio_url": label_studio.url, "label_studio_api_key": SecretStr("ab" * 20)}
+    way, other = access(settings, database, **token), access(settings, database, **token)
+    client = way.client("38")
+    create = client.create_prediction
+    told: list[tuple[int, bool]] = []
+
+    def frozen(task: int, body: Any) -> int:
+        monkeypatch.setattr(client, "create_prediction", create)
+        told.append(other.push(*TASK, prediction(rle=(4, 5)), "the job"))
+        return create(task, body)
+
+    monkeypatch.setattr(client, "create_prediction", frozen)
+    assert way.push(*TASK, prediction(), "the job") == (1, False)
+    assert told == [(1, True)]
+    assert [one["id"] for one in label_studio.predictions] == [1]
+    assert label_studio.predictions[0]["neighbors"] == {"svac_job": "the job"}
+    # A call that seemed to fail, but did not, is not repeated either.
+    assert way.push(*TASK, prediction(rle=(6, 7)), "the job") == (1, False)
+    assert len(label_studio.predictions) == 1

@@ -1,0 +1,143 @@
+"""Who works: heartbeats, and how the death of a worker is noticed, whatever the clocks say.
+
+A worker holds a lock on a file in the data folder; when it dies, however that happens, the system lets the lock go, and
+whoever looks knows at once. Where that cannot be seen, as on another machine, or while a worker is frozen, it is dead
+when its sign of life has not changed for a while by the observer's own clock, which nobody sets.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Hashable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from filelock import FileLock, Timeout
+from sqlalchemy import delete, select, update
+
+from svac_backend.store.database import Database
+from svac_backend.store.tables import JobRow, WorkerRow
+
+LOCKS = "workers"
+
+log = logging.getLogger(__name__)
+
+
+class Watch:
+    """How long signs have stayed as they are, as this process saw it.
+
+    Time that passes between two looks counts for no more than half a lease: an observer that was frozen itself must not
+    take all others for dead.
+    """
+
+    def __init__(self) -> None:
+        self.clock = time.monotonic
+        self._now, self._last = 0.0, self.clock()
+        self._seen: dict[Hashable, tuple[Any, float]] = {}
+
+    def silent_s(self, signs: Mapping[Any, Any], lease_s: float) -> dict[Any, float]:
+        """Return for each sign the seconds since it changed or was first seen; others are forgotten."""
+        now = self.clock()
+        self._now, self._last = self._now + min(now - self._last, abs(lease_s) / 2), now
+        old = self._seen
+        self._seen = {
+            key: old[key] if key in old and old[key][0] == sign else (sign, self._now)
+            for key, sign in signs.items()
+        }
+        return {key: self._now - since for key, (_, since) in self._seen.items()}
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """A living worker. Times are seconds since the epoch; `device` is empty until its model is loaded."""
+
+    id: str
+    device: str
+    model_version: str
+    started: float
+    heartbeat: float
+
+
+class WorkerStore:
+    """Workers in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._watch = Watch()
+        self._held: dict[str, FileLock] = {}
+
+    def hold(self, worker_id: str) -> None:
+        """Let others see that a worker of this process lives, until `leave` or the end of the process."""
+        lock = FileLock(self._lock_path(worker_id), thread_local=False)
+        try:
+            Path(lock.lock_file).parent.mkdir(mode=0o700, exist_ok=True)
+            lock.acquire(timeout=1)
+            self._held[worker_id] = lock
+        except (OSError, NotImplementedError, Timeout) as error:
+            log.warning(
+                "the death of this worker will be noticed late: no lock in the data folder (%s)", error
+            )
+
+    def died(self, worker_id: str) -> bool:
+        """Whether a worker is known to be dead: it had a lock, and nobody holds it."""
+        path = self._lock_path(worker_id)
+        if worker_id in self._held or not path.exists():
+            return False
+        try:
+            with FileLock(path, timeout=0):
+                path.unlink(missing_ok=True)
+        except (OSError, NotImplementedError, Timeout):
+            return False
+        return True
+
+    def beat(
+        self, worker_id: str, job_ids: Collection[str] = (), *, device: str = "", model_version: str = ""
+    ) -> None:
+        """Say that a worker lives, and renew its lease of the jobs that it runs."""
+        now = time.time()
+        with self.database.write() as session:
+            row = session.get(WorkerRow, worker_id)
+            if row is None:
+                row = WorkerRow(id=worker_id, started=now)
+                session.add(row)
+            row.heartbeat, row.device, row.model_version = now, device, model_version
+            held = (JobRow.id.in_(job_ids), JobRow.worker_id == worker_id, JobRow.state == "running")
+            session.execute(update(JobRow).where(*held).values(heartbeat=now))
+
+    def leave(self, worker_id: str) -> None:
+        """Forget a worker that stops in good order."""
+        with self.database.write() as session:
+            session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
+        lock = self._held.pop(worker_id, None)
+        if lock is not None:
+            with suppress(OSError):
+                self._lock_path(worker_id).unlink(missing_ok=True)
+            lock.release()
+
+    def alive(self, lease_s: float) -> list[WorkerInfo]:
+        """Return the workers that live, the oldest first; where no lock shows it, the clock's word is needed, too."""
+        with self.database.read() as session:
+            rows = session.scalars(select(WorkerRow).order_by(WorkerRow.started)).all()
+            found = [WorkerInfo(r.id, r.device, r.model_version, r.started, r.heartbeat) for r in rows]
+        silent = self._watch.silent_s({one.id: one.heartbeat for one in found}, lease_s)
+        now = time.time()
+        return [
+            one
+            for one in found
+            if silent[one.id] <= lease_s
+            and not self.died(one.id)
+            and (self._lock_path(one.id).exists() or abs(now - one.heartbeat) <= lease_s)
+        ]
+
+    def forget(self, lease_s: float) -> None:
+        """Delete the workers that do not live."""
+        living = [one.id for one in self.alive(lease_s)]
+        with self.database.write() as session:
+            session.execute(delete(WorkerRow).where(WorkerRow.id.not_in(living)))
+
+    def _lock_path(self, worker_id: str) -> Path:
+        return self.database.path.parent / LOCKS / f"{quote(worker_id, safe='')}.lock"
