@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that `svac-backend serve` listens on.")
     port: int = Field(9090, ge=1, le=65535, description="Port that `svac-backend serve` listens on.")
     server_threads: int = Field(8, ge=1, description="Requests answered at the same time.")
+    rate_limit: str = Field(
+        "500/second", description="Requests that one caller, by address, may send; empty: no limit."
+    )
     max_body_mb: int = Field(100, ge=1, description="Largest request body accepted, in megabytes.")
     basic_auth_user: str | None = Field(
         None, description="User that Label Studio must send; with the password."

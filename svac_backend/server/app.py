@@ -1,18 +1,23 @@
 """The web process: Label Studio's routes and the job list as a Flask app, and `svac-backend serve`, which runs it.
 
-It runs under gunicorn, one process with threads, and is free of torch.
+It runs under waitress, one process with threads behind a loop that buffers, and is free of torch.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import os
+import resource
+import signal
 import socket
+import threading
 import time
 from typing import Any
 
+import waitress
 from flask import Flask, Response, g, jsonify, request
-from gunicorn.app.base import BaseApplication
+from waitress import wasyncore
 from werkzeug.exceptions import HTTPException
 
 from svac_backend.errors import SvacError
@@ -21,7 +26,14 @@ from svac_backend.server import jobs_api, media, protocol
 from svac_backend.server.bodies import BadRequest
 from svac_backend.server.jobs_api import NotFound
 from svac_backend.server.predicting import Predictor
-from svac_backend.server.security import Forbidden, Gate, Unauthorized, WrongType
+from svac_backend.server.security import (
+    CallerPace,
+    Forbidden,
+    Gate,
+    TooMany,
+    Unauthorized,
+    WrongType,
+)
 from svac_backend.settings import Settings
 from svac_backend.store.links import LinkRefused
 
@@ -35,6 +47,7 @@ STATUS = {
     Forbidden: 403,
     NotFound: 404,
     WrongType: 415,
+    TooMany: 429,
 }
 
 log = logging.getLogger(__name__)
@@ -56,8 +69,14 @@ def create_app(settings: Settings) -> Flask:
     app.register_blueprint(jobs_api.create_blueprint(backend, gate))
     app.register_blueprint(media.create_blueprint(backend))
     _watch(app, metrics)
-    app.before_request(lambda: gate.check_way(request))
-    _answer_errors(app, settings)
+    pace = CallerPace(settings.rate_limit)
+
+    @app.before_request
+    def check_caller() -> None:
+        pace.check(request.remote_addr or "")
+        gate.check_way(request)
+
+    _answer_errors(app, settings, pace)
     return app
 
 
@@ -80,7 +99,7 @@ def _watch(app: Flask, metrics: Metrics) -> None:
         return response
 
 
-def _answer_errors(app: Flask, settings: Settings) -> None:
+def _answer_errors(app: Flask, settings: Settings, pace: CallerPace) -> None:
     """Have every error answered as {"error": what is wrong, "hint": what to do}."""
 
     @app.errorhandler(SvacError)
@@ -90,6 +109,7 @@ def _answer_errors(app: Flask, settings: Settings) -> None:
         response = _error(error.message, error.hint)
         if status == 401:
             response.headers["WWW-Authenticate"] = 'Basic realm="svac-backend"'
+            pace.refused(request.remote_addr or "")
         return response, status
 
     @app.errorhandler(HTTPException)
@@ -118,40 +138,88 @@ def _error(message: str, hint: str) -> Response:
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-class Server(BaseApplication):
-    """Gunicorn with the settings' address and threads.
+# Connections at a time; one that waits holds no thread.
+CONNECTIONS = 1000
+# Seconds that a request may take to arrive, and that a connection may do nothing.
+ARRIVAL_S, IDLE_S = 60.0, 30
+# Seconds that requests have to end in after SIGTERM; less than docker waits.
+GRACE_S = 8.0
 
-    One process: it waits for the database far more than it computes, and figures and waiting calls are
-    counted in one place. The app is made in the process that serves, after the fork, so that no connection to
-    the database is shared.
+
+class Server:
+    """Waitress with the settings' threads: a loop reads requests and writes answers, threads see whole requests only.
+
+    One process: it waits for the database far more than it computes, and figures and waiting calls are counted in one
+    place. It has no time limit for a request that comes in drops, so that is kept here.
+
+    Args:
+        app: what answers.
+        listener: a bound socket.
+        settings: threads, limits.
+        arrival_s: seconds that a request may take to arrive.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        super().__init__()
+    def __init__(
+        self, app: Flask, listener: socket.socket, settings: Settings, arrival_s: float = ARRIVAL_S
+    ) -> None:
+        self._map: dict[int, Any] = {}
+        self._server = waitress.create_server(
+            app,
+            map=self._map,
+            sockets=[listener],
+            threads=settings.server_threads,
+            connection_limit=CONNECTIONS,
+            asyncore_use_poll=True,  # select knows no socket above 1023
+            backlog=CONNECTIONS,
+            channel_timeout=IDLE_S,
+            cleanup_interval=5,
+            max_request_body_size=settings.max_body_mb * 1_000_000,
+            # An answer waits in a file, not in a thread, for a client that reads slowly.
+            outbuf_high_watermark=1 << 40,
+            ident=None,
+            log_untrusted_proxy_headers=False,
+        )
+        self._arrival_s = arrival_s
+        self._arriving: dict[int, tuple[Any, float]] = {}
+        self._stop = threading.Event()
 
-    def load_config(self) -> None:
-        """See gunicorn: fill `self.cfg`."""
-        options: dict[str, Any] = {
-            "bind": f"{self.settings.host}:{self.settings.port}",
-            "worker_class": "gthread",
-            "workers": 1,
-            "threads": self.settings.server_threads,
-            "timeout": 120,
-            "graceful_timeout": 10,
-            "keepalive": 5,
-            "proc_name": "svac-backend",
-            "loglevel": self.settings.log_level.lower(),
-            # Its command socket is not used here, and would sit in a folder that all servers of a user share.
-            "control_socket_disable": True,
-        }
-        for name, value in options.items():
-            if name in self.cfg.settings:
-                self.cfg.set(name, value)
+    def run(self) -> None:
+        """Serve until `stop`; then end what has begun, `GRACE_S` at most."""
+        while not self._stop.is_set():
+            self._turn()
+        self._server.del_channel()
+        self._server.socket.close()
+        end = time.monotonic() + GRACE_S
+        while time.monotonic() < end and any(map(_is_busy, self._channels())):
+            self._turn()
+        self._server.task_dispatcher.shutdown(timeout=1)
+        wasyncore.close_all(self._map)
 
-    def load(self) -> Flask:
-        """See gunicorn: return the app."""
-        return create_app(self.settings)
+    def stop(self) -> None:
+        """Have `run` end. May be called by a signal's handler."""
+        self._stop.set()
+        self._server.pull_trigger()
+
+    def _turn(self) -> None:
+        wasyncore.loop(timeout=0.5, use_poll=True, map=self._map, count=1)
+        now = time.monotonic()
+        arriving = {}
+        for channel in self._channels():
+            if channel.request is None:
+                continue
+            known, since = self._arriving.get(id(channel), (channel.request, now))
+            since = since if known is channel.request else now
+            arriving[id(channel)] = (channel.request, since)
+            if now - since > self._arrival_s:
+                channel.handle_close()
+        self._arriving = arriving
+
+    def _channels(self) -> list[Any]:
+        return list(self._server.active_channels.values())
+
+
+def _is_busy(channel: Any) -> bool:
+    return bool(channel.requests or channel.total_outbufs_len)
 
 
 def serve(settings: Settings) -> None:
@@ -162,22 +230,38 @@ def serve(settings: Settings) -> None:
             started.
     """
     logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+    # It warns whenever a request waits for a thread.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4 * CONNECTIONS)), hard))
     Gate(settings)
-    open_services(settings).database.close()
-    _check_address(settings.host, settings.port)
-    Server(settings).run()
+    with _listener(settings.host, settings.port) as listener:
+        app = create_app(settings)
+        server = Server(app, listener, settings)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: server.stop())
+        log.info("listening at http://%s:%d, process %d", settings.host, settings.port, os.getpid())
+        server.run()
+        app.extensions["svac"].database.close()
+        log.info("stopped")
 
 
-def _check_address(host: str, port: int) -> None:
-    """Raise when nobody can listen there: gunicorn would try five times, and tell no way out."""
+def _listener(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to an address, or say in words why nobody can listen there."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(CONNECTIONS)
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             hint = "Stop what listens there, perhaps another svac-backend serve, or set SVAC_PORT to another port."
         else:
             hint = "Set SVAC_HOST to an address of this machine, e.g. 127.0.0.1, and SVAC_PORT to a port above 1023."
         raise SvacError(f"{host}:{port} cannot be listened on: {error.strerror}.", hint) from error
+    return listener

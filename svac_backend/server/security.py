@@ -11,7 +11,10 @@ import hmac
 import ipaddress
 from urllib.parse import urlsplit
 
+import limits
 from flask import Request
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
 
 from svac_backend.errors import SettingsError, SvacError
 from svac_backend.server.bodies import BadRequest
@@ -31,6 +34,49 @@ class Forbidden(SvacError):
 
 class WrongType(BadRequest):
     """The body is of a kind that web pages of other sites can send, too; answered with status 415."""
+
+
+class TooMany(SvacError):
+    """The caller asks too often; answered with status 429."""
+
+
+# Refusals after which a caller has to wait: nobody guesses a password so.
+MOST_REFUSED = "60/minute"
+
+
+class CallerPace:
+    """How often one caller, by address, may ask.
+
+    Args:
+        most: e.g. `500/second`; empty for no limit.
+
+    Raises:
+        SvacError: it is no rate.
+    """
+
+    def __init__(self, most: str) -> None:
+        try:
+            self._most = limits.parse(most) if most.strip() else None
+        except ValueError as error:
+            raise SvacError(
+                f"SVAC_RATE_LIMIT is '{most}', which is no rate.", "Write one such as 500/second."
+            ) from error
+        self._refused = limits.parse(MOST_REFUSED)
+        self._counted = FixedWindowRateLimiter(MemoryStorage())
+
+    def check(self, caller: str) -> None:
+        """Count a request.
+
+        Raises:
+            TooMany: the caller has to wait.
+        """
+        good = self._most is None or self._counted.hit(self._most, "all", caller)
+        if not good or not self._counted.test(self._refused, "refused", caller):
+            raise TooMany("Too many requests came from there.", "Wait a minute, or raise SVAC_RATE_LIMIT.")
+
+    def refused(self, caller: str) -> None:
+        """Count a refusal."""
+        self._counted.hit(self._refused, "refused", caller)
 
 
 class Gate:

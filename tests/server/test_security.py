@@ -217,3 +217,25 @@ def test_secrets_that_headers_cannot_carry_are_refused_at_the_start(
 def test_other_characters_in_a_header_are_just_wrong(guarded: FlaskClient) -> None:
     assert guarded.post("/webhook", json=EVENT, headers={"X-Svac-Token": "tök"}).status_code == 401
     assert guarded.get("/health", auth=("lü", "pä")).status_code == 401
+
+
+def test_a_caller_that_asks_too_often_waits_and_others_do_not(make: Callable[..., Flask]) -> None:
+    client = make(rate_limit="5/minute").test_client()
+    answers = [client.get("/health").status_code for _ in range(7)]
+    assert answers == [200] * 5 + [429] * 2
+    other = {"REMOTE_ADDR": "10.0.0.9"}
+    assert client.get("/health", environ_base=other).status_code == 200
+    unlimited = make(rate_limit="").test_client()
+    assert {unlimited.get("/versions").status_code for _ in range(20)} == {200}
+
+
+def test_passwords_are_not_guessed_by_trying(guarded: FlaskClient) -> None:
+    answers = [guarded.get("/health", auth=("ls", f"guess {number}")).status_code for number in range(61)]
+    assert answers == [401] * 60 + [429]
+    assert guarded.get("/health", auth=RIGHT).status_code == 429
+    assert guarded.get("/health", auth=RIGHT, environ_base={"REMOTE_ADDR": "10.0.0.9"}).status_code == 200
+
+
+def test_a_rate_that_is_none_is_refused_at_the_start(settings: Settings) -> None:
+    with pytest.raises(SvacError, match="no rate"):
+        create_app(settings.model_copy(update={"rate_limit": "often"}))

@@ -1,4 +1,4 @@
-"""The real web process: gunicorn with threads, started as `svac-backend serve` starts it."""
+"""The real web process: waitress, started as `svac-backend serve` starts it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 import pytest
+from flask import Flask
 
 from svac_backend.errors import SvacError
-from svac_backend.server.app import serve
+from svac_backend.server.app import Server, _listener, serve
 from svac_backend.settings import Settings
 from tests.server.bodies import predict_body, task
 
 SERVE = """
-from svac_backend.server.app import serve
+from svac_backend.server.app import Server, _listener, serve
 from svac_backend.settings import Settings
 serve(Settings(_env_file=None))
 """
@@ -107,3 +110,74 @@ def test_an_address_that_is_taken_or_not_ours_is_said(settings: Settings) -> Non
         with pytest.raises(SvacError, match="cannot be listened on") as caught:
             serve(settings.model_copy(update={"host": host, "allow_open": True}))
         assert "SVAC_HOST" in caught.value.hint
+
+
+def test_slow_clients_hold_no_thread(server: tuple[subprocess.Popen[bytes], str]) -> None:
+    """A hundred half-sent requests beside /health; eight of them once stopped everything."""
+    _, url = server
+    address = ("127.0.0.1", int(url.rpartition(":")[2]))
+    head = b"POST /webhook HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900\r\n"
+    with ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(address)) for _ in range(100)]
+        for number, one in enumerate(slow):
+            one.sendall(head + b'\r\n{"action": "A' if number % 2 else head)
+        times = []
+        with httpx.Client(base_url=url, timeout=10) as client:
+            for number in range(30):
+                begun = time.monotonic()
+                assert client.get("/health").status_code == 200
+                times.append(time.monotonic() - begun)
+                slow[number].sendall(b"x")
+        assert sorted(times)[-2] < 1.0
+        # They are still there, and are answered when they have sent all.
+        slow[99].sendall(b'"' + b" " * 885 + b"}")
+        slow[99].settimeout(10)
+        assert slow[99].recv(100).startswith(b"HTTP/1.1 201")
+
+
+def test_a_request_that_never_ends_is_cut_off(make: Callable[..., Flask], settings: Settings) -> None:
+    with _listener("127.0.0.1", 0) as listener:
+        server = Server(make(), listener, settings, arrival_s=1.0)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        begun = time.monotonic()
+        with socket.create_connection(listener.getsockname()) as one:
+            one.settimeout(0.1)
+            closed = False
+            while not closed and time.monotonic() - begun < 10:
+                try:
+                    one.sendall(b"G")
+                    closed = one.recv(10) == b""
+                except TimeoutError:
+                    continue
+                except OSError:
+                    closed = True
+        server.stop()
+        thread.join(15)
+    assert closed
+    assert time.monotonic() - begun < 8
+    assert not thread.is_alive()
+
+
+def test_what_has_begun_ends_after_sigterm(server: tuple[subprocess.Popen[bytes], str]) -> None:
+    process, url = server
+    with httpx.Client(base_url=url, timeout=20) as client, ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.post, "/predict", json=predict_body(task(1), text="x"))
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert call.result().json() == {"results": [[]]}
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{url}/health", timeout=2)
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_comes(
+    server: tuple[subprocess.Popen[bytes], str],
+) -> None:
+    _, url = server
+    head = b"POST /webhook HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as one:
+        one.settimeout(10)
+        one.sendall(head)
+        assert b" 413 " in one.recv(100)
