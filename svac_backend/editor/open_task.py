@@ -195,7 +195,7 @@ class OpenTask:
     ) -> PropagatePayload:
         window = self.window
         frames = None if window is None else (window.start, window.frame(window.count - 1) + 1)
-        return PropagatePayload(**vars(self.base), objects=objects, prompts=hints, size=size, frames=frames)
+        return PropagatePayload(**vars(self.base), objects=objects, hints=hints, size=size, frames=frames)
 
     def _claim(self, wishes: Sequence[tuple[str, str]]) -> list[ObjectPrompt]:
         return self.backend.objects.claim(

@@ -102,7 +102,7 @@ class PropagatePayload(TaskPayload):
 
     Attributes:
         objects: the objects that are predicted.
-        prompts: what was shown, by object id and 0-based frame of the video, in pixels of `size`.
+        hints: what was shown, by object id and 0-based frame of the video, in pixels of `size`.
         size: (width, height) of the frames that it was shown on.
         frames: (first, end) of the video's frames to predict; all if None.
         push: send what came out to the task as a prediction, together with all that the annotator had.
@@ -111,7 +111,7 @@ class PropagatePayload(TaskPayload):
     """
 
     objects: tuple[ObjectPrompt, ...] = ()
-    prompts: FrameHints = field(default_factory=dict)
+    hints: FrameHints = field(default_factory=dict)
     size: tuple[int, int] = (0, 0)
     frames: tuple[int, int] | None = None
     push: bool = False
@@ -121,9 +121,9 @@ class PropagatePayload(TaskPayload):
     def cache_key(self, model_version: str) -> str:
         """Return the key of the prediction that this makes with that model."""
         shown = [
-            [vars(one), sorted((frame, prompt.to_json()) for frame, prompt in prompts.items())]
+            [vars(one), sorted((frame, hint.to_json()) for frame, hint in hints.items())]
             for one in self.objects
-            if (prompts := self.prompts.get(one.object_id))
+            if (hints := self.hints.get(one.object_id))
         ]
         return correction_key(self.video, [shown, self.size, self.frames], model_version)
 
@@ -137,7 +137,9 @@ class PropagatePayload(TaskPayload):
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able dict; it shares the task's data."""
         objects = [vars(one) for one in self.objects]
-        return {**vars(self), "objects": objects, "prompts": _to_json(self.prompts)}
+        content = {**vars(self), "objects": objects, "prompts": _to_json(self.hints)}
+        del content["hints"]  # jobs of earlier versions know it as `prompts`
+        return content
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PropagatePayload:
@@ -146,9 +148,9 @@ class PropagatePayload(TaskPayload):
         size, frames = data["size"], data["frames"]
         return cls(
             **{
-                **data,
+                **{name: value for name, value in data.items() if name != "prompts"},
                 "objects": objects,
-                "prompts": _from_json(data["prompts"]),
+                "hints": _from_json(data["prompts"]),
                 "size": (size[0], size[1]),
                 "frames": None if frames is None else (frames[0], frames[1]),
             }
@@ -173,16 +175,16 @@ class FramesPayload(TaskPayload):
         return cls(**data)
 
 
-def _to_json(prompts: FrameHints) -> dict[str, Any]:
+def _to_json(hints: FrameHints) -> dict[str, Any]:
     return {
-        object_id: {str(frame): prompt.to_json() for frame, prompt in shown.items()}
-        for object_id, shown in prompts.items()
+        object_id: {str(frame): hint.to_json() for frame, hint in shown.items()}
+        for object_id, shown in hints.items()
     }
 
 
 def _from_json(data: Mapping[str, Any]) -> dict[str, dict[int, FrameHint]]:
     return {
-        object_id: {int(frame): FrameHint.from_json(prompt) for frame, prompt in shown.items()}
+        object_id: {int(frame): FrameHint.from_json(hint) for frame, hint in shown.items()}
         for object_id, shown in data.items()
     }
 

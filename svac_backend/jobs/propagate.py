@@ -56,7 +56,7 @@ class PropagateHandler:
         if payload.event is not None:
             context.progress(0.0, "Looking for corrections")
             payload, now, sent = self._from_event(payload)
-            if not payload.prompts:
+            if not payload.hints:
                 return {"message": "Nothing to propagate: no correction shows an object", "corrected": 0}
         elif payload.snapshot is not None:
             now = snapshot_of(self.sent, payload.snapshot)
@@ -64,7 +64,7 @@ class PropagateHandler:
         def work(model: Svac, video: VideoReader, progress: Progress, ready: Ready) -> list[Track]:
             tracks = [Track(**vars(one)) for one in payload.objects]
             frames = None if payload.frames is None else range(payload.frames[0], payload.frames[1])
-            shown = scaled(payload.prompts, payload.size, video.info)
+            shown = scaled(payload.hints, payload.size, video.info)
             return propagate(model, video, tracks, shown, frames=frames, progress=progress, ready=ready)
 
         key = payload.cache_key(version)
@@ -76,7 +76,7 @@ class PropagateHandler:
             "prediction": key,
             "model_version": version,
             "cached": cached,
-            "corrected": sum(len(shown) for shown in payload.prompts.values()),
+            "corrected": sum(len(shown) for shown in payload.hints.values()),
             "frames": prediction.frame_count,
             "frames_with_masks": len(frames_with_masks(prediction.tracks)),
             "score": round(prediction.score, 4),
@@ -89,16 +89,16 @@ class PropagateHandler:
                 payload,
                 prediction,
                 now,
-                payload.prompts,
+                payload.hints,
                 sent,
                 key=context.job.id,
             )
             result["label_studio_prediction"], result["pushed"] = pushed
             if payload.event is not None:
                 # They come back as they are sent now: only this tells that a person made them.
-                self.sent.record(payload.project_id, payload.task_id, {}, payload.prompts)
+                self.sent.record(payload.project_id, payload.task_id, {}, payload.hints)
         result["seconds"] = round(time.monotonic() - begun, 3)
-        result["message"] = _summary(len(payload.prompts), result["corrected"])
+        result["message"] = _summary(len(payload.hints), result["corrected"])
         return result
 
     def _from_event(self, payload: PropagatePayload) -> tuple[PropagatePayload, list[Region], list[Region]]:
@@ -128,7 +128,7 @@ class PropagateHandler:
             return payload, now, []
         hints = read.corrections.to_propagate()
         objects = tuple(one for one in read.corrections.objects if one.object_id in hints)
-        payload = replace(payload, objects=objects, prompts=hints, size=read.canvas.size)
+        payload = replace(payload, objects=objects, hints=hints, size=read.canvas.size)
         return payload, now, read.corrections.sent
 
 

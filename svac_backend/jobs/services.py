@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -114,6 +115,18 @@ class _StateCollector(Collector):
         for state, count in self._services.jobs.counts().items():
             jobs.add_metric([state.value], count)
         yield jobs
+        load = GaugeMetricFamily("svac_lane_jobs", "Jobs to do, by lane.", labels=["lane", "state"])
+        oldest = GaugeMetricFamily(
+            "svac_lane_oldest_seconds", "How long the oldest waiting job has waited.", labels=["lane"]
+        )
+        for lane in self._services.jobs.lanes():
+            for name in ("waiting", "retrying", "running"):
+                load.add_metric([lane.lane, name], getattr(lane, name))
+            oldest.add_metric([lane.lane], lane.oldest_s)
+        yield load
+        yield oldest
+        free = shutil.disk_usage(self._services.settings.data_dir).free
+        yield GaugeMetricFamily("svac_disk_free_bytes", "Free disk where SVAC_DATA_DIR lies.", value=free)
         alive = len(self._services.workers.alive(LEASE_S))
         yield GaugeMetricFamily("svac_workers", "Workers that are alive.", value=alive)
         yield GaugeMetricFamily(

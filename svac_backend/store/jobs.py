@@ -99,6 +99,23 @@ class Work:
     priority: int = 0
 
 
+@dataclass(frozen=True)
+class LaneLoad:
+    """What a lane has to do.
+
+    Attributes:
+        lane: its name.
+        waiting, retrying, running: how many jobs; those that are retrying wait until time has mended something.
+        oldest_s: seconds that the oldest of those waiting has waited.
+    """
+
+    lane: str
+    waiting: int
+    retrying: int
+    running: int
+    oldest_s: float
+
+
 class JobStore:
     """Jobs in the database."""
 
@@ -195,6 +212,31 @@ class JobStore:
             found = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)).all()
         by_state = {row[0]: row[1] for row in found}
         return {state: by_state.get(state.value, 0) for state in JobState}
+
+    def lanes(self) -> list[LaneLoad]:
+        """Return what each lane has to do."""
+        put_off = JobRow.due.is_not(None)
+        query = (
+            select(JobRow.lane, JobRow.state, put_off, func.count(), func.min(JobRow.created))
+            .where(JobRow.state.in_(ACTIVE))
+            .group_by(JobRow.lane, JobRow.state, put_off)
+        )
+        found: dict[str, dict[str, tuple[int, float]]] = {lane: {} for lane in LANES}
+        with self.database.read() as session:
+            for lane, state, later, count, oldest in session.execute(query):
+                name = "retrying" if later else "running" if state == JobState.RUNNING.value else "waiting"
+                found.setdefault(lane, {})[name] = (count, oldest)
+        now, none = time.time(), (0, 0.0)
+        return [
+            LaneLoad(
+                lane,
+                waiting=jobs.get("waiting", none)[0],
+                retrying=jobs.get("retrying", none)[0],
+                running=jobs.get("running", none)[0],
+                oldest_s=max(0.0, now - jobs["waiting"][1]) if "waiting" in jobs else 0.0,
+            )
+            for lane, jobs in found.items()
+        ]
 
     def cancel(self, job_id: str) -> Job | None:
         """Cancel a waiting job at once; ask a running one to stop. A finished one stays as it is."""

@@ -106,7 +106,7 @@ def test_corrections_propagate_to_the_other_frames(
     (job,) = jobs(backend)
     payload = PropagatePayload.from_json(job.payload)
     assert (job.priority, payload.push, payload.size) == (INTERACTIVE, False, (32, 24))
-    assert payload.prompts == {"obj1": {0: FrameHint(mask=painted)}}
+    assert payload.hints == {"obj1": {0: FrameHint(mask=painted)}}
     assert [(one.object_id, one.label, one.expression) for one in payload.objects] == [
         ("obj1", "dog", "the dog")
     ]
@@ -117,7 +117,7 @@ def test_corrections_propagate_to_the_other_frames(
     found = ask(client, with_draft(drafts, predict_body(PREDICTED, region=command()), *edited, *later))
     assert found == []
     latest = PropagatePayload.from_json(jobs(backend)[0].payload)
-    assert set(latest.prompts["obj1"]) == {0, 1}
+    assert set(latest.hints["obj1"]) == {0, 1}
 
 
 def test_a_frame_that_a_person_cleared_stays_empty(
@@ -130,7 +130,7 @@ def test_a_frame_that_a_person_cleared_stays_empty(
     edited = regions("obj1", {0: square(0, 0, 9, 9)})
     ask(client, with_draft(drafts, predict_body(body, region=command()), *edited, three[1]))
     payload = PropagatePayload.from_json(jobs(backend)[0].payload)
-    cleared = payload.prompts["obj1"][2].mask
+    cleared = payload.hints["obj1"][2].mask
     assert cleared is not None
     assert area(cleared) == 0
 

@@ -41,7 +41,7 @@ def test_a_click_beside_all_objects_is_a_new_one_with_a_free_label(
     assert [region["id"] for region in found] == ["obj2-f00000", "obj2-f00001"]
     assert found[0]["value"]["brushlabels"] == ["cat"]
     payload = PropagatePayload.from_json(jobs(backend)[0].payload)
-    (one,) = payload.prompts["obj2"][0].clicks
+    (one,) = payload.hints["obj2"][0].clicks
     assert (one.x, one.y, one.positive) == (24.0, 18.0, True)
 
 
@@ -54,8 +54,8 @@ def test_a_click_on_an_object_refines_it_and_remembers_earlier_clicks(
     found = ask(client, with_draft(drafts, body, *first))
     assert {region["id"].split("-")[0] for region in found} == {"obj2"}
     latest = PropagatePayload.from_json(jobs(backend)[0].payload)
-    assert set(latest.prompts["obj2"]) == {0, 1}
-    assert [one.positive for one in latest.prompts["obj2"][1].clicks] == [True, False]
+    assert set(latest.hints["obj2"]) == {0, 1}
+    assert [one.positive for one in latest.hints["obj2"][1].clicks] == [True, False]
     assert len([region for region in found if region.get("dynamic")]) == 2
 
 
@@ -90,7 +90,7 @@ def test_a_box_is_a_new_object(client: FlaskClient, backend: Services, worker: W
     drawn["value"] = {"x": 70, "y": 60, "width": 20, "height": 30, "rectanglelabels": ["cat"]}
     assert ask(client, predict_body(task(), region=drawn))[0]["value"]["brushlabels"] == ["cat"]
     payload = PropagatePayload.from_json(jobs(backend)[0].payload)
-    assert payload.prompts["obj2"][0].box == pytest.approx((22.4, 14.4, 28.8, 21.6))
+    assert payload.hints["obj2"][0].box == pytest.approx((22.4, 14.4, 28.8, 21.6))
 
 
 def test_a_window_shows_its_frames_of_the_whole_video(
@@ -103,7 +103,7 @@ def test_a_window_shows_its_frames_of_the_whole_video(
     assert [(region["id"], region["item_index"]) for region in found] == [("obj1-f00001", 0)]
     ask(client, predict_body(body, region=click(75, 75)))
     payload = PropagatePayload.from_json(jobs(backend)[0].payload)
-    assert (payload.frames, list(payload.prompts["obj2"])) == ((1, 2), [1])
+    assert (payload.frames, list(payload.hints["obj2"])) == ((1, 2), [1])
 
 
 def test_windows_of_a_video_speak_of_the_same_objects(client: FlaskClient, worker: Worker) -> None:
@@ -185,4 +185,4 @@ def test_refined_masks_are_those_of_the_frame(client: FlaskClient, backend: Serv
     # No worker, no draft: the job is all that happens.
     client.post("/predict", data=json.dumps(body), content_type="application/json")
     payload = PropagatePayload.from_json(jobs(backend)[0].payload)
-    assert payload.prompts["obj1"][0].box == (6.0, 4.0, 20.0, 16.0)
+    assert payload.hints["obj1"][0].box == (6.0, 4.0, 20.0, 16.0)

@@ -27,7 +27,7 @@ PROPAGATE = PropagatePayload(
     hostname="http://ls",
     video_url="/data/upload/v.mp4",
     objects=(ObjectPrompt("obj1", "dog", "the dog"),),
-    prompts={
+    hints={
         "obj1": {
             3: FrameHint(clicks=(Click(1.5, 2.0), Click(3.0, 4.0, positive=False)), box=(0.0, 1.0, 2.0, 3.0)),
             0: FrameHint(mask=CocoRle(size=[2, 4], counts="0`0")),
@@ -46,7 +46,7 @@ def test_round_trip_through_json() -> None:
     assert PropagatePayload.from_json(json.loads(json.dumps(PROPAGATE.to_json()))) == PROPAGATE
     event = PropagatePayload(**{**vars(FRAMES), "event": 9, "push": True})
     assert PropagatePayload.from_json(json.loads(json.dumps(event.to_json()))) == event
-    merging = replace(PRELABEL, snapshot=3, corrected=PROPAGATE.prompts)
+    merging = replace(PRELABEL, snapshot=3, corrected=PROPAGATE.hints)
     assert PrelabelPayload.from_json(json.loads(json.dumps(merging.to_json()))) == merging
     assert FramesPayload.from_json(json.loads(json.dumps(FRAMES.to_json()))) == FRAMES
 
@@ -74,11 +74,11 @@ def test_a_propagation_is_known_by_what_was_shown() -> None:
     same = [
         replace(PROPAGATE, task_id="8", task_data={}, label_config="<View></View>"),
         replace(PROPAGATE, push=False, snapshot=None),
-        replace(PROPAGATE, prompts={"obj1": dict(reversed(PROPAGATE.prompts["obj1"].items()))}),
+        replace(PROPAGATE, hints={"obj1": dict(reversed(PROPAGATE.hints["obj1"].items()))}),
     ]
     assert {payload.cache_key("v") for payload in same} == {PROPAGATE.cache_key("v")}
     others = [
-        replace(PROPAGATE, prompts={"obj1": {3: PROPAGATE.prompts["obj1"][3]}}),
+        replace(PROPAGATE, hints={"obj1": {3: PROPAGATE.hints["obj1"][3]}}),
         replace(PROPAGATE, objects=(ObjectPrompt("obj1", "cat", "the dog"),)),
         replace(PROPAGATE, frames=None),
         replace(PROPAGATE, size=(32, 24)),

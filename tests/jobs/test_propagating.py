@@ -112,7 +112,7 @@ NAME = ObjectPrompt("obj2", "cat", "")
 
 
 def correction(prompts: dict[int, FrameHint], **changes: Any) -> PropagatePayload:
-    payload = PropagatePayload(**BASE, objects=(NAME,), prompts={"obj2": prompts}, size=(WIDTH, HEIGHT))
+    payload = PropagatePayload(**BASE, objects=(NAME,), hints={"obj2": prompts}, size=(WIDTH, HEIGHT))
     return replace(payload, **changes)
 
 

@@ -97,7 +97,7 @@ def propagated(payload: PropagatePayload, version: str) -> Prediction:
     for one in payload.objects:
         masks = {
             frame: prompt.mask
-            for frame, prompt in payload.prompts[one.object_id].items()
+            for frame, prompt in payload.hints[one.object_id].items()
             if prompt.mask is not None
         }
         track = Track(**vars(one), masks={0: MOVED, 1: MOVED, **masks}, scores={0: 0.5, 1: 0.5})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import resource
 import sqlite3
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -227,6 +229,24 @@ def test_metrics(client: FlaskClient, backend: Services) -> None:
     assert 'svac_jobs{state="failed"} 1.0' in lines
     assert "svac_workers 1.0" in lines
     assert "svac_events 1.0" in lines
+    assert 'svac_lane_jobs{lane="model",state="waiting"} 1.0' in lines
+    assert 'svac_lane_jobs{lane="training",state="running"} 0.0' in lines
+    assert 'svac_lane_oldest_seconds{lane="training"} 0.0' in lines
+    free = next(line for line in lines if line.startswith("svac_disk_free_bytes "))
+    assert float(free.split()[1]) > 0
+
+
+def test_alerts_ask_for_figures_that_there_are(client: FlaskClient) -> None:
+    client.get("/versions")
+    figures = client.get("/metrics").get_data(as_text=True)
+    there = set(re.findall(r"^(svac_\w+)", figures, re.MULTILINE))
+    rules = yaml.safe_load((Path(__file__).parents[2] / "scripts" / "alerts.yml").read_text())["groups"][0][
+        "rules"
+    ]
+    asked = {rule["alert"]: set(re.findall(r"svac_\w+", rule["expr"])) for rule in rules}
+    assert all(asked.values())
+    assert {alert: names - there for alert, names in asked.items() if names - there} == {}
+    assert all(rule["annotations"]["summary"] for rule in rules)
 
 
 def test_neither_bodies_nor_tokens_are_logged(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:

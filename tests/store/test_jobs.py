@@ -447,3 +447,23 @@ def test_the_job_of_a_worker_that_is_known_to_be_dead_is_taken_at_once(store: Jo
     assert job is not None
     assert store.recover(30, max_attempts=3, died=lambda worker: worker == "another") == []
     assert [one.id for one in store.recover(30, 3, died=lambda worker: worker == "dead")] == [job.id]
+
+
+def test_lanes_tell_what_they_have_to_do(store: JobStore) -> None:
+    assert [load.lane for load in store.lanes()] == list(LANES)
+    assert [(load.waiting, load.retrying, load.running) for load in store.lanes()] == [(0, 0, 0)] * 3
+    running = begin(store, "w")
+    assert running is not None
+    put_off = store.submit("prelabel", {}, "later")
+    claimed = store.claim(MODEL_LANE, "w")
+    assert claimed is not None
+    assert claimed.id == put_off.id
+    store.put_off(claimed, "away", "wait", 60.0)
+    waiting = store.submit("prelabel", {}, "now")
+    store.submit("frames", {}, "frames")
+    with store.database.write() as session:
+        session.execute(text("UPDATE jobs SET created = created - 100 WHERE id = :id"), {"id": waiting.id})
+    model, light, training = store.lanes()
+    assert (model.waiting, model.retrying, model.running, light.waiting) == (1, 1, 1, 1)
+    assert 100 <= model.oldest_s < 160
+    assert training.oldest_s == 0.0
