@@ -31,6 +31,7 @@ from svac_backend.jobs.engine import (
 )
 from svac_backend.store.database import UNREADABLE, StoreError
 from svac_backend.store.jobs import LANES, JobStore
+from svac_backend.store.tables import words
 
 # Within docker's 10 s between SIGTERM and SIGKILL.
 GRACE_S = 8.0
@@ -118,7 +119,7 @@ class Runner:
             else:
                 values = {"message": "Failed", "error": error.message, "hint": error.hint}
                 end, message = partial(finish, JobState.FAILED, **values), "failed"
-            log.warning("job %s: %s", job.id, error)
+            log.warning("job %s: %s", job.id, words(str(error)))  # a damaged file may have named itself
         except Exception as error:
             log.exception("job %s failed unexpectedly", job.id)
             end = partial(

@@ -244,7 +244,9 @@ def test_a_result_that_cannot_be_stored_fails_its_job_at_once(store: JobStore) -
     assert job.error == "The job failed unexpectedly (TypeError)."
 
 
-def test_words_that_are_no_text_are_stored_as_escapes(store: JobStore) -> None:
+def test_words_that_are_no_text_are_stored_and_logged_as_escapes(
+    store: JobStore, caplog: pytest.LogCaptureFixture
+) -> None:
     def work(context: JobContext) -> dict[str, Any]:
         context.progress(0.5, "the \ud800 dog")
         raise SvacError("No \ud800 video.\0", "Send \udfff again.")
@@ -252,6 +254,7 @@ def test_words_that_are_no_text_are_stored_as_escapes(store: JobStore) -> None:
     job = run(store, work)
     assert job.state is JobState.FAILED
     assert (job.error, job.hint) == (r"No \ud800 video.\x00", r"Send \udfff again.")
+    assert r"No \ud800 video.\x00" in caplog.text
     reason = store.reject("work", {}, "r", "Not \ud800.", "h")
     assert reason.id == store.reject("work", {}, "r", "Not \ud800.", "h").id
 
