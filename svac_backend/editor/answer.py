@@ -1,8 +1,8 @@
 """What goes back to Label Studio: a task's prediction, or the regions that an annotator's request changes.
 
 To delete a polygon, Label Studio 1.23.2 looks through the points of all polygons of the task, so replacing all of 300
-frames freezes the editor for half a minute. Such an answer is given in portions: the frames nearest to the corrections
-first, and the next ones when it is asked for again.
+frames freezes the editor for half a minute. Such an answer is given in portions: first the frames nearest to the
+corrections, and the next ones when the annotator asks again.
 """
 
 from __future__ import annotations
@@ -51,10 +51,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Change:
-    """What the editor is sent: `removed` makes it delete regions, `made` has the new ones, by object.
+    """What the editor is sent.
 
     Attributes:
-        outdated: ids of regions that need not be remembered any more.
+        made: the new regions, by object.
+        removed: suggestions that make the editor delete regions, see `regions.sent.removals`.
+        outdated: ids of regions that may be forgotten.
     """
 
     made: dict[str, list[Region]] = field(default_factory=dict)
@@ -74,13 +76,13 @@ def as_answer(regions: Sequence[Mapping[str, object]], score: float, model_versi
 
 @dataclass(frozen=True)
 class EditorState:
-    """What the editor of an annotator has before it is answered.
+    """What an annotator's editor has before it is answered.
 
     Attributes:
         shown: the regions that it shows.
-        before: all that it was ever sent, so that no id comes twice.
-        kept: what persons made, by object and frame: these masks stay.
-        drawn: further regions that go, when the prediction is complete.
+        before: all regions that it was ever sent, so that no id comes twice.
+        kept: masks that persons made, by object and frame: these stay.
+        drawn: further regions to delete once the prediction is complete.
         window: which frames the task shows; None for all.
     """
 
@@ -102,20 +104,19 @@ def change(
     complete: bool = True,
     rendered: Sequence[Region] | None = None,
 ) -> Change:
-    """Return what has to be sent so that the editor shows some objects as they were predicted.
+    """Return what makes the editor show some objects as they were predicted.
 
-    Frames with a mask that a person made are left alone, and so are, while the prediction is still being made, frames
-    that are not ready.
+    Frames with a mask that a person made are left alone. So are frames that an incomplete prediction does not have yet.
 
     Args:
         prediction: with the tracks of these objects.
-        objects: ids; what the editor shows of these objects goes.
+        objects: their ids; what the editor shows of them is deleted.
         editor: what the editor has.
         config: the project's labelling config.
         settings: how polygons are made, and which frames are sent.
         frames: the video's frames that were predicted; None for all.
         complete: whether the prediction has all frames.
-        rendered: its regions, where they were made already: polygons take a while.
+        rendered: the prediction's regions, if made already: polygons take a while.
 
     Raises:
         SvacError: the config can't show it.
@@ -157,7 +158,7 @@ def change(
         for regions in (ever.get(object_id, []) for object_id in objects)
         for id_ in outdated(regions, next_generation(regions))
     }
-    # What comes with a later portion is still to be seen until then.
+    # What a later portion will replace is still shown until then.
     forgotten -= {str(region["id"]) for region in editor.shown} - {str(region["id"]) for region in removed}
     of_object = by_object(made)
     return Change(
@@ -175,9 +176,9 @@ def _regions_of(
     settings: Settings,
     rendered: Sequence[Region] | None,
 ) -> list[Region]:
-    """Return the regions of some tracks, drawn as the `old` ones: those that were rendered already where they fit."""
+    """Return the regions of some tracks, drawn by the control of the `old` ones; those rendered already if they fit."""
     sent = frames_to_send(prediction.tracks, prediction.frame_count, settings, window)
-    if sent is not None:  # where the editor shows an object, it is shown as it is now
+    if sent is not None:  # every frame that the editor shows already is brought up to date
         sent |= {name.frame for region in old if (name := region_name(region))}
     control = control_of(old, config, {track.label for track in tracks}) or choose_control(
         config, tracks, window, sent
@@ -192,7 +193,7 @@ def _regions_of(
 def _fitting(
     rendered: Sequence[Region], ready: Mapping[str, set[int]], control: MaskControl
 ) -> list[Region] | None:
-    """Return the regions of some objects on some frames; None when they were made for another control."""
+    """Return the rendered regions that are ready; None when they were made for another control."""
     masks = [(region, name) for region in rendered if (name := region_name(region)) is not None]
     if any(region.get("from_name") not in (control.name, control.labels_name) for region, _ in masks):
         return None
@@ -205,13 +206,13 @@ def next_places(
     others: int,
     corrected: Mapping[str, Collection[int]],
 ) -> set[Place]:
-    """Return the places of regions that are to be replaced now: all of them when that is quick.
+    """Return the places where regions are replaced now: all of them when that is quick.
 
     Args:
-        gone: the regions that go, as the editor shows them.
+        gone: the regions to delete, as the editor shows them.
         come: the regions that take their place.
-        others: how many regions the task shows beside these.
-        corrected: the frames of each object that a person corrected; those near them are the first.
+        others: how many other regions the task shows.
+        corrected: the frames of each object that a person corrected; places near these come first.
     """
     old, new = by_place(gone), by_place(come)
     slow = sum(1 for region in gone if region.get("type") in _SLOW)
@@ -222,7 +223,7 @@ def next_places(
         object_id, frame = place
         return min((abs(frame - near) for near in corrected.get(object_id, ())), default=frame), place
 
-    # What an earlier portion brought is there already.
+    # An earlier portion may have replaced some already.
     differ = [
         place for place in old if sorted(map(_look, old[place])) != sorted(map(_look, new.get(place, [])))
     ]

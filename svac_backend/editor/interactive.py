@@ -1,4 +1,4 @@
-"""Answers annotators who ask for something in the editor: an expression, clicks, a box, propagation."""
+"""Answers what annotators ask for in the editor: an expression, clicks, a box, propagation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from svac_backend.labelstudio.api.access import LabelStudioAccess, task_number
 from svac_backend.labelstudio.regions.region import Region
 from svac_backend.store.predictions import Prediction
 
-# The editor saves a draft at most 5 s after a change, and asking is a change.
+# The editor saves a draft at most 5 s after a change, and a request is a change.
 DRAFT_WAIT_S, DRAFT_POLL_S = 8.0, 0.4
 
 log = logging.getLogger(__name__)
@@ -32,19 +32,19 @@ log = logging.getLogger(__name__)
 class Interactive:
     """Answers annotators for one web process.
 
-    What is answered takes the place of what the editor shows of the same objects, but never of a frame that a person
-    corrected. The body of the call is too old to tell which these are: so where anything is replaced, the draft that
-    holds the request itself is waited for, while the model is at work already.
+    An answer replaces what the editor shows of the same objects, except on frames that a person corrected. The body of
+    the call is too old to say which frames these are. So before anything is replaced, this waits for the draft that
+    holds the request itself; the model works meanwhile.
 
     Args:
         backend: state and engine.
-        metrics: where the outcomes are counted.
+        metrics: counts the outcomes.
     """
 
     def __init__(self, backend: Services, metrics: Metrics) -> None:
         self.backend = backend
         self.metrics = metrics
-        # A call holds a thread while it waits: the others must stay free for webhooks.
+        # A waiting call holds a thread: some must stay free for webhooks.
         self._waiters = threading.BoundedSemaphore(max(1, backend.settings.server_threads // 2))
         self._access = LabelStudioAccess(backend.settings, backend.connections)
 
@@ -52,7 +52,7 @@ class Interactive:
         """Return the regions that a request changes, or None when there is nothing to say yet.
 
         Args:
-            base: the task, as jobs are told of it.
+            base: the task, as jobs know it.
             task: as Label Studio sent it, with annotations, drafts and predictions.
             call: with the context.
 
@@ -87,7 +87,7 @@ class Interactive:
     def _settled(
         self, open_task: OpenTask, request: Request, call: Call, may_wait: bool
     ) -> tuple[OpenTask, Plan | None]:
-        """Return the work of a request, by the draft that holds the request when anything is to be replaced."""
+        """Return the work that a request needs; where it replaces anything, as the latest draft has the task."""
         plan = open_task.plan(request)
         if not request.propagate and (plan is None or not plan.replaces):
             return open_task, plan
@@ -95,7 +95,7 @@ class Interactive:
         open_task = open_task.with_draft(self._draft(open_task, request, call, may_wait))
         settled = open_task.plan(request)
         if begun is not None and plan is not None and (settled is None or settled.payload != plan.payload):
-            self.backend.engine.cancel(begun)  # the body was older than the last correction
+            self.backend.engine.cancel(begun)  # the body lacked the last correction
         return open_task, settled
 
     def _draft(self, open_task: OpenTask, request: Request, call: Call, may_wait: bool) -> list[Region]:
@@ -105,14 +105,14 @@ class Interactive:
         while True:
             drafts = client.list_drafts(number)
             last = not may_wait or time.monotonic() + DRAFT_POLL_S >= end
-            # One that was there before may be older than the last stroke, unless no other comes.
+            # An earlier draft may lack the last stroke: it counts only if no other comes.
             found = draft_with(drafts, request, [] if last else open_task.task.get("drafts"))
             if found is not None:
-                # The request itself is no part of what was drawn, though a box may look like it.
+                # The request itself was not drawn, although a box may look like a mask.
                 return [region for region in found if region.get("id") not in request.ids]
             if last:
                 raise SvacError(
-                    "Label Studio has no draft with this request, so what was corrected last is not known.",
+                    "Label Studio has no draft with this request, so the last corrections are not known.",
                     "Wait until the editor says that the draft is saved, and ask again.",
                 )
             time.sleep(DRAFT_POLL_S)
@@ -122,7 +122,7 @@ class Interactive:
         """Yield whether this call may wait."""
         may_wait = self._waiters.acquire(blocking=False)
         if not may_wait:
-            log.warning("too many interactive calls wait already; task %s is not waited for", call.task_id)
+            log.warning("too many interactive calls are waiting; the one for task %s may not", call.task_id)
         try:
             yield may_wait
         finally:
@@ -130,7 +130,7 @@ class Interactive:
                 self._waiters.release()
 
     def _begin(self, plan: Plan, call: Call) -> str | None:
-        """Have a plan's work begin, unless it is done; return its job's id."""
+        """Begin a plan's work unless it is done; return the job's id."""
         if self.backend.predictions.known([plan.payload.cache_key(call.version)]):
             return None
         return self._submit(plan.payload, call, INTERACTIVE)
@@ -143,7 +143,7 @@ class Interactive:
     def _obtain(
         self, open_task: OpenTask, plan: Plan, call: Call, may_wait: bool
     ) -> tuple[Prediction, bool] | None:
-        """Return the prediction and whether it is complete; when time is up, what is ready, and the rest is pushed."""
+        """Return the prediction, and whether it is complete: when time is up it is not, and the rest is pushed."""
         key = plan.payload.cache_key(call.version)
         prediction = self.backend.predictions.get(key)
         if prediction is not None:
@@ -167,7 +167,7 @@ class Interactive:
         return None if part is None else (part, False)
 
     def _push_later(self, open_task: OpenTask, plan: Plan, call: Call) -> None:
-        """Have what the running job makes sent as a prediction: a second job finds it in the cache."""
+        """Have the running job's result sent as a prediction: a second job finds it in the cache."""
         snapshot = None
         if open_task.shown:
             base = open_task.base
@@ -196,7 +196,7 @@ class Interactive:
 
 
 def without_points(call: Call) -> Answer | None:
-    """Return the answer that says nothing: with it the editor takes back the clicks and boxes that asked."""
+    """Return an empty answer if clicks or boxes asked: with it the editor takes them back."""
     result = (call.context or {}).get("result")
     regions = [region for region in result if isinstance(region, Mapping)] if isinstance(result, list) else []
     pointed = any(region.get("type") in (*POINTS, *BOXES) for region in regions)
@@ -204,7 +204,7 @@ def without_points(call: Call) -> Answer | None:
 
 
 def _left(request: Request, open_task: OpenTask, regions: list[Region]) -> list[Region]:
-    """Add to an answer that the prompt's field loses the command: it would be submitted with the annotation."""
+    """Add to an answer that the command leaves the prompt's field: else it is submitted with the annotation."""
     text = open_task.config.text
     if request.left is None or text is None:
         return regions

@@ -1,4 +1,4 @@
-"""A task that is open in an annotator's editor, and which work their request is."""
+"""A task that is open in an annotator's editor, and the work that a request needs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt
 from svac_backend.store.objects import SentObject, video_name
 
-# Regions that the editor got are in a draft some seconds later.
+# The editor saves the regions that it gets in a draft, some seconds later.
 UNSAVED_S = 30.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The work that a request is.
+    """The work that a request needs.
 
     Attributes:
         payload: of the job that does it.
@@ -40,7 +40,7 @@ class Plan:
         hints: what the objects are predicted from, to be remembered with the answer.
         kept: masks that persons made of them, by object and frame: these stay as they are.
         replaces: whether the editor may show regions of these objects already.
-        drawn: regions that a person drew, under ids of the editor's own, and that go, too.
+        drawn: regions that a person drew, with the editor's own ids, and that are replaced too.
     """
 
     payload: PrelabelPayload | PropagatePayload
@@ -53,7 +53,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class OpenTask:
-    """An annotator's task as the body of their call tells, and what was answered about it before.
+    """An annotator's task as the body of their call has it, and the earlier answers about it.
 
     Attributes:
         backend: the stores.
@@ -61,7 +61,7 @@ class OpenTask:
         task: as Label Studio sent it.
         shown: the regions that the editor shows, as far as is known.
         predictions: the results of the task's predictions, the oldest first.
-        answered: what interactive calls were answered, by object.
+        answered: the answers to interactive calls, by object.
     """
 
     backend: Services
@@ -97,7 +97,7 @@ class OpenTask:
 
     @cached_property
     def there(self) -> list[Region]:
-        """All regions that the editor has, or had: what the body tells is up to five seconds old."""
+        """All regions that the editor has or had: the body is up to five seconds old."""
         sent = [region for one in self.answered.values() for region in one.regions]
         return [*self.shown, *sent]
 
@@ -119,7 +119,7 @@ class OpenTask:
 
     @property
     def corrections(self) -> Corrections:
-        """What persons showed in this task so far."""
+        """What persons corrected in this task so far."""
         return self.annotation.corrections
 
     def with_draft(self, regions: list[Region]) -> OpenTask:
@@ -127,7 +127,7 @@ class OpenTask:
         return replace(self, shown=regions)
 
     def plan(self, request: Request) -> Plan | None:
-        """Return the work that a request is; None when there is nothing to do.
+        """Return the work that a request needs; None when there is nothing to do.
 
         Raises:
             SvacError: the request makes no sense on this task.
@@ -207,12 +207,12 @@ class OpenTask:
         )
 
     def _objects(self) -> list[ObjectPrompt]:
-        """Every object of the task: those that are drawn, and those that have a name."""
+        """Every object of the task, drawn or named."""
         found = {one.object_id: one for one in (*self.known, *self.corrections.objects)}
         return list(found.values())
 
     def _has_regions(self, objects: Sequence[str]) -> bool:
-        """Whether the editor shows some objects: as far as was saved, and what it got so lately that it is not yet."""
+        """Whether the editor shows some objects: in what it saved, or in answers too recent to be saved."""
         names = (region_name(region) for region in self.shown)
         if any(name is not None and name.object_id in objects for name in names):
             return True
@@ -221,7 +221,7 @@ class OpenTask:
         return any(one is not None and one.regions and one.updated > lately for one in answers)
 
     def _masks(self, objects: Sequence[str]) -> dict[str, dict[int, FrameHint]]:
-        """What persons made of some objects."""
+        """The masks that persons made of some objects."""
         masks = self.corrections.masks
         return {object_id: masks[object_id] for object_id in objects if masks.get(object_id)}
 
@@ -234,7 +234,7 @@ class OpenTask:
         }
 
     def _drawn_on(self, frames: set[int], object_id: str, canvas: Canvas) -> tuple[Region, ...]:
-        """What a person drew of an object on some frames, that does not say so by its id."""
+        """A person's regions of an object on some frames: their ids do not name it."""
         drawings = self.annotation.drawn(self._on(frames), canvas).drawings
         regions = [
             dict(one) for drawing in drawings if drawing.object_id == object_id for one in drawing.results
@@ -252,7 +252,7 @@ class OpenTask:
         ]
 
     def _label(self, chosen: str | None) -> str:
-        """The label of a new object: the one that was chosen, else the first that no object has, else the first."""
+        """The label of a new object: the chosen one, else the first that no object has, else the first."""
         labels = self.config.mask_control().labels
         if chosen in labels:
             return str(chosen)

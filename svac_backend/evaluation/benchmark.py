@@ -1,4 +1,4 @@
-"""The referring-video benchmarks as they lie on disk: which videos, which frames, which expressions.
+"""The referring-video benchmarks on disk: their videos, frames and expressions.
 
 The layouts are those of the official releases and of the code that trains and tests Sa2VA and SaSaSa2VA.
 """
@@ -20,13 +20,13 @@ DATASETS: tuple[Dataset, ...] = ("mevis", "ref-youtube-vos", "ref-davis17", "rev
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a data set has what, below its root; `{split}` is put in.
+    """The paths of a data set below its root; `{split}` stands for the split.
 
     Attributes:
-        folders: names under which people keep the data set, for a root that is the folder above.
-        meta: the expressions.
+        folders: usual names of the data set's folder, for a root that is the folder above.
+        meta: the file with the expressions.
         data: the folder that holds `JPEGImages` and the masks.
-        split: the split that is taken by default.
+        split: the default split.
     """
 
     folders: tuple[str, ...]
@@ -59,9 +59,9 @@ class BenchmarkExpression:
     """A referring expression of a benchmark.
 
     Attributes:
-        id: its key within its video, which names its folder of predictions.
+        id: its key within its video, and the name of its folder of predictions.
         text: the sentence.
-        anno_ids: keys of the masks that it means, as text; their union is the truth. Empty where palette pictures are.
+        anno_ids: keys of its masks, as text; their union is the truth. Not used with palette pictures.
         obj_ids: numbers of its objects in palette pictures.
         type: ReVOS: `referring`, `reasoning` or `hallucination`; our own benchmarks: the kind of expression; else None.
     """
@@ -78,8 +78,8 @@ class BenchmarkVideo:
     """A video of a benchmark.
 
     Attributes:
-        name: its name, which names its folders.
-        folder: where its frames lie.
+        name: its name, and that of its folders.
+        folder: the folder of its frames.
         frames: names of its frames without suffix, sorted.
         expressions: what is asked about it.
     """
@@ -95,7 +95,6 @@ class Benchmark:
     """One split of a data set.
 
     Attributes:
-        dataset, split: which one.
         data: the folder that holds `JPEGImages` and the masks.
         videos: sorted by name.
     """
@@ -112,7 +111,7 @@ class Benchmark:
 
     @property
     def submission_folder(self) -> str:
-        """Folder within the output that holds a folder per video: what the challenge's server expects."""
+        """Folder within the output that holds a folder per video, as the challenge's server expects it."""
         return "Annotations" if self.dataset == "ref-youtube-vos" else "."
 
     def limited(self, videos: int | None) -> Benchmark:
@@ -121,7 +120,7 @@ class Benchmark:
 
 
 def open_benchmark(dataset: str, root: Path, split: str | None = None) -> Benchmark:
-    """Read which videos and expressions a split has.
+    """Read the videos and expressions of a split.
 
     Args:
         dataset: one of `DATASETS`.
@@ -129,7 +128,7 @@ def open_benchmark(dataset: str, root: Path, split: str | None = None) -> Benchm
         split: e.g. `valid_u`, `train`; None takes the one that papers report.
 
     Raises:
-        SvacError: no such data set, folder or split, or expressions that can't be read.
+        SvacError: there is no such data set, folder or split, or the expressions can't be read.
     """
     if dataset not in _LAYOUTS:
         raise SvacError(f"There is no data set {dataset!r}.", f"Choose from {', '.join(DATASETS)}.")
@@ -179,7 +178,7 @@ def _read_videos(meta: Path, pictures: Path) -> tuple[BenchmarkVideo, ...]:
 
 
 def _read_expression(key: str, entry: Any, where: str, counted: int) -> BenchmarkExpression:
-    """Read an expression; one without `anno_id` has the number of its place among all, as the official code counts."""
+    """Read an expression; without an `anno_id` its place among all is its number, as in the official code."""
     text = entry.get("exp") if isinstance(entry, dict) else None
     if not isinstance(text, str) or not text.strip():
         raise SvacError(f"Expression {key!r} has no text in {where}.", "Download the meta file again.")
@@ -200,7 +199,7 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def _name(value: Any, what: str, where: str) -> str:
-    """Return a name that becomes a file's or folder's."""
+    """Return a name, if it can name a file or folder."""
     if not names_a_folder(value):
         raise SvacError(
             f"The {what} {value!r} of {where} cannot name a folder.",
@@ -210,7 +209,7 @@ def _name(value: Any, what: str, where: str) -> str:
 
 
 def names_a_folder(value: Any) -> bool:
-    """Say whether a value can name a file or folder: text and no path, since data sets come from strangers."""
+    """Tell whether a value can name a file or folder: text without a path, since data sets come from strangers."""
     return isinstance(value, str) and bool(re.fullmatch(r"[^./\\\0:][^/\\\0:]{0,199}", value))
 
 

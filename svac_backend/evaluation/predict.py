@@ -1,6 +1,6 @@
 """Runs the model over a benchmark, in one process or several; each process loads the model once.
 
-torch is imported by the processes that load the model, not by this module.
+This module does not import torch; the processes that load the model do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Progress = Callable[[float], None]
 
 
 def manifest_of(benchmark: Benchmark, settings: Settings) -> Manifest:
-    """Return who is about to predict; a hub repository that is not here is downloaded first.
+    """Return the manifest of the model that is about to predict; one from the hub is downloaded first.
 
     Raises:
         SvacError: there is no such model.
@@ -50,19 +50,20 @@ def predict(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> PredictionRun:
-    """Predict every expression that is not there yet.
+    """Predict every expression that has no prediction yet.
 
     All expressions of a video go through the model together, so that its frames are encoded once.
 
     Args:
         benchmark: what to predict.
-        predictions: where to; the folder is claimed for this model.
+        predictions: the folder for the masks; it is claimed for this model.
         settings: the model, its device and threads.
-        workers: processes; one on a GPU, which they would share.
+        workers: processes; always one on a GPU, which they would have to share.
         progress: called with a fraction 0..1.
 
     Raises:
-        SvacError: frames are missing or damaged, no model, another model's predictions, or a full disk.
+        SvacError: frames are missing or damaged, there is no model, the folder holds another model's predictions, or
+            the disk is full.
     """
     manifest = manifest_of(benchmark, settings)
     predictions.claim(manifest)
@@ -75,7 +76,7 @@ def predict(
             videos.append(replace(video, expressions=missing))
     if not videos:
         return PredictionRun(0, 0, skipped, 0.0, 0)
-    # The longest first: else the last process works alone on a long one.
+    # The longest first, or the last process may work alone on a long one.
     videos.sort(key=lambda video: -len(video.frames))
     workers = min(workers, len(videos))
     if workers > 1 and _on_gpu(settings):
@@ -101,7 +102,7 @@ def predict(
 def _here(
     videos: Sequence[BenchmarkVideo], predictions: Predictions, settings: Settings
 ) -> Iterator[int | None]:
-    """Yield None when the model is loaded, then 1 for every frame."""
+    """Yield None once the model is loaded, then 1 for every frame."""
     from svac_backend.pipeline import load_model
 
     model = load_model(settings)
@@ -114,7 +115,7 @@ def _here(
 def _in_processes(
     videos: Sequence[BenchmarkVideo], predictions: Predictions, settings: Settings, workers: int
 ) -> Iterator[int | None]:
-    """Yield None at the start, then the frames of each video that is done."""
+    """Yield None at the start, then the number of frames of each finished video."""
     threads = settings.threads or max(1, (os.cpu_count() or 1) // workers)
     shared = settings.model_copy(update={"threads": threads})
     yield None
@@ -136,7 +137,7 @@ _model: Svac | None = None
 
 
 def _work(video: BenchmarkVideo, predictions: Predictions, settings: Settings) -> int:
-    """Predict a video, and load this process's model before its first; return the video's number of frames."""
+    """Predict a video and return its number of frames; before its first video the process loads the model."""
     from svac_backend.pipeline import load_model
 
     global _model

@@ -1,6 +1,6 @@
 """Predictions on disk, in the challenges' format: `<video>/<expression>/<frame>.png`, 8 bit, 0 and 255.
 
-An expression's folder appears only when it is complete, so that a stopped run can resume. A manifest beside the
+An expression's folder appears only once it is complete, so that a stopped run can resume. A manifest beside the
 predictions says which model made them.
 """
 
@@ -33,8 +33,8 @@ class PredictionRun:
     Attributes:
         frames: frames that the model saw, each once for all expressions of its video.
         expressions: expressions that were predicted.
-        skipped: expressions that were there already.
-        seconds: wall-clock time; with one process without loading the model, with several including their start.
+        skipped: expressions that had been predicted before.
+        seconds: wall-clock time; for one process without loading the model, for several including their start.
         workers: processes.
     """
 
@@ -47,15 +47,15 @@ class PredictionRun:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Who made the predictions.
+    """Which model predicted what.
 
     Attributes:
-        dataset, split: of what.
+        dataset, split: what was predicted.
         model: name or folder of the model.
         model_version: its version, with a hash of its weights.
         preset: its method, e.g. `svac`.
-        config: hash of its config.json: sampling or propagation can differ where weights and preset are the same.
-        run: the last run that predicted something; None before its end.
+        config: hash of its config.json: models with equal weights and preset may still sample or propagate differently.
+        run: the last run that predicted something; None before the first has ended.
     """
 
     dataset: str
@@ -68,7 +68,7 @@ class Manifest:
 
     @property
     def maker(self) -> str:
-        """What must agree for predictions to stand in one folder; not the model's path, which may move."""
+        """What must agree within one folder: everything but the model's path, which may change."""
         return f"{self.model_version} (preset {self.preset}, config {self.config}) on {self.dataset} {self.split}"
 
 
@@ -81,7 +81,7 @@ class Predictions:
 
     @classmethod
     def found_in(cls, folder: Path, benchmark: Benchmark) -> Predictions:
-        """Return the predictions that lie in a folder, also those of other code, which has them in `Annotations`.
+        """Return the predictions in a folder; other code may have put them into `Annotations`.
 
         Raises:
             SvacError: there is no such folder.
@@ -99,7 +99,7 @@ class Predictions:
         return self.masks / video / expression
 
     def is_complete(self, video: BenchmarkVideo, expression: BenchmarkExpression) -> bool:
-        """Return whether every frame of an expression is there."""
+        """Tell whether every frame of an expression has a prediction."""
         try:
             found = {file.name for file in self.of(video.name, expression.id).iterdir()}
         except (FileNotFoundError, NotADirectoryError):
@@ -107,7 +107,7 @@ class Predictions:
         return found.issuperset(f"{frame}.png" for frame in video.frames)
 
     def manifest(self) -> Manifest | None:
-        """Return who made the predictions; None where that is not recorded (predictions of other code)."""
+        """Return the manifest; None where there is none, as with predictions of other code."""
         path = self.folder / MANIFEST
         if not path.is_file():
             return None
@@ -121,10 +121,10 @@ class Predictions:
             ) from error
 
     def claim(self, manifest: Manifest) -> None:
-        """Take the folder for a model's predictions, new or to continue.
+        """Take the folder for a model's predictions, to begin or to continue.
 
         Raises:
-            SvacError: others' predictions are in it, or it can't be written.
+            SvacError: it holds another model's predictions, or can't be written.
         """
         with writing(self.folder):
             self.masks.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ class Predictions:
             found = self.manifest()
             if found is None and others:
                 raise SvacError(
-                    f"{self.folder} holds files and no {MANIFEST}: it is not known which model made them.",
+                    f"{self.folder} holds files but no {MANIFEST}, so the model that made them is not known.",
                     "Use a new or an empty folder with --out, or score what is there with --predictions.",
                 )
             if found is not None and found.maker != manifest.maker:
@@ -144,13 +144,13 @@ class Predictions:
                 self.sign(manifest)
 
     def sign(self, manifest: Manifest) -> None:
-        """Write who made the predictions."""
+        """Write the manifest."""
         with writing(self.folder):
             atomic_write(self.folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs from writing here. Raises `SvacError` where one does."""
+        """Keep other runs from writing here. Raises `SvacError` if one is writing already."""
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / ".lock").open("w")
@@ -189,10 +189,9 @@ class Predictions:
 
 
 class VideoWriter:
-    """Writes the masks of a video's expressions; they appear together, when all frames are there.
+    """Writes the masks of a video's expressions; they appear together, once all frames are written.
 
-    A context manager; when its body raises, nothing is left behind. Raises `SvacError` where the folder can't be
-    written.
+    A context manager; when its body raises, nothing is left behind. Raises `SvacError` if the folder can't be written.
     """
 
     def __init__(self, predictions: Predictions, video: BenchmarkVideo) -> None:
@@ -221,7 +220,7 @@ class VideoWriter:
         if kind is None and self._written == len(self._video.frames):
             with writing(self._parts[0].parent):
                 for part, target in zip(self._parts, self._targets, strict=True):
-                    if target.exists():  # incomplete, else it would not be predicted
+                    if target.exists():  # incomplete, or it would have been skipped
                         shutil.rmtree(target)
                     part.replace(target)
             return
@@ -230,13 +229,13 @@ class VideoWriter:
         if kind is None:
             raise SvacError(
                 f"The model gave masks of {self._written} of {len(self._video.frames)} frames of {self._video.name}.",
-                "Report this: it is a mistake in the program.",
+                "Please report this bug.",
             )
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:
     """Return a mask, bool [H, W], as an 8-bit grey PNG of 0 and 255."""
-    # Speed matters more than size here: masks are small anyhow.
+    # Speed matters more than size: masks are small anyway.
     done, data = cv2.imencode(".png", mask.view(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
         raise SvacError("A mask could not be written as PNG.", "Check the installation of OpenCV.")
@@ -254,7 +253,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     except OSError as error:
         raise SvacError(
             f"The prediction {path} cannot be read: {error.strerror}.",
-            "A folder of an expression must hold a PNG for every frame; predict it again, or remove the folder.",
+            "An expression's folder must hold a PNG for every frame: predict it again, or remove the folder.",
         ) from error
     picture = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
     if picture is None:
@@ -264,7 +263,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn errors of the disk into one that says what to do."""
+    """Turn an error of the disk into a `SvacError` that says what to do."""
     try:
         yield
     except OSError as error:

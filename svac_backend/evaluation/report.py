@@ -1,4 +1,4 @@
-"""The report: one HTML file with the figures and pictures of the worst cases. It loads nothing and opens anywhere."""
+"""The report: one HTML file with figures and pictures of the worst cases. It loads nothing, so it opens anywhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ class WorstCase:
     """An expression with a low score, at its worst frame.
 
     Attributes:
-        score: its score.
         frame: name of the frame.
         j, f: of this frame, 0..1.
         truth, prediction: pictures as data addresses.
@@ -55,7 +54,7 @@ def worst_cases(
 ) -> list[WorstCase]:
     """Return the predicted expressions with the lowest J&F, the lowest first.
 
-    Frames that are not there (someone scores without the data set's pictures) are grey.
+    Missing frames are grey: people may score without the data set's pictures.
     """
     videos = {video.name: video for video in benchmark.videos}
     cases = []
@@ -67,12 +66,13 @@ def worst_cases(
         expected = truth.target(video, expression).mask(i)
         if expected is None:
             expected = np.zeros_like(predicted)
+        grey = np.full((*predicted.shape, 3), 128, np.uint8)
         try:
             picture = ImageFolderVideo(video.folder, [video.frames[i]]).frame(0)
         except SvacError:
-            picture = np.full((*predicted.shape, 3), 128, np.uint8)
-        if picture.shape[:2] != predicted.shape:
-            picture = np.full((*predicted.shape, 3), 128, np.uint8)
+            picture = grey
+        if picture.shape != grey.shape:
+            picture = grey
         cases.append(
             WorstCase(
                 score,
@@ -87,14 +87,14 @@ def worst_cases(
 
 
 def write_report(results: BenchmarkScores, cases: Sequence[WorstCase], path: Path) -> None:
-    """Write the page. Raises `SvacError` where the folder can't be written."""
+    """Write the page. Raises `SvacError` if the folder can't be written."""
     page = render_page(Path(__file__).with_name("report.html.j2"), results=results, cases=cases)
     with writing(path.parent):
         atomic_write(path, page)
 
 
 def render_page(template: Path, **values: Any) -> str:
-    """Return a page made from a template (Jinja2). Every value is escaped: texts and names come from strangers."""
+    """Return a page made from a Jinja2 template. Every value is escaped: texts and names come from strangers."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,6 +1,6 @@
 """J, F and their mean for every expression of a benchmark, as the official scripts define them.
 
-The scores of expressions become the figures that papers report, written as JSON and CSV.
+From these come the figures that papers report, as JSON and CSV.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from svac_backend.masks.metrics import boundary_f, jaccard
 
 Progress = Callable[[float], None]
 
-# A process needs about as long to start as it scores this many masks.
+# Starting a process takes about as long as scoring this many masks.
 _MASKS_PER_PROCESS = 1000
 
 
@@ -40,7 +40,7 @@ class ExpressionScore:
         video, expression: names of the folders.
         text: the sentence.
         type: as in `BenchmarkExpression`.
-        predicted: False where no prediction was found: it scores 0 on every frame.
+        predicted: False where there is no prediction: every frame scores 0.
         j_per_frame, f_per_frame: 0..1, one per frame.
         accuracy: mean share of pixels that agree, 0..1; robustness: mean of 1 - (pixels predicted beside the truth) /
             (pixels of all annotated objects), at least 0. Both only for ReVOS, else None.
@@ -73,7 +73,7 @@ class ExpressionScore:
 
     @property
     def worst_frame(self) -> int:
-        """0-based index of the frame that scores least."""
+        """0-based index of the frame with the lowest score."""
         return int(np.argmin(np.add(self.j_per_frame, self.f_per_frame)))
 
 
@@ -95,17 +95,17 @@ def score(
     """Score every expression; one without a prediction scores 0.
 
     Args:
-        benchmark: what was asked.
-        truth: its masks.
-        predictions: the answers.
-        workers: processes; small benchmarks take fewer, since a process takes its time to start.
+        benchmark: the expressions.
+        truth: their masks.
+        predictions: the masks to score.
+        workers: processes; small benchmarks use fewer, since a process takes a while to start.
         progress: called with a fraction 0..1.
 
     Returns:
-        One score per expression, by video and expression.
+        One score per expression, sorted by video and expression.
 
     Raises:
-        SvacError: there is no prediction at all, one is damaged, lacks frames or has another size than its truth; or
+        SvacError: there is no prediction at all; one is damaged, lacks frames, or differs in size from its truth; or
             the truth is damaged.
     """
     if not benchmark.expression_count:
@@ -122,7 +122,7 @@ def score(
     if not jobs:
         raise SvacError(
             f"There is no prediction of {benchmark.dataset} {benchmark.split} in {predictions.masks}.",
-            "Give the folder that holds a folder per video, or the one above Annotations.",
+            "Give the folder that holds a folder for each video, or the one above Annotations.",
         )
     done = 0
     revos = benchmark.dataset == "revos"
@@ -161,12 +161,12 @@ def _scored(
 
 
 def _one_thread() -> None:
-    """The processes fill the cores already."""
+    """Keep OpenCV to one thread: the processes fill the cores already."""
     cv2.setNumThreads(1)
 
 
 def _score_video(job: _VideoToScore, predictions: Predictions, revos: bool) -> list[ExpressionScore]:
-    """Score a video frame by frame, so that few masks are held and expressions of one meaning share theirs."""
+    """Score a video frame by frame, so that few masks are held, and expressions of the same truth share its masks."""
     expressions = job.video.expressions
     shape = (len(job.video.frames), len(expressions))
     j, f, accuracy, robustness = (np.zeros(shape) for _ in range(4))
@@ -214,7 +214,7 @@ def _robustness(mask: Mask, truth: Mask, foreground: NDArray[np.bool_] | None) -
     return max(1 - beside / (pixels + 1e-6), 0.0)
 
 
-# ReVOS: "overall" is the mean of these two types' figures, however many expressions each has.
+# The overall figures of ReVOS are the means of these two types, however many expressions each has.
 _IN_OVERALL = ("referring", "reasoning")
 _MEASURES = ("j", "f", "j_and_f", "accuracy", "robustness")
 
@@ -224,9 +224,8 @@ class MeanScores:
     """Means over expressions, in per cent.
 
     Attributes:
-        name: of the sequence or the type; `overall`.
-        expressions, missing: how many there are, and how many of them have no prediction.
-        j, f, j_and_f: J, F and their mean.
+        name: a sequence, a type, or `overall`.
+        expressions, missing: the number of expressions, and of those without a prediction.
         accuracy, robustness: as in `ExpressionScore`.
     """
 
@@ -242,13 +241,11 @@ class MeanScores:
 
 @dataclass(frozen=True)
 class BenchmarkScores:
-    """What one evaluation found.
+    """The figures of one evaluation.
 
     Attributes:
-        dataset, split: of what.
-        videos_of: number of videos of the whole split; more than were scored after `--limit`.
-        manifest: who made the predictions, and how fast; None if that is not recorded.
-        overall: over all.
+        videos_of: number of videos of the whole split; with `--limit` fewer are scored.
+        manifest: which model made the predictions, and how fast; None if that is not recorded.
         types: by type of expression, where the data set has types.
         sequences: by video.
         scores: by expression.
@@ -265,15 +262,14 @@ class BenchmarkScores:
 
     @property
     def run(self) -> PredictionRun | None:
-        """The run that made the last of the predictions; None if that is not recorded."""
+        """The run that made the last predictions; None if that is not recorded."""
         return self.manifest.run if self.manifest else None
 
     @property
     def frames_per_second(self) -> float | None:
         """Frames per second of the run, each frame for all expressions of its video together."""
-        return (
-            self.run.frames / self.run.seconds if self.run and self.run.frames and self.run.seconds else None
-        )
+        run = self.run
+        return run.frames / run.seconds if run and run.frames and run.seconds else None
 
     @property
     def missing(self) -> list[str]:
@@ -289,7 +285,7 @@ def summarize(
     videos_of: int,
     manifest: Manifest | None,
 ) -> BenchmarkScores:
-    """Return the figures of a benchmark."""
+    """Return the figures that follow from the scores of a benchmark's expressions."""
     named = sorted({score.type for score in scores if score.type})
     types = tuple(_figures(name, [s for s in scores if s.type == name]) for name in named)
     videos = sorted({score.video for score in scores})
@@ -307,7 +303,7 @@ def summarize(
 
 
 def write_json(results: BenchmarkScores, path: Path) -> None:
-    """Write `results.json`: J and F in per cent, per frame 0..1."""
+    """Write `results.json`: J and F in per cent; those of single frames 0..1."""
     content = {
         "dataset": results.dataset,
         "split": results.split,
@@ -366,7 +362,7 @@ def _figures(name: str, scores: Sequence[ExpressionScore]) -> MeanScores:
 
 
 def _overall(dataset: str, all_types: Sequence[MeanScores]) -> MeanScores | None:
-    """Return ReVOS' mean of types, each of the same weight; None for other data sets."""
+    """Return the mean of the ReVOS types, with equal weights; None for other data sets."""
     types = [figures for figures in all_types if figures.name in _IN_OVERALL]
     if dataset != "revos" or not types:
         return None

@@ -1,6 +1,6 @@
 """The true masks of a benchmark: COCO RLE by annotation (JSON, or a pickle), or palette pictures by object.
 
-Data sets come from strangers: of a pickle, plain containers are read and nothing else.
+Data sets come from strangers, so a pickle may hold plain containers and nothing else.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from svac_backend.masks.tracks import CocoRle
 
 _PLAIN = (dict, list, str, bytes, int, type(None))
 _HINT = (
-    "Do not open it with anything else unless you trust who made it; convert it to mask_dict.json, "
-    "with the masks as COCO RLE."
+    "Open it with other programs only if you trust its author; convert it to mask_dict.json, with the masks as COCO "
+    "RLE."
 )
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Refuses every name that a pickle asks for: without names it can neither import nor call anything."""
+    """Refuses every name that a pickle asks for: without names a pickle can neither import nor call anything."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
@@ -42,7 +42,7 @@ def load_plain(path: Path) -> Any:
     """Read a pickle of dict, list, str, bytes, int and None.
 
     Raises:
-        SvacError: it can't be read, is damaged, or holds anything else; nothing of it was run.
+        SvacError: it can't be read, is damaged, or holds anything else; nothing in it is run.
     """
     try:
         with path.open("rb") as file:
@@ -66,7 +66,7 @@ def load_plain(path: Path) -> Any:
 
 
 def _check(content: Any, path: Path) -> None:
-    """Look at every object once, however often it is referred to, and without recursion."""
+    """Refuse other types. Each object is looked at once, however often it is referred to, and without recursion."""
     seen: set[int] = set()
     waiting = [content]
     while waiting:
@@ -89,7 +89,7 @@ class Target(Protocol):
     """The masks of an expression; small and picklable, so that another process can score it."""
 
     def mask(self, frame: int) -> Mask | None:
-        """Return the mask of a frame, bool [H, W]; None if it is empty and its size is not known.
+        """Return the mask of a frame, bool [H, W]; None if it is empty and of unknown size.
 
         Raises:
             SvacError: the mask is missing or damaged.
@@ -101,8 +101,8 @@ class RleTarget:
     """Masks as COCO RLE.
 
     Attributes:
-        frames: for every frame the masks whose union is meant.
-        size: (height, width), None where no frame has a mask.
+        frames: for every frame, the masks whose union is the truth.
+        size: (height, width); None where no frame has a mask.
     """
 
     frames: tuple[tuple[CocoRle, ...], ...]
@@ -120,11 +120,11 @@ class RleTarget:
 
 @dataclass(frozen=True)
 class PaletteTarget:
-    """Masks as palette pictures, the object's number in each pixel.
+    """Masks as palette pictures: each pixel holds its object's number.
 
     Attributes:
         files: a picture per frame.
-        objects: the numbers that are meant.
+        objects: the numbers of the objects in question.
     """
 
     files: tuple[Path, ...]
@@ -140,14 +140,14 @@ class Truth(Protocol):
     """The truth of a benchmark."""
 
     def target(self, video: BenchmarkVideo, expression: BenchmarkExpression) -> Target:
-        """Return what an expression means. Raises `SvacError` where the masks do not fit the video."""
+        """Return the masks that an expression refers to. Raises `SvacError` if they do not fit the video."""
 
     def foreground(self, video: BenchmarkVideo) -> Target | None:
-        """Return the union of a video's annotated objects; None where the benchmark has none."""
+        """Return the union of a video's annotated objects; None if the benchmark does not have it."""
 
 
 def open_truth(benchmark: Benchmark) -> Truth | None:
-    """Return the benchmark's masks; None for a split that is scored by a challenge's server.
+    """Return the benchmark's masks; None for a split that only a challenge's server can score.
 
     Raises:
         SvacError: they can't be read.
@@ -156,7 +156,7 @@ def open_truth(benchmark: Benchmark) -> Truth | None:
         if (path := benchmark.data / name).is_file():
             foreground = benchmark.data / "mask_dict_foreground.json"
             return _RleTruth(path, _read_masks(path), read_json(foreground) if foreground.is_file() else None)
-    # YouTube-VOS gives away the first masks of the videos whose other masks it keeps for its challenge.
+    # YouTube-VOS publishes the first masks of its challenge's videos and keeps the others.
     kept = benchmark.dataset == "ref-youtube-vos" and benchmark.split != "train"
     if not kept and (folder := benchmark.data / "Annotations").is_dir():
         return _PaletteTruth(folder)
@@ -228,7 +228,7 @@ class _PaletteTruth:
 
 @lru_cache(maxsize=4)
 def read_palette(path: Path) -> NDArray[np.uint8]:
-    """Return the numbers of a palette picture, u8 [H, W]: not its colours. Do not change the array.
+    """Return the numbers of a palette picture, not its colours, u8 [H, W]. Do not change the array: it is shared.
 
     Raises:
         SvacError: it is missing, damaged, or has colours instead of numbers.

@@ -1,6 +1,6 @@
-"""A Label Studio on this machine, for the demo and for tests: started, waited for, stopped.
+"""A Label Studio on this machine, for the demo and for tests.
 
-It runs in an environment of its own, on SQLite, listens on 127.0.0.1 only, and accepts a backend on this machine.
+It runs in its own Python environment, on SQLite, listens on 127.0.0.1 only, and accepts a backend on this machine.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ _USERNAME = "admin@example.com"
 class LabelStudioServer:
     """A Label Studio server of our own; also a context manager.
 
-    The data folder keeps its database, its log, the login, and while it runs `server.json` (process and port). A
-    server that already runs on the folder is taken over by `start`, and stopped by `stop`.
+    The data folder keeps its database, its log, the login, and while it runs `server.json` (process and port). Where a
+    server already runs on the folder, `start` takes it over, and `stop` stops it.
 
     Attributes:
         data_dir: folder of this Label Studio; made when needed.
         files_root: folder whose sub-folders it may serve as local files.
-        username, password: login of its only user; kept in the data folder from the first start on.
+        username, password: login of its only user, made once and kept in the data folder.
         token: the user's legacy token.
         port: known once it was started.
         log: file with its output.
@@ -96,7 +96,7 @@ class LabelStudioServer:
         return self._process is not None and _alive(self._process)
 
     def start(self, timeout: float = 300.0) -> LabelStudioServer:
-        """Start the server and wait until it answers, `timeout` seconds at most. The first start migrates: a minute.
+        """Start the server and wait until it answers, at most `timeout` seconds; the first start takes a minute.
 
         Raises:
             SvacError: Label Studio is not installed, the port is taken, it ended, or it did not answer in time.
@@ -148,7 +148,7 @@ class LabelStudioServer:
         if not self._state.exists():
             return None
         state = json.loads(self._state.read_text())
-        # A process id is given again after a restart of the machine; the time of creation is not.
+        # After a restart of the machine another process may have the id, but not the time of creation.
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(state["pid"])
             if abs(process.create_time() - state["created"]) < 1 and _alive(process):
@@ -163,7 +163,7 @@ class LabelStudioServer:
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
                 [str(executable), *arguments],
-                # Elsewhere it would take a folder `mydata` for its files, and our repository for its version.
+                # Elsewhere it would keep its files in a folder `mydata`, and report our repository's version.
                 cwd=self.data_dir,
                 env=self._environment(executable),
                 stdin=subprocess.DEVNULL,
@@ -193,15 +193,10 @@ class LabelStudioServer:
         end = time.monotonic() + timeout
         while not self._healthy():
             if not self.running:
-                raise SvacError(
-                    f"Label Studio ended while it started.\n{self._tail()}", f"Look into {self.log}."
-                )
+                raise self._failure("ended while it started")
             if time.monotonic() > end:
                 self.stop()
-                raise SvacError(
-                    f"Label Studio did not answer within {timeout:g} s.\n{self._tail()}",
-                    f"Look into {self.log}.",
-                )
+                raise self._failure(f"did not answer within {timeout:g} s")
             time.sleep(0.25)
 
     def _healthy(self) -> bool:
@@ -210,9 +205,9 @@ class LabelStudioServer:
         except httpx.TransportError:
             return False
 
-    def _tail(self) -> str:
+    def _failure(self, what: str) -> SvacError:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return "\n".join(lines[-_LOG_TAIL:])
+        return SvacError("\n".join([f"Label Studio {what}.", *lines[-_LOG_TAIL:]]), f"Look into {self.log}.")
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -1,7 +1,7 @@
 """Tasks: which objects a task asks for, the data of a new task, and windows.
 
-A long video becomes several tasks. Each keeps the whole video in its data, so that one prediction serves them all, and
-says under `svac_window` which frames it shows. `Window` is the one place where frames are renumbered.
+A long video becomes several tasks. The data of each has the whole video, so that one prediction serves them all, and
+under `svac_window` the frames that the task shows. `Window` is the one place where frames are renumbered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from svac_backend.masks.tracks import ObjectPrompt
 
 PROMPT_KEY = "prompt"
 LOCAL_FILES_ROUTE = "/data/local-files/"
-# More than this in one task is a mistake (a pasted document), not a wish.
+# More objects than this in one task are a mistake, such as a pasted document.
 MAX_OBJECTS = 64
 
 Prompt = str | Sequence[str] | Mapping[str, str | Sequence[str]]
@@ -37,10 +37,10 @@ def task_prompts(
 ) -> list[ObjectPrompt]:
     """Return what to segment in a task, one `ObjectPrompt` per expression, ids `obj1`, `obj2`, ... by order.
 
-    The first of these that is there decides: the text of the interactive context; the task's `prompt` (an
-    expression, several lines, a list, or label -> expression(s)); the labels of the config, each by its
-    `prompt` attribute or else by its own name. `car: the red car` picks the label `car` where the config has
-    it; an expression without a label gets the label of the same name, or the first label. Twins are dropped.
+    They come from the first of these that exists: the text of the interactive context; the task's `prompt` (an
+    expression, several lines, a list, or label -> expression(s)); the labels of the config, each by its `prompt`
+    attribute or else by its own name. `car: the red car` picks the label `car` where the config has it; an expression
+    without a label gets the label of the same name, or the first label. Duplicates are dropped.
 
     Args:
         task_data: the task's `data`.
@@ -50,8 +50,7 @@ def task_prompts(
         kind: `brush` or `polygon`, to take the labels of that control.
 
     Raises:
-        SvacError: the prompt is empty, too long, of a wrong form, names an unknown label, or the config
-            cannot show masks.
+        SvacError: the prompt is empty, too long, malformed, or names an unknown label; or the config cannot show masks.
     """
     control = config.mask_control(kind)
     texts = context_texts(context, config)
@@ -65,7 +64,7 @@ def task_prompts(
 
 
 def text_wishes(texts: Sequence[Any], control: MaskControl, *, max_chars: int) -> list[tuple[str, str]]:
-    """Return what a submitted text asks for, as (label, expression), each once; see `task_prompts`.
+    """Return what a submitted text asks for, as (label, expression) without duplicates; see `task_prompts`.
 
     Raises:
         SvacError: it is empty, too long, or no text.
@@ -79,8 +78,6 @@ def context_texts(context: Mapping[str, Any] | None, config: LabelConfig) -> lis
     Raises:
         SvacError: the context is malformed.
     """
-    if context is None:
-        return None
     result = context.get("result") if isinstance(context, Mapping) else None
     if result is None:
         return None
@@ -117,12 +114,12 @@ def build_task_data(
 
     Args:
         video_url: address of the video; None leaves it out.
-        frame_urls: one address for each frame, in order. When there are none yet the key is left out: an
-            empty list crashes the editor, a missing one does not.
+        frame_urls: one address for each frame, in order. Without any the key is left out: an empty list crashes the
+            editor, a missing one does not.
         fps: true average frame rate in frames per second.
         prompt: as in `task_prompts`.
-        config: the project's labelling config; by default the keys are `video`, `frames` and `fps`.
-        extra: further data of the task; it may not replace the above.
+        config: names the keys; by default they are `video`, `frames` and `fps`.
+        extra: further data of the task; the above goes before it.
 
     Raises:
         SvacError: fps is not positive, or the prompt is empty.
@@ -145,11 +142,7 @@ def build_task_data(
 
 
 def local_files_url(path: Path, root: Path) -> str:
-    """Return the address under which Label Studio serves a file below its local files root.
-
-    Args:
-        path: the file.
-        root: Label Studio's LOCAL_FILES_DOCUMENT_ROOT.
+    """Return the address under which Label Studio serves a file below `root`, its LOCAL_FILES_DOCUMENT_ROOT.
 
     Raises:
         SvacError: the file is not below the root.
@@ -275,7 +268,7 @@ WINDOW_KEY = "svac_window"
 
 @dataclass(frozen=True)
 class Window:
-    """The frames start, start + stride, ... of a video, `count` of them; `item_index` numbers them from 0.
+    """Some frames of a video: start, start + stride, ..., `count` of them. `item_index` numbers them from 0.
 
     Attributes:
         start: first frame, 0-based.
@@ -312,12 +305,12 @@ class Window:
         return item if rest == 0 and 0 <= item < self.count else None
 
     def to_json(self) -> dict[str, int]:
-        """Return what stands in the task's data."""
+        """Return the window as the task's data has it."""
         return {"start": self.start, "count": self.count, "stride": self.stride}
 
 
 def shown_frames(frame_count: int, window: Window | None) -> Sequence[int]:
-    """Return the frames that a task shows of a video with so many frames, in order."""
+    """Return the frames that a task shows of a video with `frame_count` frames, in order."""
     return range(frame_count) if window is None else window.frames
 
 
@@ -330,20 +323,14 @@ def window_of(task_data: Mapping[str, Any]) -> Window | None:
     value = task_data.get(WINDOW_KEY)
     if value is None:
         return None
-    if not isinstance(value, Mapping) or not all(
-        isinstance(value.get(key, 1), int) and not isinstance(value.get(key, 1), bool)
-        for key in ("start", "count", "stride")
-    ):
+    found = {"stride": 1, **value} if isinstance(value, Mapping) else {}
+    numbers: list[Any] = [found.get(key) for key in ("start", "count", "stride")]
+    if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
         raise SvacError(
             f"'{WINDOW_KEY}' in the task's data is malformed.",
             'Write {"start": 0, "count": 100, "stride": 1}, or import the video again.',
         )
-    if "start" not in value or "count" not in value:
-        raise SvacError(
-            f"'{WINDOW_KEY}' in the task's data says no start or count.",
-            'Write {"start": 0, "count": 100, "stride": 1}, or import the video again.',
-        )
-    return Window(value["start"], value["count"], value.get("stride", 1))
+    return Window(*numbers)
 
 
 def video_url(data: Mapping[str, Any], config: LabelConfig) -> str:

@@ -1,6 +1,6 @@
 """`python -m svac_backend.quickstart`: start everything, fill a project, connect the backend, and stop it all again.
 
-`scripts/quickstart.sh` installs everything first.
+`scripts/quickstart.sh` first installs what it needs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -41,9 +41,9 @@ from svac_backend.video.reader import VideoReader
 
 # Beyond this many masks the editor gets slow with brush strokes; polygons are light.
 MOST_BRUSH_MASKS = 100
-# What the user may choose for the model; the rest of the environment's SVAC_* belongs to another installation.
+# These settings apply here too; all other SVAC_* variables belong to another installation.
 KEPT = ("SVAC_MODEL", "SVAC_DEVICE", "SVAC_DTYPE", "SVAC_THREADS", "SVAC_LABEL_STUDIO_BIN")
-# What shells report of a program that Ctrl-C ended.
+# The exit status that shells report when Ctrl-C ends a program.
 INTERRUPTED = 130
 COMMAND = Path(sys.executable).with_name("svac-backend")
 
@@ -61,7 +61,7 @@ class Options:
 
 
 class Quickstart:
-    """One run. `run` returns the exit status."""
+    """One run of the quickstart."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -73,12 +73,12 @@ class Quickstart:
         self.key = ""
 
     def run(self) -> int:
-        """Do it all. Whatever was started is stopped when this returns or raises.
+        """Do it all, and return the exit status. Whatever was started is stopped in the end, also after an error.
 
         Raises:
-            SvacError: a step failed; the message says which and what to do.
+            SvacError: a step failed.
         """
-        # SIGINT too: a shell starts its background jobs with it ignored, and Ctrl-C is how this is stopped.
+        # SIGINT too: a shell starts background jobs with it ignored, and Ctrl-C must stop this.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _interrupt)
         started = time.monotonic()
@@ -257,17 +257,11 @@ class Quickstart:
             time.sleep(1)
 
 
-@dataclass
 class StepTimer:
-    """Says what the quickstart does: each step, and the seconds that it took.
+    """Prints each step of the quickstart, and the seconds that it took."""
 
-    Attributes:
-        console: where it is said.
-        seconds: step -> seconds, in the order they ended.
-    """
-
-    console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
-    seconds: dict[str, float] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Print a line; square brackets in it are plain text."""
@@ -279,8 +273,7 @@ class StepTimer:
         self.say(f"{name} ...")
         started = time.monotonic()
         yield
-        self.seconds[name] = time.monotonic() - started
-        self.say(f"{name}: {self.seconds[name]:.1f} s")
+        self.say(f"{name}: {time.monotonic() - started:.1f} s")
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Looks through Label Studio's API whether the quickstart delivered: masks on the objects, and a live backend."""
+"""Checks, through Label Studio's API, what the quickstart made: masks on the objects, and a live backend."""
 
 from __future__ import annotations
 
@@ -30,13 +30,12 @@ Masks = dict[tuple[str, int], CocoRle]
 
 @dataclass
 class CheckReport:
-    """What was found.
+    """What the check found.
 
     Attributes:
-        tasks: number of tasks.
-        frames: frames of all videos, where known from the truth; 0 for a user's own.
+        frames: frames of all videos, as far as the truth says; 0 for a user's own.
         frames_with_mask: frames with at least one mask.
-        masks: masks in all.
+        masks: number of masks.
         ious: kind of expression -> one IoU for each object and frame.
         live_seconds, live_masks, live_iou: of the live prediction; the IoU is None without a truth.
         problems: why the check failed; empty when it passed.
@@ -53,7 +52,7 @@ class CheckReport:
     problems: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """Return the report as people read it."""
+        """Return the report as lines of text."""
         of = f" of {self.frames}" if self.frames else ""
         lines = [
             f"tasks: {self.tasks}",
@@ -102,14 +101,14 @@ def read_truth(path: Path) -> tuple[list[Track], int]:
 
 
 def another_wording(expression: str) -> str:
-    """Return a prompt that means the same and is not the same, so that it is a new question."""
+    """Return a prompt that means the same in other words, so that no earlier answer fits."""
     if " object" in expression:
         return expression.replace(" object", " thing")
     return f"find {expression}"
 
 
 def kind_of(expression: str) -> str:
-    """Return whether a demo's prompt names a colour alone ("the red object") or a shape too."""
+    """Return `color` for a prompt that names a colour alone ("the red object"), `color_shape` for the others."""
     return "color" if re.fullmatch(r"the \w+ object", expression) else "color_shape"
 
 
@@ -151,20 +150,19 @@ def check_live(
     config: LabelConfig,
     report: CheckReport,
 ) -> None:
-    """Type a prompt as an annotator does with Auto-Annotation on, by way of Label Studio.
+    """Type a prompt, through Label Studio, as an annotator does with Auto-Annotation on.
 
     Args:
         client: of a user who may see the project.
         backend: id of the ML backend in Label Studio.
-        clip: the video of the task.
+        clip: the task's video.
         task: id of the task.
-        config: the project's labelling config, with frames and a TextArea for the prompt.
-        report: takes what is found.
+        config: the project's labelling config.
+        report: the findings are added to it.
 
     Raises:
-        SvacError: the config has no such tags.
+        SvacError: the config has no frames, or no TextArea for the prompt.
     """
-    # Another wording than the task's own, so that the answer is not the one that is already there.
     expression = another_wording(clip.prompts[0])
     if config.text is None or config.frames is None:
         raise SvacError("The labelling config has no prompt or no frames.", "Use one of labelstudio_config/.")
@@ -194,6 +192,6 @@ def check_live(
         report.problems.append(f"the live prediction of '{expression}' came back without a mask")
     elif clip.truth is not None:
         tracks, frames = read_truth(clip.truth)
-        # What is typed is a new object beside those of the task.
+        # A typed prompt makes a new object beside those of the task.
         object_id = region_key(results[0])[0]
         report.live_iou = float(np.mean(track_ious(tracks[0], frames, brush_masks(results), object_id)))

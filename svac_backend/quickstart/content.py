@@ -1,4 +1,4 @@
-"""What the quickstart's project holds: videos with prompts; and where it remembers which task is which."""
+"""What the quickstart's project holds, videos with prompts, and the file that remembers which task is which."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLORS = ("#FFB000", "#DC267F", "#785EF0", "#2CA02C", "#FE6100")
 
 @dataclass(frozen=True)
 class PromptedVideo:
-    """A video, the prompts that say what to segment in it, and for made videos the file with the truth."""
+    """A video, the prompts that say what to segment in it, and for a generated video the file with the truth."""
 
     video: Path
     prompts: tuple[str, ...]
@@ -34,7 +34,7 @@ class PromptedVideo:
 
     @property
     def key(self) -> str:
-        """What a task of this clip is remembered by: another prompt is another task."""
+        """The key of this clip's task in `State`: another prompt is another task."""
         return json.dumps([str(self.video), *self.prompts])
 
 
@@ -62,7 +62,7 @@ def own_clip(video: Path, prompts: Sequence[str]) -> PromptedVideo:
 
 
 def labelled(prompts: Sequence[str]) -> list[str]:
-    """Return the prompts, each with a label of its own, so that the editor gives each object its own colour.
+    """Return the prompts, each with its own label, so that the editor gives each object its own colour.
 
     The first keeps the config's label `object`; the others become `object 2: ...` unless they name a label.
     """
@@ -73,14 +73,10 @@ def labelled(prompts: Sequence[str]) -> list[str]:
 
 
 def project_config(kind: str, labels: Sequence[str]) -> str:
-    """Return a shipped labelling config whose masks know further labels.
-
-    Args:
-        kind: `brush` or `polygon`.
-        labels: names beside `object`.
+    """Return the shipped labelling config of a kind, `brush` or `polygon`, with further labels beside `object`.
 
     Raises:
-        SvacError: the shipped configs are not there.
+        SvacError: the shipped configs are missing.
     """
     path = SHIPPED / f"{kind}_frames.xml"
     if not path.is_file():
@@ -89,7 +85,7 @@ def project_config(kind: str, labels: Sequence[str]) -> str:
         f'<Label value={quoteattr(label)} background="{color}"/>'
         for label, color in zip(labels, itertools.cycle(COLORS), strict=False)
     ]
-    # The first is that of the masks; the second one's boxes are drawn on the video.
+    # The label's first occurrence is that of the masks; the second belongs to the boxes on the video.
     return path.read_text(encoding="utf-8").replace(SHIPPED_LABEL, "\n    ".join([SHIPPED_LABEL, *tags]), 1)
 
 

@@ -1,4 +1,4 @@
-"""Processes that the quickstart starts, watches and stops; ports; the lock on its folder."""
+"""The quickstart's processes, its ports, and the lock on its folder."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+import httpx
 
 from svac_backend.errors import SvacError
 
@@ -21,20 +21,20 @@ _STOP_S = 20.0
 _TAIL_LINES = 25
 
 
-def tail(log: Path, lines: int = _TAIL_LINES) -> str:
-    """Return the last lines of a log file; a word on it when there is none."""
+def tail(log: Path) -> str:
+    """Return the last lines of a log file, or a note that there is none."""
     if not log.is_file():
         return f"({log} was not written)"
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    return "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
 
 
 class Process:
-    """A child process in a session of its own, so that Ctrl-C in the terminal reaches only us.
+    """A child process in its own session, so that Ctrl-C in the terminal reaches only us.
 
     Args:
-        name: what people call it.
+        name: for messages.
         command: program and arguments.
-        log: file that takes its output; written anew.
+        log: file for its output; overwritten.
         env: its whole environment.
         cwd: the folder that it runs in.
     """
@@ -62,7 +62,7 @@ class Process:
         return self._popen.pid
 
     def check(self) -> None:
-        """Raise `SvacError` with the end of its log if it has ended."""
+        """Raise `SvacError`, with the end of the log, if the process has ended."""
         code = self._popen.poll()
         if code is not None:
             raise SvacError(
@@ -71,7 +71,7 @@ class Process:
             )
 
     def stop(self) -> None:
-        """Ask the process and its children to end, and end them if they do not within 20 s."""
+        """Ask the process and its children to end; kill them if they have not after 20 s."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGTERM)
         try:
@@ -91,12 +91,9 @@ def wait_until_up(url: str, process: Process, timeout: float) -> None:
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         process.check()
-        try:
-            with urllib.request.urlopen(url, timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            pass
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(url, timeout=2, trust_env=False).status_code == 200:
+                return
         time.sleep(0.25)
     raise SvacError(
         f"{process.name} did not answer at {url} within {timeout:.0f} s. The end of its log:\n{tail(process.log)}\n",
@@ -112,7 +109,7 @@ def is_free(port: int) -> bool:
             probe.bind((LOCAL, port))
         except OSError:
             return False
-    # Another program may listen on all addresses, which the bind above does not see on every system.
+    # On some systems the bind above succeeds although another program listens on all addresses.
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex((LOCAL, port)) != 0
@@ -123,7 +120,7 @@ def choose_port(wanted: int, taken: Sequence[int] = ()) -> int:
 
     Args:
         wanted: first port to try.
-        taken: ports that are reserved, though nothing listens on them yet.
+        taken: ports that are reserved, although nothing listens on them yet.
 
     Raises:
         SvacError: none of 100 ports is free.

@@ -1,4 +1,4 @@
-"""Label Studio's API, as far as the backend needs it: thin over the SDK. Every failure is a `SvacError`."""
+"""The part of Label Studio's API that the backend needs, through the SDK. Every failure is a `SvacError`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from svac_backend.labelstudio.api.errors import ApiRefusal
 
 Json = dict[str, Any]
 
-# Only what can be repeated without doing it twice is tried again.
+# Only reading is tried again: it does nothing twice.
 _READ: Any = {"max_retries": 1}
 # A web process waits for drafts while an annotator does.
 _DRAFTS_TIMEOUT_S = 5.0
@@ -74,10 +74,10 @@ class LabelStudioClient(Connection):
         """Let a project's members read the files below a folder; return the id of the storage that grants it.
 
         Args:
-            project: the project.
-            path: absolute path as Label Studio sees it, a folder below its LOCAL_FILES_DOCUMENT_ROOT. When a
-                storage of the project already covers it, nothing is added.
-            title: name of the storage in the project's settings.
+            project: its id.
+            path: absolute path as Label Studio sees it, a folder below its LOCAL_FILES_DOCUMENT_ROOT. Nothing is added
+                when a storage of the project already covers it.
+            title: name of a new storage in the project's settings.
         """
         local = self._sdk.import_storage.local
         wanted = PurePosixPath(path)
@@ -88,7 +88,7 @@ class LabelStudioClient(Connection):
             if wanted == covered or covered in wanted.parents:
                 return int(storage["id"])
         with self._doing(f"let project {project} read {path}"):
-            # No sync is wanted; a filter that matches nothing makes one harmless.
+            # Nobody should sync it; a filter that matches nothing makes that harmless.
             created = local.create(
                 project=project, path=path, title=title, use_blob_urls=True, regex_filter="nomatch"
             )
@@ -104,10 +104,11 @@ class LabelStudioClient(Connection):
     def list_tasks(self, project: int, tasks: Sequence[int] | None = None) -> Iterator[Json]:
         """Yield a project's tasks without annotations and predictions; storage addresses stay as they are.
 
+        Unlike `get_task` this does not make Label Studio ask for a prediction.
+
         Args:
-            project: the project.
-            tasks: ids of those that are wanted, all if None; those that are not in the project are left out. Unlike
-                `get_task` it does not make Label Studio ask for a prediction.
+            project: its id.
+            tasks: ids of the tasks to yield, all if None; those of other projects are left out.
         """
         query: Any = {"fields": "task_only", "resolve_uri": False, "page_size": 100}
         if tasks is not None:
@@ -136,7 +137,7 @@ class LabelStudioClient(Connection):
             self._sdk.tasks.update(str(task), data=dict(data))
 
     def create_prediction(self, task: int, prediction: Mapping[str, Any]) -> int:
-        """Attach a prediction (see `results.to_prediction`) to a task and return its id."""
+        """Attach a prediction (see `regions.written.to_prediction`) to a task and return its id."""
         # Not by the SDK: it walks through every byte of every mask in Python, a second for 300 masks.
         keys = ("result", "score", "model_version", "neighbors")
         body = {"task": task, **{key: prediction[key] for key in keys if key in prediction}}
@@ -172,7 +173,7 @@ class LabelStudioClient(Connection):
     def read_results(self, task: int) -> Json:
         """Return a task's `annotations`, `predictions` and `drafts` as an export of the project has them.
 
-        Unlike `get_task` it does not make Label Studio ask for a prediction.
+        Unlike `get_task` this does not make Label Studio ask for a prediction.
         """
         # Not by the SDK: it walks through every byte of every mask in Python, a second for 300 masks.
         what = f"read the results of task {task}"
@@ -213,8 +214,7 @@ class LabelStudioClient(Connection):
             with self._doing(what):
                 return int(self._sdk.ml.create(**options).dict()["id"])
         except ApiRefusal:
-            # With one of two settings missing Label Studio keeps a backend without a webhook, which then seems
-            # to work.
+            # If one of its two settings is missing, Label Studio keeps a backend that seems to work but has no webhook.
             for half_made in self._ml_backends_at(project, backend_url):
                 self.delete_ml_backend(half_made)
             raise
