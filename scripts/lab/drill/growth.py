@@ -1,0 +1,100 @@
+"""Growth: how a large database answers beside an empty one, and how fast jobs of a dead worker are put back."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, closing
+from typing import Any
+
+from lab.benchmarks.server import post
+from lab.drill.outcome import Drill, Figure, Options, Outcome
+from lab.drill.stage import Stage, predict_body, task
+from svac_backend.store.database import FILE_NAME
+
+ASKED = 150
+RUNNING = 20_000
+_RECOVER = """
+import resource, sys, time
+from pathlib import Path
+from svac_backend.jobs.engine import JobEngine, LEASE_S
+from svac_backend.store.database import Database
+engine = JobEngine(Database(Path(sys.argv[1])))
+engine.store.counts()
+before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+engine.recover(LEASE_S)
+print(time.monotonic() - begun, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def copies(stage: Stage, table: str, count: int, **changes: str) -> None:
+    """Multiply the first row of a table, whatever its columns are; `changes` are SQL in terms of `n`, from 1 on."""
+    with closing(sqlite3.connect(stage.data / FILE_NAME, timeout=60)) as connection:
+        known = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        names = [name for name in known if not (table == "events" and name == "id")]
+        values = [changes.get(name, name) for name in names]
+        connection.execute(
+            f"WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {count}) "
+            f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} "
+            f"FROM counted, (SELECT * FROM {table} LIMIT 1)"
+        )
+        connection.commit()
+
+
+def _sample(stage: Stage, path: str, body: Any) -> float:
+    took, status = post(("127.0.0.1", stage.port), path, json.dumps(body).encode())
+    assert status < 300, f"{path} answered {status}"
+    return took * 1000
+
+
+def growth(options: Options) -> Outcome:
+    """Fill one of two databases, ask both in turns, then have jobs of a dead worker put back."""
+    hook = {"action": "ANNOTATION_CREATED", "project": {"id": 1}, "task": task(1), "annotation": {"id": 1}}
+    with ExitStack() as stack:
+        empty, grown = (
+            stack.enter_context(Stage(stack.enter_context(options.folder(name)), worker=False))
+            for name in ("empty", "grown")
+        )
+        for stage in (empty, grown):
+            _sample(stage, "/webhook", hook)
+            stage.submit(1)
+        begun = time.monotonic()
+        copies(grown, "events", options.events)
+        ended = {"state": "'done'", "finished": "created + n", "created": "created - n", "started": "created"}
+        copies(grown, "jobs", options.jobs, id="printf('%032x', n)", key="key || n", **ended)
+        filled = time.monotonic() - begun
+        milliseconds: dict[tuple[str, str], list[float]] = {}
+        for turn in range(ASKED):
+            for name, stage in (("empty", empty), ("grown", grown)):
+                asked = predict_body([task(1000 + turn)])
+                for path, body in (("/predict", asked), ("/webhook", hook)):
+                    milliseconds.setdefault((name, path), []).append(_sample(stage, path, body))
+        figures = [Figure("filled in", filled, unit="s")]
+        for path in ("/predict", "/webhook"):
+            p95 = [statistics.quantiles(milliseconds[name, path], n=20)[18] for name in ("empty", "grown")]
+            figures.append(Figure(f"{path} p95 empty", p95[0], unit="ms"))
+            figures.append(Figure(f"{path} p95 grown", p95[1], 2 * p95[0], "ms"))
+        copies(
+            grown,
+            "jobs",
+            RUNNING,
+            id="printf('r%031x', n)",
+            key="key || 'r' || n",
+            state="'running'",
+            worker_id="'dead'",
+            heartbeat="created - 3600",
+            attempts="1",
+        )
+        command = [sys.executable, "-c", _RECOVER, str(grown.data)]
+        done = subprocess.run(command, env=grown.environment, capture_output=True, text=True, check=True)
+        seconds, megabytes = map(float, done.stdout.split()[-2:])
+        figures.append(Figure(f"recovery of {RUNNING}", seconds, 1.0, "s"))
+        figures.append(Figure("its memory", megabytes, 100, "MB"))
+    return Outcome("growth", figures, f"{options.events} webhooks, {options.jobs} finished jobs")
+
+
+GROWTH = [Drill("growth", "a large database beside an empty one; recovery of many jobs", growth)]

@@ -1,0 +1,48 @@
+"""The quick part of the drill, against the real server and worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from lab.drill.faults import kill, locked, play
+from lab.drill.fuzz import fuzz_on
+from lab.drill.load import press
+from lab.drill.outcome import Options
+from lab.drill.stage import Stage
+
+pytestmark = pytest.mark.integration
+
+OPTIONS = Options(tasks=1, away_s=2.0, patience_s=60.0, requests=150, clients=5, slow=20, rate=20, load_s=2.0)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with Stage(tmp_path_factory.mktemp("drill")) as stage:
+        yield stage
+
+
+def test_nothing_is_lost_when_the_web_process_is_killed(stage: Stage) -> None:
+    found = play(stage, partial(kill, ("serve",)), OPTIONS)
+    assert (found.lost, found.doubled, found.changed, found.failed, found.late) == (0, 0, 0, 0, 0)
+    assert sum(stage.label_studio.counts().values()) == 1
+
+
+def test_nothing_is_lost_when_the_database_is_locked(stage: Stage) -> None:
+    found = play(stage, locked, OPTIONS)
+    assert (found.lost, found.doubled, found.changed, found.failed, found.late) == (0, 0, 0, 0, 0)
+
+
+def test_the_web_process_answers_under_load(stage: Stage) -> None:
+    milliseconds, tally = asyncio.run(press(stage, OPTIONS))
+    assert len(milliseconds) > 1
+    assert tally["webhooks"] > 10
+
+
+def test_malformed_requests_are_refused_and_webhooks_passed(stage: Stage) -> None:
+    figures = {figure.name: figure for figure in fuzz_on(stage, OPTIONS).figures}
+    for name in ("answers of 500 and more", "webhooks not passed"):
+        assert figures[name].held, figures[name]
+    assert figures["webhooks stored"].value > 5
