@@ -343,6 +343,22 @@ def models_remove(
     remove(name, yes=yes)
 
 
+@main.command()
+def backup(file: Annotated[Path, typer.Argument(help="The backup, a tar file.")]) -> None:
+    """Write all that must survive into one file; everything may run on meanwhile."""
+    from svac_backend.cli.storage import run_backup
+
+    run_backup(get_settings(), file)
+
+
+@main.command()
+def restore(file: Annotated[Path, typer.Argument(help="A backup.")]) -> None:
+    """Put a backup in place of what the data folder holds, which is kept beside it."""
+    from svac_backend.cli.storage import run_restore
+
+    run_restore(get_settings(), file)
+
+
 @media.command("renew")
 def media_renew(
     every: Annotated[
@@ -350,7 +366,7 @@ def media_renew(
     ] = False,
 ) -> None:
     """Give tasks new links to their frames; the worker does it by itself, once a day."""
-    from svac_backend.cli.media import run_renew
+    from svac_backend.cli.storage import run_renew
 
     run_renew(get_settings(), every=every)
 
@@ -358,7 +374,7 @@ def media_renew(
 @media.command("clean")
 def media_clean(yes: Yes = False) -> None:
     """Delete the frames of tasks that were deleted in Label Studio."""
-    from svac_backend.cli.media import run_clean
+    from svac_backend.cli.storage import run_clean
 
     run_clean(get_settings(), yes=yes)
 

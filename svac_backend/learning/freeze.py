@@ -81,9 +81,9 @@ def open_run(settings: Settings, database: Database, job_id: str) -> Run:
     """
     folder = settings.data_dir / FOLDER / job_id
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not (folder / DATA).is_file():
-            atomic_write(folder / DATA, pack(_freeze(settings, database)))
+            atomic_write(folder / DATA, pack(_freeze(settings, database)), mode=0o600)
         run = read_run(folder)
     except OSError as error:
         raise SvacError(

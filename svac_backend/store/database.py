@@ -11,9 +11,10 @@ import errno
 import json
 import logging
 import sqlite3
+import stat
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Database:
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / FILE_NAME
         try:
-            data_dir.mkdir(parents=True, exist_ok=True)
+            _make_private(data_dir)
             # It holds Label Studio's tokens; SQLite gives its side files the same mode.
             self.path.touch(mode=0o600)
         except OSError as error:
@@ -115,6 +116,19 @@ class Database:
                 return [row[0] for row in raw.execute(query)]
             except sqlite3.Error as error:
                 raise _unusable(self.path, error) from error
+
+    def copy_to(self, path: Path) -> None:
+        """Copy the file as it was last committed, private like itself; others may write meanwhile.
+
+        Raises:
+            StoreError: the file is damaged, or there is no room.
+        """
+        try:
+            path.touch(mode=0o600)
+            with closing(sqlite3.connect(self.path)) as source, closing(sqlite3.connect(path)) as target:
+                source.backup(target)
+        except (OSError, sqlite3.Error) as error:
+            raise _unusable(path, error) from error
 
     def close(self) -> None:
         """Close all connections."""
@@ -181,10 +195,8 @@ class Database:
         path = self.path.with_name(f"{FILE_NAME}.before-{HEAD}")
         try:
             with atomic_path(path, durable=True) as part:
-                part.touch(mode=0o600)
-                with closing(sqlite3.connect(self.path)) as source, closing(sqlite3.connect(part)) as target:
-                    source.backup(target)
-        except (OSError, sqlite3.Error) as error:
+                self.copy_to(part)
+        except OSError as error:
             raise _unusable(path, error) from error
         return path
 
@@ -238,6 +250,19 @@ def _from_json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         return {UNREADABLE: str(error)}
+
+
+def _make_private(folder: Path) -> None:
+    """Make the data folder, or close it for all others: it holds tokens and what people drew.
+
+    A folder that is not only ours, which holds other things before there is a database in it, stays as it is.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    mode = folder.stat().st_mode
+    ours = (folder / FILE_NAME).exists() or not any(folder.iterdir())
+    if mode & 0o077 and not mode & stat.S_ISVTX and ours:
+        with suppress(PermissionError):  # of another user, who decides
+            folder.chmod(0o700)
 
 
 def _unusable(path: Path, error: BaseException) -> StoreError:

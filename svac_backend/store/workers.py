@@ -51,6 +51,15 @@ class Watch:
         return {key: self._now - since for key, (_, since) in self._seen.items()}
 
 
+def lock_is_held(path: Path) -> bool:
+    """Whether a living process holds the lock of a file; also where that cannot be told."""
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except (OSError, NotImplementedError, Timeout):
+        return True
+
+
 @dataclass(frozen=True)
 class WorkerInfo:
     """A living worker. Times are seconds since the epoch; `device` is empty until its model is loaded."""
@@ -85,13 +94,9 @@ class WorkerStore:
     def died(self, worker_id: str) -> bool:
         """Whether a worker is known to be dead: it had a lock, and nobody holds it."""
         path = self._lock_path(worker_id)
-        if worker_id in self._held or not path.exists():
+        if worker_id in self._held or not path.exists() or lock_is_held(path):
             return False
-        try:
-            with FileLock(path, timeout=0):
-                path.unlink(missing_ok=True)
-        except (OSError, NotImplementedError, Timeout):
-            return False
+        path.unlink(missing_ok=True)
         return True
 
     def beat(

@@ -26,6 +26,22 @@ def test_file_is_private_and_in_wal_mode(tmp_path: Path) -> None:
         assert session.execute(text("PRAGMA busy_timeout")).scalar() == 15_000
 
 
+def test_the_folder_is_private_also_one_of_an_older_version_but_no_other_folder(tmp_path: Path) -> None:
+    def mode(path: Path) -> int:
+        return stat.S_IMODE(path.stat().st_mode)
+
+    new, empty, shared = tmp_path / "new", tmp_path / "empty", tmp_path / "shared"
+    for folder in (empty, shared):
+        folder.mkdir(mode=0o755)
+    (shared / "what others left").touch()
+    for folder in (new, empty, shared):
+        Database(folder).close()
+    assert (mode(new), mode(empty), mode(shared)) == (0o700, 0o700, 0o755)
+    new.chmod(0o755)
+    Database(new).close()
+    assert mode(new) == 0o700
+
+
 def test_opens_again_and_keeps_what_is_there(tmp_path: Path) -> None:
     first = Database(tmp_path)
     EventStore(first).add("TASKS_CREATED", "1", b"{}")

@@ -1,0 +1,261 @@
+"""The data folder: `backup` and `restore`; and `media renew | clean`, the frames that are served, and their links.
+
+A backup is a tar file: a copy of the database as it was at one moment, what lies beside it and cannot be had again,
+and at its end a list of the files with their hashes. The database is copied first: what it names is there already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import typer
+from rich.console import Console
+
+from svac_backend.atomic import atomic_path
+from svac_backend.cli.terminal import bar, counted
+from svac_backend.errors import SvacError
+from svac_backend.jobs.renew import due_tasks, gone_tasks, linked_tasks, renew
+from svac_backend.labelstudio.api.access import LabelStudioAccess
+from svac_backend.settings import Settings
+from svac_backend.store.database import FILE_NAME, HEAD, Database
+from svac_backend.store.events import ConnectionStore
+from svac_backend.store.links import MediaLinks
+from svac_backend.store.workers import LOCKS, lock_is_held
+
+# The last entry of a backup.
+LIST, FORMAT = "backup.json", 1
+# Downloads can be had again; locks are of those who run now; earlier states are no part of this one.
+LEFT_OUT, BEFORE = ("media", LOCKS), "before-restore-"
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def run_renew(settings: Settings, *, every: bool = False) -> None:
+    """Give tasks new links to their frames; print what was done.
+
+    Without `every`, only tasks whose links are old, or of another SVAC_MEDIA_URL or key.
+
+    Raises:
+        SvacError: SVAC_MEDIA_URL is not set, Label Studio cannot be reached, or it refused some tasks.
+    """
+    if settings.media_url is None:
+        raise SvacError(
+            "SVAC_MEDIA_URL is not set, so new links have no address.",
+            "Set it to the address at which the annotators' browsers reach `svac-backend serve`.",
+        )
+    links = MediaLinks.from_settings(settings)
+    tasks = due_tasks(links, every=every)
+    if not tasks:
+        count = sum(1 for _ in linked_tasks(links.root))
+        console.print(f"Nothing to renew: the links of {counted(count, 'task')} are new enough.")
+        return
+    with closing(Database(settings.data_dir)) as database, bar("renewing links") as progress:
+        access = LabelStudioAccess(settings, ConnectionStore(database))
+        done = renew(tasks, links, access.client, lambda fraction, _: progress(fraction))
+    console.print(f"{done}.")
+    if done.refused:
+        raise SvacError(
+            f"Label Studio refused {counted(len(done.refused), 'task')}.",
+            "Fix what it says, and run it again.",
+        )
+
+
+def run_clean(settings: Settings, *, yes: bool = False) -> None:
+    """Delete the frames of tasks that were deleted in Label Studio, after asking unless `yes`.
+
+    Raises:
+        SvacError: Label Studio cannot be reached, or refuses.
+    """
+    root = MediaLinks.from_settings(settings).root
+    with closing(Database(settings.data_dir)) as database, console.status("asking Label Studio"):
+        gone = gone_tasks(root, LabelStudioAccess(settings, ConnectionStore(database)).client)
+    if not gone:
+        console.print("Nothing to delete: every task with frames here is in Label Studio.")
+        return
+    size = sum(file.stat().st_size for task in gone for file in task.folder.iterdir())
+    names = ", ".join(f"{task.project_id}/{task.task}" for task in gone[:10])
+    more = f" and {len(gone) - 10} more" if len(gone) > 10 else ""
+    console.print(f"Deleted in {settings.label_studio_url}, as project/task: {names}{more}")
+    if not yes and not typer.confirm(f"Delete their frames ({size / 1e6:,.1f} MB)?"):
+        console.print("Nothing was deleted.")
+        return
+    for task in gone:
+        try:
+            shutil.rmtree(task.folder)
+        except OSError as error:
+            raise SvacError(
+                f"{task.folder} cannot be deleted ({error.strerror}).",
+                "Let this user write to SVAC_DATA_DIR.",
+            ) from error
+    console.print(
+        f"The frames of {counted(len(gone), 'task')} are deleted; {size / 1e6:,.1f} MB are free again."
+    )
+
+
+def run_backup(settings: Settings, file: Path) -> None:
+    """Write a backup of the data folder; all processes may go on meanwhile.
+
+    Raises:
+        SvacError: there is no data folder, or the file cannot be written.
+    """
+    folder = settings.data_dir
+    if not (folder / FILE_NAME).is_file():
+        raise SvacError(f"There is no data in {folder.absolute()}.", "Set SVAC_DATA_DIR to the folder.")
+    try:
+        with (
+            console.status("writing the backup"),
+            closing(Database(folder)) as database,
+            atomic_path(file, durable=True) as part,
+            tempfile.TemporaryDirectory(dir=file.absolute().parent) as scratch,
+        ):
+            part.touch(mode=0o600)
+            copy = Path(scratch) / FILE_NAME
+            database.copy_to(copy)
+            with tarfile.open(part, "w") as tar:
+                hashes = {FILE_NAME: _add(tar, copy, FILE_NAME)}
+                for path in _kept(folder, {file.absolute(), part.absolute()}):
+                    name = path.relative_to(folder).as_posix()
+                    try:
+                        hashes[name] = _add(tar, path, name)
+                    except FileNotFoundError:
+                        continue  # deleted just now
+                data = json.dumps({"format": FORMAT, "made": time.time(), "sha256": hashes}).encode()
+                info = tarfile.TarInfo(LIST)
+                info.size, info.mode = len(data), 0o600
+                tar.addfile(info, BytesIO(data))
+    except OSError as error:
+        raise SvacError(
+            f"The backup {file} cannot be written ({error.strerror or error}).",
+            "Make room there, or name another place.",
+        ) from error
+    console.print(f"{file}: {counted(len(hashes), 'file')}, {file.stat().st_size / 1e6:.1f} MB.")
+
+
+def run_restore(settings: Settings, file: Path) -> None:
+    """Put a backup in place of what the data folder holds, which is kept beside it.
+
+    Raises:
+        SvacError: the backup is none, or is damaged or newer, or a process still uses the folder.
+    """
+    folder = settings.data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _refuse_if_used(folder)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{BEFORE}part-") as scratch:
+            fresh = Path(scratch)
+            with console.status("reading the backup"):
+                count = _unpack(file, fresh)
+            aside = folder / time.strftime(f"{BEFORE}%Y%m%d-%H%M%S")
+            aside.mkdir(mode=0o700)
+            old = [path for path in folder.iterdir() if not _left_out(path.name)]
+            # The database last: until then the folder is what it was but for files that can be moved back.
+            for path in sorted(old, key=lambda path: path.name == FILE_NAME):
+                path.rename(aside / path.name)
+            for path in sorted(fresh.iterdir(), key=lambda path: path.name == FILE_NAME):
+                path.rename(folder / path.name)
+    except OSError as error:
+        raise SvacError(
+            f"The backup cannot be restored to {folder} ({error.strerror or error}).",
+            f"Make room, and try again; what was there is in {folder}, or in its before-restore-... folder.",
+        ) from error
+    Database(folder).close()  # brings an older one up to date
+    console.print(f"{counted(count, 'file')} restored to {folder}; what was there before is in {aside.name}.")
+
+
+def _kept(folder: Path, but: set[Path]) -> Iterator[Path]:
+    """Yield the files of a data folder that belong into a backup, but for the database."""
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        passing = any(part.startswith(".") or part.endswith((".lock", ".part")) for part in parts)
+        wanted = (
+            not passing
+            and not _left_out(parts[0])
+            and not parts[0].startswith(FILE_NAME)
+            and path.absolute() not in but
+        )
+        if wanted and path.is_file() and not path.is_symlink():
+            yield path
+
+
+def _left_out(name: str) -> bool:
+    return name in LEFT_OUT or name.startswith(BEFORE)
+
+
+def _add(tar: tarfile.TarFile, path: Path, name: str) -> str:
+    """Add a file as long as it is now; return its hash."""
+    with path.open("rb") as stream:
+        info = tar.gettarinfo(arcname=name, fileobj=stream)
+        hashed = _Hashed(stream)
+        tar.addfile(info, hashed)
+    return hashed.sha256.hexdigest()
+
+
+class _Hashed:
+    """A stream that hashes what is read from it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.sha256 = hashlib.sha256()
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._stream.read(size)
+        self.sha256.update(piece)
+        return piece
+
+
+def _refuse_if_used(folder: Path) -> None:
+    used = any(lock_is_held(path) for path in (folder / LOCKS).glob("*.lock"))
+    if not used and (folder / FILE_NAME).is_file():
+        with closing(sqlite3.connect(folder / FILE_NAME, timeout=1)) as connection:
+            try:
+                # Only the last who has it open can do this. It is undone when the next one opens it.
+                connection.execute("PRAGMA journal_mode = DELETE")
+            except sqlite3.OperationalError as error:
+                used = "locked" in str(error)
+            except sqlite3.DatabaseError:
+                pass  # damaged: what a backup is restored for
+    if used:
+        raise SvacError(
+            f"A process still uses {folder}.", "Stop `svac-backend serve` and all workers, and try again."
+        )
+
+
+def _unpack(file: Path, folder: Path) -> int:
+    """Unpack a backup into an empty folder, and check all of it; return the number of its files."""
+    try:
+        with tarfile.open(file) as tar:
+            tar.extractall(folder, filter="data")
+        about = json.loads((folder / LIST).read_bytes())
+        (folder / LIST).unlink()
+        if about["format"] != FORMAT:
+            raise SvacError(f"{file} was written by a newer version.", "Update svac-backend.")
+        for name, sha256 in about["sha256"].items():
+            if _hash(folder / name) != sha256:
+                raise ValueError(name)
+        with closing(sqlite3.connect(folder / FILE_NAME)) as connection:
+            if connection.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
+                raise ValueError(FILE_NAME)
+            (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except (tarfile.TarError, ValueError, KeyError, FileNotFoundError, sqlite3.Error, EOFError) as error:
+        raise SvacError(
+            f"{file} is no whole backup ({error}).", "Take another one; nothing was changed."
+        ) from error
+    if revision > HEAD:
+        raise SvacError(f"{file} is of a newer version (schema {revision}).", "Update svac-backend.")
+    return len(about["sha256"])
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
