@@ -71,7 +71,7 @@ class Process:
             )
 
     def stop(self) -> None:
-        """Ask the process and its children to end; kill them if they have not after 20 s."""
+        """Ask the process and its children to end; kill those that have not ended after 20 s."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGTERM)
         try:

@@ -109,7 +109,7 @@ def test_models_do_not_mix(benchmark: Benchmark, tmp_path: Path) -> None:
 
 def test_a_folder_with_others_files_is_not_taken(benchmark: Benchmark, tmp_path: Path) -> None:
     (tmp_path / "out" / "holiday").mkdir(parents=True)
-    with pytest.raises(SvacError, match="not known which model") as caught:
+    with pytest.raises(SvacError, match="the model that made them is not known") as caught:
         Predictions(tmp_path / "out", benchmark).claim(MANIFEST)
     assert "--predictions" in caught.value.hint
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["holiday"]
