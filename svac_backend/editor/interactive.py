@@ -92,7 +92,7 @@ class Interactive:
         if not request.propagate and (plan is None or not plan.replaces):
             return open_task, plan
         begun = None if plan is None else self._begin(plan, call)
-        open_task = open_task.with_draft(self._draft(open_task, request, call, may_wait))
+        open_task = replace(open_task, shown=self._draft(open_task, request, call, may_wait))
         settled = open_task.plan(request)
         if begun is not None and plan is not None and (settled is None or settled.payload != plan.payload):
             self.backend.engine.cancel(begun)  # the body lacked the last correction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -121,10 +121,6 @@ class OpenTask:
     def corrections(self) -> Corrections:
         """What persons corrected in this task so far."""
         return self.annotation.corrections
-
-    def with_draft(self, regions: list[Region]) -> OpenTask:
-        """Return the task as the annotator's latest draft has it."""
-        return replace(self, shown=regions)
 
     def plan(self, request: Request) -> Plan | None:
         """Return the work that a request needs; None when there is nothing to do.

@@ -1,7 +1,7 @@
 """What a project's labelling config can show: the frames, the video, the masks, the prompt; a class for each tag.
 
-The XML comes from a Label Studio project, so from outside: it is parsed by defusedxml, which refuses entity
-expansion and external entities.
+The XML comes from outside, from a Label Studio project. So defusedxml parses it: it refuses entity expansion and
+external entities.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped
 
 from svac_backend.errors import SvacError
 
-# The kinds of masks that this backend writes, the better one first: brush keeps holes, a polygon is one ring.
+# The kinds of masks that this backend writes, the better one first: a brush mask keeps holes, a polygon is one ring.
 SHOWN_KINDS = ("brush", "polygon")
 
 
@@ -265,7 +265,7 @@ def _mask_controls(tags: list[Element]) -> tuple[MaskControl, ...]:
         for target in _targets(tag) if name else []:
             kind = _kind(tag).removesuffix("labels")
             if kind not in MASK_TAGS or _true(tag, "smartOnly"):
-                continue  # with smartOnly it steers the model and leaves no region
+                continue  # with smartOnly it guides the model and leaves no region
             labels = (_labels(tag), None) if kind != _kind(tag) else _pair(tags, target)
             found.append(MaskControl(kind, name, target, *labels))
     return tuple(found)
@@ -310,7 +310,7 @@ def _videos(tags: list[Element]) -> tuple[VideoTag, ...]:
 
 
 def _text(tags: list[Element], frames: FramesTag | None) -> TextControl | None:
-    """The TextArea that is a prompt: on the frames, named `prompt`, smart, in this order of weight."""
+    """The TextArea for the prompt: best on the frames, then named `prompt`, then smart."""
     ranked = []
     for tag in tags:
         name, targets = tag.attrib.get("name"), _targets(tag)
@@ -332,5 +332,5 @@ def _listed(controls: tuple[MaskControl, ...]) -> str:
 
 @lru_cache(maxsize=64)
 def cached_config(label_config: str) -> LabelConfig:
-    """Return `parse_config` of it, remembered: every /predict carries the config."""
+    """Return `parse_config` of a config, cached: every /predict carries it."""
     return parse_config(label_config)

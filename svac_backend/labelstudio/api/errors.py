@@ -1,4 +1,4 @@
-"""What Label Studio's API says when it refuses, as one sentence on what is wrong and one on what to do."""
+"""Refusals and failures of Label Studio's API as `SvacError`: what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -26,11 +26,7 @@ BUSY = (408, 425, 429)
 
 
 class ApiRefusal(SvacError):
-    """Label Studio answered with an error status.
-
-    Attributes:
-        status: the HTTP status.
-    """
+    """Label Studio answered with an error; `status` is the HTTP status."""
 
     def __init__(self, message: str, hint: str, status: int) -> None:
         super().__init__(message, hint)
@@ -46,7 +42,7 @@ def translated(url: str, what: str, kind: TokenKind, timeout: float) -> Iterator
         url: Label Studio's address, for the message.
         what: what was tried, e.g. `read task 7`.
         kind: kind of the token.
-        timeout: seconds that were waited at most.
+        timeout: seconds after which the attempt was given up.
     """
     from label_studio_sdk.core.api_error import ApiError
 
@@ -58,7 +54,7 @@ def translated(url: str, what: str, kind: TokenKind, timeout: float) -> Iterator
     except httpx.TimeoutException as error:
         raise SvacError(
             f"Label Studio at {url} did not answer within {timeout:g} s (tried to {what}).",
-            "Look whether it is busy, or raise SVAC_LABEL_STUDIO_TIMEOUT_S.",
+            "Check whether it is busy, or raise SVAC_LABEL_STUDIO_TIMEOUT_S.",
             temporary=True,
         ) from error
     except httpx.TransportError as error:
@@ -74,12 +70,12 @@ def translated(url: str, what: str, kind: TokenKind, timeout: float) -> Iterator
 def refusal(
     status: int, body: Any, url: str, what: str, kind: TokenKind, headers: Mapping[str, str] | None = None
 ) -> ApiRefusal:
-    """Return the error of a response with an error status (or a redirect, which is never followed)."""
+    """Return the error for a response with an error status, or for a redirect: none is followed."""
     detail = _detail(body)
     if 300 <= status < 400:
         target = urlsplit({key.lower(): value for key, value in (headers or {}).items()}.get("location", ""))
         where = f"{target.scheme}://{target.netloc}" if target.netloc else "another page"
-        message = f"{url} sends us on to {where} (tried to {what})."
+        message = f"{url} redirects to {where} (tried to {what})."
         return ApiRefusal(message, "Set SVAC_LABEL_STUDIO_URL to Label Studio's final address.", status)
     if status == 401:
         return ApiRefusal(*_unauthorised(url, kind, detail), status)
@@ -95,23 +91,21 @@ def refusal(
         return ApiRefusal(message, hint, status)
     if status == 403:
         message = f"The token's user may not {what} (403{_in_words(detail)})."
-        return ApiRefusal(
-            message, "Use the token of a user who is a member of the project's organization.", status
-        )
+        hint = "Use the token of a user who is a member of the project's organization."
+        return ApiRefusal(message, hint, status)
     if status < 300 or (status == 404 and not (isinstance(body, Mapping) and "detail" in body)):
-        # The SDK could not read a success as JSON; or the page is missing, which Label Studio says in its own form.
+        # The SDK could not read a success as JSON; or the page is missing, and Label Studio itself would send `detail`.
         return ApiRefusal(*_another_service(url, what), status)
     if status == 404:
         message = f"Label Studio could not {what}: it does not exist (404)."
-        return ApiRefusal(message, "Check the number and that the token's user can see the project.", status)
+        return ApiRefusal(message, "Check the number, and that the token's user can see the project.", status)
     if status == 413:
-        message = f"Label Studio, or a proxy before it, finds the request too large (tried to {what})."
-        return ApiRefusal(
-            message, "Raise the proxy's body size limit, or use polygons instead of brush masks.", status
-        )
+        message = f"Label Studio, or a proxy in front of it, finds the request too large (tried to {what})."
+        hint = "Raise the proxy's body size limit, or use polygons instead of brush masks."
+        return ApiRefusal(message, hint, status)
     if 400 <= status < 500:
         message = f"Label Studio refused to {what} ({status}{_in_words(detail)})."
-        return ApiRefusal(message, "Correct what the message names and try again.", status)
+        return ApiRefusal(message, "Correct what the message says, and try again.", status)
     message = f"Label Studio failed to {what} ({status}{_in_words(detail)})."
     return ApiRefusal(message, "Look into Label Studio's log, and try again.", status)
 
@@ -140,11 +134,11 @@ def _in_words(detail: str) -> str:
 
 
 def _detail(body: Any) -> str:
-    """The words of an error body: the validation errors if there are any, else `detail`."""
+    """The text of an error body: its validation errors, else its `detail`."""
     if isinstance(body, Mapping):
         words = list(_leaves(body.get("validation_errors"))) or list(_leaves(body.get("detail")))
     else:
-        # A page of HTML helps nobody.
+        # An HTML page helps nobody.
         words = [] if "<html" in str(body).lower() else list(_leaves(body))
     text = " ".join(re.sub(r"<[^<>]*>", "", " ".join(words)).split()).rstrip(".")
     return text if len(text) <= _LONGEST_DETAIL else text[:_LONGEST_DETAIL] + "..."

@@ -1,8 +1,8 @@
 """Boxes that follow an object through the video: tracks as `VideoRectangle` results, and back.
 
 Label Studio's editor shows such a region from its first keyframe on. Between two keyframes x, y, width and height
-change linearly. A keyframe with `enabled: false` is the last frame on which the region is seen, until the next
-keyframe. (Read in the editor of version 1.23.2, `isInLifespan` and `getShape` of its video regions.)
+change linearly. A keyframe with `enabled: false` is the last frame that shows the region, until the next keyframe.
+(From the source of the editor 1.23.2, `isInLifespan` and `getShape` of its video regions.)
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def is_overview(region: Mapping[str, Any]) -> bool:
 
 
 def same_boxes(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether nobody moved anything between two states of a `VideoRectangle` region."""
+    """Tell whether two states of a `VideoRectangle` region have the same keyframes and boxes."""
     first, second = _keyframes_of(one), _keyframes_of(other)
     return len(first) == len(second) and all(
         a[:2] == b[:2] and close(a[2:], b[2:]) for a, b in zip(first, second, strict=True)
@@ -182,12 +182,12 @@ def _keyframes_of(region: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _times(frame_count: int, fps: float) -> FrameIndex:
-    """The frames of a video, evenly spaced: what the editor assumes."""
+    """The frames of a video, evenly spaced, as the editor assumes."""
     return FrameIndex(tuple(range(frame_count)), 1 / Fraction(fps))
 
 
 def _runs(frames: Sequence[int]) -> list[list[int]]:
-    """Ascending frames in stretches without a gap."""
+    """Divide ascending frames into runs without a gap."""
     runs = [[frames[0]]]
     for before, frame in pairwise(frames):
         if frame == before + 1:
@@ -198,9 +198,9 @@ def _runs(frames: Sequence[int]) -> list[list[int]]:
 
 
 def _keyframes(boxes: NDArray[np.float64], tolerance_px: float) -> list[int]:
-    """Return the rows of x, y, width, height [N, 4] between which all others are linear within the tolerance.
+    """Return the rows of x, y, width, height [N, 4] between which all others lie on a line, within the tolerance.
 
-    The line is divided where it is farthest off, as Douglas and Peucker (1973) do.
+    The line is divided where it is farthest off, as in Douglas and Peucker (1973).
     """
     edges = np.column_stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
     kept = {0, len(edges) - 1}
@@ -258,7 +258,7 @@ def _filled(box: Mapping[str, float], width: int, height: int) -> CocoRle:
     corners = box_corners(box, width, height)
     if box["rotation"]:
         return to_coco(polygons_to_mask([corners], height, width))
-    # Percent come with four digits: without the rounding an edge between two pixels could fall to either.
+    # Percentages have four digits: without rounding, an edge between two pixels could go to either.
     (left, top), (right, bottom) = np.round(corners[0], 2).tolist(), np.round(corners[2], 2).tolist()
     left, top, right, bottom = (math.ceil(side - 0.5) for side in (left, top, right, bottom))
     return box_mask(left, top, right, bottom, height, width)

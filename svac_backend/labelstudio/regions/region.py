@@ -1,4 +1,4 @@
-"""What a region is: Label Studio's dict, the id that says whose it is, and the frames that it lies on."""
+"""What a region is: Label Studio's dict, the id that names its object, and the frames that it lies on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from svac_backend.settings import Settings
 # One item of an annotation's, draft's or prediction's `result`. Those that have a shape carry `id`, `from_name` (the
 # control), `to_name` (the frames or the video), `type`, `value` (the shape and its labels), `original_width` and
 # `original_height` in pixels, `item_index` (0-based place of the frame in the task), and maybe `origin`, `score`,
-# `dynamic`. They come from outside and may hold anything else (`meta`, `parentID`, ...), which must go back unharmed:
+# `dynamic`. They come from outside and may hold anything else (`meta`, `parentID`, ...), which must go back unchanged:
 # so this is the dict itself.
 Region: TypeAlias = dict[str, Any]
 # A region's own results, or a whole `result`, when they are only read.
@@ -23,22 +23,21 @@ Results: TypeAlias = Sequence[Mapping[str, Any]]
 # Object id and frame of the video.
 Place: TypeAlias = tuple[str, int]
 
-# A polygon has fewer parts than this; what is left of the number counts the answers.
+# A mask has fewer polygons than this; the rest of the number counts the answers.
 PARTS = 1000
 _ID = re.compile(r"(?P<object>\S+)-f(?P<frame>[0-9]{5,9})(?:-(?P<part>[0-9]{1,9}))?")
 
 
 @dataclass(frozen=True)
 class RegionName:
-    """What the id of a region of this backend says; the only place where ids are written and read.
+    """What the id of a region of this backend says; ids are written and read only here.
 
-    `obj1-f00004`, its second polygon `obj1-f00004-2`; of the editor's second answer `obj1-f00004-1001`.
+    `obj1-f00004`, its second polygon `obj1-f00004-2`; in the second answer to the editor `obj1-f00004-1001`.
 
     Attributes:
-        object_id: whose region it is.
         frame: the video's 0-based frame.
-        generation: of which answer to the editor, 0 for the first and for predictions.
-        part: which polygon of the mask, from 1 on.
+        generation: number of the answer to the editor; 0 for the first, and for predictions.
+        part: number of the polygon in the mask, from 1 on.
     """
 
     object_id: str
@@ -52,7 +51,7 @@ class RegionName:
 
     @classmethod
     def read(cls, id_: Any) -> RegionName | None:
-        """Return what an id says, or None for one that the editor gave to what a person drew."""
+        """Return what an id says, or None for an id that the editor made, for what a person drew."""
         match = _ID.fullmatch(str(id_))
         if match is None:
             return None
@@ -61,7 +60,7 @@ class RegionName:
 
     @staticmethod
     def can_hold(object_id: str) -> bool:
-        """Tell whether ids with this object id can be told apart from all others."""
+        """Tell whether region ids with this object id can be read back."""
         return bool(object_id) and "-f" not in object_id and not re.search(r"[\s:]", object_id)
 
 
@@ -116,10 +115,10 @@ class Canvas:
 
 
 def frame_size(*sources: Results) -> tuple[int, int] | None:
-    """Return width and height of the frames in pixels, as the first region that has them says.
+    """Return width and height of the frames in pixels, from the first region that has them.
 
     Raises:
-        SvacError: they are larger than any frames that are accepted.
+        SvacError: they are larger than the backend accepts.
     """
     for regions in sources:
         for region in regions:
@@ -132,11 +131,11 @@ def frame_size(*sources: Results) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class RegionOptions:
-    """Which masks become regions, and how exactly.
+    """Which masks become regions, and how exact these are.
 
     Attributes:
         tolerance_px, iou_floor: of polygons, see `masks.polygons.mask_to_polygons`.
-        min_area_px: masks of fewer pixels are left out; empty ones always are.
+        min_area_px: masks of fewer pixels are left out, and empty ones always.
         frames: only these frames of the video get regions; None for all.
     """
 

@@ -1,7 +1,7 @@
 """One region's shape: as a mask, and compared with another one's.
 
-Shapes are told apart by what their `value` holds, not by the result's type: of a pair such as `<Brush/>` +
-`<Labels/>` both results carry the shape.
+The kind of a shape follows from its `value`, not from the result's type: of a pair such as `<Brush/>` + `<Labels/>`
+both results carry the shape.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from svac_backend.masks.limits import MAX_PIXELS, MAX_POINTS, MAX_STROKES, check
 from svac_backend.masks.polygons import polygons_to_mask
 from svac_backend.masks.rle import decode_brush
 
-# In percent of the frame. Floats that went through the editor drift by 1e-15; a hand moves a point by a pixel.
+# In percent of the frame. The editor changes floats by 1e-15; a hand moves a point by at least a pixel.
 SAME_PERCENT = 0.01
 
 _BOX = ("x", "y", "width", "height")
@@ -144,8 +144,8 @@ def _brush(value: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool
     """Decode a brush mask and draw the strokes that are not in it yet, as the editor does on Submit.
 
     A stroke runs through `relativePoints` (x, y, x, y, ... in percent), `relativeStrokeWidth` percent of the width
-    thick, with round ends and joins. A pixel that is covered by half or more is one whose centre is covered: against
-    Chromium's own drawing the IoU was 0.9987 or more.
+    thick, with round ends and joins. Pixels whose centre is covered count as at least half covered: compared with
+    Chromium's own drawing, the IoU was 0.9987 or more.
     """
     rle = value.get("rle")
     mask = decode_brush(rle, height, width) if rle else np.zeros((height, width), dtype=np.bool_)
@@ -155,13 +155,13 @@ def _brush(value: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool
         check_count(len(touch["relativePoints"]), 2 * MAX_POINTS, "numbers in a stroke")
         points = np.array(touch["relativePoints"], dtype=np.float64).reshape(-1, 2) / 100 * (width, height)
         if len(np.unique(points, axis=0)) < 2 or not np.isfinite(points).all():
-            continue  # a browser draws no line that goes nowhere
+            continue  # a browser draws no line without length
         shape = shapely.LineString(points).buffer(float(touch["relativeStrokeWidth"]) / 200 * width)
         for part in shapely.get_parts(shape):
             if part.is_empty:
                 continue
             stroke = polygons_to_mask([shapely.get_coordinates(part.exterior)], height, width)
-            # A line that closes around something leaves that out.
+            # A line that encloses an area leaves it empty.
             holes = [shapely.get_coordinates(hole) for hole in part.interiors]
             stroke &= ~polygons_to_mask(holes, height, width)
             mask = mask & ~stroke if touch.get("type") == "eraser" else mask | stroke
@@ -169,12 +169,12 @@ def _brush(value: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool
 
 
 def _picture(url: str) -> NDArray[np.bool_]:
-    """Decode the data URL of a bitmask: a PNG whose alpha is the mask, or its grey where it has no alpha."""
+    """Decode the data URL of a bitmask: a PNG whose alpha channel, or without one its grey, is the mask."""
     try:
         data = base64.b64decode(str(url).partition("base64,")[2], validate=True)
     except binascii.Error as error:
         raise ValueError("no base64") from error
-    # The size stands at a fixed place: a small file must not unfold into gigabytes.
+    # The size is at a fixed position, and read first: a small file must not unpack into gigabytes.
     if data[:8] != _PNG or len(data) < 24:
         raise ValueError("no PNG")
     if int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big") > MAX_PIXELS:

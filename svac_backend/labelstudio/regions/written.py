@@ -1,7 +1,7 @@
 """Tracks as Label Studio regions, and the check that the editor will show them.
 
-Label Studio stores whatever it is given, and its editor drops what it cannot show without a word. So every
-region is checked against the labelling config before it is sent.
+Label Studio stores whatever it is given, and its editor silently drops what it cannot show. So every region is checked
+against the labelling config before it is sent.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def tracks_to_results(
         options: which masks get regions, and how polygons are made.
 
     Returns:
-        Label Studio results; the id has the video's 0-based frame, `item_index` is its place in the task, `score`
-        that of the frame.
+        Label Studio results. The id has the video's 0-based frame, `item_index` is the frame's place in the task, and
+        `score` is the frame's.
 
     Raises:
         SvacError: a track's label is not in the control, or a mask has another size.
@@ -74,7 +74,7 @@ def tracks_to_results(
             base = {
                 "to_name": control.to_name,
                 "origin": "prediction",
-                # Without the sizes Submit on brush masks silently does nothing.
+                # Without these sizes, Submit on brush masks silently does nothing.
                 "original_width": canvas.width,
                 "original_height": canvas.height,
                 "image_rotation": 0,
@@ -93,7 +93,7 @@ def to_prediction(
     """Return a prediction: its regions, its score, the model version.
 
     Args:
-        score: of the task, 0..1, by which the Data Manager orders; by default the regions' mean (0.0 without any).
+        score: of the task, 0..1; the Data Manager sorts by it. By default the mean of the regions, 0.0 without any.
     """
     if score is None:
         scores = [float(region["score"]) for region in results if region.get("score") is not None]

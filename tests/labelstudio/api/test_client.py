@@ -92,7 +92,7 @@ def test_somebody_else(server: Any) -> None:
 
 def test_redirects_are_not_followed(server: Any, other_server: Any) -> None:
     server.redirect("/api/projects/1/", f"{other_server.url}/api/projects/1/", status=307)
-    with pytest.raises(ApiRefusal, match=f"sends us on to {other_server.url}") as caught:
+    with pytest.raises(ApiRefusal, match=f"redirects to {other_server.url}") as caught:
         LabelStudioClient(server.url, LEGACY).get_project(1)
     assert "final address" in caught.value.hint
     assert other_server.requests == []
@@ -158,7 +158,7 @@ def test_neither_token_nor_cookie_is_logged_or_shown(server: Any, caplog: pytest
         ),
         (500, "<html>Server Error</html>", r"failed to do it \(500\)", "log"),
         (502, "x" * 1000, r"\(502: x{300}\.\.\.\)", "log"),
-        (302, {}, "sends us on to another page", "final address"),
+        (302, {}, "redirects to another page", "final address"),
         (404, {"error": "Not Found.", "hint": "as our own backend says it"}, "is not Label Studio", "URL"),
     ],
 )
