@@ -1,8 +1,15 @@
-"""The one exception that users see."""
+"""What people read: the one exception that users see, addresses without their secrets, and log lines.
+
+Much of what stands in messages comes from outside: ids, labels, addresses. It must not look like something else.
+"""
 
 from __future__ import annotations
 
+import logging
+import re
+from types import TracebackType
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 
 class SvacError(Exception):
@@ -43,3 +50,56 @@ class JobCancelled(SvacError):
 
     def __init__(self) -> None:
         super().__init__("The job was cancelled.", "Send the task again to start it anew.")
+
+
+_SCHEME = r"\b[A-Za-z][A-Za-z0-9+.-]*://"
+_USER = re.compile(rf"({_SCHEME})[^\s/?#]*@")
+_QUERY = re.compile(rf"({_SCHEME}[^\s?#'\"<>]*)[?#][^\s'\"<>]+")
+# Control characters, separators of lines, and marks that turn the direction of writing.
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def split_address(address: str) -> SplitResult | None:
+    """Return the parts of an address, or None where it makes no sense, as `http://[host/x.mp4` does not."""
+    try:
+        parts = urlsplit(address)
+        _ = parts.port, parts.hostname  # which are looked at only when they are asked for
+    except ValueError:
+        return None
+    return parts
+
+
+def without_secrets(text: str) -> str:
+    """Return a text whose addresses have lost users, passwords and queries: a query may be a signature."""
+    return _QUERY.sub(r"\1?...", _USER.sub(r"\1", text))
+
+
+def one_line(text: str) -> str:
+    """Return a text in which characters that nobody sees, or that begin a new line, are written as escapes."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class LogLine(logging.Formatter):
+    """Writes a record as one line without secrets; the lines of a traceback after it are marked with a bar."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        return one_line(without_secrets(super().formatMessage(record)))
+
+    def formatException(
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
+    ) -> str:
+        """See `logging.Formatter`."""
+        lines = without_secrets(super().formatException(ei)).splitlines()
+        return "\n".join(f"  | {one_line(line)}" for line in lines)
+
+
+def start_logging(level: str) -> None:
+    """Have all that is logged written to standard error, as `LogLine` writes it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogLine())
+    logging.basicConfig(level=level, handlers=[handler])

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import pickle
 
-from svac_backend.errors import JobCancelled, SvacError
+import pytest
+
+from svac_backend.errors import (
+    JobCancelled,
+    LogLine,
+    SvacError,
+    one_line,
+    split_address,
+    without_secrets,
+)
 from svac_backend.labelstudio.api.errors import ApiRefusal
 
 
@@ -18,3 +29,61 @@ def test_it_survives_the_way_between_processes() -> None:
         assert type(again) is type(error)
         assert str(again) == str(error)
         assert again.__dict__ == error.__dict__
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[host/x.mp4", "http://host:port/x", "http://host:99999/", "http://]x["]
+)
+def test_an_address_without_sense_is_none(address: str) -> None:
+    assert split_address(address) is None
+
+
+def test_an_address_with_sense_is_split() -> None:
+    parts = split_address("http://user:pw@host:80/x?y=1")
+    assert parts is not None
+    assert (parts.hostname, parts.port, parts.query) == ("host", 80, "y=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("get http://ann:pw@host:80/a/b.mp4 now", "get http://host:80/a/b.mp4 now"),
+        ("s3://key:secret@bucket/k?X-Amz-Signature=abc&e=1, then", "s3://bucket/k?... then"),
+        ("'https://h/v.mp4?sig=1#part'", "'https://h/v.mp4?...'"),
+        ("https://h/v.mp4#token=1", "https://h/v.mp4?..."),
+        ("http://:pw@h/ and HTTP://U:P@h/?q", "http://h/ and HTTP://h/?..."),
+        ("mail ann@example.com? yes", "mail ann@example.com? yes"),
+        ("/data/local-files/?d=a/b.mp4", "/data/local-files/?d=a/b.mp4"),
+    ],
+)
+def test_addresses_lose_their_secrets(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+
+
+def test_a_line_stays_a_line() -> None:
+    assert (
+        one_line("a\nb\r\x1b[31m\u2028c\u202e\x85\x00 ü 漢")
+        == "a\\nb\\r\\x1b[31m\\u2028c\\u202e\\x85\\x00 ü 漢"
+    )
+    assert one_line("\ud800") == "\\ud800"
+
+
+def test_foreign_text_forges_no_log_line() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(LogLine())
+    logger = logging.getLogger("tests.forged")
+    logger.propagate = False
+    logger.addHandler(handler)
+    forged = "7\n2026-01-01 00:00:00,000 INFO svac_backend: job 1 is done"
+    try:
+        logger.warning("task %s of http://u:secret@h/v?sig=secret failed", forged)
+        raise ValueError(f"{forged} at http://u:secret@h/v?sig=secret")
+    except ValueError:
+        logger.exception("unexpected")
+    finally:
+        logger.removeHandler(handler)
+    lines = stream.getvalue().splitlines()
+    assert sum(line.startswith("20") for line in lines) == 2
+    assert all(line.startswith(("20", "  | ")) for line in lines)
+    assert "secret" not in stream.getvalue()

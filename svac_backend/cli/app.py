@@ -16,7 +16,7 @@ import typer
 from rich.text import Text
 
 from svac_backend.cli.terminal import console, get_settings
-from svac_backend.errors import SettingsError, SvacError
+from svac_backend.errors import SettingsError, SvacError, start_logging
 
 main = typer.Typer(
     name="svac-backend",
@@ -473,7 +473,7 @@ def versions_delete(version: VersionId, yes: Yes = False) -> None:
 
 def app() -> None:
     """Entry point: users see one sentence on what is wrong and one on what to do, not a traceback."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    start_logging("WARNING")
     try:
         logging.getLogger().setLevel(get_settings().log_level)
         main()

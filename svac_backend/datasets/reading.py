@@ -13,12 +13,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from svac_backend.datasets.video_tracks import VideoTracks
 from svac_backend.datasets.windows import Part, join, link, numbered
-from svac_backend.errors import SvacError
+from svac_backend.errors import SvacError, split_address
 from svac_backend.labelstudio.api.access import moment
 from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.corrections import known_objects
@@ -210,7 +210,10 @@ def _missing(name: str, missing: Sequence[_Shown], of: int, choice: Choice) -> s
 
 def video_stem(url: str) -> str:
     """Return the name of a video's file without its suffix, harmless in paths."""
-    path = local_files_path(url) or PurePosixPath(unquote(urlsplit(url).path))
+    parts = split_address(url)
+    if parts is None:
+        return "video"
+    path = local_files_path(url) or PurePosixPath(unquote(parts.path))
     return re.sub(r"[^\w.-]+", "_", path.stem).strip("._-")[:80] or "video"
 
 

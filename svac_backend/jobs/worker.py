@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import SvacError, start_logging
 from svac_backend.jobs.engine import LEASE_S, Handler, JobEngine, Work
 from svac_backend.jobs.frames import FramesHandler
 from svac_backend.jobs.learn import COLLECT, CollectHandler, FinetuneHandler
@@ -38,8 +38,6 @@ from svac_backend.versions import Registry
 
 # On a small machine the web process, Label Studio and the browser go first; alone, the worker loses nothing.
 NICENESS = 10
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +94,7 @@ def run(settings: Settings) -> None:
     Raises:
         SvacError: the data folder cannot be used.
     """
-    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+    start_logging(settings.log_level)
     if hasattr(os, "nice"):  # not on Windows
         os.nice(NICENESS)
     worker, owner = create_worker(settings, Database(settings.data_dir))

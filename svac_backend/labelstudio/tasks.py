@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import SvacError, split_address, without_secrets
 from svac_backend.labelstudio.config import LabelConfig, MaskControl
 from svac_backend.masks.limits import MAX_FRAMES, MAX_TEXT_CHARS
 from svac_backend.masks.tracks import ObjectPrompt
@@ -163,13 +163,15 @@ def local_files_path(url: str) -> PurePosixPath | None:
     Raises:
         SvacError: the path leaves the root, or is empty.
     """
-    parts = urlsplit(url)
+    parts = split_address(url)
+    if parts is None:
+        return None
     if parts.path.rstrip("/") != LOCAL_FILES_ROUTE.rstrip("/"):
         return None
     relative = PurePosixPath(parse_qs(parts.query).get("d", [""])[0].replace("\\", "/").lstrip("/"))
     if not relative.parts or ".." in relative.parts or "\0" in str(relative):
         raise SvacError(
-            f"The local files address {url!r} names no file below the root.", "Correct the task's data."
+            f"The local files address {url[:200]!r} names no file below the root.", "Correct the task's data."
         )
     return relative
 
@@ -345,5 +347,10 @@ def video_url(data: Mapping[str, Any], config: LabelConfig) -> str:
         raise SvacError(
             f"The task has no video under the key '{key}'.",
             f"Put the video's address into the task's '{key}'.",
+        )
+    if split_address(url.strip()) is None:
+        raise SvacError(
+            f"The task's '{key}' is no address: {without_secrets(url.strip())[:200]!r}.",
+            f"Correct the task's '{key}'.",
         )
     return url.strip()

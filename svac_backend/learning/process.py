@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import SvacError, start_logging
 from svac_backend.learning.child import Parent
 from svac_backend.learning.examples import from_corrections
 from svac_backend.learning.finetune import FinetuneData, Outcome, finetune
@@ -28,8 +28,6 @@ from svac_backend.versions import Registry
 # Below the worker, which is below the web process.
 NICENESS = 5
 LOCK_FILE = "training.lock"
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
 Progress = Callable[[float, str], None]
 Stop = Callable[[], bool]
 
@@ -126,7 +124,7 @@ def main() -> int:
         os.nice(NICENESS)
     parent = Parent()
     settings = Settings(_env_file=None, **parent.config)
-    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+    start_logging(settings.log_level)
     run = read_run(Path(sys.argv[1]))
     database = Database(settings.data_dir)
     return parent.run(lambda: finetune_run(settings, database, run, parent.progress, parent.should_stop))

@@ -20,7 +20,7 @@ from flask import Flask, Response, g, jsonify, request
 from waitress import wasyncore
 from werkzeug.exceptions import HTTPException
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import SvacError, start_logging
 from svac_backend.jobs.services import Metrics, open_services
 from svac_backend.server import jobs_api, media, protocol
 from svac_backend.server.bodies import BadRequest
@@ -135,9 +135,6 @@ def _error(message: str, hint: str) -> Response:
     return jsonify({"error": message, "hint": hint})
 
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
-
 # Connections at a time; one that waits holds no thread.
 CONNECTIONS = 1000
 # Seconds that a request may take to arrive, and that a connection may do nothing.
@@ -229,7 +226,7 @@ def serve(settings: Settings) -> None:
         SvacError: the data folder or the address cannot be used, or the settings disagree; said before anything is
             started.
     """
-    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+    start_logging(settings.log_level)
     # It warns whenever a request waits for a thread.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

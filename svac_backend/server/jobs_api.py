@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import SvacError, without_secrets
 from svac_backend.jobs.engine import Job, JobState
 from svac_backend.jobs.payloads import describe
 from svac_backend.jobs.services import Services
@@ -60,9 +60,9 @@ def job_to_json(job: Job) -> dict[str, Any]:
         "kind": job.kind,
         "state": job.state.value,
         "progress": round(job.progress, 4),
-        "message": job.message,
-        "error": job.error,
-        "hint": job.hint,
+        "message": _shown(job.message),
+        "error": _shown(job.error),
+        "hint": _shown(job.hint),
         "attempts": job.attempts,
         "retries": job.tries,
         "next_try": _time(job.due),
@@ -73,6 +73,10 @@ def job_to_json(job: Job) -> dict[str, Any]:
         "started": _time(job.started),
         "finished": _time(job.finished),
     }
+
+
+def _shown(text: str | None) -> str | None:
+    return None if text is None else without_secrets(text)
 
 
 def _time(seconds: float | None) -> str | None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, request, send_from_directory
 from werkzeug.exceptions import NotFound as NoFile
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
+from svac_backend.errors import split_address
 from svac_backend.jobs.services import Services
 from svac_backend.server.jobs_api import NotFound
 from svac_backend.settings import Settings
@@ -132,11 +132,10 @@ class Origins:
 
 def _normal(address: str) -> tuple[str, str, int | None] | None:
     """Return scheme, host and port of an address; None when it has none, as `null` and nonsense have not."""
-    try:
-        parts = urlsplit(address.strip())
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    except ValueError:
+    parts = split_address(address.strip())
+    if parts is None:
         return None
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     return (parts.scheme, parts.hostname, port) if parts.scheme and parts.hostname else None
 
 

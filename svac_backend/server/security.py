@@ -16,7 +16,7 @@ from flask import Request
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
-from svac_backend.errors import SettingsError, SvacError
+from svac_backend.errors import SettingsError, SvacError, split_address
 from svac_backend.server.bodies import BadRequest
 from svac_backend.settings import Settings
 from svac_backend.store.links import MediaLinks
@@ -216,17 +216,13 @@ def is_loopback(host: str) -> bool:
 
 def _host(netloc: str) -> str:
     """The name of `name:port` in lower case; empty where it makes no sense."""
-    try:
-        return (urlsplit(f"//{netloc}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    parts = split_address(f"//{netloc}")
+    return (parts.hostname or "").rstrip(".") if parts else ""
 
 
 def _netloc(origin: str) -> str:
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return ""
+    parts = split_address(origin)
+    return parts.netloc.lower() if parts else ""
 
 
 def _is_number(name: str) -> bool:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import SvacError, without_secrets
 from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.server.security import TOKEN_HEADER, Forbidden
 from svac_backend.settings import Settings
@@ -63,7 +63,7 @@ def bind(
                 "project %s stays bound to %s: a /setup named %s without proof that it is the same Label Studio",
                 told.project_id,
                 known.hostname or "its token",
-                told.hostname,
+                without_secrets(told.hostname),
             )
             raise Forbidden(
                 f"Project {told.project_id} belongs to another Label Studio, as far as this call can prove.",

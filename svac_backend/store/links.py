@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote
 
 from itsdangerous import BadSignature, TimestampSigner
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import SvacError, split_address
 from svac_backend.settings import Settings
 
 # Below the data folder.
@@ -107,7 +107,9 @@ class MediaLinks:
         start = f"{self.base_url}{ROUTE}"
         if not self.base_url or not url.startswith(start):
             return None
-        parts = urlsplit(url[len(start) :])
+        parts = split_address(url[len(start) :])
+        if parts is None:
+            return None
         name = unquote(parts.path)
         try:
             self._made(name, parse_qs(parts.query).get(PARAMETER, [""])[0])

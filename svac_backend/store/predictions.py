@@ -12,11 +12,12 @@ import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlunsplit
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert
 
+from svac_backend.errors import split_address
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.store.database import Database, pack, unpack
 from svac_backend.store.tables import PartRow, PredictionRow, RenderingRow
@@ -56,7 +57,9 @@ def video_identity(hostname: str, url: str) -> str:
         hostname: address of the Label Studio that sent the task.
         url: the task's address of the video.
     """
-    parts = urlsplit(url)
+    parts = split_address(url)
+    if parts is None:  # one that makes no sense is refused before; what is stored must stay readable
+        return url
     query = parse_qsl(parts.query, keep_blank_values=True)
     if any(name.lower() in SIGNATURES for name, _ in query):
         query = [(name, value) for name, value in query if not _signs(name.lower())]

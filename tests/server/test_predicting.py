@@ -21,7 +21,7 @@ from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.regions.written import validate_results
 from svac_backend.masks.tracks import ObjectPrompt
 from tests.learning.adapter_folders import adapter_folder
-from tests.server.bodies import CONFIG, predict_body, task
+from tests.server.bodies import CONFIG, click, predict_body, task
 from tests.server.conftest import Worker
 
 
@@ -338,3 +338,22 @@ def test_a_cached_answer_does_not_go_to_a_task_with_other_frames(
     assert predict(client, predict_body(task(8, video="/data/upload/7.mp4", frames=["/f/0.jpg"]))) == [[]]
     (failed,) = prelabel_jobs(backend, JobState.FAILED)
     assert failed.error == "The task has 1 frames under 'frames', its video has 2."
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[host/x.mp4", "http://u:secret@host:port/x.mp4?sig=secret", "http://host:99999/x"]
+)
+def test_an_address_without_sense_harms_no_other_task(
+    client: FlaskClient, backend: Services, url: str
+) -> None:
+    """It answered 500 for all tasks of the call."""
+    answer = client.post("/predict", json=predict_body(task(1), task(2, video=url), task(3)))
+    assert answer.status_code == 200
+    assert answer.get_json() == {"results": [[], [], []]}
+    jobs = {job.payload["task_id"]: job for job in backend.engine.find()}
+    assert [jobs[number].state.value for number in ("1", "2", "3")] == ["queued", "failed", "queued"]
+    listed = client.get("/jobs").get_data(as_text=True)
+    assert "no address" in listed
+    assert "secret" not in listed
+    one = client.post("/predict", json=predict_body(task(2, video=url), region=click(50, 50)))
+    assert one.status_code == 200

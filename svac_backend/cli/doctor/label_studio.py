@@ -9,7 +9,6 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -17,7 +16,7 @@ from svac_backend.cli.doctor.backend import LOOPBACK
 from svac_backend.cli.doctor.finding import DoctorClient, DoctorWarning, Finding, Status, check, failed
 from svac_backend.cli.doctor.machine import with_space
 from svac_backend.cli.projects import FOLDER, files_root, grant
-from svac_backend.errors import SvacError
+from svac_backend.errors import SvacError, split_address
 from svac_backend.jobs.frames import frames_way
 from svac_backend.labelstudio.api.connection import plain_http_client
 from svac_backend.labelstudio.api.errors import refusal, translated
@@ -111,7 +110,7 @@ def _check_media(settings: Settings, database: Database | None) -> str:
     if settings.media_url is None:
         frames_way(settings)  # says what is missing
     url, page = settings.media_url or "", _page(settings, database)
-    host = urlsplit(url).hostname or ""
+    host = _host(url)
     if page.startswith("https://") and url.startswith("http://") and host not in LOOPBACK:
         raise SvacError(
             f"Label Studio is opened by https ({page}), and browsers show no frames by http in such a page.",
@@ -139,7 +138,7 @@ def _check_media(settings: Settings, database: Database | None) -> str:
             f"Frames come from {url}, but pages of {page} may not read them.",
             "Set SVAC_MEDIA_ORIGINS to the address at which Label Studio is opened; a proxy must not drop that header.",
         )
-    if host in LOOPBACK and (urlsplit(page).hostname or "") not in LOOPBACK:
+    if host in LOOPBACK and _host(page) not in LOOPBACK:
         raise DoctorWarning(
             f"Frames come from {url}, which only browsers on this machine reach.",
             "Set SVAC_MEDIA_URL to an address that the annotators' machines reach.",
@@ -168,8 +167,13 @@ def _page(settings: Settings, database: Database | None) -> str:
     """Return the origin of Label Studio's pages, as far as it is known: what it calls itself goes first."""
     named = [part.strip() for part in settings.media_origins.split(",") if part.strip() not in ("", "*")]
     told = [one.hostname for one in ConnectionStore(database).all() if one.hostname] if database else []
-    parts = urlsplit([*named, *told, settings.label_studio_url][0].strip())
-    return f"{parts.scheme}://{parts.netloc}".lower()
+    parts = split_address([*named, *told, settings.label_studio_url][0].strip())
+    return f"{parts.scheme}://{parts.netloc}".lower() if parts else ""
+
+
+def _host(url: str) -> str:
+    parts = split_address(url)
+    return (parts.hostname if parts else "") or ""
 
 
 def _ours(answer: httpx.Response) -> bool:

@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
-from urllib.parse import urlsplit
 
 from sqlalchemy import func, select
 
 from svac_backend.cli.doctor.finding import DoctorClient, DoctorWarning, Finding, check, failed
-from svac_backend.errors import SvacError
+from svac_backend.errors import SvacError, split_address
 from svac_backend.jobs.frames import frames_way
 from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.tasks import task_prompts
@@ -144,7 +143,8 @@ def webhook_of(settings: Settings, client: DoctorClient, project: int, url: str)
     """
     wanted = f"{url.rstrip('/')}/webhook"
     hooks = [hook for hook in client.list_webhooks(project) if str(hook.get("url")).rstrip("/") == wanted]
-    host = urlsplit(url).hostname or ""
+    parts = split_address(url)
+    host = (parts.hostname if parts else "") or ""
     if not hooks and host != "localhost" and not set(host) & {".", ":"}:
         raise DoctorWarning(
             f"Label Studio made no webhook to {wanted}: there it takes no host name without a dot.",

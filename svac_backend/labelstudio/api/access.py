@@ -9,9 +9,8 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import SvacError, split_address
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.api.errors import ApiRefusal
 from svac_backend.labelstudio.api.media import MediaFetcher
@@ -171,11 +170,12 @@ def _sent_by(prediction: Mapping[str, Any]) -> str | None:
 
 
 def _leads_to(url: str, address: str) -> bool:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.netloc.lower().rpartition("@")[2] == address.lower() and parts.path.endswith("/webhook")
+    parts = split_address(url)
+    return (
+        parts is not None
+        and parts.netloc.lower().rpartition("@")[2] == address.lower()
+        and parts.path.endswith("/webhook")
+    )
 
 
 def task_number(task_id: str) -> int:

@@ -12,11 +12,10 @@ from contextlib import AbstractContextManager
 from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import SvacError, split_address, without_secrets
 from svac_backend.labelstudio.api.errors import NEW_TOKEN, TokenKind, refusal, translated
 from svac_backend.settings import Settings
 
@@ -59,12 +58,11 @@ def tls() -> ssl.SSLContext:
 
 
 def _is_address(url: str) -> bool:
-    """Tell whether a URL names a web server; urlsplit raises on brackets and ports that make no sense."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
+    """Tell whether a URL names a web server."""
+    parts = split_address(url)
+    return (
+        parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    )
 
 
 class Connection:
@@ -84,7 +82,7 @@ class Connection:
         self.timeout = timeout
         if not _is_address(self.url):
             raise SvacError(
-                f"'{url}' is not the address of a Label Studio.",
+                f"'{without_secrets(url)}' is not the address of a Label Studio.",
                 "Set SVAC_LABEL_STUDIO_URL to something like http://localhost:8080.",
             )
         self.kind = token_kind(api_key.strip())
@@ -122,7 +120,7 @@ class Connection:
 
     def _doing(self, what: str, timeout: float | None = None) -> AbstractContextManager[None]:
         """Within it, whatever fails becomes a `SvacError` that says what was tried."""
-        return translated(self.url, what, self.kind, timeout or self.timeout)
+        return translated(without_secrets(self.url), what, self.kind, timeout or self.timeout)
 
     def _post(self, what: str, path: str, *, timeout: float | None = None, **body: Any) -> dict[str, Any]:
         """Post to a route that the SDK does not serve well; return the answer."""
@@ -145,5 +143,12 @@ class Connection:
             if not response.is_success:
                 is_json = "json" in response.headers.get("content-type", "")
                 content = response.json() if is_json else response.text
-                raise refusal(response.status_code, content, self.url, what, self.kind, response.headers)
+                raise refusal(
+                    response.status_code,
+                    content,
+                    without_secrets(self.url),
+                    what,
+                    self.kind,
+                    response.headers,
+                )
             return response.json()

@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import httpx
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import SvacError, split_address, without_secrets
 
 TokenKind = Literal["legacy", "personal"]
 
@@ -73,8 +72,9 @@ def refusal(
     """Return the error for a response with an error status, or for a redirect: none is followed."""
     detail = _detail(body)
     if 300 <= status < 400:
-        target = urlsplit({key.lower(): value for key, value in (headers or {}).items()}.get("location", ""))
-        where = f"{target.scheme}://{target.netloc}" if target.netloc else "another page"
+        told = {key.lower(): value for key, value in (headers or {}).items()}.get("location", "")
+        target = split_address(without_secrets(told))
+        where = f"{target.scheme}://{target.netloc}" if target and target.netloc else "another page"
         message = f"{url} redirects to {where} (tried to {what})."
         return ApiRefusal(message, "Set SVAC_LABEL_STUDIO_URL to Label Studio's final address.", status)
     if status == 401:

@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import httpx
 
-from svac_backend.errors import JobCancelled, SvacError
+from svac_backend.errors import JobCancelled, SvacError, split_address, without_secrets
 from svac_backend.labelstudio.api.connection import Connection
 from svac_backend.labelstudio.api.errors import NEW_TOKEN
 from svac_backend.labelstudio.api.places import (
@@ -394,7 +394,7 @@ class MediaFetcher:
         if not isinstance(value, str) or not value.strip():
             raise SvacError("The task has no media address.", "Put the video's address into the task's data.")
         value = value.strip()
-        if len(value) > _LONGEST_ADDRESS or not value.isprintable():
+        if len(value) > _LONGEST_ADDRESS or not value.isprintable() or split_address(value) is None:
             raise SvacError(
                 "The task's media address is no address.", "Put the video's address into the task's data."
             )
@@ -443,22 +443,23 @@ class MediaFetcher:
 
     def _source(self, value: str, task: int | None) -> tuple[str, Source]:
         """Return what names the file in the cache, and where to download it."""
-        scheme = urlsplit(value).scheme.lower()
+        scheme, shown = urlsplit(value).scheme.lower(), without_secrets(value).removesuffix("?...")[:200]
         if scheme in CLOUD_SCHEMES:
             if task is None:
-                raise SvacError(f"{value} can only be read through its task.", "Import it as a task first.")
+                raise SvacError(f"{shown} can only be read through its task.", "Import it as a task first.")
             self.places.check_bucket(value)
             uri = quote(base64.urlsafe_b64encode(value.encode()).decode())
-            return value, Source(f"{self._base()}/tasks/{task}/resolve/?fileuri={uri}", value, trusted=True)
+            return value, Source(f"{self._base()}/tasks/{task}/resolve/?fileuri={uri}", shown, trusted=True)
         route = self._route(value)
         if route is not None:
             url = self._base() + route
-            return url, Source(url, route, trusted=True, immutable=route.startswith("/data/upload/"))
+            # The query of a local file is its path; of others it may be a secret.
+            named = route if local_files_path(route) is not None else route.split("?")[0]
+            return url, Source(url, named, trusted=True, immutable=route.startswith("/data/upload/"))
         if scheme in ("http", "https"):
-            # A query may be a signature.
-            return value, Source(value, value.split("?")[0])
+            return value, Source(value, shown)
         raise SvacError(
-            f"'{value[:200]}' is neither a web address, nor media of Label Studio, nor a file below its root.",
+            f"'{shown}' is neither a web address, nor media of Label Studio, nor a file below its root.",
             "Use http(s), an upload or a local files address, or set SVAC_LABEL_STUDIO_FILES_ROOT.",
         )
 

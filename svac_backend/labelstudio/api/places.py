@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpcore
 import httpx
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import SvacError, split_address
 from svac_backend.labelstudio.api.connection import tls
 
 # The longest that one read, or one look for the job's end, lasts.
@@ -43,14 +42,11 @@ def origin(url: str) -> tuple[str, str, int]:
     Raises:
         SvacError: it is no address of a web server.
     """
-    try:
-        parts = urlsplit(url)
-        scheme, host, port = parts.scheme.lower(), (parts.hostname or "").rstrip("."), parts.port
-    except ValueError:
-        scheme, host, port = "", "", None
-    if scheme not in _PORTS or not host or port == 0:
+    parts = split_address(url)
+    host = (parts.hostname or "").rstrip(".") if parts else ""
+    if parts is None or parts.scheme not in _PORTS or not host or parts.port == 0:
         raise SvacError("The media address is no address.", "Correct the address in the task's data.")
-    return scheme, host, port or _PORTS[scheme]
+    return parts.scheme, host, parts.port or _PORTS[parts.scheme]
 
 
 @dataclass(frozen=True)

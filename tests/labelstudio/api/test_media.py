@@ -112,6 +112,8 @@ def test_cloud_addresses_are_resolved_for_their_task(
         (" ", "no media address"),
         ("x" * 5000, "is no address"),
         ("/data/upload/a\n.mp4", "is no address"),
+        ("http://[host/x.mp4", "is no address"),
+        ("http://host:port/x.mp4", "is no address"),
         ("/etc/passwd", "neither a web address"),
         ("file:///etc/passwd", "neither a web address"),
         ("ftp://host/v.mp4", "neither a web address"),
@@ -142,3 +144,18 @@ def test_settings_decide_cache_root_and_limit(tmp_path: Path) -> None:
     fetcher = MediaFetcher.from_settings(settings, None)
     assert (fetcher.cache_dir, fetcher.files_root) == (tmp_path / "media", tmp_path / "files")
     assert fetcher.max_bytes == 3 * 1024 * 1024
+
+
+def test_no_message_tells_a_password_or_a_signature(
+    fetcher: MediaFetcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    for value in (
+        "http://u:secret@127.0.0.1:1/v.mp4?sig=secret",
+        "s3://u:secret@bucket/v.mp4?sig=secret",
+        "ftp://u:secret@host/v.mp4?sig=secret",
+        "/data/upload/1/missing.mp4?sig=secret",
+    ):
+        with pytest.raises(SvacError) as caught:
+            fetcher.fetch(value)
+        assert "secret" not in str(caught.value)
+    assert "secret" not in caplog.text
