@@ -14,7 +14,7 @@ from rich.markup import escape
 from svac_backend.cli.inputs import open_video, read_config
 from svac_backend.cli.terminal import bar, console, counted
 from svac_backend.datasets.layouts import DataSet
-from svac_backend.datasets.reading import Choice, ProjectVideos, infer_config, read_tasks
+from svac_backend.datasets.reading import Choice, ProjectVideos, check_entries, infer_config, read_tasks
 from svac_backend.datasets.video_tracks import VideoTracks
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.access import label_studio_name
@@ -86,6 +86,8 @@ def run(settings: Settings, source: ExportSource, target: DataSet, *, frames: bo
             return _opened(fetcher, one.url, one.task, settings)
 
         if not found.videos:
+            if found.refused:
+                raise found.refused[0]
             _tell_notes(found.notes)
             raise SvacError(
                 f"There are no {what} to export.",
@@ -148,6 +150,7 @@ def _from_file(settings: Settings, source: ExportSource, progress: Any) -> Proje
             f"{file} is not a list of tasks with data.",
             "Export the project from Label Studio as JSON, not JSON-MIN.",
         )
+    check_entries(content, source.choice.source)
     known = parse_config(read_config(source.config)) if source.config else infer_config(content)
     return read_tasks(
         content,

@@ -35,7 +35,7 @@ from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
 from svac_backend.store.predictions import Prediction
 from svac_backend.video.images import ImageFolderVideo
-from svac_backend.video.source import VideoSource
+from svac_backend.video.source import VideoSource, playable_rate
 
 # Of a data set that does not say.
 DEFAULT_FPS = 24.0
@@ -131,7 +131,7 @@ def _made(
         pictures = ImageFolderVideo(
             video.pictures,
             video.picture_names,
-            fps=video.fps or DEFAULT_FPS,
+            fps=playable_rate(video.fps) or DEFAULT_FPS,
             max_side=settings.max_video_side,
         )
         with bar(f"{video.name}: making a video") as progress:

@@ -28,10 +28,12 @@ from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
 from svac_backend.versions import served_version
 from svac_backend.video.reader import VideoReader
-from svac_backend.video.source import VideoInfo, VideoSource
+from svac_backend.video.source import VideoInfo, VideoSource, playable_rate
 
 # Of a contact sheet: pictures in a row, and their longest side in pixels.
 COLUMNS, PICTURE_PX = 4, 480
+# Of the overlay of a video whose own rate cannot be played.
+OVERLAY_FPS = 25.0
 
 
 def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_file: Path | None) -> None:
@@ -108,11 +110,12 @@ def write_results(out: Path, video: VideoReader, found: Segmented, settings: Set
         "tracks": [track.to_json() for track in tracks],
     }
     with writing(out):
+        # First what took the time: nothing that goes wrong with a picture may cost it.
+        (out / "tracks.json").write_text(json.dumps(content))
+        (out / "label_studio.json").write_text(json.dumps([_task(info, found, settings)]))
         _write_overlay(video, tracks, out / "overlay.mp4")
         titles = {i: f"frame {i}" for i in spread(range(len(video)), 12)}
         write_contact_sheet(video, tracks, titles, out / "contact_sheet.png")
-        (out / "tracks.json").write_text(json.dumps(content))
-        (out / "label_studio.json").write_text(json.dumps([_task(info, found, settings)]))
 
 
 def _task(info: VideoInfo, found: Segmented, settings: Settings) -> dict[str, Any]:
@@ -138,7 +141,8 @@ def masks_of_frame(tracks: Sequence[Track], index: int, height: int, width: int)
 def _write_overlay(video: VideoSource, tracks: Sequence[Track], path: Path) -> None:
     labels = [track.expression for track in tracks]
     info = video.info
-    with OverlayWriter(path, info.fps, info.width, info.height) as writer, bar("drawing") as progress:
+    fps = playable_rate(info.fps) or OVERLAY_FPS
+    with OverlayWriter(path, fps, info.width, info.height) as writer, bar("drawing") as progress:
         for start, frames in video.windows(16):
             for i, frame in enumerate(frames, start):
                 writer.write(frame, masks_of_frame(tracks, i, info.height, info.width), labels=labels)

@@ -20,6 +20,7 @@ from svac_backend.cli.prelabel import Segmented, tell, write_results
 from svac_backend.cli.terminal import bar, console, counted
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.predictions import writing
+from svac_backend.evaluation.truth import objects_shown, read_numbers
 from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.regions.region import RegionName
 from svac_backend.masks.hints import Click, FrameHint
@@ -35,8 +36,6 @@ _LAYOUT = (
 )
 # Object id -> 0-based frame -> what is shown of it there.
 Shown = dict[str, dict[int, FrameHint]]
-# DAVIS marks pixels that count neither as object nor as background.
-_VOID = 255
 
 
 def run(
@@ -175,7 +174,7 @@ def read_masks(folder: Path, info: VideoInfo) -> Shown:
     """Read masks by object id and 0-based frame.
 
     Two layouts: `<object>/<frame>.png`, where what is not black is the object; or `<frame>.png` as DAVIS has it,
-    whose pixels are the objects' numbers (palette or grey; a grey picture of 0 and 255 shows one object). Number 3
+    whose pixels are the objects' numbers (palette or grey; grey pictures of 0 and 255 show one object). Number 3
     is the object `obj3`. A picture says all about its frame: a number that it does not show, but another picture
     does, is an object that is not there; so is an empty picture in an object's folder.
 
@@ -219,12 +218,12 @@ def object_id(name: str) -> str:
 
 def _numbered(files: list[Path], info: VideoInfo) -> Shown:
     numbers_of = {_frame(path, info): _numbers(path, info) for path in files}
-    present = sorted({int(n) for numbers in numbers_of.values() for n in np.unique(numbers)} - {0})
-    if not present:
+    shown = objects_shown({int(n) for numbers in numbers_of.values() for n in np.unique(numbers)})
+    if not shown:
         raise SvacError(f"The pictures in {files[0].parent} show no object.", _LAYOUT)
     return {
-        f"obj{n}": {frame: FrameHint(mask=to_coco(numbers == n)) for frame, numbers in numbers_of.items()}
-        for n in present
+        f"obj{name}": {frame: FrameHint(mask=to_coco(numbers == n)) for frame, numbers in numbers_of.items()}
+        for n, name in shown.items()
     }
 
 
@@ -240,17 +239,14 @@ def _frame(path: Path, info: VideoInfo) -> int:
     return frame
 
 
-def _numbers(path: Path, info: VideoInfo) -> NDArray[np.int64]:
+def _numbers(path: Path, info: VideoInfo) -> NDArray[np.int32]:
     mode, values = _read(path, info)
     if values.ndim != 2:
         raise SvacError(
             f"The pixels of {path} are colours (its mode is {mode}), not numbers of objects.",
             "Save a palette or grey picture, or one picture per object in a folder of its name.",
         )
-    numbers = values.astype(np.int64)
-    if mode != "P" and set(np.unique(numbers)) <= {0, _VOID}:
-        return np.minimum(numbers, 1)
-    return np.where(numbers == _VOID, 0, numbers)
+    return read_numbers(path)
 
 
 def _single(path: Path, info: VideoInfo) -> NDArray[np.bool_]:
@@ -260,8 +256,9 @@ def _single(path: Path, info: VideoInfo) -> NDArray[np.bool_]:
     if values.ndim == 3:
         values = values.max(-1)
     # Grey between black and white is the soft edge of a brush; small numbers alone are labels.
-    soft = mode != "P" and values.max() > 127
-    return values > (127 if soft else 0)
+    half = 127 if values.max() <= 255 else 32767
+    soft = mode != "P" and values.max() > half
+    return values > (half if soft else 0)
 
 
 def _read(path: Path, info: VideoInfo) -> tuple[str, NDArray[np.uint8]]:

@@ -27,8 +27,9 @@ from svac_backend.datasets.video_tracks import (
     write_json,
 )
 from svac_backend.errors import SvacError
-from svac_backend.masks.rle import area, from_coco, to_coco
+from svac_backend.masks.rle import area, from_coco, to_coco, union
 from svac_backend.masks.tracks import CocoRle, Track
+from svac_backend.video.images import frame_order
 
 
 def pictures(root: Path, split: str, video: str) -> Path:
@@ -104,7 +105,7 @@ def write(root: Path, split: str, videos: Sequence[VideoTracks]) -> list[str]:
 
 
 def read(root: Path, split: str) -> list[VideoTracks]:
-    """Read a split: images of videos, and annotations with a `track_id`.
+    """Read a split: images of videos, and annotations with a `track_id`; those of one track on one image are united.
 
     Raises:
         SvacError: it is missing or damaged, or its images belong to no videos.
@@ -142,7 +143,7 @@ def _read_video(
 ) -> VideoTracks:
     if not images:
         raise damaged(path, f"the video {video['id']} has no images")
-    images = sorted(images, key=lambda image: (image.get("frame_index", 0), image["file_name"]))
+    images = sorted(images, key=lambda image: (image.get("frame_index", 0), frame_order(image["file_name"])))
     files = [PurePosixPath(image["file_name"]) for image in images]
     name = check_name(files[0].parent.name, path)
     names = tuple(check_name(file.stem, path) for file in files)
@@ -159,7 +160,9 @@ def _read_video(
                 found[number] = new_track(len(found) + 1, {"label": labels[annotation["category_id"]]})
             rle = read_segmentation(annotation["segmentation"], height, width, path)
             if rle is not None:
-                found[number].masks[frame], found[number].scores[frame] = rle, 1.0
+                masks = found[number].masks
+                masks[frame] = union([masks[frame], rle]) if frame in masks else rle
+                found[number].scores[frame] = 1.0
     folder = pictures(root, split, name)
     return VideoTracks(name, width, height, frames, tuple(found.values()), names, rate(video), folder)
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from svac_backend.datasets.video_tracks import (
@@ -32,13 +31,14 @@ from svac_backend.datasets.video_tracks import (
 )
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import open_benchmark
-from svac_backend.evaluation.truth import read_palette
+from svac_backend.evaluation.truth import objects_shown, read_numbers
 from svac_backend.masks.rle import from_coco, to_coco
-from svac_backend.masks.tracks import Track
+from svac_backend.masks.tracks import CocoRle, Track
+from svac_backend.video.images import frame_order
 
 RESOLUTION = "480p"
 # 255 marks pixels that no score counts.
-MAX_OBJECTS, VOID = 254, 255
+MAX_OBJECTS = 254
 
 
 def pictures(root: Path, split: str, video: str) -> Path:
@@ -139,39 +139,40 @@ def read(root: Path, split: str) -> list[VideoTracks]:
     expressions = _expressions(root, split)
     found = []
     for name in _listed(root, split, annotations):
-        files = sorted((annotations / name).glob("*.png"))
+        files = sorted((annotations / name).glob("*.png"), key=lambda file: frame_order(file.stem))
         if not files:
             raise SvacError(f"There is no annotation in {annotations / name}.", "Unpack the data set again.")
         objects = known.get(name, {})
         by_number = objects.get("objects", {})
         names = tuple(file.stem for file in files)
-        tracks: dict[int, Track] = {}
-        for number in (int(n) for n in by_number if str(n).isdigit()):
-            tracks[number] = new_track(number, by_number[str(number)])
+        masks: dict[int, dict[int, CocoRle]] = {}
         shapes: set[tuple[int, ...]] = set()
         for frame, file in zip(frames_of_names(names), files, strict=True):
-            picture = read_palette(file)
+            picture = read_numbers(file)
             shapes.add(picture.shape)
-            for number in map(int, _numbers(picture)):
-                if number not in tracks:
-                    text = expressions.get((name, number), "")
-                    tracks[number] = new_track(number, by_number.get(str(number)), text)
-                tracks[number].masks[frame] = to_coco(picture == number)
-                tracks[number].scores[frame] = 1.0
+            for number in set(map(int, np.unique(picture))) - {0}:
+                masks.setdefault(number, {})[frame] = to_coco(picture == number)
         if len(shapes) > 1:
             raise damaged(annotations / name, "its pictures have different sizes")
+        shown = objects_shown(masks)
+        if masks and not shown:
+            raise damaged(annotations / name, "it marks pixels that no score counts (255), and no object")
+        named = {int(number) for number in by_number if str(number).isdigit()}
+        tracks: dict[int, Track] = {}
+        for number in sorted({*named, *shown.values()}):
+            tracks[number] = new_track(
+                number, by_number.get(str(number)), expressions.get((name, number), "")
+            )
+        for in_pixels, number in shown.items():
+            tracks[number].masks.update(masks[in_pixels])
+            tracks[number].scores.update(dict.fromkeys(masks[in_pixels], 1.0))
         folder = pictures(root, split, name)
         height, width = shapes.pop()
-        ordered = tuple(tracks[number] for number in sorted(tracks))
+        ordered = tuple(tracks.values())
         found.append(
             VideoTracks(name, width, height, frames_of_names(names), ordered, names, rate(objects), folder)
         )
     return found
-
-
-def _numbers(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    numbers = np.unique(picture)
-    return numbers[(numbers > 0) & (numbers != VOID)]
 
 
 def _listed(root: Path, split: str, annotations: Path) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from svac_backend.datasets.video_tracks import VideoTracks
+from svac_backend.datasets.video_tracks import VideoTracks, rate
 from svac_backend.datasets.windows import Part, join, link, numbered
 from svac_backend.errors import SvacError, split_address
 from svac_backend.labelstudio.api.access import moment
@@ -64,11 +64,13 @@ class ProjectVideos:
         videos: in the order of their first tasks.
         notes: what was left out, and why, in sentences.
         drafts: number of tasks whose annotation was saved and not submitted.
+        refused: why videos were left out whose annotations cannot be read, one error for each.
     """
 
     videos: list[ProjectVideo] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     drafts: int = 0
+    refused: list[SvacError] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,10 @@ def read_tasks(
         known: a video's address -> objects that have been asked for in the editor, with their sentences.
         progress: called with 0..1.
 
+    A video with a region that cannot be read is left out, and a note names its task.
+
     Raises:
-        SvacError: a task or a region is malformed.
+        SvacError: a task is malformed.
     """
     found = ProjectVideos()
     taken: set[str] = set()
@@ -119,14 +123,20 @@ def read_tasks(
             found.notes.append(
                 _missing(name, [one for one, results in chosen if results is None], len(shown), choice)
             )
-        size = frame_size(*(regions for _, one in there for regions in (one.results, one.sent)))
-        if size is None:
-            if there:
-                found.notes.append(f"{name}: nothing is drawn on it, so it is left out.")
+        try:
+            size = frame_size(*(regions for _, one in there for regions in (one.results, one.sent)))
+            if size is None:
+                if there:
+                    found.notes.append(f"{name}: nothing is drawn on it, so it is left out.")
+                continue
+            video = _read_video(name, there, config, size, known(url))
+        except SvacError as error:
+            # Its neighbours are exported; it is not, since a part of it would look like the whole.
+            found.refused.append(error)
+            found.notes.append(f"{name} is left out. {error.message} {error.hint}")
             continue
         found.drafts += sum(results.is_draft for _, results in there)
         taken.add(name)
-        video = _read_video(name, there, config, size, known(url))
         task = shown[0].task.get("id")
         found.videos.append(ProjectVideo(video, url, task if isinstance(task, int) else None))
     return found
@@ -181,19 +191,21 @@ def _read_video(
     parts = []
     for one, chosen in there:
         canvas = Canvas(width, height, one.window)
-        tracks = results_to_tracks(chosen.results, config, canvas, tracks=known)
         changed: dict[str, frozenset[int]] = {}
-        if shared:
-            corrected = corrected_hints(chosen.sent, chosen.results, config, canvas, tracks=known)
-            changed = {object_id: frozenset(frames) for object_id, frames in corrected.items()}
+        try:
+            tracks = results_to_tracks(chosen.results, config, canvas, tracks=known)
+            if shared:
+                corrected = corrected_hints(chosen.sent, chosen.results, config, canvas, tracks=known)
+                changed = {object_id: frozenset(frames) for object_id, frames in corrected.items()}
+        except SvacError as error:
+            raise SvacError(f"Task {one.task.get('id')}: {error.message}", error.hint) from error
         parts.append(Part(one.window, tracks, changed, chosen.saved))
     tracks = join(link(parts, {track.object_id for track in known}))
     if data.get(PROMPT_KEY) is None:
         # Nobody asked for them: the labels of the config only might have been meant.
         tracks = [track for track in tracks if track.masks]
-    fps = data.get((config.video.fps_key if config.video else None) or "fps")
-    rate = float(fps) if isinstance(fps, int | float) and fps > 0 else None
-    return VideoTracks(name, width, height, tuple(sorted(shown)), tuple(tracks), fps=rate)
+    fps = rate({"fps": data.get((config.video.fps_key if config.video else None) or "fps")})
+    return VideoTracks(name, width, height, tuple(sorted(shown)), tuple(tracks), fps=fps)
 
 
 def _missing(name: str, missing: Sequence[_Shown], of: int, choice: Choice) -> str:
@@ -300,6 +312,21 @@ def _listed(task: Mapping[str, Any], name: str) -> list[Result]:
     return [
         entry for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("result"), list)
     ]
+
+
+def check_entries(tasks: Iterable[Task], source: str) -> None:
+    """Check that an export holds the results themselves: Label Studio's JSON may hold the numbers of predictions.
+
+    Raises:
+        SvacError: some task holds only numbers.
+    """
+    for task in tasks:
+        entries = task.get(source)
+        if isinstance(entries, list) and entries and not any(isinstance(one, Mapping) for one in entries):
+            raise SvacError(
+                f"This export holds only the numbers of its {source}, not what is in them (task {task.get('id')}).",
+                "Export the project itself with --project ID, or take an export that holds them.",
+            )
 
 
 def _results(entry: Result | None) -> Sequence[Result]:

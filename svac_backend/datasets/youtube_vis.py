@@ -29,8 +29,9 @@ from svac_backend.datasets.video_tracks import (
     read_mapping,
     write_json,
 )
-from svac_backend.masks.rle import area
+from svac_backend.masks.rle import area, union
 from svac_backend.masks.tracks import Track
+from svac_backend.video.images import frame_order
 
 
 def pictures(root: Path, split: str, video: str) -> Path:
@@ -127,15 +128,24 @@ def _read_video(
     name = check_name(files[0].parent.name, path)
     names = tuple(check_name(file.stem, path) for file in files)
     width, height = int(video["width"]), int(video["height"])
+    # The masks stand in the order of the file names, which need not be that of the frames.
+    order = sorted(range(len(names)), key=lambda i: frame_order(names[i]))
+    names = tuple(names[i] for i in order)
     frames = frames_of_names(names)
-    tracks: list[Track] = []
+    tracks: dict[Any, Track] = {}
     for count, annotation in enumerate(annotations, start=1):
         known = {**annotation, "label": labels[annotation["category_id"]]}
-        track = new_track(count, known)
-        for frame, value in zip(frames, annotation["segmentations"], strict=True):
-            rle = read_segmentation(value, height, width, path)
+        # Several annotations of one object are parts of it.
+        track = tracks.setdefault(
+            annotation.get("object_id") or ("", annotation["id"]), new_track(count, known)
+        )
+        values = annotation["segmentations"]
+        if len(values) != len(names):
+            raise damaged(path, f"{name} has {len(names)} frames, an annotation of it {len(values)}")
+        for frame, place in zip(frames, order, strict=True):
+            rle = read_segmentation(values[place], height, width, path)
             if rle is not None:
-                track.masks[frame], track.scores[frame] = rle, 1.0
-        tracks.append(track)
+                track.masks[frame] = union([track.masks[frame], rle]) if frame in track.masks else rle
+                track.scores[frame] = 1.0
     folder = pictures(root, split, name)
-    return VideoTracks(name, width, height, frames, tuple(tracks), names, rate(video), folder)
+    return VideoTracks(name, width, height, frames, tuple(tracks.values()), names, rate(video), folder)

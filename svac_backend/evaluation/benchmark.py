@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from svac_backend.errors import SvacError
+from svac_backend.video.images import frame_order
 
 Dataset = Literal["mevis", "ref-youtube-vos", "ref-davis17", "revos"]
 DATASETS: tuple[Dataset, ...] = ("mevis", "ref-youtube-vos", "ref-davis17", "revos")
@@ -80,7 +81,7 @@ class BenchmarkVideo:
     Attributes:
         name: its name, and that of its folders.
         folder: the folder of its frames.
-        frames: names of its frames without suffix, sorted.
+        frames: names of its frames without suffix, in order.
         expressions: what is asked about it.
     """
 
@@ -170,7 +171,7 @@ def _read_videos(meta: Path, pictures: Path) -> tuple[BenchmarkVideo, ...]:
         for key, entry in sorted(expressions.items()):
             read.append(_read_expression(_name(key, "expression", where), entry, where, counted))
             counted += 1
-        names = tuple(sorted(_name(frame, "frame", where) for frame in frames))
+        names = tuple(sorted((_name(frame, "frame", where) for frame in frames), key=frame_order))
         if len(set(names)) < len(names):
             raise SvacError(f"A frame occurs twice in {where}.", "Download the meta file again.")
         found.append(BenchmarkVideo(_name(name, "video", where), pictures / name, names, tuple(read)))

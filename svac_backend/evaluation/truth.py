@@ -6,7 +6,7 @@ Data sets come from strangers, so a pickle may hold plain containers and nothing
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -125,14 +125,18 @@ class PaletteTarget:
     Attributes:
         files: a picture per frame.
         objects: the numbers of the objects in question.
+        white: they are white on black, which is object 1.
     """
 
     files: tuple[Path, ...]
     objects: tuple[int, ...]
+    white: bool = False
 
     def mask(self, frame: int) -> Mask:
         """Return the pixels of the objects; see `Target.mask`."""
-        numbers = read_palette(self.files[frame])
+        numbers = read_numbers(self.files[frame])
+        if self.white:
+            return (numbers != 0) & (1 in self.objects)
         return np.logical_or.reduce([numbers == number for number in self.objects])
 
 
@@ -212,6 +216,7 @@ class _RleTruth:
 class _PaletteTruth:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._white: dict[str, bool] = {}
 
     def target(self, video: BenchmarkVideo, expression: BenchmarkExpression) -> PaletteTarget:
         if not expression.obj_ids:
@@ -220,31 +225,75 @@ class _PaletteTruth:
                 "Use a meta file with obj_id, or masks as mask_dict.json.",
             )
         files = tuple(self._folder / video.name / f"{frame}.png" for frame in video.frames)
-        return PaletteTarget(files, expression.obj_ids)
+        if video.name not in self._white:
+            self._white[video.name] = _white_on_black([file for file in files if file.is_file()])
+        return PaletteTarget(files, expression.obj_ids, self._white[video.name])
 
     def foreground(self, video: BenchmarkVideo) -> None:
         return None
 
 
+# In pixels that were read: void, which counts for no object, and the 255 of a grey picture, which is void or white.
+VOID, GREY_255 = -1, -2
+_WHITE = {GREY_255, 255, 65535}
+
+
+def objects_shown(present: Collection[int]) -> dict[int, int]:
+    """Return which numbers in a video's pixels are objects: the number in the pixels -> the object's.
+
+    In grey pictures 255 is void beside other numbers; alone it is white, and what is white on black is object 1 (DAVIS
+    2016, and most tools that make masks of one object).
+
+    Args:
+        present: the numbers in all of the video's pictures, as `read_numbers` returns them.
+    """
+    shown = sorted(set(present) - {0, VOID})
+    if len(shown) == 1 and shown[0] in _WHITE:
+        return {shown[0]: 1}
+    return {number: number for number in shown if number != GREY_255}
+
+
 @lru_cache(maxsize=4)
-def read_palette(path: Path) -> NDArray[np.uint8]:
-    """Return the numbers of a palette picture, not its colours, u8 [H, W]. Do not change the array: it is shared.
+def read_numbers(path: Path) -> NDArray[np.int32]:
+    """Return the numbers of objects in a picture, not its colours, i32 [H, W]. The array is shared: do not change it.
+
+    255 is `VOID` in a palette picture and `GREY_255` in a grey one of 8 bits; in one of 16 bits it is a number.
 
     Raises:
         SvacError: it is missing, damaged, or has colours instead of numbers.
     """
     try:
         with Image.open(path) as picture:
-            if picture.mode not in ("P", "L", "1"):
+            if picture.mode not in ("P", "L", "1") and not picture.mode.startswith("I"):
                 raise SvacError(
                     f"{path} has no palette (its mode is {picture.mode}).",
                     "Give annotations whose pixels are object numbers.",
                 )
-            return np.array(picture, dtype=np.uint8)
+            numbers = np.array(picture, dtype=np.int32)
+            if picture.mode == "L" or _is_grey(picture):
+                numbers[numbers == 255] = GREY_255
+            elif picture.mode == "P":
+                numbers[numbers == 255] = VOID
+            return numbers
     except FileNotFoundError as error:
         raise SvacError(f"The annotation {path} is missing.", "Unpack the data set again.") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise SvacError(f"The annotation {path} is damaged.", "Unpack the data set again.") from error
+
+
+def _is_grey(picture: Image.Image) -> bool:
+    """Whether a palette picture is a grey one that was saved with a palette: its 255 is white."""
+    return picture.mode == "P" and (picture.getpalette() or [])[765:768] == [255, 255, 255]
+
+
+def _white_on_black(files: Sequence[Path]) -> bool:
+    """Whether a video's pictures show one object, white on black. The first number or palette ends the search."""
+    present: set[int] = set()
+    for file in files:
+        present |= set(map(int, np.unique(read_numbers.__wrapped__(file)))) - {0}
+        if not present <= _WHITE:
+            return False
+    return list(objects_shown(present).values()) == [1]
 
 
 def _read_masks(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,8 @@ class ImageFolderVideo(VideoSource):
 
     Args:
         folder: where the pictures lie.
-        names: names of the frames without suffix, in order; None takes every picture, sorted by name.
+        names: names of the frames without suffix, in order; None takes every picture, in the order of the numbers in
+            their names.
         fps: frames per second; a folder does not say.
         max_side: largest width or height in pixels.
 
@@ -77,18 +79,25 @@ class ImageFolderVideo(VideoSource):
                 raise _damaged(file) from error
 
 
+def frame_order(name: str) -> tuple[list[tuple[str, int]], str]:
+    """Return what sorts names of frames as people count: `2` before `10`, and `a9` before `a10`."""
+    parts = re.findall(r"([^0-9]*)([0-9]*)", name)
+    return [(text, int(number or -1)) for text, number in parts], name
+
+
 def find_frames(folder: Path, names: Sequence[str] | None = None) -> list[Path]:
     """Return the files of a video's frames, in order.
 
     Args:
         folder: where the pictures lie.
-        names: names without suffix; None takes every picture, sorted by name.
+        names: names without suffix; None takes every picture, in the order of the numbers in their names.
 
     Raises:
         SvacError: no such folder, no picture, or a frame that is missing.
     """
     try:
-        entries = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        found = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        entries = sorted(found, key=lambda path: frame_order(path.name))
     except OSError as error:
         raise SvacError(
             f"The folder of frames {folder} cannot be read: {error.strerror}.",

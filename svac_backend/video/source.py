@@ -135,6 +135,14 @@ def build_index(
     return FrameIndex(tuple(moved), time_base)
 
 
+def playable_rate(fps: float | None) -> float | None:
+    """Return a frame rate that `OverlayWriter` and players take, 0.001 to 1000 frames per second, or else None.
+
+    Recordings with broken timestamps claim others, such as 10,227.
+    """
+    return fps if fps is not None and 0.001 <= fps <= 1000 else None
+
+
 def average_rate(index: FrameIndex, declared_rate: Fraction | None) -> tuple[float, bool]:
     """Return (true average frames per second, whether the frames are unevenly spaced).
 

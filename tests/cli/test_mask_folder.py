@@ -57,16 +57,26 @@ def test_void_is_no_object_but_white_is(tmp_path: Path) -> None:
     assert np.array_equal(mask(read_masks(tmp_path / "l", INFO)["obj1"][0]), RIGHT)
 
 
+def test_what_grey_255_is_the_whole_folder_tells(tmp_path: Path) -> None:
+    save(tmp_path / "void" / "0.png", (RIGHT * 255).astype(np.uint8))
+    save(tmp_path / "void" / "1.png", np.where(LEFT, 2, np.where(RIGHT, 255, 0)).astype(np.uint8))
+    assert list(read_masks(tmp_path / "void", INFO)) == ["obj2"]
+    deep = np.array([[1, 254, 255, 256, 300, 0]] * 4, np.uint16)
+    save(tmp_path / "deep" / "0.png", deep)
+    assert list(read_masks(tmp_path / "deep", INFO)) == ["obj1", "obj254", "obj255", "obj256", "obj300"]
+
+
 @pytest.mark.parametrize(
     "pixels",
     [
         LEFT.astype(np.uint8),
         (LEFT * 255).astype(np.uint8),
         np.where(LEFT, 200, 90).astype(np.uint8),
+        (LEFT * 65535).astype(np.uint16),
         np.stack([LEFT * 0, LEFT * 220, LEFT * 0], -1).astype(np.uint8),
         np.stack([LEFT * 0 + 255] * 3 + [LEFT * 255], -1).astype(np.uint8),
     ],
-    ids=["labels", "white", "soft", "colour", "transparent"],
+    ids=["labels", "white", "soft", "deep", "colour", "transparent"],
 )
 def test_one_folder_per_object(tmp_path: Path, pixels: np.ndarray) -> None:
     save(tmp_path / "dog" / "00003.png", pixels)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import pytest
 
+from svac_backend.cli import prelabel
 from svac_backend.cli.inputs import SHIPPED
 from svac_backend.cli.prelabel import run
 from svac_backend.errors import SvacError
@@ -55,6 +58,31 @@ def test_results(with_model: Settings, tmp_path: Path, capsys: pytest.CaptureFix
     assert cv2.imread(str(out / "contact_sheet.png")) is not None
     printed = capsys.readouterr().err
     assert f"the [red] car: a mask on {FRAMES} of {FRAMES} frames" in printed
+
+
+def test_an_impossible_frame_rate_costs_nothing(
+    with_model: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recordings whose timestamps are one tick apart claim 90,000 frames per second."""
+    path, fast = write_video(tmp_path / "v.mp4"), tmp_path / "fast.mp4"
+    with VideoReader(path) as video, av.open(fast, "w", options={"video_track_timescale": "90000"}) as target:
+        stream = target.add_stream("libx264", rate=25, options={"bf": "0", "tune": "zerolatency"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        pictures = [av.VideoFrame.from_ndarray(picture) for _, picture in video.frames(range(FRAMES))]
+        packets = [packet for picture in (*pictures, None) for packet in stream.encode(picture)]
+        for i, packet in enumerate(packets):
+            packet.time_base, packet.pts, packet.dts, packet.duration = Fraction(1, 90000), i, i, 1
+            target.mux(packet)
+    with VideoReader(fast) as video:
+        assert video.info.fps > 1000
+    run(with_model, fast, ["the square"], tmp_path / "out", None)
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    with VideoReader(tmp_path / "out" / "overlay.mp4") as overlay:
+        assert len(overlay) == FRAMES
+    monkeypatch.setattr(prelabel, "OverlayWriter", None)  # whatever goes wrong with a picture
+    with pytest.raises(TypeError):
+        run(with_model, path, ["the square"], tmp_path / "out2", None)
+    assert {file.name for file in (tmp_path / "out2").iterdir()} == {"tracks.json", "label_studio.json"}
 
 
 def test_a_config_of_ones_own(with_model: Settings, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from svac_backend.evaluation.predictions import Predictions
 from svac_backend.evaluation.score import score
 from svac_backend.evaluation.truth import open_truth
 from svac_backend.masks.rle import from_coco
-from svac_backend.video.images import ImageFolderVideo
+from svac_backend.video.images import ImageFolderVideo, find_frames
 from tests.datasets.made import FRAMES, HEIGHT, WIDTH, said, source, tracks, videos
 from tests.evaluation.layouts import write_predictions
 
@@ -275,6 +276,84 @@ def test_davis_of_others(tmp_path: Path) -> None:
     (folder / "00002.png").write_bytes(b"no picture")
     with pytest.raises(SvacError, match="damaged"):
         DataSet(tmp_path, "davis", "whatever").read()
+
+
+def white_on_black(folder: Path, count: int, *, palette: bool = False) -> None:
+    folder.mkdir(parents=True)
+    for i in range(count):
+        pixels = np.zeros((8, 60), np.uint8)
+        pixels[2:4, 3 * i : 3 * i + 3] = 255
+        picture = Image.fromarray(pixels)
+        if palette:
+            picture.putpalette([37 * k % 256 for k in range(768)])
+        picture.save(folder / f"{i}.png")
+
+
+def test_davis_of_one_object_white_on_black_with_names_that_are_plain_numbers(tmp_path: Path) -> None:
+    white_on_black(tmp_path / "Annotations" / "480p" / "bear", 12)
+    (video,) = DataSet(tmp_path, "davis", "train").read()
+    (track,) = video.tracks
+    assert (track.object_id, video.frames, video.names[10]) == ("obj1", tuple(range(12)), "10")
+    assert [from_coco(track.masks[i]).nonzero()[1].min() for i in range(12)] == [3 * i for i in range(12)]
+    white_on_black(tmp_path / "Annotations" / "480p" / "void", 2, palette=True)
+    with pytest.raises(SvacError, match="no score counts"):
+        DataSet(tmp_path, "davis", "train").read()
+
+
+def test_davis_of_16_bits(tmp_path: Path) -> None:
+    folder = tmp_path / "Annotations" / "480p" / "bear"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.array([[0, 1, 254, 255, 256, 300]], np.uint16)).save(folder / "00000.png")
+    (video,) = DataSet(tmp_path, "davis", "train").read()
+    assert [track.object_id for track in video.tracks] == ["obj1", "obj254", "obj255", "obj256", "obj300"]
+
+
+@pytest.mark.parametrize("layout", ["youtube-vis", "mevis", "coco"])
+def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path, layout: str) -> None:
+    frames = tuple(range(FRAMES))
+    names = tuple(str(frame) for frame in frames)
+    (one, *_) = videos()
+    DataSet(tmp_path / "out", layout, "train").write([replace(one, frames=frames, names=names)])
+    (path,) = (tmp_path / "out").rglob("meta_expressions.json" if layout == "mevis" else "instances*.json")
+    content = json.loads(path.read_text())
+    if layout == "youtube-vis":  # as a listing of the folder sorts them
+        order = sorted(range(FRAMES), key=lambda i: names[i])
+        for entry in content["videos"]:
+            entry["file_names"] = [entry["file_names"][i] for i in order]
+        for entry in content["annotations"]:
+            entry["segmentations"] = [entry["segmentations"][i] for i in order]
+    if layout == "coco":
+        for entry in content["images"]:
+            entry.pop("frame_index", None)
+    path.write_text(json.dumps(content))
+    (video,) = DataSet(tmp_path / "out", layout, "train").read()
+    assert (video.frames, video.names) == (frames, names)
+    assert [track.masks for track in video.tracks] == [track.masks for track in one.tracks]
+
+
+def test_pictures_of_a_folder_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for name in ("10", "9", "frame2", "frame10", "0", "01"):
+        Image.new("L", (4, 4)).save(tmp_path / f"{name}.png")
+    found = [file.stem for file in find_frames(tmp_path)]
+    assert found == ["0", "01", "9", "10", "frame2", "frame10"]
+
+
+@pytest.mark.parametrize("layout", ["youtube-vis", "coco"])
+def test_annotations_of_one_track_on_a_frame_are_united(tmp_path: Path, layout: str) -> None:
+    DataSet(tmp_path / "out", layout, "train").write(videos())
+    (path,) = (tmp_path / "out").rglob("instances*.json")
+    content = json.loads(path.read_text())
+    first = content["annotations"][0]
+    corner = [[0, 0, 3, 0, 3, 3, 0, 3]]
+    shape = {"segmentation": corner} if layout == "coco" else {"segmentations": [corner] * FRAMES}
+    content["annotations"].append({**first, **shape, "id": 999})
+    path.write_text(json.dumps(content))
+    track = DataSet(tmp_path / "out", layout, "train").read()[0].tracks[0]
+    frame = min(videos()[0].tracks[0].masks)
+    mask, before = from_coco(track.masks[frame]), from_coco(videos()[0].tracks[0].masks[frame])
+    assert mask[:3, :3].all()
+    assert mask[before].all()
+    assert len(DataSet(tmp_path / "out", layout, "train").read()[0].tracks) == len(videos()[0].tracks)
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from svac_backend.cli.inputs import SHIPPED
-from svac_backend.datasets.reading import Choice, ProjectVideos, infer_config, read_tasks
+from svac_backend.datasets.reading import Choice, ProjectVideos, check_entries, infer_config, read_tasks
 from svac_backend.datasets.windows import Windowing
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
@@ -190,6 +190,36 @@ def test_tasks_that_cannot_be_read() -> None:
         read([task(1, None, annotations={"a": 1})])
     with pytest.raises(SvacError, match="no source"):
         Choice("dreams")
+
+
+def test_a_region_that_cannot_be_read_stops_no_other_video_and_its_task_is_named() -> None:
+    tasks = [annotated(None, number) for number in (415, 416, 417)]
+    for number, one in enumerate(tasks):
+        one.update(id=415 + number, data={**one["data"], "video": f"/data/upload/1/v{number}.mp4"})
+    tasks[1]["annotations"][0]["result"][3]["image_rotation"] = 90
+    found = read(tasks)
+    assert [one.video.name for one in found.videos] == ["v0", "v2"]
+    (note,) = found.notes
+    assert note.startswith("v1 is left out. Task 416: ")
+    assert "turned by 90 degrees" in note
+    assert "Task 416" in found.refused[0].message
+
+
+@pytest.mark.parametrize("fps", [0, -3, 1e9, float("nan"), float("inf"), None, "25", True])
+def test_a_frame_rate_that_no_video_has_costs_nothing(fps: Any) -> None:
+    one = annotated(None)
+    one["data"]["fps"] = fps
+    (found,) = read([one]).videos
+    assert found.video.fps is None
+    assert same(found.video.tracks, tracks())
+
+
+def test_an_export_that_holds_only_numbers_is_refused() -> None:
+    check_entries([task(1, None, predictions=[{"id": 2, "result": []}])], "predictions")
+    check_entries([task(1, None, predictions=[])], "predictions")
+    with pytest.raises(SvacError, match="only the numbers of its predictions") as caught:
+        check_entries([task(1, None, predictions=[286])], "predictions")
+    assert "--project" in caught.value.hint
 
 
 def test_the_config_of_an_export_is_told_from_its_regions() -> None:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from svac_backend.errors import SvacError
-from svac_backend.evaluation.benchmark import Benchmark, open_benchmark
-from svac_backend.evaluation.truth import Target, open_truth, read_palette
+from svac_backend.evaluation.benchmark import Benchmark, BenchmarkExpression, BenchmarkVideo, open_benchmark
+from svac_backend.evaluation.truth import Target, open_truth, read_numbers
 from tests.evaluation import layouts
 
 
@@ -132,4 +132,25 @@ def test_palette_pictures_need_object_numbers(tmp_path: Path) -> None:
 
 def test_the_numbers_not_the_colours_are_read(tmp_path: Path) -> None:
     layouts.palette_picture(next(iter(layouts.scenes().values())), 0).save(tmp_path / "a.png")
-    assert set(np.unique(read_palette(tmp_path / "a.png"))) <= {0, 1, 2, 3}
+    assert set(np.unique(read_numbers(tmp_path / "a.png"))) <= {0, 1, 2, 3}
+
+
+def test_white_on_black_is_object_1_and_16_bits_keep_every_number(tmp_path: Path) -> None:
+    def video(name: str, pictures: list[np.ndarray]) -> Target:
+        folder = tmp_path / "valid" / "Annotations" / name
+        folder.mkdir(parents=True)
+        for i, pixels in enumerate(pictures):
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+        found = BenchmarkVideo(name, tmp_path, tuple(str(i) for i in range(len(pictures))), ())
+        truth = open_truth(Benchmark("ref-davis17", "valid", tmp_path / "valid", (found,)))
+        assert truth is not None
+        return truth.target(found, BenchmarkExpression("0", "the dog", (), (1,)))
+
+    shape = np.zeros((8, 9), np.uint8)
+    shape[2:4, 3:6] = 255
+    assert video("white", [shape * 0, shape]).mask(1).sum() == 6  # type: ignore[union-attr]
+    numbers = np.where(shape > 0, 255, 1).astype(np.uint8)
+    assert video("void", [shape, numbers]).mask(0).sum() == 0  # type: ignore[union-attr]
+    deep = np.array([[0, 1, 254, 255, 256, 300]], np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert read_numbers(tmp_path / "deep.png").tolist() == deep.tolist()
