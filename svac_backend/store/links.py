@@ -21,7 +21,7 @@ from svac_backend.settings import Settings
 # Below the data folder.
 FOLDER, KEY_FILE = "served", "media.key"
 ROUTE = "/media/"
-# The name under which a link carries its signature; `predictions.video_identity` leaves it out of an address.
+# The name under which a link carries its signature; `predictions.video_identity` leaves it out of our own addresses.
 PARAMETER = "signature"
 DAY_S = 86_400.0
 

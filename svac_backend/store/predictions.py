@@ -20,12 +20,35 @@ from sqlalchemy.dialects.sqlite import insert
 from svac_backend.errors import split_address
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.store.database import Database, pack, unpack
+from svac_backend.store.links import PARAMETER, ROUTE
 from svac_backend.store.tables import PartRow, PredictionRow, RenderingRow
 
-# Query parameters that sign an address for a while (S3, Google, Azure): the same video has others tomorrow.
-SIGNATURES = frozenset({"signature", "sig", "x-amz-signature", "x-goog-signature"})
-SIGNING_PREFIXES = ("x-amz-", "x-goog-", "awsaccesskeyid", "googleaccessid")
-SIGNING_NAMES = frozenset({"expires", "policy", "key-pair-id", "se", "sp", "sv", "sr", "st", "ske", "skt"})
+# Signatures in the query of an address: what must be there for one to be known, and all that belongs to it. The same
+# video has another signature tomorrow. A parameter that only looks like a part of one tells videos apart.
+_SIGNATURES: tuple[tuple[frozenset[str], frozenset[str]], ...] = tuple(
+    (frozenset(needed.split()), frozenset(f"{needed} {more}".split()))
+    for needed, more in (
+        # AWS and Google, version 4
+        (
+            "x-amz-signature",
+            "x-amz-algorithm x-amz-credential x-amz-date x-amz-expires x-amz-signedheaders x-amz-security-token "
+            "x-amz-content-sha256",
+        ),
+        (
+            "x-goog-signature",
+            "x-goog-algorithm x-goog-credential x-goog-date x-goog-expires x-goog-signedheaders",
+        ),
+        # AWS and Google, version 2; CloudFront
+        (
+            "signature expires",
+            "awsaccesskeyid googleaccessid key-pair-id hash-algorithm x-amz-security-token",
+        ),
+        ("signature policy", "key-pair-id hash-algorithm"),
+        # Azure: shared access signatures
+        ("sig sv se", "st sp sr sip spr ss srt ses sdd skoid sktid skt ske sks skv saoid suoid scid"),
+        ("sig sv si", "st se sp sr sip spr ses sdd"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -51,24 +74,32 @@ class Prediction:
 
 
 def video_identity(hostname: str, url: str) -> str:
-    """Return what names a video: the host that a relative address belongs to, and the address unsigned.
+    """Return what names a video: the host that a relative address belongs to, and the address without its signature.
+
+    Only a whole signature is left out. All else, such as a `#` in a path or a parameter `st`, tells videos apart.
 
     Args:
         hostname: address of the Label Studio that sent the task.
         url: the task's address of the video.
     """
-    parts = split_address(url)
+    # A path on disk may hold "#"; of a web address it is a part, too.
+    address, mark, rest = url.partition("#")
+    parts = split_address(address)
     if parts is None:  # one that makes no sense is refused before; what is stored must stay readable
         return url
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    if any(name.lower() in SIGNATURES for name, _ in query):
-        query = [(name, value) for name, value in query if not _signs(name.lower())]
-    unsigned = urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(query), ""))
+    query = parse_qsl(parts.query, keep_blank_values=True, errors="surrogateescape")
+    signing = _signing({name.lower() for name, _ in query}, parts.path)
+    kept = [(name, value) for name, value in query if name.lower() not in signing]
+    text = urlencode(kept, errors="surrogateescape")
+    unsigned = urlunsplit((parts.scheme, parts.netloc, parts.path, text, "")) + mark + rest
     return unsigned if parts.scheme else f"{hostname.rstrip('/')} {unsigned}"
 
 
-def _signs(name: str) -> bool:
-    return name in SIGNATURES or name in SIGNING_NAMES or name.startswith(SIGNING_PREFIXES)
+def _signing(names: Collection[str], path: str) -> Collection[str]:
+    """Which of the names in a query sign the address."""
+    if set(names) == {PARAMETER} and ROUTE in path:  # our own link
+        return names
+    return {name for needed, whole in _SIGNATURES if needed <= set(names) for name in whole}
 
 
 def prediction_key(identity: str, prompts: Sequence[ObjectPrompt], model_version: str) -> str:

@@ -70,6 +70,15 @@ def test_key_depends_on_video_prompts_and_model() -> None:
         ),
         ("https://h/v.mp4?sig=a&se=1&sv=2", "https://h/v.mp4?sig=b&se=9&sv=2"),
         ("https://h/v.mp4?Expires=1&Signature=a&GoogleAccessId=x", "https://h/v.mp4?Expires=2&Signature=b"),
+        (
+            "https://a.blob.core.windows.net/c/v.mp4?sp=r&st=2026-01-01&se=2026-01-02&spr=https&sv=2024-11-04&sr=b&sig=x",
+            "https://a.blob.core.windows.net/c/v.mp4?sp=r&st=2026-02-01&se=2026-02-02&spr=https&sv=2024-11-04&sr=b&sig=y",
+        ),
+        (
+            "https://d.cloudfront.net/v.mp4?Policy=a&Signature=b&Key-Pair-Id=c",
+            "https://d.cloudfront.net/v.mp4",
+        ),
+        ("https://me/media/1/2/00001.jpg?signature=a.b", "https://me/media/1/2/00001.jpg?signature=c.d"),
     ],
 )
 def test_a_new_signature_is_the_same_video(one: str, other: str) -> None:
@@ -83,6 +92,22 @@ def test_a_new_signature_is_the_same_video(one: str, other: str) -> None:
         ("https://h/v.mp4?st=1", "https://h/v.mp4?st=2"),
         ("https://h/a.mp4?sig=1", "https://h/b.mp4?sig=1"),
         ("https://h/v.mp4?id=1&sig=x", "https://h/v.mp4?id=2&sig=x"),
+        ("https://h/v.mp4?st=1&sig=x", "https://h/v.mp4?st=2&sig=x"),
+        ("https://h/v.mp4?sr=1&sig=x", "https://h/v.mp4?sr=2&sig=x"),
+        ("https://h/v.mp4?signature=1&sp=1", "https://h/v.mp4?signature=1&sp=2"),
+        ("https://h/v.mp4?signature=jane", "https://h/v.mp4?signature=joe"),
+        ("https://h/v.mp4?expires=1", "https://h/v.mp4?expires=2"),
+        (
+            "https://h/v.mp4?X-Amz-Signature=a&X-Amz-Meta-Clip=1",
+            "https://h/v.mp4?X-Amz-Signature=a&X-Amz-Meta-Clip=2",
+        ),
+        ("https://h/v.mp4?sig=a&se=1&sv=2&camera=1", "https://h/v.mp4?sig=a&se=1&sv=2&camera=2"),
+        ("https://h/v.mp4?n=%ff", "https://h/v.mp4?n=%fe"),
+        ("https://h/v.mp4#clip=1", "https://h/v.mp4#clip=2"),
+        ("/files/take #1.mp4", "/files/take #2.mp4"),
+        ("/files/take.mp4", "/files/take.mp4#"),
+        ("/data/upload/1/a#1.mp4", "/data/upload/1/a#2.mp4"),
+        ("http://[host/a.mp4", "http://[host/b.mp4"),
     ],
 )
 def test_another_address_is_another_video(one: str, other: str) -> None:
