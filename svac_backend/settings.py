@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     allowed_hosts: str = Field(
         "",
         description="Names under which callers reach the backend without a password, with commas between them; "
-        "`localhost` and addresses in digits always, `*` for any.",
+        "`localhost`, this machine's own name, and addresses in digits always, `*` for any.",
     )
     predict_wait_s: float = Field(
         20.0, ge=0, le=90, description="How long an interactive /predict waits for its job."

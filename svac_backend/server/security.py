@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import socket
 from urllib.parse import urlsplit
 
 import limits
@@ -112,7 +113,9 @@ class Gate:
             )
         named = [name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()]
         public = urlsplit(settings.media_url or "")
-        self._hosts = {"localhost", settings.host.lower(), public.hostname, *named}
+        # A page on the web has a name with a dot, so this machine's own name without one is none.
+        own = [name for name in [socket.gethostname().lower()] if "." not in name]
+        self._hosts = {"localhost", settings.host.lower(), public.hostname, *named, *own}
         self._netlocs = {public.netloc.lower()} - {""}
         self._key = MediaLinks.from_settings(settings).key
 

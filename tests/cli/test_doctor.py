@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import threading
 from collections import namedtuple
 from collections.abc import Iterator
@@ -144,6 +145,21 @@ def test_backend_from_here(settings: Settings, database: Database, serve: object
     assert check_from_here(other, url).status is Status.OK, "another check says that the model is missing"
     assert check_from_here(settings, "http://127.0.0.1:9").status is Status.FAILURE
     assert check_from_here(settings, f"{url}/jobs").status is Status.FAILURE
+
+
+def test_a_name_that_the_backend_does_not_answer_to(
+    settings: Settings, serve: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert callable(serve)
+    port = int(serve(settings).rpartition(":")[2])
+    look_up = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest, **more: look_up("127.0.0.1", *rest, **more)
+    )
+    found = check_from_here(settings, f"http://masks.example:{port}")
+    assert found.status is Status.FAILURE
+    assert "masks.example" in found.detail
+    assert "SVAC_ALLOWED_HOSTS" in found.fix
 
 
 def test_backend_with_basic_auth(settings: Settings, database: Database, serve: object) -> None:

@@ -131,6 +131,15 @@ def test_pages_of_other_sites_change_nothing(
         assert client.get("/jobs", headers=headers).status_code == status
 
 
+@pytest.mark.parametrize(("name", "status"), [("box", 200), ("box.example.org", 403)])
+def test_the_machine_may_be_called_by_its_name_unless_a_page_can_have_it(
+    make: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch, name: str, status: int
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: name)
+    client = make().test_client()
+    assert client.get("/health", headers={"Host": f"{name}:9090"}).status_code == status
+
+
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
 )

@@ -74,6 +74,8 @@ def check_from_here(settings: Settings, url: str) -> str:
             "Run this with the SVAC_BASIC_AUTH_USER and SVAC_BASIC_AUTH_PASSWORD of the web process.",
         )
     health = _json(answer)
+    if answer.status_code == 403 and health.get("error"):
+        raise SvacError(f"{health['error']} ({url})", str(health.get("hint", start)))
     if answer.status_code != 200 or health.get("model_class") != "SVAC":
         raise SvacError(f"What answers at {url} is not this backend (status {answer.status_code}).", start)
     if health.get("problem"):
