@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from lab.drill.attacks import ATTACKS
 from lab.drill.faults import FAULTS
 from lab.drill.fuzz import FUZZ
 from lab.drill.growth import GROWTH
@@ -17,7 +18,7 @@ from rich.console import Console
 from svac_backend.errors import SvacError
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
-DRILLS: list[Drill] = [*FAULTS, *LOAD, *FUZZ, *GROWTH]
+DRILLS: list[Drill] = [*FAULTS, *ATTACKS, *LOAD, *FUZZ, *GROWTH]
 
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each fault.")]
 Tasks = Annotated[int, typer.Option(min=1, help="Tasks of each round.")]

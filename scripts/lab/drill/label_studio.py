@@ -106,7 +106,9 @@ class _Routes(BaseHTTPRequestHandler):
             return
         here, url = self.label_studio, urlsplit(self.path)
         query, parts = parse_qs(url.query), url.path.strip("/").split("/")
-        if url.path.startswith("/data/"):
+        if url.path.endswith("/drip.mp4"):
+            self._drip()
+        elif url.path.startswith("/data/"):
             self._send(200, here.clip, "video/mp4")
         elif parts[:2] == ["api", "predictions"]:
             task = int(query["task"][0])
@@ -161,6 +163,16 @@ class _Routes(BaseHTTPRequestHandler):
         """Record what the drill's tasks give no reason for."""
         self.label_studio.writes.append(f"{self.command} {self.path}")
         self._answer({"detail": "Not in this drill."}, 404)
+
+    def _drip(self) -> None:
+        """Send a byte every two seconds, for as long as somebody takes them."""
+        self.send_response(200)
+        self.send_header("Content-Type", "video/mp4")
+        self.send_header("Content-Length", str(len(self.label_studio.clip)))
+        self.end_headers()
+        for byte in self.label_studio.clip:
+            self.wfile.write(bytes([byte]))
+            time.sleep(2.0)
 
     def _in_a_mood(self) -> bool:
         """Refuse, or be slow; True when the call is answered by that."""

@@ -109,13 +109,11 @@ class Drill:
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
-    """Return what drills found; what did not hold stands in its own column."""
-    found = Table(title="The drill")
-    for column in ("drill", "verdict", "figures", "too much", "note"):
+    """Return what drills found; what did not hold says what was wanted."""
+    found = Table(title="The drill", show_lines=True)
+    for column in ("drill", "verdict", "figures", "note"):
         found.add_column(column, overflow="fold")
     for one in outcomes:
-        figures = ", ".join(str(figure) for figure in one.figures)
-        broken = ", ".join(f"{figure} (wanted {figure.most:g})" for figure in one.figures if not figure.held)
-        verdict = "held" if one.held else "BROKEN"
-        found.add_row(one.name, verdict, figures, broken, one.note)
+        figures = [f"{f}{'' if f.held else f', wanted at most {f.most:g}'}" for f in one.figures]
+        found.add_row(one.name, "held" if one.held else "BROKEN", "\n".join(figures), one.note)
     return found

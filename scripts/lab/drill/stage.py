@@ -52,7 +52,6 @@ class Stage:
         self, root: Path, *, environment: Mapping[str, str] = {}, worker: bool = True, seed: int = 0
     ) -> None:
         self.root, self.data = root, root / "data"
-        self.data.mkdir(parents=True, exist_ok=True)
         self.random = random.Random(seed)
         self.label_studio = StandIn(clip())
         self.port = free_port()
@@ -188,6 +187,11 @@ class Stage:
         """Ask the database itself."""
         with closing(sqlite3.connect(self.data / FILE_NAME, timeout=30)) as connection:
             return connection.execute(text).fetchall()
+
+    def behind(self) -> int:
+        """Return how many webhooks the worker has not dealt with."""
+        last = self.query("SELECT coalesce(max(id), 0) FROM events")[0][0]
+        return int(last) - int(self.query("SELECT coalesce(max(value), 0) FROM cursors")[0][0])
 
     def memory(self, name: str, field: str = "VmRSS") -> float:
         """Return megabytes of the largest process of one; `VmHWM` for the most that it ever had."""

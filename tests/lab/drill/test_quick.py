@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
+from lab.drill import attacks
 from lab.drill.faults import kill, locked, play
 from lab.drill.fuzz import fuzz_on
 from lab.drill.load import press
-from lab.drill.outcome import Options
+from lab.drill.outcome import Figure, Options
 from lab.drill.stage import Stage
 
 pytestmark = pytest.mark.integration
@@ -46,3 +47,11 @@ def test_malformed_requests_are_refused_and_webhooks_passed(stage: Stage) -> Non
     for name in ("answers of 500 and more", "webhooks not passed"):
         assert figures[name].held, figures[name]
     assert figures["webhooks stored"].value > 5
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [attacks.claims, attacks.surrogate, attacks.half_sent, attacks.other_pages, attacks.takeover],
+)
+def test_attacks_come_to_nothing(stage: Stage, attack: Callable[[Stage], list[Figure]]) -> None:
+    assert all(figure.held for figure in attack(stage)), attack.__doc__
