@@ -16,7 +16,7 @@ from xml.etree.ElementTree import SubElement, TreeBuilder, XMLParser, fromstring
 from svac_backend.atomic import atomic_path
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig
-from svac_backend.labelstudio.tasks import task_prompts
+from svac_backend.labelstudio.tasks import label_ends, task_prompts
 from svac_backend.masks.tracks import ObjectPrompt
 from svac_backend.settings import Settings
 from svac_backend.video.reader import VideoReader
@@ -30,6 +30,10 @@ CONFIGS = {
     "polygon": ("polygon_frames.xml", "PolygonLabels"),
     "boxes": ("boxes_overview.xml", "PolygonLabels"),
 }
+
+
+# More words before a colon are no label but a sentence.
+_LABEL_WORDS = 3
 
 
 def shipped_config(labels: Sequence[str] = (), *, kind: str = "brush") -> str:
@@ -88,14 +92,24 @@ def read_config(path: Path) -> str:
 
 def prompt_labels(prompts: Sequence[str]) -> list[str]:
     """Return the labels that prompts such as "car: the red car" ask for, in order, each once."""
-    heads = (line.partition(":") for line in _lines(prompts))
-    return list(dict.fromkeys(head.strip() for head, _, rest in heads if head.strip() and rest.strip()))
+    heads = (_head(line) for line in _lines(prompts))
+    return list(dict.fromkeys(head for head, rest in heads if head and rest))
+
+
+def _head(line: str) -> tuple[str, str]:
+    """Split a line at the colon behind its label; "" where it has none.
+
+    A label has few words: "the sign that says: STOP" is a sentence.
+    """
+    end = next(iter(label_ends(line)), 0)
+    head = line[:end].strip()
+    return (head, line[end + 1 :].strip()) if len(head.split()) <= _LABEL_WORDS else ("", line.strip())
 
 
 def check_prompts(prompts: Sequence[str], config: LabelConfig, settings: Settings) -> list[ObjectPrompt]:
     """Return the objects that prompts ask for under a config; without prompts, those of the config's labels.
 
-    A task may hold "the clock at 10:30" as one sentence. On the command line the part before a colon is a
+    In a task any colon may stand in a sentence. On the command line the few words before a colon and a space are a
     label, as the help says, and a misspelt one must not become a part of the sentence.
 
     Raises:
@@ -105,8 +119,8 @@ def check_prompts(prompts: Sequence[str], config: LabelConfig, settings: Setting
     if any(not prompt.strip() for prompt in prompts):
         raise SvacError("A prompt is empty.", 'Say what to segment, for example --prompt "the white dog".')
     for line in _lines(prompts):
-        heads = [line[:i] for i, character in enumerate(line) if character == ":"]
-        if heads and not any(control.find_label(head) for head in heads):
+        heads = [line[:i] for i in label_ends(line)]
+        if _head(line)[0] and not any(control.find_label(head) for head in heads):
             known = ", ".join(f"'{label}'" for label in control.labels)
             raise SvacError(
                 f"The labelling config has no label '{heads[0].strip()[:40]}'.",

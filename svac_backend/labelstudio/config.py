@@ -310,14 +310,14 @@ def _videos(tags: list[Element]) -> tuple[VideoTag, ...]:
 
 
 def _text(tags: list[Element], frames: FramesTag | None) -> TextControl | None:
-    """The TextArea for the prompt: best on the frames, then named `prompt`, then smart."""
+    """The TextArea for the prompt: best smart, as no other asks the model, then on the frames, then named `prompt`."""
     ranked = []
     for tag in tags:
         name, targets = tag.attrib.get("name"), _targets(tag)
         if _kind(tag) != "textarea" or not name or not targets or _true(tag, "perRegion"):
             continue
         on_frames = frames is not None and frames.name in targets
-        rank = (on_frames, name.lower() == "prompt", _true(tag, "smart"))
+        rank = (_true(tag, "smart"), on_frames, name.lower() == "prompt")
         ranked.append((rank, TextControl(name, frames.name if frames and on_frames else targets[0])))
     return max(ranked, key=lambda item: item[0])[1] if ranked else None
 

@@ -166,7 +166,8 @@ def local_files_path(url: str) -> PurePosixPath | None:
     parts = split_address(url)
     if parts is None:
         return None
-    if parts.path.rstrip("/") != LOCAL_FILES_ROUTE.rstrip("/"):
+    # Label Studio may live below a path.
+    if not parts.path.rstrip("/").endswith(LOCAL_FILES_ROUTE.rstrip("/")):
         return None
     relative = PurePosixPath(parse_qs(parts.query).get("d", [""])[0].replace("\\", "/").lstrip("/"))
     if not relative.parts or ".." in relative.parts or "\0" in str(relative):
@@ -219,17 +220,24 @@ def _lines(text: Any, what: str) -> list[str]:
         # Halves of a character: what a shell makes of bytes that are not UTF-8.
         raise SvacError(f"{what} holds characters that are no Unicode text.", "Write it in UTF-8.")
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    lines = [line for line in lines if line]
+    lines = [line for line in lines if any(c.isprintable() and not c.isspace() for c in line)]
     if not lines:
         raise _empty(what)
     return lines
 
 
+def label_ends(line: str) -> list[int]:
+    """Return where a label that nobody knows could end: colons before white space or at the end, not `12:30`."""
+    return [i for i, char in enumerate(line) if char == ":" and (line[i + 1 :] + " ")[0].isspace()]
+
+
 def _split_label(line: str, control: MaskControl) -> _Wish:
-    """`car: the red car` -> (car, the red car) when `car` is a label; a colon in a sentence stays."""
+    """`car: the red car` -> (car, the red car) when `car` is a label; any other colon stays in the sentence."""
     # Labels may hold colons themselves, so the longest one that fits decides.
     end = max(len(label) for label in control.labels) + 2
-    for position in sorted((i for i, char in enumerate(line[:end]) if char == ":"), reverse=True):
+    # `car:the red car` is taken, too: the label is known. `12:30` is a time, whatever labels there are.
+    ends = [i for i, char in enumerate(line[:end]) if char == ":" and not line[i + 1 : i + 2].isdigit()]
+    for position in reversed(ends):
         label = control.find_label(line[:position])
         if label is not None:
             expression = line[position + 1 :].strip()

@@ -47,6 +47,7 @@ def test_a_missing_shipped_config_is_said(monkeypatch: pytest.MonkeyPatch, tmp_p
         (["car: the red car", "the dog", " bus : b", "car: another"], ["car", "bus"]),
         (["dog:", ": the dog", ""], []),
         (["car: the red car\ndog: the dog"], ["car", "dog"]),
+        (["the man at 12:30", "car:the red car", "the sign that says: STOP"], []),
     ],
 )
 def test_labels_of_prompts(prompts: list[str], labels: list[str]) -> None:
@@ -64,11 +65,18 @@ def test_prompts_of_a_config(settings: Settings) -> None:
     assert [wish.expression for wish in check_prompts([], config, settings)] == ["object", "car", "left: far"]
 
 
+@pytest.mark.parametrize("prompt", ["the man at 12:30", "the sign that says: STOP", "12:30 on the clock"])
+def test_a_colon_in_a_sentence_makes_no_label(settings: Settings, prompt: str) -> None:
+    (wish,) = check_prompts([prompt], parse_config(shipped_config(prompt_labels([prompt]))), settings)
+    assert (wish.label, wish.expression) == ("object", prompt)
+
+
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
         (["dog: the dog"], "no label 'dog'"),
-        (["the sky", "the clock at 10:30"], "no label 'the clock at 10'"),
+        (["the sky", "the clock: at 10:30"], "no label 'the clock'"),
+        (["\u200b"], "is empty"),
         (["the sky\ndog: the dog"], "no label 'dog'"),
         ([""], "is empty"),
         (["the sky", "  \n "], "is empty"),

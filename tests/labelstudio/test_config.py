@@ -111,6 +111,28 @@ def test_prompt_text_is_on_the_frames_and_no_region_note() -> None:
 
 
 @pytest.mark.parametrize(
+    ("areas", "target"),
+    [
+        (
+            '<TextArea name="notes" toName="frames"/><TextArea name="ask" toName="video" smart="true"/>',
+            "video",
+        ),
+        (
+            '<TextArea name="prompt" toName="frames"/><TextArea name="ask" toName="frames" smart="true"/>',
+            "frames",
+        ),
+        (
+            '<TextArea name="notes" toName="frames"/><TextArea name="ask" toName="frames" smart="true"/>',
+            "frames",
+        ),
+    ],
+)
+def test_only_a_smart_field_asks_the_model(areas: str, target: str) -> None:
+    config = parse_config(f'<View>{areas}<Video name="video" value="$video"/>{FRAMES}</View>')
+    assert config.text == TextControl("ask", target)
+
+
+@pytest.mark.parametrize(
     ("xml", "message", "hint"),
     [
         ("", "no labelling config", "brush_frames.xml"),

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -330,6 +331,8 @@ CLOUD_SCHEMES = ("s3", "s3s", "gs", "azure-blob", "azure_spi", "dbfs", "redis")
 # Routes of Label Studio that a task's data may name without a host.
 LABEL_STUDIO_ROUTES = ("/data/", "/tasks/", "/projects/", "/storage-data/")
 _LONGEST_ADDRESS = 4096
+# Control characters, line ends and halves of characters. Names of files may hold any kind of space and joiner.
+_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 
 
 @dataclass
@@ -394,7 +397,11 @@ class MediaFetcher:
         if not isinstance(value, str) or not value.strip():
             raise SvacError("The task has no media address.", "Put the video's address into the task's data.")
         value = value.strip()
-        if len(value) > _LONGEST_ADDRESS or not value.isprintable() or split_address(value) is None:
+        if (
+            len(value) > _LONGEST_ADDRESS
+            or any(unicodedata.category(c) in _NO_TEXT for c in value)
+            or split_address(value) is None
+        ):
             raise SvacError(
                 "The task's media address is no address.", "Put the video's address into the task's data."
             )
@@ -476,6 +483,10 @@ class MediaFetcher:
         for base in (address.rstrip("/") for address in [*own, *self.label_studio_hosts]):
             if base and value.lower().startswith(f"{base.lower()}/"):
                 return value[len(base) :]
+            # A Label Studio below a path stores uploads with that path.
+            below = re.sub(r"^[a-z]+://[^/]*", "", base, flags=re.IGNORECASE)
+            if below and value.startswith(tuple(below + route for route in LABEL_STUDIO_ROUTES)):
+                return value[len(below) :]
         return None
 
 

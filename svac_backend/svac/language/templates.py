@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,12 @@ class ChatTemplate:
         self.tokens_per_image = tokens_per_image
         self.seg_id = self._id(SEG)
         self.context_id = self._id(IMG_CONTEXT)
+        # The template's own words are reserved, too, where the tokenizer takes them for plain text.
+        own = re.findall(r"<\|.*?\|>", "".join(map("".join, _TEMPLATES.values())))
+        added = [token.content for token in self.tokenizer.added_tokens_decoder.values()]
+        self.reserved = frozenset(
+            filter(str.strip, (SEG, IMG_CONTEXT, IMG_START, IMG_END, *_ENDS, *own, *added))
+        )
 
     def _id(self, token: str) -> int:
         found = self.tokenizer.convert_tokens_to_ids(token)
@@ -75,6 +82,17 @@ class ChatTemplate:
                 f"The tokenizer has no token {token!r}.", "Use the tokenizer.json that came with the weights."
             )
         return found
+
+    def _check(self, expression: str) -> None:
+        """Refuse text that would become the model's own tokens: it could end the question, or answer it."""
+        normalizer = self.tokenizer.backend_tokenizer.normalizer
+        text = f"{expression}\n{normalizer.normalize_str(expression)}" if normalizer else expression
+        held = max((token for token in self.reserved if token in text), key=len, default=None)
+        if held is not None:
+            raise SvacError(
+                "The expression holds a token that is reserved for the model.",
+                f"Remove '{held}' from the text.",
+            )
 
     def question(self, expression: str) -> str:
         """Return the question; an expression that is a question itself stands alone (the authors' evaluation)."""
@@ -120,14 +138,11 @@ class ChatTemplate:
             answer: another answer to force, without the template's end.
 
         Raises:
-            SvacError: the expression is empty, or it holds a special token.
+            SvacError: the expression is empty, or it holds a token of the model's.
         """
         if not expression.strip():
             raise SvacError("The expression is empty.", "Describe the object in a few words.")
-        if any(token in expression for token in (SEG, IMG_CONTEXT, IMG_START, IMG_END)):
-            raise SvacError(
-                "The expression holds a token that is reserved for the model.", "Remove it from the text."
-            )
+        self._check(expression)
         _, after, end = _TEMPLATES[self.method.template]
         # Cut behind the last image token, a special one: elsewhere a tokenizer could join what was cut.
         shared = self.prefix_text(num_images)

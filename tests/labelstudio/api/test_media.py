@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -53,6 +54,32 @@ def test_label_studios_media_are_asked_of_the_configured_address(
     path = fetcher.fetch(host.format(server=server.url) + "/data/upload/1/x-v.MP4")
     assert (path.read_bytes(), path.suffix) == (b"uploaded", ".mp4")
     assert server.requests[0][1]["authorization"] == "Token secret"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Rec 3.05\u202fPM.mp4",
+        "Sn\xedmek\xa0v 13.mp4",
+        "\u52d5\u753b\u3000.mp4",
+        "\U0001f468\u200d\U0001f469.mp4",
+    ],
+)
+def test_names_with_any_space(server: Any, fetcher: MediaFetcher, tmp_path: Path, name: str) -> None:
+    (tmp_path / "files" / name).write_bytes(b"local")
+    assert fetcher.fetch(str(tmp_path / "files" / name)).read_bytes() == b"local"
+    server.serve("/data/upload/1/" + quote(name), b"uploaded")
+    assert fetcher.fetch("/data/upload/1/" + name).read_bytes() == b"uploaded"
+
+
+def test_label_studio_below_a_path(server: Any, fetcher: MediaFetcher, tmp_path: Path) -> None:
+    server.serve("/data/upload/1/v.mp4", b"uploaded")
+    assert fetcher.fetch("/ls/data/upload/1/v.mp4").read_bytes() == b"uploaded"
+    assert fetcher.fetch("/ls/data/local-files/?d=a%20b/v.mp4") == tmp_path / "files" / "a b" / "v.mp4"
+    with pytest.raises(SvacError, match="neither a web address"):
+        fetcher.fetch("/lsx/data/upload/1/v.mp4")
+    with pytest.raises(SvacError, match="below the root"):
+        fetcher.fetch("/ls/data/local-files/?d=../secret")
 
 
 def test_local_file_that_is_not_visible_is_asked_for(
