@@ -185,6 +185,34 @@ class Settings(BaseSettings):
         "from 5 s to 5 hours; 0: never.",
     )
 
+    keep_jobs_days: float = Field(
+        30.0, ge=0, description="Days that jobs are kept after their end; 0: for good."
+    )
+    keep_events_days: float = Field(
+        90.0,
+        ge=0,
+        description="Days that webhooks are kept once corrections were collected from them; 0: for good.",
+    )
+    keep_renderings_days: float = Field(
+        30.0,
+        ge=0,
+        description="Days that predictions are kept as regions, which can be made again; 0: for good.",
+    )
+    keep_deleted_days: float = Field(
+        7.0, ge=0, description="Days that predictions of deleted tasks are kept; 0: for good."
+    )
+    keep_versions_days: float = Field(
+        90.0,
+        ge=0,
+        description="Days that versions which never served are kept, and runs without one; 0: for good.",
+    )
+    keep_media_gb: float = Field(
+        50.0,
+        ge=0,
+        description="Gigabytes of downloaded videos that are kept, those used last; the others are fetched again "
+        "when they are needed; 0: all.",
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
 
     @field_validator("label_studio_files_root", "preset", "original_sam", mode="before")

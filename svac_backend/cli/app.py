@@ -220,8 +220,7 @@ def ready(
     ] = False,
 ) -> None:
     """Say whether tasks that are sent now get masks; if not, why, with exit status 1. For health checks."""
-    from svac_backend.jobs.readiness import reasons_not_ready, reasons_worker_not_ready
-    from svac_backend.jobs.services import open_services
+    from svac_backend.jobs.services import open_services, reasons_not_ready, reasons_worker_not_ready
 
     services = open_services(get_settings())
     reasons = reasons_worker_not_ready(services) if worker else reasons_not_ready(services)
@@ -357,6 +356,14 @@ def restore(file: Annotated[Path, typer.Argument(help="A backup.")]) -> None:
     from svac_backend.cli.storage import run_restore
 
     run_restore(get_settings(), file)
+
+
+@main.command()
+def storage() -> None:
+    """Show what takes the room in the data folder, and how long it is kept."""
+    from svac_backend.cli.storage import run_storage
+
+    run_storage(get_settings())
 
 
 @media.command("renew")

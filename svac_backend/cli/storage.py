@@ -1,4 +1,4 @@
-"""The data folder: `backup` and `restore`; and `media renew | clean`, the frames that are served, and their links.
+"""The data folder: `storage`, `backup`, `restore`; and `media renew | clean`, frames that are served, and their links.
 
 A backup is a tar file: a copy of the database as it was at one moment, what lies beside it and cannot be had again,
 and at its end a list of the files with their hashes. The database is copied first: what it names is there already.
@@ -21,11 +21,13 @@ from typing import BinaryIO
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from svac_backend.atomic import atomic_path
-from svac_backend.cli.terminal import bar, counted
+from svac_backend.cli.terminal import bar, counted, show_table
 from svac_backend.errors import SvacError
 from svac_backend.jobs.renew import due_tasks, gone_tasks, linked_tasks, renew
+from svac_backend.jobs.retention import measure
 from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.settings import Settings
 from svac_backend.store.database import FILE_NAME, HEAD, Database
@@ -101,6 +103,29 @@ def run_clean(settings: Settings, *, yes: bool = False) -> None:
     console.print(
         f"The frames of {counted(len(gone), 'task')} are deleted; {size / 1e6:,.1f} MB are free again."
     )
+
+
+def run_storage(settings: Settings) -> None:
+    """Print what takes the room in the data folder, and how long it is kept.
+
+    Raises:
+        SvacError: the data folder cannot be used.
+    """
+    kept = {
+        "jobs": (settings.keep_jobs_days, "days"),
+        "webhooks": (settings.keep_events_days, "days"),
+        "renderings": (settings.keep_renderings_days, "days"),
+        "versions": (settings.keep_versions_days, "days unless it served"),
+        "runs": (settings.keep_versions_days, "days without a version"),
+        "downloads": (settings.keep_media_gb, "GB"),
+        "predictions": (settings.keep_deleted_days, "days after their task"),
+    }
+    table = Table("what", "number", "MB", "kept", box=None)
+    with closing(Database(settings.data_dir)) as database:
+        for name, (count, size) in measure(settings, database).items():
+            limit, unit = kept.get(name, (0, ""))
+            table.add_row(name, str(count), f"{size / 1e6:.1f}", f"{limit:g} {unit}" if limit else "for good")
+    show_table(table)
 
 
 def run_backup(settings: Settings, file: Path) -> None:

@@ -21,6 +21,7 @@ from svac_backend.jobs.prelabel import PredictionMaker, PrelabelHandler
 from svac_backend.jobs.process import WorkerProcess
 from svac_backend.jobs.propagate import PropagateHandler
 from svac_backend.jobs.renew import RENEW, RenewHandler, renewal_if_due
+from svac_backend.jobs.retention import RETAIN, RetainHandler
 from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.learning.adapters import load_adapter, unload_adapter
 from svac_backend.learning.collect import Collector
@@ -70,11 +71,17 @@ def create_worker(
         FRAMES: FramesHandler(settings, access),
         RENEW: RenewHandler(settings, access),
         COLLECT: collect,
+        RETAIN: RetainHandler(settings, database),
         FINETUNE: FinetuneHandler(settings, database, collector),
     }
 
     def chores() -> list[Work]:
-        return renewal_if_due(settings)
+        works = [Work(RETAIN, {}, RETAIN)]
+        try:
+            works += renewal_if_due(settings)
+        except SvacError as error:
+            log.error("links are not renewed today: %s", error)
+        return works
 
     worker = WorkerProcess(
         engine,

@@ -12,8 +12,7 @@ from flask import Blueprint, Response, jsonify, request
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import BATCH, LEASE_S
 from svac_backend.jobs.payloads import PROPAGATE, PropagatePayload
-from svac_backend.jobs.readiness import reasons_not_ready
-from svac_backend.jobs.services import Metrics, Services
+from svac_backend.jobs.services import Metrics, Services, reasons_not_ready
 from svac_backend.labelstudio.api.access import LabelStudioAccess, label_studio_name
 from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.tasks import video_url

@@ -29,7 +29,7 @@ CONFIG = "label_config"
 # Clocks of machines that share a database differ by less than so many seconds.
 CLOCK_S = 60.0
 # By kind of job; all other kinds need the model.
-LANE_OF = {"frames": LIGHT_LANE, "renew": LIGHT_LANE, "collect": LIGHT_LANE, "finetune": TRAINING_LANE}
+LANE_OF = dict.fromkeys(("frames", "renew", "collect", "retain"), LIGHT_LANE) | {"finetune": TRAINING_LANE}
 
 
 class JobState(str, Enum):

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from svac_backend.jobs.readiness import reasons_not_ready, reasons_worker_not_ready
-from svac_backend.jobs.services import Services, open_services
+from svac_backend.jobs.services import Services, open_services, reasons_not_ready, reasons_worker_not_ready
 from svac_backend.settings import Settings
 
 
@@ -38,7 +37,7 @@ def test_a_worker_that_is_silent_counts_for_nothing(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services.workers.beat("h:1:a", device="cpu", model_version=services.registry.base)
-    monkeypatch.setattr("svac_backend.jobs.readiness.LEASE_S", -1.0)
+    monkeypatch.setattr("svac_backend.jobs.services.LEASE_S", -1.0)
     (reason,) = reasons_not_ready(services)
     assert "svac-backend worker" in reason
 

@@ -231,18 +231,22 @@ def test_a_key_that_is_damaged_does_not_keep_the_worker_from_its_work(
     worker.start()
     worker.stop()
     assert "is no key of media links" in caplog.text
+    assert JobEngine(database).find(kind="retain")  # nor from its other daily work
 
 
-def test_a_refusal_of_all_tasks_fails_the_job(ours: Settings, database: Database, links: MediaLinks) -> None:
+@pytest.mark.parametrize(("hours", "state"), [(24.0, JobState.QUEUED), (0.0, JobState.FAILED)])
+def test_a_label_studio_that_is_away_is_waited_for(
+    ours: Settings, database: Database, links: MediaLinks, hours: float, state: JobState
+) -> None:
     task = LinkedTask(links.root / "project-38" / "task-7", "38", 7, "frames")
     remember(task)
-    away = ours.model_copy(update={"label_studio_url": "http://127.0.0.1:9"})
+    away = ours.model_copy(update={"label_studio_url": "http://127.0.0.1:9", "retry_hours": hours})
     engine = JobEngine(database)
     worker, _ = create_worker(away, database, load=lambda _: None)  # type: ignore[arg-type,return-value]
     worker.start()
     (job,) = engine.find(kind=RENEW)
     done = engine.wait(job.id, timeout=20)
     worker.stop()
-    assert done.state is JobState.FAILED
+    assert done.state is state
     assert "cannot be reached" in (done.error or "")
     assert due_tasks(links) == [next(iter(linked_tasks(links.root)))]

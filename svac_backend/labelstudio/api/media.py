@@ -427,6 +427,7 @@ class MediaFetcher:
                 f"{source.shown} cannot be read from here.",
                 "The log of `svac-backend worker` says why. Hosts of a private network must be in SVAC_MEDIA_HOSTS.",
             ) from None
+        os.utime(path)  # what was used last is kept longest, see `jobs.retention`
         return path
 
     def _on_disk(self, value: str) -> Path | None:

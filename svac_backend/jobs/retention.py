@@ -1,0 +1,224 @@
+"""The job `retain`, once a day: let go of what is old, or can be made again: the data folder must not only grow.
+
+Corrections, and what annotators showed, stay for good. A webhook goes only after it was made use of.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sqlalchemy import delete, func, or_, select, tuple_
+
+from svac_backend.errors import SvacError
+from svac_backend.jobs.engine import JobContext
+from svac_backend.learning.collect import deleted_ids
+from svac_backend.learning.freeze import FOLDER as RUNS
+from svac_backend.settings import Settings
+from svac_backend.store.database import Database
+from svac_backend.store.events import EventStore, Inbox
+from svac_backend.store.jobs import ACTIVE
+from svac_backend.store.tables import (
+    ConfigRow,
+    CorrectionRow,
+    EventRow,
+    JobRow,
+    PartRow,
+    PredictionRow,
+    PromotionRow,
+    RenderingRow,
+    UncollectedRow,
+)
+from svac_backend.versions import FOLDER as VERSIONS
+from svac_backend.versions import Registry
+
+RETAIN = "retain"
+DAY_S = 86_400.0
+PORTION = 500  # rows deleted in one transaction
+TASKS_DELETED = "TASKS_DELETED"
+MEDIA = "media"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class RetainHandler:
+    """Does `retain` jobs.
+
+    Attributes:
+        settings: how long each kind is kept; 0 is for good.
+        database: what is in it.
+    """
+
+    settings: Settings
+    database: Database
+
+    def __call__(self, context: JobContext) -> dict[str, Any]:
+        """See `jobs.engine.Handler`.
+
+        Raises:
+            SvacError: the database cannot be used.
+        """
+        steps: dict[str, Callable[[], int]] = {
+            "predictions": self._predictions,
+            "jobs": self._jobs,
+            "webhooks": self._events,
+            "renderings": self._renderings,
+            "versions": self._versions,
+            "runs": self._runs,
+            "downloads": self._media,
+        }
+        gone = {}
+        for number, (name, step) in enumerate(steps.items()):
+            context.progress(number / len(steps), f"Looking for {name} to delete")
+            gone[name] = step()
+        told = ", ".join(f"{count} {name}" for name, count in gone.items() if count)
+        return {"message": f"Deleted: {told}" if told else "Nothing is old enough to be deleted", **gone}
+
+    def _jobs(self) -> int:
+        limit = _before(self.settings.keep_jobs_days)
+        old = (JobRow.state.not_in(ACTIVE), JobRow.finished < limit)
+        count = self._rows(JobRow, JobRow.id, select(JobRow.id).where(*old).order_by(JobRow.created))
+        with self.database.write() as session:
+            used = select(JobRow.config).where(JobRow.config.is_not(None))
+            session.execute(delete(ConfigRow).where(ConfigRow.sha256.not_in(used)))
+            session.execute(delete(PartRow).where(PartRow.updated < time.time() - DAY_S))
+        return count
+
+    def _events(self) -> int:
+        limit = _before(self.settings.keep_events_days)
+        with self.database.read() as session:
+            oldest = session.scalar(select(func.min(JobRow.created)).where(JobRow.state.in_(ACTIVE)))
+            last = session.scalar(select(func.max(EventRow.id))) or 0
+        done, deletions = Inbox(self.database).position(), Inbox(self.database, TASKS_DELETED).position()
+        old = (
+            EventRow.received < min(limit, oldest or limit),  # a job may wait that names it
+            EventRow.id <= done,
+            EventRow.id < last,  # or SQLite would give its number again
+            or_(EventRow.action != TASKS_DELETED, EventRow.id <= deletions),
+            EventRow.id.not_in(select(UncollectedRow.event)),
+        )
+        return self._rows(EventRow, EventRow.id, select(EventRow.id).where(*old).order_by(EventRow.id))
+
+    def _renderings(self) -> int:
+        key = tuple_(RenderingRow.prediction_key, RenderingRow.config_key)
+        old = RenderingRow.created < _before(self.settings.keep_renderings_days)
+        query = select(RenderingRow.prediction_key, RenderingRow.config_key).where(old)
+        return self._rows(RenderingRow, key, query)
+
+    def _predictions(self) -> int:
+        """Those of tasks that were deleted in Label Studio."""
+        limit, inbox, count = _before(self.settings.keep_deleted_days), Inbox(self.database, TASKS_DELETED), 0
+        while True:
+            events = EventStore(self.database).find(
+                after=inbox.position(), action=TASKS_DELETED, limit=PORTION
+            )
+            for event in events:
+                if event.received >= limit:
+                    return count
+                try:
+                    tasks = deleted_ids(TASKS_DELETED, event.body)
+                except SvacError as error:
+                    log.warning("%s", error)
+                    tasks = []
+                mine = (PredictionRow.project_id == event.project_id, PredictionRow.task_id.in_(tasks))
+                query = select(PredictionRow.key).where(*mine)
+                count += self._rows(PredictionRow, PredictionRow.key, query)
+                inbox.advance(event.id)
+            if not events:
+                return count
+
+    def _versions(self) -> int:
+        """Those that never served, and from which no other was trained on."""
+        registry, limit = Registry(self.settings, self.database), _before(self.settings.keep_versions_days)
+        with self.database.read() as session:
+            served = set(session.scalars(select(PromotionRow.version)))
+        found = registry.store.all()
+        kept = served | {one.parent for one in found}
+        old = [one for one in found if one.created < limit and one.id not in kept]
+        return sum(self._surely(partial(registry.delete, one.id), one.name) for one in old)
+
+    def _runs(self) -> int:
+        """Folders of runs that ended long ago, and of which no version is left."""
+        limit, store = _before(self.settings.keep_versions_days), Registry(self.settings, self.database).store
+        with self.database.read() as session:
+            active = set(session.scalars(select(JobRow.id).where(JobRow.state.in_(ACTIVE))))
+        root = self.settings.data_dir / RUNS
+        folders = [path for path in root.glob("*") if path.is_dir() and path.stat().st_mtime < limit]
+        old = [path for path in folders if path.name not in active and store.of_job(path.name) is None]
+        return sum(self._surely(partial(shutil.rmtree, path), str(path)) for path in old)
+
+    def _media(self) -> int:
+        """Downloads beyond the limit, those first that were not used for longest; never what was used today."""
+        files = []
+        for path in (self.settings.data_dir / MEDIA).glob("*"):
+            if path.suffix != ".json" and path.is_file():
+                about = path.stat()
+                files.append((max(about.st_atime, about.st_mtime), about.st_size, path))
+        limit, now = self.settings.keep_media_gb * 1e9, time.time()
+        total, count = sum(size for _, size, _ in files), 0
+        for used, size, path in sorted(files):
+            broken_off = path.name.startswith("partial-")
+            if used > now - DAY_S or not (broken_off or (limit and total > limit)):
+                continue
+            path.with_name(f"{path.name}.json").unlink(missing_ok=True)
+            if self._surely(path.unlink, str(path)):
+                total, count = total - size, count + 1
+        return count
+
+    def _rows(self, table: Any, key: Any, query: Any) -> int:
+        """Delete the rows whose keys a query finds, a portion at a time: others want to write, too."""
+        count = 0
+        while True:
+            with self.database.write() as session:
+                found = session.execute(query.limit(PORTION)).all()
+                keys = [tuple(row) if len(row) > 1 else row[0] for row in found]
+                session.execute(delete(table).where(key.in_(keys)))
+            count += len(keys)
+            if len(keys) < PORTION:
+                return count
+
+    def _surely(self, step: Callable[[], object], what: str) -> bool:
+        """Do one deletion; what stops it must not stop the others."""
+        try:
+            step()
+        except (OSError, SvacError) as error:
+            log.warning("%s is not deleted: %s", what, error)
+            return False
+        return True
+
+
+def _before(days: float) -> float:
+    """Return the time before which things are old; 0 days keep all."""
+    return time.time() - days * DAY_S if days else 0.0
+
+
+def measure(settings: Settings, database: Database) -> dict[str, tuple[int, int]]:
+    """Return what takes the room: of each kind how many there are and their bytes, in the database and beside it."""
+    columns = {
+        "jobs": JobRow.payload,
+        "labelling configs": ConfigRow.data,
+        "webhooks": EventRow.body,
+        "predictions": PredictionRow.tracks,
+        "renderings": RenderingRow.results,
+        "corrections": CorrectionRow.track,
+    }
+    found = {}
+    with database.read() as session:
+        for name, column in columns.items():
+            count, size = session.execute(select(func.count(), func.sum(func.length(column)))).one()
+            found[name] = (int(count), int(size or 0))
+    folder = settings.data_dir
+    kinds = {"downloads": MEDIA, "frames": "served", "runs": RUNS, "versions": VERSIONS}
+    for name, part in {**kinds, "database file": "svac.db", "earlier states": "*before-*"}.items():
+        tops = list(folder.glob(part)) + (list(folder.glob("svac.db-*")) if part == "svac.db" else [])
+        files = [
+            path for top in tops for path in ([top] if top.is_file() else top.rglob("*")) if path.is_file()
+        ]
+        found[name] = (len(files), sum(path.stat().st_size for path in files))
+    return found
