@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from svac_backend.jobs import prelabel
 from svac_backend.jobs.engine import JobEngine, JobState
-from svac_backend.jobs.payloads import PrelabelPayload
+from svac_backend.jobs.payloads import FramesPayload, PrelabelPayload
 from svac_backend.jobs.worker import create_worker
 from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.regions.region import Canvas
@@ -29,6 +29,7 @@ from svac_backend.store.objects import SentStore
 from svac_backend.store.predictions import PartStore
 from svac_backend.svac.files.weights import model_version
 from tests.jobs.conftest import CONFIG
+from tests.labelstudio.api.test_places import HEAD, dripping
 
 VIDEO = "/data/local-files/?d=clip.mp4"
 
@@ -202,3 +203,35 @@ def test_a_late_answer_whose_snapshot_is_gone_says_so(
     assert job.error is not None
     assert "out of date" in job.error
     assert label_studio.predictions == []
+
+
+@pytest.mark.parametrize("kind", ["prelabel", "frames"])
+def test_a_job_whose_video_drips_can_be_cancelled(
+    connected: Settings, database: Database, model: Any, label_studio: Any, kind: str
+) -> None:
+    """The lane stood still, and cancelling had no effect. How soon it ends is measured with the download itself."""
+    settings = connected.model_copy(update={"media_hosts": "127.0.0.1", "media_url": "http://127.0.0.1:9090"})
+    worker = create_worker(settings, database, load=lambda _: model)[0]
+    worker.start()
+    engine = JobEngine(database)
+    try:
+        with dripping(HEAD, b"x", 0.5) as url:
+            video = f"{url}/v.mp4"
+            label_studio.tasks[7] = {"video": video}
+            wanted = replace(payload("7"), task_data={"video": video}, video_url=video)
+            if kind == "frames":
+                frames = FramesPayload(
+                    **{one.name: getattr(wanted, one.name) for one in fields(FramesPayload)}
+                )
+                job_id = engine.submit("frames", frames.to_json(), frames.job_key()).id
+            else:
+                job_id = submit(engine, settings, wanted)
+            deadline = time.monotonic() + 20
+            while engine.get(job_id).message != "Fetching the video" and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(0.5)
+            engine.cancel(job_id)
+            done = engine.wait(job_id, timeout=15)
+            assert done.state is JobState.CANCELLED, done.error
+    finally:
+        worker.stop()

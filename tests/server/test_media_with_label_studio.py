@@ -79,6 +79,7 @@ def connected(label_studio: LabelStudioServer, settings: Settings, tmp_path: Pat
             "label_studio_api_key": SecretStr(personal_access_token(label_studio)),
             "media_url": f"http://127.0.0.1:{port}",
             "max_body_mb": 50,
+            "media_hosts": "127.0.0.1,s3://bucket",  # where the bucket is
         }
     )
     app = create_app(ours)
