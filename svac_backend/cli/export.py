@@ -73,11 +73,25 @@ def run(settings: Settings, source: ExportSource, target: DataSet, *, frames: bo
         if source.project is not None or settings.label_studio_api_key is not None:
             client = stack.enter_context(closing(LabelStudioClient.from_settings(settings)))
         hosts: Sequence[str] = ()
+
+        def measure(url: str, task: Any) -> tuple[tuple[int, int] | None, str]:
+            """The size of a video itself, where its frames are exported: its regions may not say it."""
+            if not frames:
+                return None, "With its frames (no --no-frames), the video itself would tell its size."
+            fetcher = MediaFetcher.from_settings(settings, client, hosts)
+            try:
+                with _opened(fetcher, url, task if isinstance(task, int) else None, settings) as video:
+                    return (video.info.width, video.info.height), ""
+            except SvacError as error:
+                return None, error.message
+
         with bar("reading") as progress:
             if source.project is not None and client is not None:
-                found, hosts = _from_project(settings, client, source.project, source.choice, progress)
+                found, hosts = _from_project(
+                    settings, client, source.project, source.choice, measure, progress
+                )
             else:
-                found = _from_file(settings, source, progress)
+                found = _from_file(settings, source, measure, progress)
         fetcher = MediaFetcher.from_settings(settings, client, hosts)
         sources = {one.video.name: one for one in found.videos}
 
@@ -109,7 +123,7 @@ def run(settings: Settings, source: ExportSource, target: DataSet, *, frames: bo
 
 
 def _from_project(
-    settings: Settings, client: LabelStudioClient, project: int, choice: Choice, progress: Any
+    settings: Settings, client: LabelStudioClient, project: int, choice: Choice, measure: Any, progress: Any
 ) -> tuple[ProjectVideos, Sequence[str]]:
     about = client.get_project(project)
     config = parse_config(about.get("label_config") or "")
@@ -128,12 +142,13 @@ def _from_project(
             Choice(choice.source, choice.only_submitted, about.get("model_version") or ""),
             hostname=hostname,
             known=known,
+            measure=measure,
             progress=progress,
         )
     return found, (connection.hostname,) if connection is not None and connection.hostname else ()
 
 
-def _from_file(settings: Settings, source: ExportSource, progress: Any) -> ProjectVideos:
+def _from_file(settings: Settings, source: ExportSource, measure: Any, progress: Any) -> ProjectVideos:
     file = source.file or Path()
     try:
         content = json.loads(file.read_bytes())
@@ -158,6 +173,7 @@ def _from_file(settings: Settings, source: ExportSource, progress: Any) -> Proje
         known,
         source.choice,
         hostname=settings.label_studio_url,
+        measure=measure,
         progress=progress,
     )
 

@@ -23,7 +23,7 @@ from svac_backend.labelstudio.api.access import moment
 from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.corrections import known_objects
 from svac_backend.labelstudio.regions.merge import corrected_hints
-from svac_backend.labelstudio.regions.read import results_to_tracks
+from svac_backend.labelstudio.regions.read import is_drawn_on, results_to_tracks
 from svac_backend.labelstudio.regions.region import Canvas, frame_size
 from svac_backend.labelstudio.tasks import PROMPT_KEY, Window, local_files_path, window_of
 from svac_backend.masks.tracks import ObjectPrompt, Track
@@ -89,6 +89,7 @@ def read_tasks(
     *,
     hostname: str = "",
     known: Callable[[str], Sequence[ObjectPrompt]] = lambda _: (),
+    measure: Callable[[str, Any], tuple[tuple[int, int] | None, str]] = lambda *_: (None, ""),
     progress: Callable[[float], None] | None = None,
 ) -> ProjectVideos:
     """Read the tasks of a project; tasks of one video and one prompt are joined (see `join`).
@@ -101,6 +102,7 @@ def read_tasks(
         choice: which of them.
         hostname: of the Label Studio that the tasks' addresses belong to.
         known: a video's address -> objects that have been asked for in the editor, with their sentences.
+        measure: a video's address and task -> (width, height) of the video where no region says it, or None and why.
         progress: called with 0..1.
 
     A video with a region that cannot be read is left out, and a note names its task.
@@ -124,10 +126,19 @@ def read_tasks(
                 _missing(name, [one for one, results in chosen if results is None], len(shown), choice)
             )
         try:
-            size = frame_size(*(regions for _, one in there for regions in (one.results, one.sent)))
+            on = config.frames.name if config.frames else None
+            size = frame_size(*(regions for _, one in there for regions in (one.results, one.sent)), on=on)
+            if size is None and there:
+                drawn = any(is_drawn_on(one.results, config) for _, one in there)
+                size, why = measure(url, shown[0].task.get("id"))
+                if size is None and drawn:
+                    raise SvacError(
+                        f"Its regions do not say how large it is (original_width). {why}".strip(),
+                        "Export it with its frames, or send the regions as Label Studio's editor does.",
+                    )
+                if size is None:
+                    found.notes.append(f"{name}: nothing is drawn on it, so it is left out. {why}".strip())
             if size is None:
-                if there:
-                    found.notes.append(f"{name}: nothing is drawn on it, so it is left out.")
                 continue
             video = _read_video(name, there, config, size, known(url))
         except SvacError as error:
@@ -348,6 +359,13 @@ def infer_config(tasks: Iterable[Mapping[str, Any]]) -> LabelConfig:
     """
     tasks = list(tasks)
     view = Element("View")
+    # A task may have other pictures: the frames are those that most regions lie on, of a list before a single one.
+    pictures = Counter(
+        ("item_index" in region, str(region.get("to_name")))
+        for region in _regions(tasks)
+        if region.get("type") in _TAGS
+    )
+    frames = max(pictures, key=lambda one: (one[0], pictures[one]), default=(False, ""))[1]
     image: Element | None = None
     controls: dict[str, Element] = {}
     for region in _regions(tasks):
@@ -360,7 +378,7 @@ def infer_config(tasks: Iterable[Mapping[str, Any]]) -> LabelConfig:
         ):
             continue
         if image is None:
-            image = SubElement(view, "Image", name=str(target), valueList=f"${_frames_key(tasks)}")
+            image = SubElement(view, "Image", name=frames, valueList=f"${_frames_key(tasks)}")
         if name not in controls:
             controls[str(name)] = SubElement(view, _TAGS[kind], name=str(name), toName=str(target))
         known = {label.get("value") for label in controls[str(name)]}

@@ -159,7 +159,9 @@ def change(
         for id_ in outdated(regions, next_generation(regions))
     }
     # What a later portion will replace is still shown until then.
-    forgotten -= {str(region["id"]) for region in editor.shown} - {str(region["id"]) for region in removed}
+    forgotten -= {str(region.get("id")) for region in editor.shown} - {
+        str(region["id"]) for region in removed
+    }
     of_object = by_object(made)
     return Change(
         {object_id: of_object.get(object_id, []) for object_id in objects}, removed, frozenset(forgotten)

@@ -110,6 +110,8 @@ class PropagateHandler:
         now = annotation.get("result") if isinstance(annotation, Mapping) else None
         if not isinstance(annotation, Mapping) or not isinstance(now, list):
             raise SvacError("The webhook has no annotation.", "Submit the annotation again.")
+        if annotation.get("was_cancelled"):
+            return payload, now, []  # the task was skipped: what lies in it counts for nothing
         client = self.maker.label_studio.client(payload.project_id)
         predictions = predictions_before(client, payload.task_id, annotation)
         results = [item["result"] for item in predictions]
@@ -124,6 +126,7 @@ class PropagateHandler:
             cached_config(payload.label_config),
             parent=parents[0] if parents else None,
         )
+        read.check_size(now)
         if read.canvas is None:
             return payload, now, []
         hints = read.corrections.to_propagate()

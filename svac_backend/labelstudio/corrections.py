@@ -10,7 +10,7 @@ from typing import Any
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.regions.merge import corrected_hints
-from svac_backend.labelstudio.regions.read import Drawn, read_drawn, results_to_tracks
+from svac_backend.labelstudio.regions.read import Drawn, is_drawn_on, read_drawn, results_to_tracks
 from svac_backend.labelstudio.regions.region import Canvas, Region, frame_size
 from svac_backend.labelstudio.regions.sent import sent_regions
 from svac_backend.labelstudio.tasks import task_prompts, window_of
@@ -81,15 +81,27 @@ class ReadAnnotation:
         """Return what is drawn by some of the annotation's regions, and whose it is; otherwise as `tracks`."""
         return read_drawn(regions, self.config, self._canvas(canvas), **self._owners())
 
+    def check_size(self, regions: Sequence[Region]) -> None:
+        """Check that the size of the frames is known where something is drawn on them. Raises `SvacError`."""
+        if self.canvas is None and is_drawn_on(regions, self.config):
+            raise _no_size()
+
     def _canvas(self, canvas: Canvas | None) -> Canvas:
         found = canvas or self.canvas
         if found is None:
-            raise SvacError("No region says how large the frames are.", "Send results as Label Studio does.")
+            raise _no_size()
         return found
 
     def _owners(self) -> dict[str, Any]:
         """What tells whose a region is that a person drew."""
         return {"tracks": [Track(**vars(one)) for one in self.known], "certain": self.corrections.masks}
+
+
+def _no_size() -> SvacError:
+    return SvacError(
+        "No region says how large the frames are (original_width and original_height).",
+        "Send them with each region, as Label Studio's editor does.",
+    )
 
 
 def read_annotation(
@@ -117,7 +129,8 @@ def read_annotation(
         SvacError: a region, or the task's window, is malformed.
     """
     known = known_objects(task_data, config, claimed)
-    size = frame_size(now, *(one.regions for one in answered.values()), *predictions)
+    on = config.frames.name if config.frames else None
+    size = frame_size(now, *(one.regions for one in answered.values()), *predictions, on=on)
     canvas = None if size is None else Canvas(*size, window_of(task_data))
     corrections = Corrections()
     if canvas is not None:

@@ -330,6 +330,7 @@ class Collector:
             config,
             parent=None if parent is None else parent["result"],
         )
+        read.check_size(one.regions)
         canvas, changes = read.canvas, read.corrections
         if canvas is None:
             return about, []

@@ -222,6 +222,38 @@ def test_an_export_that_holds_only_numbers_is_refused() -> None:
     assert "--project" in caught.value.hint
 
 
+def test_a_video_whose_regions_do_not_say_its_size() -> None:
+    one = annotated(None)
+    for region in [*one["annotations"][0]["result"], *one["predictions"][0]["result"]]:
+        del region["original_width"], region["original_height"]
+    found = read([one])
+    assert found.videos == []
+    assert "do not say how large it is" in found.notes[0]
+    assert "do not say how large it is" in found.refused[0].message
+    (video,) = read([one], measure=lambda *_: ((WIDTH, HEIGHT), "")).videos
+    assert same(video.video.tracks, tracks())
+    blank = task(1, None, annotations=[entry([])])
+    (video,) = read([blank], measure=lambda *_: ((WIDTH, HEIGHT), "")).videos
+    assert (video.video.width, len(video.video.frames), [t.masks for t in video.video.tracks]) == (
+        WIDTH,
+        FRAMES,
+        [{}, {}],
+    )
+    assert read([blank], measure=lambda *_: (None, "It is gone.")).notes == [
+        "dog: nothing is drawn on it, so it is left out. It is gone."
+    ]
+
+
+def test_another_picture_of_the_task_is_not_the_frames() -> None:
+    one = annotated(None)
+    other = {**one["annotations"][0]["result"][0], "id": "t", "to_name": "thumb", "from_name": "tag"}
+    del other["item_index"]
+    other.update(original_width=10, original_height=8)
+    one["annotations"][0]["result"].insert(0, other)
+    (found,) = read_tasks([one], lambda task: task, infer_config([one]), Choice()).videos
+    assert same(found.video.tracks, tracks())
+
+
 def test_the_config_of_an_export_is_told_from_its_regions() -> None:
     one = json.loads(json.dumps(annotated(WINDOWS[0])))
     config = infer_config([one])

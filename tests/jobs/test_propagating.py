@@ -265,6 +265,23 @@ def test_a_submitted_annotation_makes_a_prediction_with_its_corrections(
     assert job.message == "Nothing to propagate: no correction shows an object"
     assert len(label_studio.predictions) == 2
 
+    skipped = {"id": 5, "result": result, "parent_prediction": 1, "was_cancelled": True}
+    event = EventStore(database).add("ANNOTATION_CREATED", "38", json.dumps({"annotation": skipped}).encode())
+    assert "Nothing to propagate" in do(engine, PropagatePayload(**BASE, push=True, event=event)).message
+    assert len(label_studio.predictions) == 2
+
+    unsized = [{k: v for k, v in one.items() if not k.startswith("original_")} for one in result]
+    label_studio.predictions[:] = []
+    event = EventStore(database).add(
+        "ANNOTATION_CREATED", "38", json.dumps({"annotation": {"id": 6, "result": unsized}}).encode()
+    )
+    job = engine.wait(
+        engine.submit("propagate", PropagatePayload(**BASE, push=True, event=event).to_json(), "u").id,
+        timeout=60,
+    )
+    assert job.state is JobState.FAILED
+    assert "how large the frames are" in str(job.error)
+
 
 def test_an_event_that_is_not_there_fails_with_a_reason(engine: JobEngine) -> None:
     payload = PropagatePayload(**BASE, push=True, event=77)

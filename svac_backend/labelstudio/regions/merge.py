@@ -128,7 +128,7 @@ def merge_results(
         if id(region) not in mine and not is_overview(region) and not _is_stray(region, config)
     ]
     rendered = _with_extras(_unique(rendered, {drawing.id for drawing in kept}), gone)
-    regions = [dict(region) for drawing in kept for region in drawing.results] + rendered
+    regions = [{**region, "id": drawing.id} for drawing in kept for region in drawing.results] + rendered
     owner = {drawing.id: str(drawing.object_id) for drawing in kept}
 
     def place(region: Region) -> tuple[int, int]:

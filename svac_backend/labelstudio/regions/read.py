@@ -18,7 +18,7 @@ from typing import Any
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.regions.rectangles import box_tracks
-from svac_backend.labelstudio.regions.region import Canvas, Place, RegionName, Results
+from svac_backend.labelstudio.regions.region import Canvas, Place, RegionName, Results, region_id
 from svac_backend.labelstudio.regions.shapes import kind_of, shape_to_mask
 from svac_backend.masks.hints import FrameHints
 from svac_backend.masks.limits import MaskRoom, check_frame
@@ -60,7 +60,7 @@ def read_drawings(results: Iterable[Any], config: LabelConfig, canvas: Canvas) -
     """Return every region on the frames that is a mask, in the order of the results.
 
     Raises:
-        SvacError: a region has no id, or lies on a frame that the task does not have.
+        SvacError: a region lies on a frame that the task does not have.
     """
     frames = config.frames
     names = config.drawing_names
@@ -79,9 +79,7 @@ def read_drawings(results: Iterable[Any], config: LabelConfig, canvas: Canvas) -
         kind = kind_of(value) if isinstance(value, Mapping) else None
         if kind is None or not isinstance(value, Mapping):
             continue
-        frame, id_ = _frame(region, canvas), region.get("id")
-        if not isinstance(id_, str) or not id_:
-            raise SvacError(f"A region on frame {frame} has no id.", "Send results as Label Studio does.")
+        frame, id_ = _frame(region, canvas), region_id(region)
         drawing = found.get((id_, frame))
         label = _label(value, kind)
         if drawing is None:
@@ -92,6 +90,19 @@ def read_drawings(results: Iterable[Any], config: LabelConfig, canvas: Canvas) -
             drawing.results.append(region)
             drawing.label = drawing.label or label
     return list(found.values())
+
+
+def is_drawn_on(regions: Iterable[Any], config: LabelConfig) -> bool:
+    """Tell whether one of an annotation's regions is a mask on the frames."""
+    return config.frames is not None and any(
+        isinstance(region, Mapping)
+        and not region.get("dynamic")
+        and region.get("to_name") == config.frames.name
+        and region.get("from_name") in config.drawing_names
+        and isinstance(region.get("value"), Mapping)
+        and kind_of(region["value"]) is not None
+        for region in regions
+    )
 
 
 def _frame(region: Mapping[str, Any], canvas: Canvas) -> int:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import BoxTracks, LabelConfig
-from svac_backend.labelstudio.regions.region import DEFAULT_OPTIONS, Canvas, Region, RegionOptions
+from svac_backend.labelstudio.regions.region import DEFAULT_OPTIONS, Canvas, Region, RegionOptions, region_id
 from svac_backend.labelstudio.regions.shapes import box_corners, close
 from svac_backend.labelstudio.tasks import Window
 from svac_backend.masks.limits import MAX_FRAMES, MaskRoom
@@ -220,7 +220,7 @@ def _keyframes(boxes: NDArray[np.float64], tolerance_px: float) -> list[int]:
 
 
 def _box_track(region: Mapping[str, Any]) -> BoxTrack:
-    id_, labels = str(region["id"]), region["value"].get("labels")
+    id_, labels = region_id(region), region["value"].get("labels")
     label = str(labels[0]) if isinstance(labels, list) and labels else None
     return BoxTrack(id_.removesuffix(_SUFFIX) if id_.endswith(_SUFFIX) else None, label)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from svac_backend.labelstudio.tasks import Window
 from svac_backend.masks.limits import check_size
@@ -69,6 +71,19 @@ def region_name(region: Mapping[str, Any]) -> RegionName | None:
     return RegionName.read(region.get("id"))
 
 
+def region_id(region: Mapping[str, Any]) -> str:
+    """Return a region's id; of one without, as imported pre-annotations may be, a name that its shape gives it."""
+    id_ = region.get("id")
+    if isinstance(id_, str) and id_:
+        return id_
+    value = region.get("value")
+    shape = (
+        {k: v for k, v in value.items() if not k.endswith("labels")} if isinstance(value, Mapping) else value
+    )
+    text = json.dumps([id_, region.get("item_index"), shape], sort_keys=True, default=str)
+    return "r" + hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
 def by_object(regions: Iterable[Region]) -> dict[str, list[Region]]:
     """Return the regions of each object; those that persons drew are left out."""
     found: dict[str, list[Region]] = defaultdict(list)
@@ -114,8 +129,22 @@ class Canvas:
         return frame if self.window is None else self.window.item(frame)
 
 
-def frame_size(*sources: Results) -> tuple[int, int] | None:
+def _is_side(value: Any) -> TypeGuard[float]:
+    """Whether it is a number of pixels; JSON of other tools has 160.0."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 < value < 1e9
+        and value == int(value)
+    )
+
+
+def frame_size(*sources: Results, on: str | None = None) -> tuple[int, int] | None:
     """Return width and height of the frames in pixels, from the first region that has them.
+
+    Args:
+        sources: results.
+        on: the picture whose regions count, by its name in the labelling config: another one has another size.
 
     Raises:
         SvacError: they are larger than the backend accepts.
@@ -123,8 +152,10 @@ def frame_size(*sources: Results) -> tuple[int, int] | None:
     for regions in sources:
         for region in regions:
             width, height = region.get("original_width"), region.get("original_height")
-            if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-                check_size(height, width)
+            if on is not None and region.get("to_name") != on:
+                continue
+            if _is_side(width) and _is_side(height):
+                check_size(int(height), int(width))
                 return int(width), int(height)
     return None
 

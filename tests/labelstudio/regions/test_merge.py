@@ -16,6 +16,7 @@ from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.regions.merge import corrected_hints, merge_results
 from svac_backend.labelstudio.regions.read import results_to_tracks
 from svac_backend.labelstudio.regions.region import Canvas, RegionOptions, region_name
+from svac_backend.labelstudio.regions.written import validate_results
 from svac_backend.labelstudio.tasks import Window
 from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.rle import from_coco, to_coco
@@ -321,6 +322,16 @@ def test_notes_and_results_of_other_tags_stay_and_relations_need_both_ends() -> 
         sent_of(BRUSH, predicted)[1],
     ]
     assert merged[2:] == [choice, comment, holds]
+
+
+def test_a_region_without_an_id_stays_and_gets_one() -> None:
+    drawn_ = {key: value for key, value in brushed(0, OTHER, label="cat").items() if key != "id"}
+    relation = {"type": "relation", "from_id": "x", "to_id": "y"}
+    corrected = {"obj1": {0: FrameHint(clicks=(Click(1, 1),))}}
+    now = [*sent_of(BRUSH, track_of({0: ONE})), drawn_, relation]
+    merged = merge_results(now, [track_of({0: MOVED})], corrected, BRUSH, **SIZE)
+    assert [{**region, "id": ""} for region in merged[1:]] == [{**drawn_, "id": ""}]
+    validate_results(merged, BRUSH)
 
 
 def test_clicks_protect_nothing_and_objects_without_a_track_stay() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.regions.read import read_drawn, results_to_tracks
-from svac_backend.labelstudio.regions.region import Canvas, RegionOptions
+from svac_backend.labelstudio.regions.region import Canvas, RegionOptions, frame_size
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.labelstudio.tasks import Window
 from svac_backend.masks.metrics import iou
@@ -235,14 +235,32 @@ def test_300_brush_masks_are_read_in_well_under_a_few_seconds() -> None:
     assert len(track.masks) == len(masks)
 
 
+@pytest.mark.parametrize("id_", ["", None, 7])
+def test_regions_without_ids_are_drawn_all_the_same(id_: Any) -> None:
+    """Imported pre-annotations may have none, and relations never have one."""
+    results = [{**brushed(frame, ONE), "id": id_} for frame in (0, 1)]
+    if id_ is None:
+        results = [{key: value for key, value in one.items() if key != "id"} for one in results]
+    relation = {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right"}
+    (track,) = results_to_tracks([*results, relation], BRUSH, **SIZE)
+    assert track.masks == {0: to_coco(ONE), 1: to_coco(ONE)}
+
+
+def test_a_size_is_that_of_its_own_picture() -> None:
+    small = {"to_name": "thumb", "original_width": 10, "original_height": 8}
+    frames = {"to_name": "frames", "original_width": 160.0, "original_height": 120.0}
+    assert frame_size([small, frames], on="frames") == (160, 120)
+    assert frame_size([small], on="frames") is None
+    assert frame_size([{**frames, "original_width": 160.5}]) is None
+    assert frame_size([{**frames, "original_width": True}]) is None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"item_index": -1}, "item_index"),
         ({"item_index": "3"}, "item_index"),
         ({"item_index": 9}, "lies on frame 9, the task has 5"),
-        ({"id": ""}, "has no id"),
-        ({"id": None}, "has no id"),
     ],
 )
 def test_regions_that_cannot_be_placed_are_errors(change: dict[str, Any], message: str) -> None:
