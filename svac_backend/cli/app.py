@@ -438,11 +438,11 @@ def versions_list() -> None:
 
 
 @versions.command("promote")
-def versions_promote(version: VersionId) -> None:
-    """Have a version serve from now on."""
+def versions_promote(version: VersionId, yes: Yes = False) -> None:
+    """Have a version serve from now on; asks first where it was measured to be no better."""
     from svac_backend.cli.versions import run_promote
 
-    run_promote(get_settings(), version)
+    run_promote(get_settings(), version, yes=yes)
 
 
 @versions.command("rollback")

@@ -51,8 +51,8 @@ def run_list(settings: Settings) -> None:
             console.print(f"[yellow]{escape(problem)}[/]")
 
 
-def run_promote(settings: Settings, name: str) -> None:
-    """Have a version serve from now on.
+def run_promote(settings: Settings, name: str, *, yes: bool = False) -> None:
+    """Have a version serve from now on; ask first where it was measured to be no better.
 
     Raises:
         SvacError: there is none of that id, it is damaged, or belongs to another model.
@@ -64,6 +64,11 @@ def run_promote(settings: Settings, name: str) -> None:
                 f"{version.name} is a version of another model than {registry.base}.",
                 "Set SVAC_MODEL and SVAC_PRESET to its model first.",
             )
+        if version.state is VersionState.KEPT:
+            console.print(f"[yellow]{escape(version.name)} was not good enough. {escape(version.reason)}[/]")
+            if not yes and not typer.confirm("Promote it all the same?"):
+                console.print("Nothing is changed.")
+                return
         registry.promote(version.id)
         console.print(f"{escape(version.name)} serves. {SERVES}")
 

@@ -77,6 +77,8 @@ class Trigger:
             )
         (job,) = self._submit([Work(FINETUNE, {"why": why, "project_id": project_id}, free[0])])
         message = "Fine-tuning follows the one that runs." if active else "Fine-tuning starts."
+        if project_id:  # or the person who asked would think that it is theirs alone
+            message += " It learns from the corrections of all projects."
         return Requested(job, True, message)
 
     def due(self) -> bool:

@@ -12,7 +12,7 @@ from svac_backend.cli import versions
 from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
-from svac_backend.store.versions import Version
+from svac_backend.store.versions import Version, VersionState
 from svac_backend.svac.files.adapters import WEIGHTS
 from svac_backend.versions import Registry
 from tests.learning.adapter_folders import adapter_folder
@@ -92,6 +92,23 @@ def test_promote_and_roll_back(
     versions.run_promote(settings, two[1].id)
     versions.run_roll_back(settings, two[0].name)
     assert registry.name() == two[0].name
+
+
+def test_a_version_that_was_not_good_enough_is_promoted_only_with_a_yes(
+    registry: Registry,
+    settings: Settings,
+    two: tuple[Version, Version],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, two_ = two
+    registry.store.decide(one.id, VersionState.KEPT, "It lost 3.0 points.")
+    monkeypatch.setattr("typer.confirm", lambda _: False)
+    versions.run_promote(settings, one.id)
+    assert "was not good enough. It lost 3.0 points." in " ".join(lines(capsys))
+    assert registry.name() == two_.name
+    versions.run_promote(settings, one.id, yes=True)
+    assert registry.name() == one.name
 
 
 def test_a_version_of_another_model_is_not_promoted(settings: Settings, two: tuple[Version, Version]) -> None:

@@ -47,7 +47,8 @@ def annotate(database: Database) -> int:
 def test_requests_before_a_run_begins_are_one(database: Database) -> None:
     trigger = make(database)
     first = trigger.request("pressed", "38")
-    assert (first.is_new, first.message) == (True, "Fine-tuning starts.")
+    assert first.is_new
+    assert first.message == "Fine-tuning starts. It learns from the corrections of all projects."
     assert first.job.payload == {"why": "pressed", "project_id": "38"}
     again = trigger.request("pressed", "39")
     assert (again.is_new, again.job.id) == (False, first.job.id)

@@ -111,7 +111,9 @@ def test_start_training_queues_one_job(client: FlaskClient, backend: Services) -
         client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": 38}}) for _ in range(2)
     )
     assert (first.status_code, again.status_code) == (201, 201)
-    assert first.get_json()["message"] == "Fine-tuning starts."
+    assert first.get_json()["message"] == (
+        "Fine-tuning starts. It learns from the corrections of all projects."
+    )
     assert "waits already" in again.get_json()["message"]
     (job,) = backend.engine.find()
     assert first.get_json()["job_id"] == again.get_json()["job_id"] == job.id
