@@ -147,9 +147,9 @@ class LabelStudioAccess:
         # Of Label Studio's fields it is the one that takes any JSON, is kept, and that nothing shows.
         made = client.create_prediction(task, {**prediction, "neighbors": {KEY: key}})
         # Whoever looks last sees all, and all choose the same one.
-        first, *others = sorted(
-            int(one["id"]) for one in client.list_predictions(task) if _sent_by(one) == key
-        )
+        mine = {int(one["id"]) for one in client.list_predictions(task) if _sent_by(one) == key}
+        # One that is not listed, or has lost its key, was sent all the same.
+        first, *others = sorted(mine or {made})
         for other in others:
             log.warning("task %d: prediction %d of the same job is deleted", task, other)
             try:

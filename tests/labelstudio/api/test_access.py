@@ -113,6 +113,16 @@ def test_a_task_id_is_a_number(task_id: str) -> None:
     assert task_number("12") == 12
 
 
+def test_a_label_studio_that_keeps_no_key_got_the_prediction_all_the_same(
+    settings: Settings, database: Database, label_studio: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = {"label_studio_url": label_studio.url, "label_studio_api_key": SecretStr("ab" * 20)}
+    way = access(settings, database, **token)
+    monkeypatch.setattr(way.client("38"), "list_predictions", lambda _: [])
+    assert way.push(*TASK, prediction(), "the job") == (1, True)
+    assert len(label_studio.predictions) == 1
+
+
 def test_a_worker_that_was_frozen_while_it_pushed_leaves_no_second_prediction(
     settings: Settings, database: Database, label_studio: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
