@@ -24,7 +24,7 @@ from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.corrections import known_objects
 from svac_backend.labelstudio.regions.merge import corrected_hints
 from svac_backend.labelstudio.regions.read import is_drawn_on, results_to_tracks
-from svac_backend.labelstudio.regions.region import Canvas, frame_size
+from svac_backend.labelstudio.regions.region import Canvas, frame_size, regions_of
 from svac_backend.labelstudio.tasks import PROMPT_KEY, Window, local_files_path, window_of
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.store.predictions import video_identity
@@ -341,7 +341,7 @@ def check_entries(tasks: Iterable[Task], source: str) -> None:
 
 
 def _results(entry: Result | None) -> Sequence[Result]:
-    return () if entry is None else [region for region in entry["result"] if isinstance(region, Mapping)]
+    return () if entry is None else regions_of(entry["result"])
 
 
 def _saved(entry: Result) -> float:
@@ -399,9 +399,10 @@ def _regions(tasks: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
     for task in tasks:
         for kind in ("annotations", "drafts", "predictions"):
             for entry in task.get(kind) or ():
-                result = entry.get("result") if isinstance(entry, Mapping) else None
-                for region in result if isinstance(result, list) else ():
-                    if isinstance(region, Mapping) and isinstance(region.get("value"), Mapping):
+                for region in (
+                    regions_of(entry.get("result"), foreign=True) if isinstance(entry, Mapping) else ()
+                ):
+                    if region.get("value") is not None:
                         yield region
 
 

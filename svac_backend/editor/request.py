@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from svac_backend.errors import SvacError
 from svac_backend.jobs.payloads import TaskPayload
 from svac_backend.labelstudio.config import LabelConfig, cached_config
-from svac_backend.labelstudio.regions.region import Region, frame_size, region_name
+from svac_backend.labelstudio.regions.region import Region, frame_size, region_name, regions_of
 from svac_backend.labelstudio.tasks import context_texts, video_url
 from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.limits import check_frame
@@ -60,7 +60,7 @@ def read_request(context: Mapping[str, Any], config: LabelConfig) -> Request:
         SvacError: it is malformed, or of a kind that is no prompt.
     """
     texts = context_texts(context, config)
-    regions: Sequence[Mapping[str, Any]] = context.get("result") or []
+    regions = regions_of(context.get("result"))
     ids = frozenset(str(region["id"]) for region in regions if region.get("id"))
     if texts is not None:
         if texts and _is_command(texts[-1]):
@@ -91,13 +91,12 @@ def shown_regions(task: Mapping[str, Any], model_version: str) -> list[Region]:
     """
     saved = [item for key in ("drafts", "annotations") for item in _items(task, key)]
     if saved:
-        return _result(
-            max(saved, key=lambda item: str(item.get("updated_at") or item.get("created_at") or ""))
-        )
+        latest = max(saved, key=lambda item: str(item.get("updated_at") or item.get("created_at") or ""))
+        return regions_of(latest.get("result"))
     predictions = _items(task, "predictions")
     own = [item for item in predictions if item.get("model_version") == model_version]
-    latest = max(own or predictions, key=lambda item: int(item.get("id") or 0), default=None)
-    return [] if latest is None else _result(latest)
+    newest = max(own or predictions, key=_number_of, default=None)
+    return [] if newest is None else regions_of(newest.get("result"), foreign=True)
 
 
 def draft_with(drafts: Sequence[Mapping[str, Any]], request: Request, seen: Any = ()) -> list[Region] | None:
@@ -114,7 +113,7 @@ def draft_with(drafts: Sequence[Mapping[str, Any]], request: Request, seen: Any 
     for draft in sorted(drafts, key=lambda item: str(item.get("updated_at") or ""), reverse=True):
         if (draft.get("id"), str(draft.get("updated_at"))) in before:
             continue
-        regions = _result(draft)
+        regions = regions_of(draft.get("result"))
         for region in regions:
             if region.get("id") not in request.ids:
                 continue
@@ -127,14 +126,14 @@ def draft_with(drafts: Sequence[Mapping[str, Any]], request: Request, seen: Any 
 
 def predicted_regions(task: Mapping[str, Any]) -> list[list[Region]]:
     """Return the results of the task's predictions, the oldest first."""
-    found = sorted(_items(task, "predictions"), key=lambda item: int(item.get("id") or 0))
-    return [_result(item) for item in found]
+    found = sorted(_items(task, "predictions"), key=_number_of)
+    return [regions_of(item.get("result"), foreign=True) for item in found]
 
 
 def used_ids(task: Mapping[str, Any]) -> set[str]:
     """Return the ids of the objects in a task's annotations, drafts and predictions."""
     items = [item for key in ("drafts", "annotations", "predictions") for item in _items(task, key)]
-    names = (region_name(region) for item in items for region in _result(item))
+    names = (region_name(region) for item in items for region in regions_of(item.get("result"), foreign=True))
     return {name.object_id for name in names if name is not None}
 
 
@@ -148,9 +147,9 @@ def _items(task: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     return [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
 
 
-def _result(item: Mapping[str, Any]) -> list[Region]:
-    result = item.get("result")
-    return [region for region in result if isinstance(region, dict)] if isinstance(result, list) else []
+def _number_of(item: Mapping[str, Any]) -> int:
+    number = item.get("id")
+    return number if isinstance(number, int) else 0
 
 
 def _size(regions: Sequence[Mapping[str, Any]]) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from svac_backend.jobs.rendering import rendered
 from svac_backend.labelstudio.api.access import predictions_before
 from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.corrections import read_annotation
-from svac_backend.labelstudio.regions.region import Region
+from svac_backend.labelstudio.regions.region import Region, regions_of
 from svac_backend.masks.hints import Click, FrameHint, FrameHints
 from svac_backend.masks.tracks import Track, frames_with_masks
 from svac_backend.pipeline import Progress, Ready, propagate
@@ -112,6 +112,7 @@ class PropagateHandler:
             raise SvacError("The webhook has no annotation.", "Submit the annotation again.")
         if annotation.get("was_cancelled"):
             return payload, now, []  # the task was skipped: what lies in it counts for nothing
+        now = regions_of(now)
         client = self.maker.label_studio.client(payload.project_id)
         predictions = predictions_before(client, payload.task_id, annotation)
         results = [item["result"] for item in predictions]

@@ -223,8 +223,9 @@ def _relabelled(sent: Sequence[Region], now: Sequence[Region]) -> list[Region]:
         value = values.get((region.get("id"), region.get("from_name")))
         kind = str(region.get("type"))
         key = kind if kind.endswith("labels") else ""
-        if isinstance(value, Mapping) and key in value and key in region["value"]:
-            region = {**region, "value": {**region["value"], key: value[key]}}
+        before = region.get("value") or {}
+        if value and key in value and key in before:
+            region = {**region, "value": {**before, key: value[key]}}
         relabelled.append(region)
     return relabelled
 

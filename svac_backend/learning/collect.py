@@ -22,7 +22,7 @@ from svac_backend.labelstudio.api.access import (
 )
 from svac_backend.labelstudio.config import LabelConfig, cached_config
 from svac_backend.labelstudio.corrections import read_annotation
-from svac_backend.labelstudio.regions.region import Region, region_name
+from svac_backend.labelstudio.regions.region import Region, region_name, regions_of
 from svac_backend.labelstudio.tasks import Window, video_url
 from svac_backend.masks.hints import FrameHints
 from svac_backend.masks.rle import area
@@ -33,6 +33,7 @@ from svac_backend.store.database import Database, StoreError
 from svac_backend.store.events import ConnectionStore, Event, EventStore, Inbox
 from svac_backend.store.objects import ObjectStore, SentStore, video_name
 from svac_backend.store.predictions import video_identity
+from svac_backend.store.tables import words
 
 ANNOTATED = frozenset({"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED"})
 DELETED = {"ANNOTATIONS_DELETED": "annotations", "TASKS_DELETED": "tasks"}
@@ -56,18 +57,17 @@ class Submitted:
     @property
     def id(self) -> str:
         """The annotation's id."""
-        return str(self.annotation.get("id") or "")[:32]
+        return _name(self.annotation.get("id") or "")
 
     @property
     def task_id(self) -> str:
         """The task's id."""
-        return str(self.task.get("id") or "")[:32]
+        return _name(self.task.get("id") or "")
 
     @property
     def regions(self) -> list[dict[str, Any]]:
-        """What the annotation holds."""
-        result = self.annotation.get("result")
-        return [region for region in result if isinstance(region, dict)] if isinstance(result, list) else []
+        """What the annotation holds. Raises `SvacError` where something in it is no region."""
+        return regions_of(self.annotation.get("result"))
 
 
 def submitted(body: Mapping[str, Any]) -> Iterator[Submitted]:
@@ -88,7 +88,12 @@ def submitted(body: Mapping[str, Any]) -> Iterator[Submitted]:
 def deleted_ids(action: str, body: Mapping[str, Any]) -> list[str]:
     """Return the ids of what a webhook says is deleted."""
     items = _listed(body.get(DELETED[action]))
-    return [str(item["id"])[:32] for item in items if item.get("id") is not None]
+    return [_name(item["id"]) for item in items if item.get("id") is not None]
+
+
+def _name(value: Any) -> str:
+    """An id as the tables take it: it may be anything that JSON holds, lone surrogates too."""
+    return words(str(value)[:32])[:32]
 
 
 def who(annotation: Mapping[str, Any]) -> str:

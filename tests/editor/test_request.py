@@ -208,3 +208,16 @@ def test_predictions_come_in_order() -> None:
 def test_the_size_of_the_frames() -> None:
     assert frame_size([{"id": "text"}], result("a")) == (480, 270)
     assert frame_size([], [{"original_width": 0, "original_height": 5}]) is None
+
+
+@pytest.mark.parametrize(("key", "value"), [("value", 5), ("id", ["a"]), ("from_name", {"a": 1})])
+def test_what_is_no_region_is_refused_or_left_out(key: str, value: Any) -> None:
+    """Each of them was a TypeError, in the call that an annotator waits for."""
+    broken = {**point(), "id": "a", key: value}
+    with pytest.raises(SvacError, match=f"its '{key}'"):
+        read_request({"result": [broken]}, CONFIG)
+    with pytest.raises(SvacError, match=f"its '{key}'"):
+        shown_regions({"drafts": [{"id": 1, "result": [broken]}]}, "v")
+    foreign = {"predictions": [{"id": [1], "result": [broken, point()]}]}
+    assert shown_regions(foreign, "v") == [point()]
+    assert predicted_regions(foreign) == [[point()]]

@@ -344,3 +344,27 @@ def test_an_earlier_state_that_is_sent_again_is_not_taken(collector: Collector, 
     studio.annotate(first, updated_at="2026-01-01T00:00:10Z")
     collector.collect()
     assert only(collector).drawn == {0, 2}
+
+
+@pytest.mark.parametrize(("key", "value"), [("value", 5), ("id", ["a"]), ("from_name", {"a": 1})])
+def test_an_annotation_with_what_is_no_region_is_put_off_in_words(
+    collector: Collector, studio: Studio, key: str, value: object
+) -> None:
+    studio.annotate([*PREDICTED, {**PREDICTED[0], key: value}])
+    assert collector.collect().put_off == 1
+    assert f"its '{key}'" in collector.inbox.uncollected()[0].error
+
+
+@pytest.mark.parametrize(
+    ("action", "key"), [("TASKS_DELETED", "tasks"), ("ANNOTATIONS_DELETED", "annotations")]
+)
+def test_deletions_of_ids_that_no_database_takes_remove_nothing(
+    collector: Collector, studio: Studio, action: str, key: str
+) -> None:
+    studio.annotate(PREDICTED)
+    collector.collect()
+    known = len(collector.corrections.all())
+    studio.send(action, **{key: [{"id": "\ud800" * 40}, {"id": ["\0"]}]})
+    assert collector.collect().put_off == 0
+    assert known
+    assert len(collector.corrections.all()) == known

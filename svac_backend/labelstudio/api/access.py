@@ -14,6 +14,7 @@ from svac_backend.errors import SvacError, split_address
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.api.errors import ApiRefusal
 from svac_backend.labelstudio.api.media import MediaFetcher
+from svac_backend.labelstudio.regions.region import regions_of
 from svac_backend.settings import Settings
 from svac_backend.store.events import ConnectionStore, ProjectConnection
 
@@ -141,7 +142,9 @@ class LabelStudioAccess:
         wanted = _shown(prediction["result"])
         for found in client.list_predictions(task):
             same_version = found.get("model_version") == prediction["model_version"]
-            if _sent_by(found) == key or (same_version and _shown(found.get("result") or []) == wanted):
+            if _sent_by(found) == key or (
+                same_version and _shown(regions_of(found.get("result"), foreign=True)) == wanted
+            ):
                 log.info("task %d has this prediction already (%s)", task, found["id"])
                 return int(found["id"]), False
         # Of Label Studio's fields it is the one that takes any JSON, is kept, and that nothing shows.
@@ -202,7 +205,7 @@ def predictions_before(
     begun = moment(annotation.get("created_at"))
     # The SDK's values are of its own kinds; what was sent was JSON.
     return [
-        {**item, "result": json.loads(json.dumps(item.get("result") or []))}
+        {**item, "result": regions_of(json.loads(json.dumps(item.get("result") or [])), foreign=True)}
         for item in sorted(client.list_predictions(task_number(task_id)), key=lambda item: int(item["id"]))
         if not begun
         or moment(item.get("created_at")) <= begun

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeGuard
 
+from svac_backend.errors import SvacError
 from svac_backend.labelstudio.tasks import Window
 from svac_backend.masks.limits import check_size
 from svac_backend.settings import Settings
@@ -28,6 +29,32 @@ Place: TypeAlias = tuple[str, int]
 # A mask has fewer polygons than this; the rest of the number counts the answers.
 PARTS = 1000
 _ID = re.compile(r"(?P<object>\S+)-f(?P<frame>[0-9]{5,9})(?:-(?P<part>[0-9]{1,9}))?")
+
+_TEXTS = ("id", "from_name", "to_name", "type")
+
+
+def regions_of(result: Any, *, foreign: bool = False) -> list[Region]:
+    """Return the regions of a `result` from outside, once they are found to be regions; none where it is no list.
+
+    What a region lacks is let pass: a relation has neither id nor value. An item that is no object is left out, and so
+    is, where no person made it (`foreign`: a prediction, or a look at what ids there are), what is no region.
+
+    Raises:
+        SvacError: an id, a name, a type or a value is not of its kind.
+    """
+    regions = [region for region in result if isinstance(region, dict)] if isinstance(result, list) else []
+    problems = [problem for region in regions if (problem := _no_region(region))]
+    if problems and not foreign:
+        raise SvacError(f"A region {problems[0]}.", "Send results as Label Studio does.")
+    return [region for region in regions if not _no_region(region)] if problems else regions
+
+
+def _no_region(region: Region) -> str:
+    """Say why an object is no region; nothing where it is one."""
+    for key in _TEXTS:
+        if not isinstance(region.get(key, ""), str | None):
+            return f"has no text as its '{key}'"
+    return "" if isinstance(region.get("value", {}), dict | None) else "has no object as its 'value'"
 
 
 @dataclass(frozen=True)
