@@ -22,6 +22,8 @@ _SSRF_MARKS = ("reserved network address", "provided URL was not allowed")
 _LONGEST_DETAIL = 300
 # Statuses of a server that asks to be asked later.
 BUSY = (408, 425, 429)
+# A proxy that restarts answers so, and so does Label Studio until somebody renews the token or lets its user in.
+BARRED = (401, 403)
 
 
 class ApiRefusal(SvacError):
@@ -30,7 +32,7 @@ class ApiRefusal(SvacError):
     def __init__(self, message: str, hint: str, status: int) -> None:
         super().__init__(message, hint)
         self.status = status
-        self.temporary = status in BUSY or status >= 500
+        self.temporary = status in (*BUSY, *BARRED) or status >= 500
 
 
 @contextmanager

@@ -25,7 +25,7 @@ import httpx
 
 from svac_backend.errors import JobCancelled, SvacError, split_address, without_secrets
 from svac_backend.labelstudio.api.connection import Connection
-from svac_backend.labelstudio.api.errors import NEW_TOKEN
+from svac_backend.labelstudio.api.errors import BARRED, NEW_TOKEN
 from svac_backend.labelstudio.api.places import (
     Pace,
     Places,
@@ -261,13 +261,14 @@ class _Transfer:
             self.stream.seek(0)
             self.stream.truncate()
             raise _Again("the file became shorter")
-        if status in (401, 403):
+        if status in BARRED:
             raise SvacError(
                 f"{shown} may not be read ({status}).",
                 "Use the token of a member of the project; local files need a storage in the project"
                 " and LOCAL_FILES_SERVING_ENABLED=true."
                 if self.source.trusted
                 else "Make the address public, or upload the file to Label Studio.",
+                temporary=True,
             )
         if status in (404, 410):
             raise SvacError(f"{shown} does not exist ({status}).", "Correct the address in the task's data.")

@@ -201,3 +201,14 @@ def test_the_whole_part_is_free_of_torch() -> None:
         "svac_backend.labelstudio.regions.written; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "temporary"), [(401, True), (403, True), (404, False), (400, False), (429, True), (502, True)]
+)
+def test_what_label_studio_may_answer_otherwise_later(server: Any, status: int, temporary: bool) -> None:
+    server.answers["/api/projects/1/"] = json_answer(status, {"detail": "No."})
+    with pytest.raises(ApiRefusal) as caught:
+        LabelStudioClient(server.url, LEGACY).get_project(1)
+    assert caught.value.temporary is temporary
+    assert caught.value.hint

@@ -114,14 +114,27 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "message"),
-    [(401, "may not be read"), (403, "may not be read"), (404, "does not exist"), (400, "was refused")],
+    ("code", "message", "temporary"),
+    [
+        (401, "may not be read", True),
+        (403, "may not be read", True),
+        (404, "does not exist", False),
+        (400, "was refused", False),
+    ],
 )
-def test_refusals_are_final(server: Any, tmp_path: Path, code: int, message: str) -> None:
+def test_refusals_end_the_download_and_a_barred_job_waits(
+    server: Any, tmp_path: Path, code: int, message: str, temporary: bool
+) -> None:
+    """Label Studio behind a proxy that restarts, or with a token that has just expired, answers 401 or 403."""
     server.status("/a.mp4", code)
-    with pytest.raises(SvacError, match=message):
-        fetch(server, tmp_path)
+    with pytest.raises(SvacError, match=message) as caught:
+        download().to(tmp_path / "a.mp4", Source(f"{server.url}/a.mp4", "a.mp4", trusted=True))
+    assert caught.value.temporary is temporary
     assert len(server.requests) == 1
+    with pytest.raises(SvacError, match=message) as caught:
+        # Of another server: its answers look alike to whoever may read jobs.
+        download().to(tmp_path / "b.mp4", Source(f"{server.url}/a.mp4", "a.mp4"))
+    assert not caught.value.temporary
 
 
 def test_empty_files_web_pages_and_large_files_are_refused(server: Any, tmp_path: Path) -> None:
