@@ -5,6 +5,7 @@ Much of what stands in messages comes from outside: ids, labels, addresses. It m
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 from types import TracebackType
@@ -25,7 +26,12 @@ class SvacError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.temporary = temporary
+        self._temporary = temporary
+
+    @property
+    def temporary(self) -> bool:
+        """Whether time may mend it. Room on a full disk is such a thing, whoever could not write."""
+        return self._temporary or getattr(self.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}"

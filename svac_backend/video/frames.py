@@ -146,6 +146,7 @@ def _check_space(folder: Path, video: VideoSource, frames: int, quality: int) ->
         raise SvacError(
             f"{frames} frames need about {needed >> 20} MiB, but {folder} has only {free >> 20} MiB free.",
             "Free some space, or write to another disk (SVAC_DATA_DIR).",
+            temporary=True,
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -384,3 +386,27 @@ def test_a_short_outage_costs_seconds(store: JobStore, monkeypatch: pytest.Monke
     assert {job.state for job in ended} == {JobState.DONE}
     assert all(job.error is None for job in ended)
     assert max(job.tries for job in ended) >= 2
+
+
+@pytest.mark.parametrize(
+    ("number", "state", "message"),
+    [
+        (errno.ENOSPC, JobState.QUEUED, "Waiting to retry"),
+        (errno.EDQUOT, JobState.QUEUED, "Waiting to retry"),
+        (errno.EACCES, JobState.FAILED, "Failed"),
+    ],
+)
+def test_a_full_disk_is_something_that_time_mends(
+    store: JobStore, number: int, state: JobState, message: str
+) -> None:
+    def write(_: JobContext) -> dict[str, Any]:
+        try:
+            raise OSError(number, os.strerror(number))
+        except OSError as error:
+            raise SvacError("The video cannot be written.", "Make room.") from error
+
+    job = store.submit("work", {}, "k")
+    assert Runner(store, {"work": write}, "w").run(MODEL_LANE)
+    now = store.get(job.id)
+    assert now is not None
+    assert (now.state, now.message, now.hint) == (state, message, "Make room.")

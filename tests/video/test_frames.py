@@ -167,8 +167,9 @@ def test_stale_parts_are_removed_and_fresh_ones_are_not(tmp_path: Path) -> None:
 def test_too_little_space_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(frames_module.shutil, "disk_usage", lambda _: usage(1, 1, 70 << 20))
-    with pytest.raises(SvacError, match=r"need about 11 MiB.*only 70 MiB free"):
+    with pytest.raises(SvacError, match=r"need about 11 MiB.*only 70 MiB free") as caught:
         write_frames(flat_video(10, size=2000), tmp_path / "f")
+    assert caught.value.temporary
     assert list((tmp_path / "f").glob("*.jpg")) == []
     assert len(write_frames(flat_video(2, size=2000), tmp_path / "f")) == 2
 
@@ -190,8 +191,9 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return original(self, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(SvacError, match="No space left"):
+    with pytest.raises(SvacError, match="No space left") as caught:
         write_frames(flat_video(9), tmp_path / "f")
+    assert caught.value.temporary
     assert not (tmp_path / "f" / "00003.jpg").exists()
 
 

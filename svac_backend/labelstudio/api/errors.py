@@ -30,9 +30,8 @@ class ApiRefusal(SvacError):
     """Label Studio answered with an error; `status` is the HTTP status."""
 
     def __init__(self, message: str, hint: str, status: int) -> None:
-        super().__init__(message, hint)
+        super().__init__(message, hint, temporary=status in (*BUSY, *BARRED) or status >= 500)
         self.status = status
-        self.temporary = status in (*BUSY, *BARRED) or status >= 500
 
 
 @contextmanager

@@ -30,8 +30,6 @@ Place: TypeAlias = tuple[str, int]
 PARTS = 1000
 _ID = re.compile(r"(?P<object>\S+)-f(?P<frame>[0-9]{5,9})(?:-(?P<part>[0-9]{1,9}))?")
 
-_TEXTS = ("id", "from_name", "to_name", "type")
-
 
 def regions_of(result: Any, *, foreign: bool = False) -> list[Region]:
     """Return the regions of a `result` from outside, once they are found to be regions; none where it is no list.
@@ -51,7 +49,7 @@ def regions_of(result: Any, *, foreign: bool = False) -> list[Region]:
 
 def _no_region(region: Region) -> str:
     """Say why an object is no region; nothing where it is one."""
-    for key in _TEXTS:
+    for key in ("id", "from_name", "to_name", "type"):
         if not isinstance(region.get(key, ""), str | None):
             return f"has no text as its '{key}'"
     return "" if isinstance(region.get("value", {}), dict | None) else "has no object as its 'value'"

@@ -229,3 +229,17 @@ def test_folder_that_cannot_be_written(server: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SvacError, match="could not be written"):
         download().to(tmp_path / "file" / "a.mp4", Source(f"{server.url}/a.mp4", "a"))
+
+
+def test_a_full_disk_is_something_that_time_mends(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    server.serve("/a.mp4", CONTENT)
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(SvacError, match="could not be written") as caught:
+        download().to(tmp_path / "a.mp4", Source(f"{server.url}/a.mp4", "a"))
+    assert caught.value.temporary
+    assert "Make room" in caught.value.hint
