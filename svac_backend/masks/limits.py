@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
 
@@ -20,6 +21,8 @@ MAX_FRAMES = 200_000
 MAX_POINTS = 50_000
 # Of a mask in brush RLE; 1080p of pure noise takes 2 MB.
 MAX_RLE_BYTES = 4_000_000
+# Of a mask, along its columns; 1080p of pure noise has a million. Each takes some 16 bytes while COCO RLE is made.
+MAX_EDGES = 4_000_000
 # Of a mask that is still strokes.
 MAX_STROKES = 5_000
 # Of one text: a prompt, an expression. What a setting allows is less.
@@ -62,6 +65,11 @@ def check_count(count: int, most: int, what: str) -> None:
     """Raise `SvacError` when there are more than `most` of `what`, e.g. `points in a polygon`."""
     if count > most:
         raise SvacError(f"There are {count} {what}, more than {most}.", "Simplify it in the editor.")
+
+
+def check_edges(mask: NDArray[np.bool_]) -> None:
+    """Raise `SvacError` when a mask, bool [H, W], is so ragged that COCO RLE would take hundreds of megabytes."""
+    check_count(int(np.count_nonzero(mask[1:] != mask[:-1])), MAX_EDGES, "edges in a mask")
 
 
 @dataclass

@@ -21,7 +21,7 @@ from svac_backend.labelstudio.regions.rectangles import box_tracks
 from svac_backend.labelstudio.regions.region import Canvas, Place, RegionName, Results, region_id
 from svac_backend.labelstudio.regions.shapes import kind_of, shape_to_mask
 from svac_backend.masks.hints import FrameHints
-from svac_backend.masks.limits import MaskRoom, check_frame
+from svac_backend.masks.limits import MaskRoom, check_edges, check_frame
 from svac_backend.masks.rle import area, bounding_box, iou, overlap, to_coco, union
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
 
@@ -51,7 +51,9 @@ class Drawing:
     @cached_property
     def mask(self) -> CocoRle:
         """The mask at the video's display size. Raises `SvacError` if it is malformed or there is no room for it."""
-        mask = to_coco(shape_to_mask(self.results[0], *self.size))
+        pixels = shape_to_mask(self.results[0], *self.size)
+        check_edges(pixels)
+        mask = to_coco(pixels)
         self.room.take(len(mask["counts"]))
         return mask
 

@@ -156,12 +156,9 @@ class Canvas:
 
 def _is_side(value: Any) -> TypeGuard[float]:
     """Whether it is a number of pixels; JSON of other tools has 160.0."""
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and 0 < value < 1e9
-        and value == int(value)
-    )
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return value > 0 and (isinstance(value, int) or value.is_integer())
 
 
 def frame_size(*sources: Results, on: str | None = None) -> tuple[int, int] | None:
