@@ -181,7 +181,7 @@ class Settings(BaseSettings):
     retry_hours: float = Field(
         24.0,
         ge=0,
-        description="How long a job is tried again when Label Studio or a media server is away, with growing pauses "
+        description="How long a job is tried again when Label Studio or its media are away, with growing pauses "
         "from 5 s to 5 hours; 0: never.",
     )
 
