@@ -6,8 +6,13 @@ Much of what stands in messages comes from outside: ids, labels, addresses. It m
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -104,8 +109,34 @@ class LogLine(logging.Formatter):
         return "\n".join(f"  | {one_line(line)}" for line in lines)
 
 
-def start_logging(level: str) -> None:
-    """Have all that is logged written to standard error, as `LogLine` writes it."""
+class LogJson(LogLine):
+    """Writes a record as one JSON object: time (UTC), level, logger, message, traceback, and what `log_ids` names."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        content = {"time": moment, "level": record.levelname, "logger": record.name, **_log_ids.get()}
+        content["message"] = one_line(without_secrets(record.getMessage()))
+        if record.exc_info:
+            content["traceback"] = without_secrets(logging.Formatter.formatException(self, record.exc_info))
+        return json.dumps(content)
+
+
+_log_ids: ContextVar[dict[str, str]] = ContextVar("log_ids", default={})  # noqa: B039 (never changed in place)
+
+
+@contextmanager
+def log_ids(**ids: str) -> Iterator[None]:
+    """Within it, what this thread logs as JSON carries these ids, such as `job` and `request`."""
+    before = _log_ids.set(_log_ids.get() | ids)
+    try:
+        yield
+    finally:
+        _log_ids.reset(before)
+
+
+def start_logging(level: str, form: str = "text") -> None:
+    """Have all that is logged written to standard error: `text` as `LogLine`, `json` as `LogJson` writes it."""
     handler = logging.StreamHandler()
-    handler.setFormatter(LogLine())
+    handler.setFormatter(LogJson() if form == "json" else LogLine())
     logging.basicConfig(level=level, handlers=[handler])

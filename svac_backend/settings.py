@@ -214,6 +214,9 @@ class Settings(BaseSettings):
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="How: lines to read, or JSON objects with the ids of jobs and requests."
+    )
 
     @field_validator("label_studio_files_root", "preset", "original_sam", mode="before")
     @classmethod

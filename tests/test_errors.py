@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import pickle
+from datetime import datetime
 
 import pytest
 
 from svac_backend.errors import (
     JobCancelled,
+    LogJson,
     LogLine,
     SvacError,
+    log_ids,
     one_line,
     split_address,
     without_secrets,
@@ -87,3 +91,32 @@ def test_foreign_text_forges_no_log_line() -> None:
     assert sum(line.startswith("20") for line in lines) == 2
     assert all(line.startswith(("20", "  | ")) for line in lines)
     assert "secret" not in stream.getvalue()
+
+
+def test_json_logs_carry_ids_and_no_secrets() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(LogJson())
+    logger = logging.getLogger("tests.json")
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        with log_ids(request="r1"), log_ids(job="j1"):
+            logger.warning("task %s of http://u:hush@h/v?sig=hush failed", "7\n8")
+        raise ValueError("at http://u:hush@h/v?sig=hush")
+    except ValueError:
+        logger.exception("unexpected")
+    finally:
+        logger.removeHandler(handler)
+    assert "hush" not in stream.getvalue()
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert datetime.fromisoformat(first.pop("time")).tzinfo is not None
+    assert first == {
+        "level": "WARNING",
+        "logger": "tests.json",
+        "request": "r1",
+        "job": "j1",
+        "message": r"task 7\n8 of http://h/v?... failed",
+    }
+    assert "ValueError: at http://h/v?..." in second["traceback"]
+    assert not {"job", "request"} & second.keys()

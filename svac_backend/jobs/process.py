@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from svac_backend.errors import JobCancelled, SvacError
+from svac_backend.errors import JobCancelled, SvacError, log_ids
 from svac_backend.jobs.engine import (
     LEASE_S,
     Handler,
@@ -76,13 +76,14 @@ class Runner:
         if job is None:
             return False
         self._active[job.id] = job
-        try:
-            self._do(job)
-        except StoreError as error:
-            # Its end is not stored, so it counts as running until its lease ends, and then `recover` puts it back.
-            log.error("job %s will run again: %s", job.id, error)
-        finally:
-            self._active.pop(job.id, None)
+        with log_ids(job=job.id, kind=job.kind):
+            try:
+                self._do(job)
+            except StoreError as error:
+                # Its end is not stored, so it counts as running until its lease ends, and then `recover` puts it back.
+                log.error("job %s will run again: %s", job.id, error)
+            finally:
+                self._active.pop(job.id, None)
         return True
 
     @property

@@ -101,7 +101,7 @@ def run(settings: Settings) -> None:
     Raises:
         SvacError: the data folder cannot be used.
     """
-    start_logging(settings.log_level)
+    start_logging(settings.log_level, settings.log_format)
     if hasattr(os, "nice"):  # not on Windows
         os.nice(NICENESS)
     worker, owner = create_worker(settings, Database(settings.data_dir))

@@ -124,7 +124,7 @@ def main() -> int:
         os.nice(NICENESS)
     parent = Parent()
     settings = Settings(_env_file=None, **parent.config)
-    start_logging(settings.log_level)
+    start_logging(settings.log_level, settings.log_format)
     run = read_run(Path(sys.argv[1]))
     database = Database(settings.data_dir)
     return parent.run(lambda: finetune_run(settings, database, run, parent.progress, parent.should_stop))

@@ -8,11 +8,14 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import resource
 import signal
 import socket
 import threading
 import time
+import uuid
+from contextlib import ExitStack
 from typing import Any
 
 import waitress
@@ -20,7 +23,7 @@ from flask import Flask, Response, g, jsonify, request
 from waitress import wasyncore
 from werkzeug.exceptions import HTTPException
 
-from svac_backend.errors import SvacError, start_logging
+from svac_backend.errors import SvacError, log_ids, start_logging
 from svac_backend.jobs.services import Metrics, open_services
 from svac_backend.server import jobs_api, media, protocol
 from svac_backend.server.bodies import BadRequest
@@ -49,6 +52,9 @@ STATUS = {
     WrongType: 415,
     TooMany: 429,
 }
+
+# A proxy's own, if it sends one, so that its log and ours can be put together.
+REQUEST_ID, _ID = "X-Request-ID", re.compile(r"[\w-]{1,64}", re.ASCII)
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +92,15 @@ def _watch(app: Flask, metrics: Metrics) -> None:
     @app.before_request
     def begin() -> None:
         g.begun = time.monotonic()
+        given = request.headers.get(REQUEST_ID, "")
+        g.id = given if _ID.fullmatch(given) else uuid.uuid4().hex[:16]
+        g.ids = ExitStack()
+        g.ids.enter_context(log_ids(request=g.id))
+
+    @app.teardown_request
+    def forget(_: BaseException | None) -> None:
+        if "ids" in g:
+            g.ids.close()
 
     @app.after_request
     def end(response: Response) -> Response:
@@ -96,6 +111,7 @@ def _watch(app: Flask, metrics: Metrics) -> None:
         metrics.seconds.labels(route).observe(seconds)
         level = logging.DEBUG if route in QUIET and response.status_code < 400 else logging.INFO
         log.log(level, "%s %s %d %.0f ms", request.method, route, response.status_code, seconds * 1000)
+        response.headers[REQUEST_ID] = g.get("id", "")
         return response
 
 
@@ -226,7 +242,7 @@ def serve(settings: Settings) -> None:
         SvacError: the data folder or the address cannot be used, or the settings disagree; said before anything is
             started.
     """
-    start_logging(settings.log_level)
+    start_logging(settings.log_level, settings.log_format)
     # It warns whenever a request waits for a thread.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -213,6 +213,13 @@ def test_an_unexpected_error_says_little_to_the_caller_and_all_to_the_log(
     assert "inner detail" in caplog.text
 
 
+@pytest.mark.parametrize(("given", "kept"), [("abc-1", True), ("a b", False), ("x" * 65, False), ("", False)])
+def test_an_answer_names_its_request(client: FlaskClient, given: str, kept: bool) -> None:
+    named = client.get("/versions", headers={"X-Request-ID": given}).headers["X-Request-ID"]
+    assert (named == given) is kept
+    assert re.fullmatch(r"[\w-]{1,64}", named)
+
+
 def test_metrics(client: FlaskClient, backend: Services) -> None:
     client.post("/predict", json=predict_body(task(), task(8, prompt="")))
     client.post("/webhook", json={"action": "A"})
