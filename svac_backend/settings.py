@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
@@ -9,6 +11,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# Read where they are needed, without this class: Label Studio's command, and a font of the made scenes.
+OTHER_VARIABLES = {"SVAC_LABEL_STUDIO_BIN", "SVAC_EMOJI_FONT"}
 
 
 class Settings(BaseSettings):
@@ -241,6 +246,13 @@ class Settings(BaseSettings):
         if self.model_revision and "@" not in self.model:
             self.model = f"{self.model}@{self.model_revision}"
         return self
+
+
+def unknown_variables() -> dict[str, str]:
+    """Return the variables that look like settings and are none, each with the one that may be meant, or ""."""
+    known = {f"SVAC_{name}".upper() for name in Settings.model_fields} | OTHER_VARIABLES
+    unknown = sorted(name for name in os.environ if name.startswith("SVAC_") and name not in known)
+    return {name: "".join(get_close_matches(name, known, n=1)) for name in unknown}
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from svac_backend import __version__
 from tests.cli.videos import write_truncated_video, write_video, write_wide_video
 
 pytestmark = pytest.mark.integration
@@ -191,3 +192,22 @@ def test_ready_says_why_not_and_fails(place: Path) -> None:
     assert done.returncode == 1
     assert "svac-backend worker" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_told_on_standard_output(place: Path) -> None:
+    done = subprocess.run(
+        [str(COMMAND), "--version"], cwd=place, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"svac-backend {__version__}\n"
+
+
+def test_a_variable_that_is_no_setting_is_named(place: Path) -> None:
+    done = subprocess.run(
+        [str(COMMAND), "ready"],
+        cwd=place,
+        env=environment(SVAC_DEVISE="cpu"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "There is no setting SVAC_DEVISE. Did you mean SVAC_DEVICE?" in done.stderr

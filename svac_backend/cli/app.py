@@ -15,15 +15,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import typer
 from rich.text import Text
 
-from svac_backend.cli.terminal import console, get_settings
+from svac_backend.cli.terminal import console, get_settings, show_version
 from svac_backend.errors import SettingsError, SvacError, start_logging
 
 main = typer.Typer(
     name="svac-backend",
-    help="A sentence in, correctable masks on every frame of a video out.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 models = typer.Typer(help="List, download, verify and remove models.", no_args_is_help=True)
 media = typer.Typer(
@@ -57,6 +56,15 @@ ModelName = Annotated[
     str | None,
     typer.Argument(help="`owner/name[@revision]`, a folder, or an embedded model; default: SVAC_MODEL."),
 ]
+
+
+@main.callback()
+def everywhere(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """A sentence in, correctable masks on every frame of a video out."""
 
 
 @main.command()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
+import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
+from svac_backend import __version__
 from svac_backend import settings as settings_module
 from svac_backend.errors import SettingsError
 from svac_backend.settings import Settings
@@ -50,6 +53,13 @@ def show_table(table: Table) -> None:
     console.print(table)
 
 
+def show_version(wanted: bool) -> None:
+    """Print the version on standard output and end, if it is wanted."""
+    if wanted:
+        print(f"svac-backend {__version__}")  # noqa: T201 (its answer)
+        raise typer.Exit
+
+
 def get_settings() -> Settings:
     """Return the settings of this process.
 
@@ -57,6 +67,7 @@ def get_settings() -> Settings:
         SettingsError: one has a value that it can't have; its value is not shown, it may be a secret.
     """
     try:
+        _name_unknown_variables()
         return settings_module.get_settings()
     except ValidationError as error:
         problems = [
@@ -67,6 +78,15 @@ def get_settings() -> Settings:
             f"A setting cannot be used: {', '.join(problems)}.",
             "Correct it in the environment or in the file .env; .env.example says what each one is.",
         ) from None
+
+
+@lru_cache(maxsize=1)
+def _name_unknown_variables() -> None:
+    """Warn of variables that are no settings, once: a typing error would otherwise change nothing, and say nothing."""
+    for name, meant in settings_module.unknown_variables().items():
+        console.print(
+            f"There is no setting {name}.{f' Did you mean {meant}?' if meant else ''}", style="yellow"
+        )
 
 
 def counted(number: int, what: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from importlib.metadata import version
@@ -11,9 +10,8 @@ from pathlib import Path
 from svac_backend.cli.doctor.finding import DoctorWarning, Finding, Status, check, failed
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import LEASE_S
-from svac_backend.labelstudio.local import EXECUTABLE_VARIABLE
 from svac_backend.server.security import Gate
-from svac_backend.settings import Settings
+from svac_backend.settings import Settings, unknown_variables
 from svac_backend.store.database import FILE_NAME, Database
 from svac_backend.store.workers import WorkerStore
 from svac_backend.svac.files.weights import EMBEDDED, locate, version_of, weight_files
@@ -28,9 +26,7 @@ LOW_DISK, NO_DISK = 2 * GIB, GIB // 10
 def check_settings(settings: Settings) -> str:
     """That they agree with each other, and that no variable is misspelt. Values are never shown."""
     Gate(settings)
-    known = {f"SVAC_{name.upper()}" for name in Settings.model_fields} | {EXECUTABLE_VARIABLE}
-    unknown = sorted(name for name in os.environ if name.startswith("SVAC_") and name not in known)
-    if unknown:
+    if unknown := unknown_variables():
         raise DoctorWarning(
             f"{', '.join(unknown)} is not a setting, so it has no effect.",
             "Correct the name; .env.example lists all of them.",
