@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import ipaddress
 import socket
+from functools import cached_property
 from urllib.parse import urlsplit
 
 import limits
@@ -86,7 +87,6 @@ class Gate:
     Raises:
         SettingsError: only one of basic auth's user and password is set, one of the secrets is not ASCII, or the server
             would listen beyond this machine without a password.
-        SvacError: the data folder cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -117,7 +117,7 @@ class Gate:
         own = [name for name in [socket.gethostname().lower()] if "." not in name]
         self._hosts = {"localhost", settings.host.lower(), public.hostname, *named, *own}
         self._netlocs = {public.netloc.lower()} - {""}
-        self._key = MediaLinks.from_settings(settings).key
+        self._settings = settings
 
     def check_way(self, request: Request) -> None:
         """Let a request pass that no web page of another site can have sent.
@@ -189,8 +189,17 @@ class Gate:
             )
 
     def webhook_secret(self, project_id: str) -> str:
-        """Return what a project's webhooks must carry: SVAC_WEBHOOK_TOKEN, or a secret that is the project's own."""
+        """Return what a project's webhooks must carry: SVAC_WEBHOOK_TOKEN, or a secret that is the project's own.
+
+        Raises:
+            SvacError: the data folder cannot be used.
+        """
         return self._token or webhook_secret(self._key, project_id)
+
+    @cached_property
+    def _key(self) -> bytes:
+        """Read, or made, when it is needed: who only checks settings makes no data folder."""
+        return MediaLinks.from_settings(self._settings).key
 
     def _is_ours(self, name: str) -> bool:
         return "*" in self._hosts or name in self._hosts or _is_number(name)

@@ -149,8 +149,8 @@ def test_upload_comes_back_whole_and_once(client: LabelStudioClient, project: in
         assert path.suffix == ".mp4"
         assert path.read_bytes() == video.read_bytes()
     assert len(list((tmp_path / "cache").glob("*.mp4"))) == 1
-    changed = path.stat().st_mtime_ns
-    assert fetcher.fetch(address).stat().st_mtime_ns == changed
+    number = path.stat().st_ino  # a file that came anew has another
+    assert fetcher.fetch(address).stat().st_ino == number
     assert list(client.list_tasks(project)) == []
 
 

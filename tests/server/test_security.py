@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +67,11 @@ def test_ready_tells_everybody_whether_and_only_callers_why_not(guarded: FlaskCl
 def test_a_bearer_token_is_not_basic_auth(guarded: FlaskClient) -> None:
     assert guarded.get("/health", headers={"Authorization": "Bearer pass"}).status_code == 401
     assert guarded.get("/health", headers={"Authorization": "Basic not-base64"}).status_code == 401
+
+
+def test_looking_at_settings_makes_no_folder(settings: Settings, tmp_path: Path) -> None:
+    Gate(settings.model_copy(update={"data_dir": tmp_path / "not here"}))
+    assert not (tmp_path / "not here").exists()
 
 
 def test_an_annotation_webhook_needs_the_token(guarded: FlaskClient) -> None:

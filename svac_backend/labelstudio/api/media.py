@@ -16,7 +16,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urljoin, urlsplit
@@ -38,8 +38,7 @@ from svac_backend.labelstudio.api.places import (
 from svac_backend.labelstudio.tasks import local_files_path
 from svac_backend.settings import Settings
 
-_REDIRECTS = 5
-_SMALLEST_PART = 64 << 10
+_REDIRECTS, _SMALLEST_PART = 5, 64 << 10
 # Tries for one file at most that broke off, however much progress each of them made.
 _BROKEN = 100
 _BUSY = (408, 425, 429)
@@ -348,7 +347,7 @@ class MediaFetcher:
         timeout: seconds without a byte after which a try has failed.
         label_studio_hosts: other addresses of the same Label Studio (its own idea of its host name, told by
             `/setup`); media there are asked of `client.url`.
-        places: where media may come from, besides.
+        places: where media may come from, besides `client`.
         deadline_s, least_bps: see `Download`.
     """
 
@@ -362,6 +361,10 @@ class MediaFetcher:
     deadline_s: float = 3600.0
     least_bps: float = 10_000.0
 
+    def __post_init__(self) -> None:
+        if self.client is not None:  # what it has, media of its tasks above all, may be read
+            self.places = replace(self.places, own=(*self.places.own, origin(self.client.url)))
+
     @classmethod
     def from_settings(
         cls, settings: Settings, client: Connection | None, label_studio_hosts: Iterable[str] = ()
@@ -374,9 +377,7 @@ class MediaFetcher:
             max_bytes=settings.max_video_mb << 20,
             timeout=settings.label_studio_timeout_s,
             label_studio_hosts=tuple(label_studio_hosts),
-            places=Places.of(
-                settings.media_hosts, [settings.label_studio_url, *([client.url] if client else [])]
-            ),
+            places=Places.of(settings.media_hosts, [settings.label_studio_url]),
             deadline_s=settings.media_deadline_s,
             least_bps=settings.media_least_kbs * 1000,
         )
