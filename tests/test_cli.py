@@ -83,7 +83,11 @@ def refused(place: Path, *arguments: str, status: int = 1, **changes: str) -> tu
         (["good.mp4", "--prompt", "x" * 10_000], "10000 characters", "SVAC_MAX_PROMPT_CHARS"),
         (["good.mp4", "--prompt", "car: the red car", "--config", str(CONFIG)], "no label 'car'", "'object'"),
         (["good.mp4", "--config", "nosuch.xml"], "nosuch.xml cannot be read", "labelstudio_config"),
-        (["good.mp4", "--config", "good.mp4"], "good.mp4 is not text", "labelstudio_config"),
+        (
+            ["good.mp4", "--config", "good.mp4"],
+            "good.mp4 cannot be read: it is not text",
+            "labelstudio_config",
+        ),
         (["good.mp4", "--config", "text.mp4"], "not well-formed XML", ""),
     ],
 )
