@@ -63,8 +63,12 @@ def test_one_picture_after_another_in_the_same_thread() -> None:
     assert np.array_equal(second, astc.resize(small, 20))
 
 
-def test_pillow_resizes_where_bytes_saturate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resampling, "is_exact", lambda: False)
+@pytest.mark.parametrize("lacking", ["is_exact", "is_quick"])
+def test_pillow_resizes_where_bytes_saturate_or_are_emulated(
+    monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    monkeypatch.setattr(resampling, "is_exact", lambda: lacking != "is_exact")
+    monkeypatch.setattr(resampling, "is_quick", lambda: lacking != "is_quick")
     monkeypatch.setattr(resampling, "shrink", None)
     image = picture(300, 400, 3)
     assert np.array_equal(resampling.submit(resampling.resize, image, 64).result(), astc.resize(image, 64))
