@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 import pytest
@@ -72,21 +74,29 @@ def test_a_line_stays_a_line() -> None:
     assert one_line("\ud800") == "\\ud800"
 
 
-def test_foreign_text_forges_no_log_line() -> None:
+@contextmanager
+def logger_to(formatter: logging.Formatter) -> Iterator[tuple[logging.Logger, io.StringIO]]:
+    """Yield a logger, and what its lines are written to."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(LogLine())
-    logger = logging.getLogger("tests.forged")
+    handler.setFormatter(formatter)
+    logger = logging.getLogger("tests.logged")
     logger.propagate = False
     logger.addHandler(handler)
-    forged = "7\n2026-01-01 00:00:00,000 INFO svac_backend: job 1 is done"
     try:
-        logger.warning("task %s of http://u:secret@h/v?sig=secret failed", forged)
-        raise ValueError(f"{forged} at http://u:secret@h/v?sig=secret")
-    except ValueError:
-        logger.exception("unexpected")
+        yield logger, stream
     finally:
         logger.removeHandler(handler)
+
+
+def test_foreign_text_forges_no_log_line() -> None:
+    forged = "7\n2026-01-01 00:00:00,000 INFO svac_backend: job 1 is done"
+    with logger_to(LogLine()) as (logger, stream):
+        logger.warning("task %s of http://u:secret@h/v?sig=secret failed", forged)
+        try:
+            raise ValueError(f"{forged} at http://u:secret@h/v?sig=secret")
+        except ValueError:
+            logger.exception("unexpected")
     lines = stream.getvalue().splitlines()
     assert sum(line.startswith("20") for line in lines) == 2
     assert all(line.startswith(("20", "  | ")) for line in lines)
@@ -94,26 +104,19 @@ def test_foreign_text_forges_no_log_line() -> None:
 
 
 def test_json_logs_carry_ids_and_no_secrets() -> None:
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(LogJson())
-    logger = logging.getLogger("tests.json")
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
+    with logger_to(LogJson()) as (logger, stream):
         with log_ids(request="r1"), log_ids(job="j1"):
             logger.warning("task %s of http://u:hush@h/v?sig=hush failed", "7\n8")
-        raise ValueError("at http://u:hush@h/v?sig=hush")
-    except ValueError:
-        logger.exception("unexpected")
-    finally:
-        logger.removeHandler(handler)
+        try:
+            raise ValueError("at http://u:hush@h/v?sig=hush")
+        except ValueError:
+            logger.exception("unexpected")
     assert "hush" not in stream.getvalue()
     first, second = map(json.loads, stream.getvalue().splitlines())
     assert datetime.fromisoformat(first.pop("time")).tzinfo is not None
     assert first == {
         "level": "WARNING",
-        "logger": "tests.json",
+        "logger": "tests.logged",
         "request": "r1",
         "job": "j1",
         "message": r"task 7\n8 of http://h/v?... failed",
