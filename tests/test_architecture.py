@@ -49,7 +49,7 @@ NOT_IMPORTABLE = {"svac_backend.server.label_studio_ml"}
 # What the package must not import, and what is not in the wheel.
 OUTSIDE = {"lab", "scripts", "tests"}
 # The measures of the house. The regrouping aimed at 35,000 lines; a later capability raises MOST_LINES by its own.
-MOST_FILES, MOST_LINES, LONGEST, MEDIAN, SMALL, MOST_SMALL = 190, 37_560, 500, (130, 260), 60, 25
+MOST_FILES, MOST_LINES, LONGEST, MEDIAN, SMALL, MOST_SMALL = 195, 37_640, 500, (130, 260), 60, 25
 
 
 def modules() -> dict[str, Path]:
@@ -132,7 +132,7 @@ def faults_of_size(files: Iterable[Path]) -> list[str]:
     small = [path for path, count in lengths.items() if count < SMALL and path.name != "__init__.py"]
     faults = [f"{path.name} has {count} lines" for path, count in lengths.items() if count > LONGEST]
     if not MEDIAN[0] <= median <= MEDIAN[1]:
-        faults.append(f"the median file has {median} lines")
+        faults.append(f"the median file has {median:g} lines")
     if len(small) > MOST_SMALL:
         faults.append(f"{len(small)} files have under {SMALL} lines")
     if len(lengths) > MOST_FILES:

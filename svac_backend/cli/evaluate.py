@@ -31,7 +31,7 @@ def run(
 ) -> None:
     """Predict what is not there yet, score it, and write `results.json`, `results.csv` and `report.html`.
 
-    Args: as the command's options in `cli.app`; `predictions` may be another program's.
+    Args: as the command's options in `cli.commands`; `predictions` may be another program's.
 
     Raises:
         SvacError: the data set, the model, the predictions or the output folder can't be used.

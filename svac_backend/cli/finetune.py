@@ -47,7 +47,7 @@ def run(
 ) -> Outcome:
     """Fine-tune, print what came of it, and register the version.
 
-    Args: as the command's options in `cli.app`; `changes` are of `TrainOptions`, None where the model decides.
+    Args: as the command's options in `cli.commands`; `changes` are of `TrainOptions`, None where the model decides.
 
     Raises:
         SvacError: nothing to learn from, another fine-tuning runs, memory ran out, or a video can't be read.

@@ -52,8 +52,8 @@ def run(
 ) -> None:
     """Predict objects from what is shown of them, and write the same files as `prelabel`.
 
-    Args: as the command's options in `cli.app`. The objects of `tracks_file` keep their expression; those that nothing
-    is shown of stay as they are.
+    Args: as the command's options in `cli.commands`. The objects of `tracks_file` keep their expression; those that
+    nothing is shown of stay as they are.
 
     Raises:
         SvacError: nothing is shown, something does not fit the video, no model, or a folder that can't be written.

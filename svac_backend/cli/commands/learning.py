@@ -1,0 +1,187 @@
+"""Commands for learning: `evaluate`, `finetune`, `corrections ...`, `versions ...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from svac_backend.cli.commands.options import Frames, OfProject, SplitName, VersionId, Yes
+from svac_backend.cli.terminal import get_settings
+
+commands = typer.Typer()
+PANEL = "Measuring and learning"
+
+corrections = typer.Typer(help="What people corrected, and the model can learn from.", no_args_is_help=True)
+versions = typer.Typer(help="Versions of the model that fine-tuning made.", no_args_is_help=True)
+commands.add_typer(corrections, name="corrections", rich_help_panel=PANEL)
+commands.add_typer(versions, name="versions", rich_help_panel=PANEL)
+
+
+@commands.command(rich_help_panel=PANEL)
+def evaluate(
+    dataset: Annotated[str, typer.Option(help="mevis, ref-youtube-vos, ref-davis17 or revos.")],
+    root: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    split: Annotated[
+        str | None, typer.Option(help="Default: the one that papers report, e.g. valid_u.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for predictions and results; default: out/<dataset>-<split>.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; one is used on a GPU.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many videos only.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Score the predictions of this folder; predict nothing.")
+    ] = None,
+    zip_: Annotated[bool, typer.Option("--zip", help="Also write submission.zip.")] = False,
+) -> None:
+    """Measure the model on a benchmark: predictions, J and F, and a report; a run that was stopped resumes."""
+    from svac_backend.cli.evaluate import run
+
+    run(
+        get_settings(),
+        dataset,
+        root,
+        split=split,
+        out=out,
+        workers=workers,
+        limit=limit,
+        predictions=predictions,
+        zipped=zip_,
+    )
+
+
+@commands.command(rich_help_panel=PANEL)
+def finetune(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder in the layout of MeViS; default: the corrections that were collected."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of --data to learn from.")] = "train",
+    regression: Annotated[
+        str | None, typer.Option(help="Split of --data that the new version must not get worse on.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; a run that was stopped resumes.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps; default: by the corrections.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Training ends after so many minutes.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Examples of a step.")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Parts that a step is computed in; more need less memory.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Rank of LoRA.")] = None,
+    register: Annotated[
+        bool, typer.Option(help="Register the version, and promote it if it is better.")
+    ] = True,
+) -> None:
+    """Learn from corrections; only a version that is measured to be better is promoted."""
+    from svac_backend.cli.finetune import run
+
+    changes = {"steps": steps, "max_minutes": minutes, "lr": lr}
+    changes |= {"batch": batch, "accumulate": accumulate, "rank": rank}
+    run(
+        get_settings(),
+        data=data,
+        split=split,
+        out=out,
+        regression=regression,
+        changes=changes,
+        register=register,
+    )
+
+
+@corrections.command("list")
+def corrections_list(project: OfProject = None) -> None:
+    """Show whose annotation says what of which object, and what could not be collected."""
+    from svac_backend.cli.corrections import run_list
+
+    run_list(get_settings(), project)
+
+
+@corrections.command("show")
+def corrections_show(
+    annotation: Annotated[str, typer.Argument(help="Id of an annotation, or project/annotation.")],
+    out: Annotated[Path, typer.Option(help="The picture.")] = Path("correction.png"),
+    pictures: Annotated[int, typer.Option(min=1, help="Most frames shown.")] = 12,
+) -> None:
+    """Write a picture of an annotation's frames and masks: drawn or accepted."""
+    from svac_backend.cli.corrections import run_show
+
+    run_show(get_settings(), annotation, out, pictures=pictures)
+
+
+@corrections.command("export")
+def corrections_export(
+    out: Annotated[Path, typer.Option(help="A folder that is new or empty.")],
+    project: OfProject = None,
+    format_: Annotated[str, typer.Option("--format", help="davis, youtube-vis, mevis or coco.")] = "mevis",
+    split: SplitName = "train",
+    frames: Frames = True,
+) -> None:
+    """Write what is learned from as a data set: of each video the frames that people drew or accepted."""
+    from svac_backend.cli.corrections import run_export
+    from svac_backend.datasets.layouts import DataSet
+
+    run_export(get_settings(), DataSet(out, format_, split), project=project, frames=frames)
+
+
+@corrections.command("collect")
+def corrections_collect() -> None:
+    """Make corrections of the webhooks that came; the worker does it by itself."""
+    from svac_backend.cli.corrections import run_collect
+
+    run_collect(get_settings())
+
+
+@versions.command("list")
+def versions_list() -> None:
+    """Show the versions, their figures, and which one serves."""
+    from svac_backend.cli.versions import run_list
+
+    run_list(get_settings())
+
+
+@versions.command("promote")
+def versions_promote(version: VersionId, yes: Yes = False) -> None:
+    """Have a version serve from now on; asks first where it was measured to be no better."""
+    from svac_backend.cli.versions import run_promote
+
+    run_promote(get_settings(), version, yes=yes)
+
+
+@versions.command("rollback")
+def versions_rollback(
+    to: Annotated[
+        str | None, typer.Option(help="A version that served before, or `base`; default: the one before.")
+    ] = None,
+) -> None:
+    """Have the version serve that served before: its masks come back bit for bit."""
+    from svac_backend.cli.versions import run_roll_back
+
+    run_roll_back(get_settings(), to)
+
+
+@versions.command("compare")
+def versions_compare(
+    first: VersionId,
+    second: Annotated[
+        str | None, typer.Argument(help="Another; default: the one that the first was trained on from.")
+    ] = None,
+) -> None:
+    """Show figures, lineage and data of two versions side by side."""
+    from svac_backend.cli.versions import run_compare
+
+    run_compare(get_settings(), first, second)
+
+
+@versions.command("delete")
+def versions_delete(version: VersionId, yes: Yes = False) -> None:
+    """Delete a version that does not serve."""
+    from svac_backend.cli.versions import run_delete
+
+    run_delete(get_settings(), version, yes=yes)

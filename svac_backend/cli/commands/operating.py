@@ -1,0 +1,148 @@
+"""Commands for running it: processes, checks, models, the data folder, `media ...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from svac_backend.cli.commands.options import ModelName, Yes
+from svac_backend.cli.terminal import console, get_settings
+
+commands = typer.Typer()
+PANEL = "Running it"
+
+models = typer.Typer(help="List, download, verify and remove models.", no_args_is_help=True)
+media = typer.Typer(
+    help="Frames that the backend serves itself, and their links in tasks.", no_args_is_help=True
+)
+commands.add_typer(models, name="models", rich_help_panel=PANEL)
+commands.add_typer(media, name="media", rich_help_panel=PANEL)
+
+
+@commands.command(rich_help_panel=PANEL)
+def serve() -> None:
+    """Run the web process that Label Studio talks to."""
+    from svac_backend.server.app import serve as run
+
+    run(get_settings())
+
+
+@commands.command(rich_help_panel=PANEL)
+def worker() -> None:
+    """Run the worker that owns the model."""
+    from svac_backend.jobs.worker import run
+
+    run(get_settings())
+
+
+@commands.command(rich_help_panel=PANEL)
+def doctor(
+    backend_url: Annotated[
+        str | None,
+        typer.Option(help="How Label Studio reaches the backend; default: SVAC_HOST and SVAC_PORT."),
+    ] = None,
+    project: Annotated[int | None, typer.Option(help="Check this project's config and backends too.")] = None,
+) -> None:
+    """Check settings, tokens and the way between backend and Label Studio in both directions."""
+    from svac_backend.cli.doctor.command import run
+
+    raise typer.Exit(run(get_settings(), backend_url, project))
+
+
+@commands.command(rich_help_panel=PANEL)
+def ready(
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Only whether this host's worker is well.")
+    ] = False,
+) -> None:
+    """Say whether tasks that are sent now get masks; if not, why, with exit status 1. For health checks."""
+    from svac_backend.jobs.services import open_services, reasons_not_ready, reasons_worker_not_ready
+
+    services = open_services(get_settings())
+    reasons = reasons_worker_not_ready(services) if worker else reasons_not_ready(services)
+    for reason in reasons:
+        console.print(reason, style="red")
+    if reasons:
+        raise typer.Exit(1)
+    console.print("ready", style="green")
+
+
+@models.command("list")
+def models_list() -> None:
+    """Show the models that are here, and the published ones that could be."""
+    from svac_backend.cli.models import show
+
+    show(get_settings())
+
+
+@models.command("download")
+def models_download(name: ModelName = None) -> None:
+    """Download a model from the hub; files that are here already are kept."""
+    from svac_backend.cli.models import download
+
+    download(name or get_settings().model)
+
+
+@models.command("verify")
+def models_verify(name: ModelName = None) -> None:
+    """Check every file's hash, every tensor's header, and that weights, config and tokenizer belong together."""
+    from svac_backend.cli.models import verify
+
+    verify(name or get_settings().model)
+
+
+@models.command("remove")
+def models_remove(
+    name: Annotated[str, typer.Argument(help="`owner/name[@revision]`; without a revision all of them.")],
+    yes: Yes = False,
+) -> None:
+    """Delete a downloaded model from the hub's cache."""
+    from svac_backend.cli.models import remove
+
+    remove(name, yes=yes)
+
+
+@commands.command(rich_help_panel=PANEL)
+def backup(file: Annotated[Path, typer.Argument(help="The backup, a tar file.")]) -> None:
+    """Write all that must survive into one file; everything may run on meanwhile."""
+    from svac_backend.cli.storage import run_backup
+
+    run_backup(get_settings(), file)
+
+
+@commands.command(rich_help_panel=PANEL)
+def restore(file: Annotated[Path, typer.Argument(help="A backup.")]) -> None:
+    """Put a backup in place of what the data folder holds, which is kept beside it."""
+    from svac_backend.cli.storage import run_restore
+
+    run_restore(get_settings(), file)
+
+
+@commands.command(rich_help_panel=PANEL)
+def storage() -> None:
+    """Show what takes the room in the data folder, and how long it is kept."""
+    from svac_backend.cli.storage import run_storage
+
+    run_storage(get_settings())
+
+
+@media.command("renew")
+def media_renew(
+    every: Annotated[
+        bool, typer.Option("--all", help="All tasks, not only those whose links are old.")
+    ] = False,
+) -> None:
+    """Give tasks new links to their frames; the worker does it by itself, once a day."""
+    from svac_backend.cli.storage import run_renew
+
+    run_renew(get_settings(), every=every)
+
+
+@media.command("clean")
+def media_clean(yes: Yes = False) -> None:
+    """Delete the frames of tasks that were deleted in Label Studio."""
+    from svac_backend.cli.storage import run_clean
+
+    run_clean(get_settings(), yes=yes)

@@ -1,0 +1,30 @@
+"""Options and arguments that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt", "-p", help='What to segment; repeat it for more objects. "car: the red car" sets a label.'
+    ),
+]
+
+LayoutName = Annotated[
+    str | None, typer.Option("--format", help="Layout of the data set: davis, youtube-vis, mevis or coco.")
+]
+SplitName = Annotated[str, typer.Option(help="Split of the data set.")]
+Frames = Annotated[bool, typer.Option(help="Write the frames as JPEG, too.")]
+Config = Annotated[Path | None, typer.Option(help="Labelling config; default: the shipped brush config.")]
+Results = Annotated[Path, typer.Option(help="Folder for the results.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+OfProject = Annotated[int | None, typer.Option(help="Id of a project; default: all.")]
+VersionId = Annotated[str, typer.Argument(help="Its id, or the beginning of it.")]
+ModelName = Annotated[
+    str | None,
+    typer.Argument(help="`owner/name[@revision]`, a folder, or an embedded model; default: SVAC_MODEL."),
+]

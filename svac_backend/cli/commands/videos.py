@@ -1,0 +1,139 @@
+"""Commands for videos: `prelabel`, `propagate`, `import`, `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from svac_backend.cli.commands.options import Config, Frames, LayoutName, Prompts, Results, SplitName
+from svac_backend.cli.terminal import get_settings
+from svac_backend.errors import SvacError
+
+commands = typer.Typer()
+PANEL = "Videos and data sets"
+
+
+@commands.command(rich_help_panel=PANEL)
+def prelabel(
+    video: Annotated[Path, typer.Argument(help="A video file.")],
+    prompt: Prompts = None,
+    out: Results = Path("out"),
+    config: Config = None,
+) -> None:
+    """Segment a video: tracks, Label Studio results, an overlay video and a contact sheet."""
+    from svac_backend.cli.prelabel import run
+
+    run(get_settings(), video, prompt or [], out, config)
+
+
+@commands.command(rich_help_panel=PANEL)
+def propagate(
+    video: Annotated[Path, typer.Argument(help="A video file.")],
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Masks as PNG: DIR/<object>/<frame>.png, or DIR/<frame>.png as DAVIS has them."),
+    ] = None,
+    point: Annotated[
+        list[str] | None, typer.Option(help="A point on an object: obj1:12:340,200 (frame 12, x, y).")
+    ] = None,
+    negative: Annotated[list[str] | None, typer.Option(help="A point beside it, in the same form.")] = None,
+    box: Annotated[list[str] | None, typer.Option(help="A box around it: obj1:12:300,180,420,260.")] = None,
+    tracks: Annotated[
+        Path | None, typer.Option(help="A tracks.json of this video, whose objects are corrected.")
+    ] = None,
+    out: Results = Path("out"),
+    config: Config = None,
+) -> None:
+    """Carry masks, points and boxes from some frames to all others; writes what prelabel writes."""
+    from svac_backend.cli.propagate import run
+
+    run(
+        get_settings(),
+        video,
+        out,
+        masks=masks,
+        points=point or [],
+        negatives=negative or [],
+        boxes=box or [],
+        tracks_file=tracks,
+        config_file=config,
+    )
+
+
+@commands.command("import", rich_help_panel=PANEL)
+def import_(
+    videos: Annotated[list[Path] | None, typer.Argument(help="Video files.")] = None,
+    prompt: Prompts = None,
+    project: Annotated[int | None, typer.Option(help="Id of an existing project.")] = None,
+    create: Annotated[str | None, typer.Option(help="Title of a project to create.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Labelling config of the new project.")] = None,
+    predictions: Annotated[bool, typer.Option(help="Pre-label the videos now.")] = True,
+    window: Annotated[int, typer.Option(min=0, help="Most frames of a task; 0 is --whole.")] = 100,
+    overlap: Annotated[
+        int | None, typer.Option(min=0, help="Frames that neighbouring tasks share; 4 by default.")
+    ] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Show every so many frames.")] = 1,
+    whole: Annotated[bool, typer.Option("--whole", help="One task for each video, however long.")] = False,
+    masks: Annotated[
+        Path | None, typer.Option(help="A data set whose masks are brought in; videos are optional then.")
+    ] = None,
+    format_: LayoutName = None,
+    split: SplitName = "train",
+    as_: Annotated[
+        str, typer.Option("--as", help="What masks become: predictions or annotations.")
+    ] = "predictions",
+) -> None:
+    """Bring videos and prompts, or a data set's masks, into a Label Studio project."""
+    from svac_backend.cli.import_masks import import_masks
+    from svac_backend.cli.import_videos import import_videos
+    from svac_backend.cli.projects import Destination
+    from svac_backend.datasets.layouts import DataSet
+    from svac_backend.datasets.windows import Windowing
+
+    settings, windowing = get_settings(), Windowing(0 if whole else window, overlap, stride)
+    if masks is None:
+        if videos and format_ is not None:
+            raise SvacError("--format belongs to --masks.", "Give --masks DIR, or leave --format out.")
+        destination = Destination(project, create, config)
+        import_videos(settings, videos or [], prompt or [], destination, windowing, predict=predictions)
+        return
+    if prompt:
+        raise SvacError(
+            "--prompt does not go with --masks: the data set says what its masks are.",
+            "Leave --prompt out, or import the videos without --masks.",
+        )
+    data_set, destination = DataSet(masks, format_, split), Destination(project, create, config)
+    import_masks(settings, data_set, videos or [], destination, windowing, become=as_)
+
+
+@commands.command(rich_help_panel=PANEL)
+def export(
+    format_: LayoutName = None,
+    out: Annotated[Path | None, typer.Option(help="A folder that is new or empty.")] = None,
+    project: Annotated[int | None, typer.Option(help="Id of a project.")] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Or a file that Label Studio exported as JSON.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Labelling config of the project that --from came from.")
+    ] = None,
+    source: Annotated[str, typer.Option(help="annotations or predictions.")] = "annotations",
+    only_submitted: Annotated[
+        bool, typer.Option("--only-submitted", help="Leave out what was saved and not submitted.")
+    ] = False,
+    split: SplitName = "train",
+    frames: Frames = True,
+) -> None:
+    """Write annotations or predictions as a data set; the windows of a video are joined."""
+    from svac_backend.cli.export import ExportSource, run
+    from svac_backend.datasets.layouts import FORMATS, DataSet
+    from svac_backend.datasets.reading import Choice
+
+    what = ExportSource(Choice(source, only_submitted), project, from_, config)
+    if format_ is None or out is None:
+        raise SvacError(
+            "An export has a format and a folder.", f"Give --format {' | '.join(FORMATS)} and --out DIR."
+        )
+    run(get_settings(), what, DataSet(out, format_, split), frames=frames)
