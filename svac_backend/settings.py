@@ -163,6 +163,11 @@ class Settings(BaseSettings):
     frame_quality: int = Field(90, ge=1, le=100, description="JPEG quality of the editor's frames.")
 
     # Learning from corrections
+    accept_untouched: str = Field(
+        "",
+        description="Projects in which masks that were submitted as they came count as looked at and right: ids with "
+        "commas, or `all`. Elsewhere they are learned only where a person was at work, or as ground truth.",
+    )
     finetune_every: int = Field(
         0, ge=0, description="Fine-tune by itself after so many corrected tasks; 0: only when asked."
     )
@@ -246,6 +251,12 @@ class Settings(BaseSettings):
         if self.model_revision and "@" not in self.model:
             self.model = f"{self.model}@{self.model_revision}"
         return self
+
+
+def names_project(projects: str, project_id: str) -> bool:
+    """Tell whether a project is among those that a setting names: ids with commas, or `all`."""
+    named = {name.strip().casefold() for name in projects.split(",")} - {""}
+    return "all" in named or project_id in named
 
 
 def unknown_variables() -> dict[str, str]:

@@ -54,10 +54,15 @@ def run_list(settings: Settings, project: int | None = None) -> None:
             f"{counted(len(found), 'correction')} on {counted(videos, 'video')}; "
             f"a fine-tuning needs {settings.finetune_min_videos} videos."
         )
-        left = sum((one.project_id, one.annotation_id) not in used for one in found)
+        left = sum((one.project_id, one.annotation_id) not in used for one in found if one.expression.strip())
         if left:
             console.print(
                 f"{left} are not learned from: their task has a later annotation, or one that is ground truth."
+            )
+        if nameless := sum(not one.expression.strip() for one in found):
+            console.print(
+                f"{nameless} are not learned from: nobody said in words what the object is. Name it in the task's "
+                "prompt, or give its label a `prompt` in the labelling config."
             )
         collector = Collector(settings, database)
         for waiting in collector.inbox.uncollected():

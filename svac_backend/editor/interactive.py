@@ -13,9 +13,9 @@ from typing import Any
 
 from svac_backend.editor.answer import Answer, Change, EditorState, as_answer, change
 from svac_backend.editor.open_task import OpenTask, Plan
-from svac_backend.editor.request import BOXES, POINTS, Call, Request, draft_with, read_request
+from svac_backend.editor.request import BOXES, POINTS, Call, Request, draft_with, read_request, tells_whose
 from svac_backend.errors import SvacError
-from svac_backend.jobs.engine import BATCH, INTERACTIVE, JobState
+from svac_backend.jobs.engine import INTERACTIVE, JobState
 from svac_backend.jobs.payloads import PRELABEL, PROPAGATE, PrelabelPayload, PropagatePayload, TaskPayload
 from svac_backend.jobs.rendering import check_frames, config_key
 from svac_backend.jobs.services import Metrics, Services
@@ -69,7 +69,7 @@ class Interactive:
                 log.info("task %s: no correction shows an object, so nothing is propagated", call.task_id)
                 self.metrics.predictions.labels("empty").inc()
                 return as_answer(_left(request, open_task, []), 0.0, call.version)
-            answer = self._obtain(open_task, plan, call, may_wait)
+            answer = self._obtain(plan, call, may_wait)
         if answer is None:
             return None
         prediction, complete = answer
@@ -89,7 +89,8 @@ class Interactive:
     ) -> tuple[OpenTask, Plan | None]:
         """Return the work that a request needs; where it replaces anything, as the latest draft has the task."""
         plan = open_task.plan(request)
-        if not request.propagate and (plan is None or not plan.replaces):
+        replaces = request.propagate or (plan is not None and plan.replaces)
+        if not replaces and (not request.pointed or tells_whose(open_task.task)):
             return open_task, plan
         begun = None if plan is None else self._begin(plan, call)
         open_task = replace(open_task, shown=self._draft(open_task, request, call, may_wait))
@@ -133,23 +134,25 @@ class Interactive:
         """Begin a plan's work unless it is done; return the job's id."""
         if self.backend.predictions.known([plan.payload.cache_key(call.version)]):
             return None
-        return self._submit(plan.payload, call, INTERACTIVE)
+        return self._submit(plan.payload, call)
 
-    def _submit(self, payload: PrelabelPayload | PropagatePayload, call: Call, priority: int) -> str:
+    def _submit(self, payload: PrelabelPayload | PropagatePayload, call: Call) -> str:
         kind = PRELABEL if isinstance(payload, PrelabelPayload) else PROPAGATE
         key = payload.job_key(call.version)
-        return self.backend.engine.submit(kind, payload.to_json(), key, priority=priority).id
+        return self.backend.engine.submit(kind, payload.to_json(), key, priority=INTERACTIVE).id
 
-    def _obtain(
-        self, open_task: OpenTask, plan: Plan, call: Call, may_wait: bool
-    ) -> tuple[Prediction, bool] | None:
-        """Return the prediction, and whether it is complete: when time is up it is not, and the rest is pushed."""
+    def _obtain(self, plan: Plan, call: Call, may_wait: bool) -> tuple[Prediction, bool] | None:
+        """Return the prediction, and whether it is complete: when time is up it is not.
+
+        The job goes on, and the next time that somebody asks for the same, all of it is there. It becomes no prediction
+        of the task: that would show one annotator's draft to all others.
+        """
         key = plan.payload.cache_key(call.version)
         prediction = self.backend.predictions.get(key)
         if prediction is not None:
             self.metrics.predictions.labels("cached").inc()
             return prediction, True
-        job_id = self._submit(plan.payload, call, INTERACTIVE)
+        job_id = self._submit(plan.payload, call)
         left = max(0.0, call.deadline - time.monotonic()) if may_wait else 0.0
         job = self.backend.engine.wait(job_id, left)
         if job.state is JobState.DONE:
@@ -161,21 +164,9 @@ class Interactive:
             log.warning("task %s: job %s ended as %s: %s", call.task_id, job.id, job.state.value, job.error)
             self.metrics.predictions.labels("failed").inc()
             return None
-        self._push_later(open_task, plan, call)
         part = self.backend.parts.get(key)
         self.metrics.predictions.labels("queued" if part is None else "partial").inc()
         return None if part is None else (part, False)
-
-    def _push_later(self, open_task: OpenTask, plan: Plan, call: Call) -> None:
-        """Have the running job's result sent as a prediction: a second job finds it in the cache."""
-        snapshot = None
-        if open_task.shown:
-            base = open_task.base
-            snapshot = self.backend.sent.keep_snapshot(base.project_id, base.task_id, open_task.shown)
-        later = replace(plan.payload, push=True, snapshot=snapshot)
-        if isinstance(later, PrelabelPayload):
-            later = replace(later, corrected=plan.kept)
-        self._submit(later, call, BATCH)
 
     def _change(self, open_task: OpenTask, plan: Plan, prediction: Prediction, complete: bool) -> Change:
         check_frames(open_task.base.task_data, open_task.base.label_config, prediction.frame_count)

@@ -14,6 +14,7 @@ from svac_backend.editor.request import (
     predicted_regions,
     refined,
     shown_regions,
+    tells_whose,
     used_ids,
 )
 from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload, TaskPayload
@@ -209,7 +210,8 @@ class OpenTask:
 
     def _has_regions(self, objects: Sequence[str]) -> bool:
         """Whether the editor shows some objects: in what it saved, or in answers too recent to be saved."""
-        names = (region_name(region) for region in self.shown)
+        maybe = [] if tells_whose(self.task) else [one for result in self.predictions for one in result]
+        names = (region_name(region) for region in (*self.shown, *maybe))
         if any(name is not None and name.object_id in objects for name in names):
             return True
         lately = time.time() - UNSAVED_S

@@ -87,16 +87,22 @@ def read_request(context: Mapping[str, Any], config: LabelConfig) -> Request:
 def shown_regions(task: Mapping[str, Any], model_version: str) -> list[Region]:
     """Return the regions that the editor shows, as far as the body of an interactive call tells.
 
-    The draft or annotation that was changed last; without any, the prediction that the editor starts from.
+    The asker's latest draft: Label Studio sends no other person's. Without one the annotation that was changed last,
+    see `tells_whose`; without any, the prediction that the editor starts from.
     """
-    saved = [item for key in ("drafts", "annotations") for item in _items(task, key)]
-    if saved:
-        latest = max(saved, key=lambda item: str(item.get("updated_at") or item.get("created_at") or ""))
-        return regions_of(latest.get("result"))
+    for key in ("drafts", "annotations"):
+        if saved := _items(task, key):
+            latest = max(saved, key=lambda item: str(item.get("updated_at") or item.get("created_at") or ""))
+            return regions_of(latest.get("result"))
     predictions = _items(task, "predictions")
     own = [item for item in predictions if item.get("model_version") == model_version]
     newest = max(own or predictions, key=_number_of, default=None)
     return [] if newest is None else regions_of(newest.get("result"), foreign=True)
+
+
+def tells_whose(task: Mapping[str, Any]) -> bool:
+    """Tell whether `shown_regions` are the asker's: annotations are of all persons, and the body names none."""
+    return bool(_items(task, "drafts")) or not _items(task, "annotations")
 
 
 def draft_with(drafts: Sequence[Mapping[str, Any]], request: Request, seen: Any = ()) -> list[Region] | None:

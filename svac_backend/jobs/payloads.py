@@ -13,6 +13,8 @@ from svac_backend.store.predictions import Prediction, correction_key, predictio
 from svac_backend.video.source import VideoInfo
 
 PRELABEL, FRAMES, PROPAGATE = "prelabel", "frames", "propagate"
+# What the payloads of earlier versions have, too.
+_OLDER = ("snapshot", "corrected")
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,10 @@ class PrelabelPayload(TaskPayload):
     Attributes:
         prompts: what to segment.
         push: send the result to the task through the API.
-        snapshot: where the annotator's regions are kept that the result is sent together with, see `store.sent`.
-        corrected: masks of the objects that persons made; their frames stay as they are in the snapshot.
     """
 
     prompts: tuple[ObjectPrompt, ...]
     push: bool
-    snapshot: int | None = None
-    corrected: FrameHints = field(default_factory=dict)
 
     def cache_key(self, model_version: str) -> str:
         """Return the key of the prediction that this makes with that model."""
@@ -86,14 +84,15 @@ class PrelabelPayload(TaskPayload):
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able dict; it shares the task's data, which `asdict` would copy value by value."""
         prompts = [vars(prompt) for prompt in self.prompts]
-        return {**vars(self), "prompts": prompts, "corrected": _to_json(self.corrected)}
+        return {**vars(self), "prompts": prompts}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PrelabelPayload:
         """Read what `to_json` wrote."""
         prompts = tuple(ObjectPrompt(**prompt) for prompt in data["prompts"])
-        corrected = _from_json(data.get("corrected") or {})  # a job of an earlier version has none
-        return cls(**{**data, "prompts": prompts, "corrected": corrected})
+        # One of an earlier version that was to send an annotator's draft along only makes the prediction.
+        push = data["push"] and data.get("snapshot") is None
+        return cls(**{**{k: v for k, v in data.items() if k not in _OLDER}, "prompts": prompts, "push": push})
 
 
 @dataclass(frozen=True)
@@ -105,17 +104,14 @@ class PropagatePayload(TaskPayload):
         hints: what was shown, by object id and 0-based frame of the video, in pixels of `size`.
         size: (width, height) of the frames that it was shown on.
         frames: (first, end) of the video's frames to predict; all if None.
-        push: send what came out to the task as a prediction, together with all that the annotator had.
-        snapshot: where these regions are kept, see `store.sent`.
-        event: instead of all this: the webhook whose annotation is looked at for corrections.
+        event: instead of all this: the webhook whose annotation is looked at for corrections. What comes out is sent to
+            the task as a prediction, together with all else that was submitted.
     """
 
     objects: tuple[ObjectPrompt, ...] = ()
     hints: FrameHints = field(default_factory=dict)
     size: tuple[int, int] = (0, 0)
     frames: tuple[int, int] | None = None
-    push: bool = False
-    snapshot: int | None = None
     event: int | None = None
 
     def cache_key(self, model_version: str) -> str:
@@ -132,7 +128,7 @@ class PropagatePayload(TaskPayload):
         start = f"{PROPAGATE}:{self.project_id}:{self.task_id}"
         if self.event is not None:
             return f"{start}:event-{self.event}"
-        return f"{start}:{self.cache_key(model_version)[:32]}:{int(self.push)}"
+        return f"{start}:{self.cache_key(model_version)[:32]}"
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able dict; it shares the task's data."""
@@ -148,7 +144,7 @@ class PropagatePayload(TaskPayload):
         size, frames = data["size"], data["frames"]
         return cls(
             **{
-                **{name: value for name, value in data.items() if name != "prompts"},
+                **{name: value for name, value in data.items() if name not in ("prompts", "push", *_OLDER)},
                 "objects": objects,
                 "hints": _from_json(data["prompts"]),
                 "size": (size[0], size[1]),

@@ -1,7 +1,6 @@
 """The job `prelabel`: segment a task's video, keep the tracks, send them to the task.
 
 `PredictionMaker` makes a prediction once, also when several jobs want it, and lets it be looked at while it is made.
-`push_merged` sends one together with what an annotator had: other objects, and the frames that they corrected.
 """
 
 from __future__ import annotations
@@ -11,18 +10,15 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import JobContext, JobState
-from svac_backend.jobs.payloads import PrelabelPayload, TaskPayload
-from svac_backend.jobs.rendering import check_frames, merge, rendered, task_score
+from svac_backend.jobs.payloads import PRELABEL, PrelabelPayload, TaskPayload
+from svac_backend.jobs.rendering import check_frames, rendered
 from svac_backend.labelstudio.api.access import LabelStudioAccess
-from svac_backend.labelstudio.config import cached_config
-from svac_backend.labelstudio.regions.region import Region
-from svac_backend.labelstudio.regions.written import to_prediction, validate_results
-from svac_backend.labelstudio.tasks import window_of
-from svac_backend.masks.hints import FrameHints
+from svac_backend.labelstudio.regions.written import to_prediction
 from svac_backend.masks.tracks import Track, frames_with_masks
 from svac_backend.pipeline import Progress, Ready, prelabel
 from svac_backend.settings import Settings
@@ -144,61 +140,13 @@ class PredictionMaker:
             time.sleep(TWIN_POLL_S)
 
 
-def push_merged(
-    label_studio: LabelStudioAccess,
-    settings: Settings,
-    payload: TaskPayload,
-    prediction: Prediction,
-    now: Sequence[Region],
-    corrected: FrameHints,
-    sent: Sequence[Region] = (),
-    *,
-    key: str,
-) -> tuple[int, bool]:
-    """Attach a prediction to its task that holds what the annotator had, but for the objects that were predicted anew.
-
-    Returns:
-        The prediction's id, and whether it is new.
-
-    Raises:
-        SvacError: the config can't show it, or Label Studio refuses.
-    """
-    config, window = cached_config(payload.label_config), window_of(payload.task_data)
-    # What else is there steers the model, or is text: no part of a prediction.
-    masks = [region for region in now if region.get("from_name") in config.drawing_names]
-    results = merge(prediction, payload.label_config, settings, masks, corrected, sent=sent, window=window)
-    shown = prediction.frame_count if window is None else window.count
-    had = {(region.get("id"), region.get("from_name")): region for region in masks}
-    made = [region for region in results if had.get((region.get("id"), region.get("from_name"))) != region]
-    validate_results(made, config, frame_count=shown, video_frames=prediction.frame_count)
-    score = task_score(prediction.tracks, prediction.frame_count, window)
-    return label_studio.push(
-        payload.project_id, payload.task_id, to_prediction(results, prediction.model_version, score), key
-    )
-
-
-def snapshot_of(store: SentStore, number: int) -> list[Region]:
-    """Return what an annotator had when they asked.
-
-    Raises:
-        SvacError: they have asked so often since that it is no longer kept.
-    """
-    found = store.snapshot(number)
-    if found is None:
-        raise SvacError(
-            "The annotator asked several times since, so this result is out of date.",
-            "Open the task: the latest one is there.",
-        )
-    return found
-
-
 @dataclass
 class PrelabelHandler:
     """Does `prelabel` jobs.
 
     Attributes:
         maker: makes the predictions, with what it is made of.
-        sent: what annotators had.
+        sent: keeps what a prediction showed that is replaced.
     """
 
     maker: PredictionMaker
@@ -248,13 +196,10 @@ class PrelabelHandler:
     def _push(
         self, payload: PrelabelPayload, prediction: Prediction, found: tuple[bytes, float], key: str
     ) -> tuple[int, bool]:
-        label_studio = self.maker.label_studio
-        if payload.snapshot is None:
-            new = to_prediction(json.loads(found[0]), prediction.model_version, found[1])
-            return label_studio.push(payload.project_id, payload.task_id, new, key)
-        now = snapshot_of(self.sent, payload.snapshot)
-        return push_merged(
-            label_studio, self.maker.settings, payload, prediction, now, payload.corrected, key=key
+        new = to_prediction(json.loads(found[0]), prediction.model_version, found[1])
+        keep = partial(self.sent.keep_replaced, payload.project_id, payload.task_id)
+        return self.maker.label_studio.push(
+            payload.project_id, payload.task_id, new, key, kind=PRELABEL, keep=keep
         )
 
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import JobContext
-from svac_backend.jobs.payloads import PropagatePayload
-from svac_backend.jobs.prelabel import SEGMENTED, PredictionMaker, push_merged, snapshot_of
-from svac_backend.jobs.rendering import rendered
-from svac_backend.labelstudio.api.access import predictions_before
+from svac_backend.jobs.payloads import PROPAGATE, PropagatePayload
+from svac_backend.jobs.prelabel import SEGMENTED, PredictionMaker
+from svac_backend.jobs.rendering import merge, rendered, task_score
+from svac_backend.labelstudio.api.access import parent_of, predictions_before
 from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.corrections import read_annotation
 from svac_backend.labelstudio.regions.region import Region, regions_of
+from svac_backend.labelstudio.regions.written import to_prediction, validate_results
+from svac_backend.labelstudio.tasks import window_of
 from svac_backend.masks.hints import Click, FrameHint, FrameHints
 from svac_backend.masks.tracks import Track, frames_with_masks
 from svac_backend.pipeline import Progress, Ready, propagate
 from svac_backend.store.events import EventStore
 from svac_backend.store.objects import ObjectStore, SentStore, video_name
+from svac_backend.store.predictions import Prediction
 from svac_backend.svac.model import Svac
 from svac_backend.video.reader import VideoReader
 from svac_backend.video.source import VideoInfo
@@ -58,8 +62,6 @@ class PropagateHandler:
             payload, now, sent = self._from_event(payload)
             if not payload.hints:
                 return {"message": "Nothing to propagate: no correction shows an object", "corrected": 0}
-        elif payload.snapshot is not None:
-            now = snapshot_of(self.sent, payload.snapshot)
 
         def work(model: Svac, video: VideoReader, progress: Progress, ready: Ready) -> list[Track]:
             tracks = [Track(**vars(one)) for one in payload.objects]
@@ -81,25 +83,44 @@ class PropagateHandler:
             "frames_with_masks": len(frames_with_masks(prediction.tracks)),
             "score": round(prediction.score, 4),
         }
-        if payload.push:
+        if payload.event is not None:
             context.progress(SEGMENTED, "Sending the regions to Label Studio")
-            pushed = push_merged(
-                self.maker.label_studio,
-                self.maker.settings,
-                payload,
-                prediction,
-                now,
-                payload.hints,
-                sent,
-                key=context.job.id,
-            )
+            pushed = self._push(payload, prediction, now, sent, context.job.id)
             result["label_studio_prediction"], result["pushed"] = pushed
-            if payload.event is not None:
-                # They come back as they are sent now: only this tells that a person made them.
-                self.sent.record(payload.project_id, payload.task_id, {}, payload.hints)
+            # They come back as they are sent now: only this tells that a person made them.
+            self.sent.record(payload.project_id, payload.task_id, {}, payload.hints)
         result["seconds"] = round(time.monotonic() - begun, 3)
         result["message"] = _summary(len(payload.hints), result["corrected"])
         return result
+
+    def _push(
+        self,
+        payload: PropagatePayload,
+        prediction: Prediction,
+        now: Sequence[Region],
+        sent: Sequence[Region],
+        key: str,
+    ) -> tuple[int, bool]:
+        """Attach a prediction that holds what was submitted, but for the frames of corrected objects that were not."""
+        settings, window = self.maker.settings, window_of(payload.task_data)
+        config = cached_config(payload.label_config)
+        # What else is there steers the model, or is text: no part of a prediction.
+        masks = [region for region in now if region.get("from_name") in config.drawing_names]
+        results = merge(
+            prediction, payload.label_config, settings, masks, payload.hints, sent=sent, window=window
+        )
+        shown = prediction.frame_count if window is None else window.count
+        had = {(region.get("id"), region.get("from_name")): region for region in masks}
+        made = [
+            region for region in results if had.get((region.get("id"), region.get("from_name"))) != region
+        ]
+        validate_results(made, config, frame_count=shown, video_frames=prediction.frame_count)
+        score = task_score(prediction.tracks, prediction.frame_count, window)
+        new = to_prediction(results, prediction.model_version, score)
+        keep = partial(self.sent.keep_replaced, payload.project_id, payload.task_id)
+        return self.maker.label_studio.push(
+            payload.project_id, payload.task_id, new, key, kind=PROPAGATE, keep=keep
+        )
 
     def _from_event(self, payload: PropagatePayload) -> tuple[PropagatePayload, list[Region], list[Region]]:
         """Return what to propagate of a submitted annotation, its regions, and those it was made from."""
@@ -114,10 +135,10 @@ class PropagateHandler:
             return payload, now, []  # the task was skipped: what lies in it counts for nothing
         now = regions_of(now)
         client = self.maker.label_studio.client(payload.project_id)
-        predictions = predictions_before(client, payload.task_id, annotation)
+        replaced = self.sent.replaced(payload.project_id, payload.task_id)
+        predictions = predictions_before(client, payload.task_id, annotation, replaced)
         results = [item["result"] for item in predictions]
-        parent = annotation.get("parent_prediction")
-        parents = [item["result"] for item in predictions if item["id"] == parent]
+        parent = parent_of(annotation, predictions)
         read = read_annotation(
             now,
             results,
@@ -125,7 +146,7 @@ class PropagateHandler:
             self.objects.find(payload.project_id, video_name(payload.video)),
             payload.task_data,
             cached_config(payload.label_config),
-            parent=parents[0] if parents else None,
+            parent=None if parent is None else parent["result"],
         )
         read.check_size(now)
         if read.canvas is None:

@@ -6,6 +6,7 @@ external entities.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from xml.etree.ElementTree import Element, ParseError
@@ -15,6 +16,8 @@ from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped
 
 from svac_backend.errors import SvacError
 
+# The names of labels that tell objects apart and say nothing about them, as those of the shipped configs.
+_NO_WORDS = re.compile(r"object(\s*\d+)?", re.IGNORECASE)
 # The kinds of masks that this backend writes, the better one first: a brush mask keeps holes, a polygon is one ring.
 SHOWN_KINDS = ("brush", "polygon")
 
@@ -23,6 +26,11 @@ def task_key(expression: str | None) -> str | None:
     """`$frames` -> `frames`; anything else is a literal."""
     text = (expression or "").strip()
     return text[1:] if len(text) > 1 and text.startswith("$") else None
+
+
+def says_something(name: str) -> bool:
+    """Tell whether a label's name, or what was typed, describes what to look for; `object 2` does not."""
+    return bool(name.strip()) and _NO_WORDS.fullmatch(name.strip()) is None
 
 
 @dataclass(frozen=True)

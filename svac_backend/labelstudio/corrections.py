@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.config import LabelConfig
+from svac_backend.labelstudio.config import LabelConfig, says_something
 from svac_backend.labelstudio.regions.merge import corrected_hints
 from svac_backend.labelstudio.regions.read import Drawn, is_drawn_on, read_drawn, results_to_tracks
 from svac_backend.labelstudio.regions.region import Canvas, Region, frame_size
@@ -76,6 +76,19 @@ class ReadAnnotation:
             SvacError: a region is malformed.
         """
         return results_to_tracks(regions, self.config, self._canvas(canvas), **self._owners())
+
+    def sentences(self) -> dict[str, str]:
+        """Return what persons call each object: its own sentence, or its label's `prompt`; "" where nobody said it.
+
+        The bare name of a label is no sentence for what a click, a box or a hand began: a machine may have chosen it,
+        and another object of that label may be there.
+        """
+        prompts = {
+            name: prompt for one in self.config.drawing_controls() for name, prompt in one.labels.items()
+        }
+        objects = {one.object_id: one.label for one in (*self.corrections.objects, *self.known)}
+        own = {one.object_id: one.expression for one in self.known if says_something(one.expression)}
+        return {name: own.get(name) or prompts.get(label) or "" for name, label in objects.items()}
 
     def drawn(self, regions: Sequence[Region], canvas: Canvas | None = None) -> Drawn:
         """Return what is drawn by some of the annotation's regions, and whose it is; otherwise as `tracks`."""

@@ -1,6 +1,6 @@
 """Collect: webhooks that were recorded become corrections. The worker does it when there is something new.
 
-It says whose annotation counts, which frames a person drew and which they accepted. Free of torch.
+It says whose annotation counts, which frames a person drew and which they saw and accepted. Free of torch.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from svac_backend.labelstudio.api.access import (
     LabelStudioAccess,
     label_studio_name,
     moment,
+    parent_of,
     predictions_before,
 )
 from svac_backend.labelstudio.config import LabelConfig, cached_config
-from svac_backend.labelstudio.corrections import read_annotation
+from svac_backend.labelstudio.corrections import Corrections, read_annotation
 from svac_backend.labelstudio.regions.region import Region, region_name, regions_of
 from svac_backend.labelstudio.tasks import Window, video_url
 from svac_backend.masks.hints import FrameHints
 from svac_backend.masks.rle import area
 from svac_backend.masks.tracks import Track
-from svac_backend.settings import Settings
+from svac_backend.settings import Settings, names_project
 from svac_backend.store.corrections import Annotation, AnnotationState, Correction, CorrectionStore
 from svac_backend.store.database import Database, StoreError
 from svac_backend.store.events import ConnectionStore, Event, EventStore, Inbox
@@ -116,6 +117,7 @@ def corrections_of(
     changed: FrameHints,
     predicted: Mapping[str, Collection[int]],
     shown: Collection[int],
+    seen: Collection[int],
 ) -> list[Correction]:
     """Return what an annotation says of each object.
 
@@ -123,10 +125,11 @@ def corrections_of(
         annotation: whose.
         tracks: the annotation's masks, by frame of the whole video.
         changed: what a person drew, by object and frame; an empty mask where they removed it.
-        predicted: the objects that were predicted, with the frames on which this was shown; what is not changed there
-            was accepted. Of an object that only a person knew of, no frame is accepted: where they drew nothing, nobody
-            said that it is not there.
+        predicted: the objects that were predicted, with the frames on which this was shown; what is not changed there,
+            on a frame that a person saw, was accepted. Of an object that only a person knew of, no frame is accepted:
+            where they drew nothing, nobody said that it is not there.
         shown: frames that the task shows.
+        seen: frames that a person is known to have looked at, see `seen_frames`.
 
     Returns:
         Objects of which something is known, in the order of the tracks. Their tracks hold masks of those frames only.
@@ -141,7 +144,7 @@ def corrections_of(
                 masks[frame] = hint.mask
         drawn = {frame for frame, hint in hints.items() if hint.mask is not None} & set(shown)
         if track.object_id in predicted:
-            accepted = set(predicted[track.object_id]) & set(shown) - drawn
+            accepted = set(predicted[track.object_id]) & set(shown) & set(seen) - drawn
         else:
             drawn |= masks.keys() & set(shown)
             accepted = set()
@@ -152,6 +155,24 @@ def corrections_of(
             own.scores = dict.fromkeys(sorted(known), 1.0)
             found.append(Correction(annotation, own, frozenset(drawn), frozenset(accepted)))
     return found
+
+
+def seen_frames(changes: Corrections) -> set[int]:
+    """Return the frames that a person is known to have looked at: they drew, erased, clicked or boxed something there.
+
+    An annotation does not tell which other frames were on the screen. Deleting an object from all its frames is one
+    act, for which no frame need be looked at.
+    """
+    seen: set[int] = set()
+    for object_id, hints in changes.masks.items():
+        its = {
+            name.frame
+            for region in changes.sent
+            if (name := region_name(region)) and name.object_id == object_id
+        }
+        gone = {frame for frame, hint in hints.items() if hint.mask is not None and not area(hint.mask)}
+        seen |= hints.keys() - (gone if its <= gone else set())
+    return seen.union(*changes.pointed.values())
 
 
 def _listed(value: Any) -> list[Mapping[str, Any]]:
@@ -322,10 +343,12 @@ class Collector:
         hostname = label_studio_name(self.settings, connection)
         url = video_url(data, config)
         client = self.label_studio.client(about.project_id)
-        predictions = predictions_before(client, about.task_id, one.annotation)
+        predictions = predictions_before(
+            client, about.task_id, one.annotation, self.sent.replaced(about.project_id, about.task_id)
+        )
         video = video_name(video_identity(hostname, url))
         about = replace(about, state=AnnotationState.EMPTY, hostname=hostname, video_url=url, video=video)
-        parent = _parent(one, predictions)
+        parent = parent_of(one.annotation, predictions)
         read = read_annotation(
             one.regions,
             [item["result"] for item in predictions],
@@ -343,7 +366,17 @@ class Collector:
         predicted = self._predicted(changes.sent, shown)
         width, height = canvas.size
         about = replace(about, width=width, height=height, model_version=_version(parent, predictions))
-        found = corrections_of(about, read.tracks(one.regions), changes.masks, predicted, shown)
+        whole = about.ground_truth or names_project(self.settings.accept_untouched, about.project_id)
+        sentences = read.sentences()
+        regions = one.regions if whole else _without_unknown(one.regions, changes.sent)
+        tracks = [replace(t, expression=sentences.get(t.object_id, "")) for t in read.tracks(regions)]
+        seen = shown if whole else seen_frames(changes)
+        made = {track.object_id: track.masks for track in tracks}
+        masks = {
+            name: {i: hint for i, hint in hints.items() if name in predicted or i in made.get(name, ())}
+            for name, hints in changes.masks.items()
+        }
+        found = corrections_of(about, tracks, masks, predicted, shown, seen)
         if found:
             about = replace(about, state=AnnotationState.USED)
         return about, [replace(correction, annotation=about) for correction in found]
@@ -367,9 +400,16 @@ def _shown(data: Mapping[str, Any], config: LabelConfig, window: Window | None) 
     return [] if window is None else list(window.frames)
 
 
-def _parent(one: Submitted, predictions: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    wanted = one.annotation.get("parent_prediction")
-    return next((item for item in predictions if wanted is not None and item["id"] == wanted), None)
+def _without_unknown(regions: Sequence[Region], sent: Sequence[Region]) -> list[Region]:
+    """Leave out a model's masks that cannot be compared, since their prediction is gone: nobody need have seen them."""
+    compared = {name.object_id for region in sent if (name := region_name(region))}
+    return [
+        region
+        for region in regions
+        if (name := region_name(region)) is None
+        or name.object_id in compared
+        or region.get("origin") != "prediction"
+    ]
 
 
 def _version(parent: Mapping[str, Any] | None, predictions: Sequence[Mapping[str, Any]]) -> str:

@@ -20,6 +20,7 @@ from svac_backend.server.bodies import MAX_CONFIG_CHARS, BadRequest, project_id,
 from svac_backend.server.predicting import Predictor
 from svac_backend.server.security import Gate, Unauthorized
 from svac_backend.server.webhooks import PROOF_TIMEOUT_S, WebhookRegistrar, bind
+from svac_backend.settings import names_project
 from svac_backend.store.database import StoreError
 from svac_backend.store.events import ProjectConnection
 
@@ -41,7 +42,7 @@ def on_webhook(backend: Services, action: str, project_id: str, body: Mapping[st
         body: of the webhook.
         event: the number under which it is stored.
     """
-    if action not in SUBMITTED or not wanted(backend.settings.propagate_on_submit, project_id):
+    if action not in SUBMITTED or not names_project(backend.settings.propagate_on_submit, project_id):
         return
     task = body.get("task")
     number = str(task.get("id") or "") if isinstance(task, Mapping) else ""
@@ -57,12 +58,6 @@ def on_webhook(backend: Services, action: str, project_id: str, body: Mapping[st
         named = {"project_id": project_id, "task_id": number[:32]}
         key = f"{PROPAGATE}:{project_id}:{number[:32]}:rejected"
         backend.engine.reject(PROPAGATE, named, key, error.message, error.hint)
-
-
-def wanted(projects: str, project_id: str) -> bool:
-    """Tell whether a project is among those of the setting `propagate_on_submit`."""
-    named = {name.strip().casefold() for name in projects.split(",")} - {""}
-    return "all" in named or project_id in named
 
 
 def _payload(backend: Services, project_id: str, body: Mapping[str, Any], event: int) -> PropagatePayload:
@@ -82,7 +77,6 @@ def _payload(backend: Services, project_id: str, body: Mapping[str, Any], event:
         label_config=config,
         hostname=label_studio_name(backend.settings, connection),
         video_url=video_url(data, cached_config(config)),
-        push=True,
         event=event,
     )
 

@@ -94,8 +94,8 @@ def _free(used: Collection[str]) -> str:
 
 HintsByFrame = Mapping[int, FrameHint]
 
-# A task's snapshots: the job of each is done, or superseded, long before so many more are asked for.
-SNAPSHOTS = 5
+# So many states of a task's predictions are kept that newer ones replaced: an open editor may still hold one of them.
+REPLACED = 20
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,19 @@ class SentObject:
     hints: dict[int, FrameHint] = field(default_factory=dict)
     complete: bool = True
     updated: float = 0.0
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """What a prediction of Label Studio showed, until a newer one took its place.
+
+    Attributes:
+        prediction: its id, which is still there; since: when this was sent, in seconds since the epoch.
+    """
+
+    prediction: int
+    since: float
+    regions: list[Region]
 
 
 class SentStore:
@@ -166,23 +179,26 @@ class SentStore:
                     )
                 )
 
-    def keep_snapshot(self, project_id: str, task_id: str, regions: Sequence[Region]) -> int:
-        """Keep the regions that a job will have to merge its result into; return the number to find them by."""
-        blob = pack(list(regions))
+    def keep_replaced(self, project_id: str, task_id: str, one: Replaced) -> None:
+        """Keep what a prediction of Label Studio showed before a newer one took its place."""
+        blob = pack(vars(one))
         mine = (SnapshotRow.project_id == project_id, SnapshotRow.task_id == task_id)
         with self.database.write() as session:
             row = SnapshotRow(project_id=project_id, task_id=task_id, regions=blob, created=time.time())
             session.add(row)
             session.flush()
-            kept = select(SnapshotRow.id).where(*mine).order_by(SnapshotRow.id.desc()).limit(SNAPSHOTS)
+            kept = select(SnapshotRow.id).where(*mine).order_by(SnapshotRow.id.desc()).limit(REPLACED)
             session.execute(delete(SnapshotRow).where(*mine, SnapshotRow.id.not_in(kept.scalar_subquery())))
-            return row.id
 
-    def snapshot(self, number: int) -> list[Region] | None:
-        """Return what `keep_snapshot` kept, or None when newer ones took its place."""
+    def replaced(self, project_id: str, task_id: str) -> list[Replaced]:
+        """Return what `keep_replaced` kept of a task, the oldest first."""
+        query = select(SnapshotRow).where(
+            SnapshotRow.project_id == project_id, SnapshotRow.task_id == task_id
+        )
         with self.database.read() as session:
-            row = session.get(SnapshotRow, number)
-            return None if row is None else list(unpack(row.regions))
+            found = [unpack(row.regions) for row in session.scalars(query.order_by(SnapshotRow.id))]
+        # Rows of earlier versions hold an annotator's regions, for jobs that are long done.
+        return [Replaced(**one) for one in found if isinstance(one, dict)]
 
 
 def _name(region: Region) -> tuple[str, str]:

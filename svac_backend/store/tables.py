@@ -205,7 +205,7 @@ class SentRow(Base):
 
 
 class SnapshotRow(Base):
-    """An annotator's regions at the time of a call whose answer a job goes on with."""
+    """What a prediction in Label Studio showed before a newer one took its place."""
 
     __tablename__ = "snapshots"
 

@@ -105,7 +105,7 @@ def test_corrections_propagate_to_the_other_frames(
     assert masks_of(found[1:], "obj1") == {1: MOVED}
     (job,) = jobs(backend)
     payload = PropagatePayload.from_json(job.payload)
-    assert (job.priority, payload.push, payload.size) == (INTERACTIVE, False, (32, 24))
+    assert (job.priority, payload.event, payload.size) == (INTERACTIVE, None, (32, 24))
     assert payload.hints == {"obj1": {0: FrameHint(mask=painted)}}
     assert [(one.object_id, one.label, one.expression) for one in payload.objects] == [
         ("obj1", "dog", "the dog")

@@ -13,7 +13,6 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 
-from svac_backend.jobs.engine import BATCH
 from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload
 from svac_backend.jobs.services import Services
 from svac_backend.masks.rle import from_coco
@@ -75,13 +74,30 @@ def test_a_click_on_what_a_person_drew_takes_its_place(
     ]
 
 
-def test_without_a_free_label_the_first_one_is_taken(client: FlaskClient, worker: Worker) -> None:
+def test_without_a_free_label_the_first_one_is_taken(
+    client: FlaskClient, worker: Worker, drafts: list[dict[str, Any]]
+) -> None:
     worker.start()
     shown = [*FIRST, *regions("obj2", {0: square(22, 1, 30, 8)}, label="cat")]
     body = {**task(prompt=None), "annotations": [{"id": 1, "result": shown}]}
-    assert ask(client, predict_body(body, region=click(75, 75)))[0]["value"]["brushlabels"] == ["dog"]
+    asked = with_draft(drafts, predict_body(body, region=click(75, 75)), *shown)
+    assert ask(client, asked)[0]["value"]["brushlabels"] == ["dog"]
     body = {**task(prompt=None), "annotations": [{"id": 1, "result": FIRST}]}
-    assert ask(client, predict_body(body, region=click(75, 75)))[0]["value"]["brushlabels"] == ["cat"]
+    asked = with_draft(drafts, predict_body(body, region=click(75, 75)), *FIRST)
+    assert ask(client, asked)[0]["value"]["brushlabels"] == ["cat"]
+
+
+def test_another_persons_annotation_is_not_what_the_asker_clicks_on(
+    client: FlaskClient, backend: Services, worker: Worker, drafts: list[dict[str, Any]]
+) -> None:
+    """The body holds everybody's annotations: whose editor it is, the draft with the click tells."""
+    worker.start()
+    theirs = regions("obj2", {0: square(22, 16, 30, 23)}, label="cat")
+    body = {**PREDICTED, "annotations": [{"id": 1, "result": theirs}]}
+    asked = with_draft(drafts, predict_body(body, region=click(80, 80)), *FIRST)
+    assert {region["id"].split("-")[0] for region in ask(client, asked)} == {"obj3"}
+    payload = PropagatePayload.from_json(jobs(backend)[0].payload)
+    assert list(payload.hints) == ["obj3"]
 
 
 def test_a_box_is_a_new_object(client: FlaskClient, backend: Services, worker: Worker) -> None:
@@ -117,7 +133,9 @@ def test_windows_of_a_video_speak_of_the_same_objects(client: FlaskClient, worke
     assert ask(client, predict_body(second, text="the cat"))[0]["id"] == "obj2-f00001"
 
 
-def test_when_time_is_up_what_is_ready_is_answered_and_the_rest_pushed(make: Callable[..., Flask]) -> None:
+def test_when_time_is_up_what_is_ready_is_answered_and_nothing_is_pushed(
+    make: Callable[..., Flask],
+) -> None:
     app = make(predict_wait_s=0.4)
     backend: Services = app.extensions["svac"]
     answers: list[list[Region]] = []
@@ -133,10 +151,8 @@ def test_when_time_is_up_what_is_ready_is_answered_and_the_rest_pushed(make: Cal
     backend.parts.put(part)
     asking.join()
     assert [region["id"] for region in answers[0]] == ["obj2-f00000"]
-    pushing = PrelabelPayload.from_json(jobs(backend, "prelabel")[0].payload)
-    assert (pushing.push, jobs(backend, "prelabel")[0].priority) == (True, BATCH)
-    assert pushing.snapshot is not None
-    assert backend.sent.snapshot(pushing.snapshot) == FIRST
+    # The draft of the one who asked is theirs: nothing is to become a prediction that others start from.
+    assert [PrelabelPayload.from_json(job.payload).push for job in jobs(backend, "prelabel")] == [False]
     assert not backend.sent.find("38", "7")["obj2"].complete
 
 

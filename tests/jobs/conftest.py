@@ -148,6 +148,12 @@ class _Routes(BaseHTTPRequestHandler):
         self._answer({}, status)
 
     def do_PATCH(self) -> None:
+        if "predictions" in self.path:
+            number = int(self.path.split("/")[3])
+            one = next(one for one in self.server.predictions if one["id"] == number)
+            one.update(self._body())
+            self._answer(one)
+            return
         task = int(self.path.split("/")[3])
         self.server.tasks[task] = self._body()["data"]
         self._answer({"id": task, "data": self.server.tasks[task]})

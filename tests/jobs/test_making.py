@@ -9,7 +9,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from pydantic import SecretStr
 
@@ -17,12 +16,7 @@ from svac_backend.jobs import prelabel
 from svac_backend.jobs.engine import JobEngine, JobState
 from svac_backend.jobs.payloads import FramesPayload, PrelabelPayload
 from svac_backend.jobs.worker import create_worker
-from svac_backend.labelstudio.config import cached_config
-from svac_backend.labelstudio.regions.region import Canvas
-from svac_backend.labelstudio.regions.written import tracks_to_results
-from svac_backend.masks.hints import FrameHint
-from svac_backend.masks.rle import to_coco
-from svac_backend.masks.tracks import ObjectPrompt, Track
+from svac_backend.masks.tracks import ObjectPrompt
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.objects import SentStore
@@ -169,40 +163,17 @@ def test_a_part_is_gone_when_the_job_fails(
     assert parts.get(key) is None
 
 
-def test_a_late_answer_is_pushed_with_what_the_annotator_had(
+def test_a_prediction_takes_the_place_of_the_one_that_was_sent_before(
     two_workers: JobEngine, connected: Settings, database: Database, label_studio: Any
 ) -> None:
-    mask = np.zeros((48, 64), np.bool_)
-    mask[2:20, 2:20] = True
-    tracks = [
-        Track("obj2", "cat", "", {3: to_coco(mask)}, {}),
-        Track("obj1", "dog", "the dog", {5: to_coco(mask), 7: to_coco(mask)}, {}),
-    ]
-    control = cached_config(CONFIG).mask_control()
-    had = tracks_to_results(tracks, control, Canvas(64, 48))
-    snapshot = SentStore(database).keep_snapshot("38", "7", had)
-    corrected = {"obj1": {5: FrameHint(mask=to_coco(mask))}}
-    wanted = replace(payload("7"), snapshot=snapshot, corrected=corrected)
-    job = two_workers.wait(submit(two_workers, connected, wanted), timeout=60)
-    assert job.state is JobState.DONE, job.error
+    first, second = payload("7"), replace(payload("7"), prompts=(ObjectPrompt("obj1", "cat", "the cat"),))
+    for wanted in (first, second):
+        job = two_workers.wait(submit(two_workers, connected, wanted), timeout=60)
+        assert job.state is JobState.DONE, job.error
     (sent,) = label_studio.predictions
-    by_id = {region["id"]: region for region in sent["result"]}
-    assert sorted(by_id) == sorted(["obj2-f00003", *(f"obj1-f{frame:05d}" for frame in (1, 3, 5, 7, 9, 11))])
-    kept = {region["id"]: region for region in had}
-    assert by_id["obj2-f00003"] == kept["obj2-f00003"]
-    assert by_id["obj1-f00005"] == kept["obj1-f00005"]
-    assert by_id["obj1-f00007"]["value"] != kept["obj1-f00007"]["value"]
-
-
-def test_a_late_answer_whose_snapshot_is_gone_says_so(
-    two_workers: JobEngine, connected: Settings, label_studio: Any
-) -> None:
-    wanted = replace(payload("7"), snapshot=99)
-    job = two_workers.wait(submit(two_workers, connected, wanted), timeout=60)
-    assert job.state is JobState.FAILED
-    assert job.error is not None
-    assert "out of date" in job.error
-    assert label_studio.predictions == []
+    assert {region["value"]["brushlabels"][0] for region in sent["result"]} == {"cat"}
+    (old,) = SentStore(database).replaced("38", "7")
+    assert (old.prediction, {region["value"]["brushlabels"][0] for region in old.regions}) == (1, {"dog"})
 
 
 @pytest.mark.parametrize("kind", ["prelabel", "frames"])

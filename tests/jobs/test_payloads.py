@@ -35,8 +35,6 @@ PROPAGATE = PropagatePayload(
     },
     size=(64, 48),
     frames=(0, 10),
-    push=True,
-    snapshot=4,
 )
 FRAMES = FramesPayload("38", "7", {"video": "v"}, "<View/>", "http://ls", "v")
 
@@ -44,10 +42,8 @@ FRAMES = FramesPayload("38", "7", {"video": "v"}, "<View/>", "http://ls", "v")
 def test_round_trip_through_json() -> None:
     assert PrelabelPayload.from_json(json.loads(json.dumps(PRELABEL.to_json()))) == PRELABEL
     assert PropagatePayload.from_json(json.loads(json.dumps(PROPAGATE.to_json()))) == PROPAGATE
-    event = PropagatePayload(**{**vars(FRAMES), "event": 9, "push": True})
+    event = PropagatePayload(**{**vars(FRAMES), "event": 9})
     assert PropagatePayload.from_json(json.loads(json.dumps(event.to_json()))) == event
-    merging = replace(PRELABEL, snapshot=3, corrected=PROPAGATE.hints)
-    assert PrelabelPayload.from_json(json.loads(json.dumps(merging.to_json()))) == merging
     assert FramesPayload.from_json(json.loads(json.dumps(FRAMES.to_json()))) == FRAMES
 
 
@@ -66,14 +62,17 @@ def test_job_key_tells_other_work_apart() -> None:
 
 
 def test_a_job_of_an_earlier_version_is_read() -> None:
-    data = {k: v for k, v in PRELABEL.to_json().items() if k not in ("snapshot", "corrected")}
-    assert PrelabelPayload.from_json(data) == PRELABEL
+    assert PrelabelPayload.from_json({**PRELABEL.to_json(), "snapshot": None, "corrected": {}}) == PRELABEL
+    # It was to send an annotator's draft to the task.
+    drafted = PrelabelPayload.from_json({**PRELABEL.to_json(), "snapshot": 3, "corrected": {}})
+    assert drafted == replace(PRELABEL, push=False)
+    older = {**PROPAGATE.to_json(), "push": True, "snapshot": 4}
+    assert PropagatePayload.from_json(older) == PROPAGATE
 
 
 def test_a_propagation_is_known_by_what_was_shown() -> None:
     same = [
         replace(PROPAGATE, task_id="8", task_data={}, label_config="<View></View>"),
-        replace(PROPAGATE, push=False, snapshot=None),
         replace(PROPAGATE, hints={"obj1": dict(reversed(PROPAGATE.hints["obj1"].items()))}),
     ]
     assert {payload.cache_key("v") for payload in same} == {PROPAGATE.cache_key("v")}
@@ -85,8 +84,8 @@ def test_a_propagation_is_known_by_what_was_shown() -> None:
         replace(PROPAGATE, video_url="/data/upload/w.mp4"),
     ]
     assert len({payload.cache_key("v") for payload in [PROPAGATE, *others]} | {PROPAGATE.cache_key("w")}) == 7
-    keys = {payload.job_key("v") for payload in (PROPAGATE, same[0], same[1], replace(PROPAGATE, event=5))}
-    assert len(keys) == 4
+    keys = {payload.job_key("v") for payload in (PROPAGATE, same[0], replace(PROPAGATE, event=5))}
+    assert len(keys) == 3
     assert all(len(key) <= 200 for key in keys)
 
 

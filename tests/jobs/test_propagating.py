@@ -208,12 +208,15 @@ def regions(object_id: str, masks: dict[int, np.ndarray], label: str) -> list[di
     return tracks_to_results([track], control, Canvas(WIDTH, HEIGHT))
 
 
-def test_the_rest_of_an_answer_is_pushed_with_what_the_annotator_had(
+def test_a_submitted_annotation_makes_a_prediction_with_its_corrections(
     engine: JobEngine, database: Database, label_studio: Any
 ) -> None:
-    other = regions("obj1", {3: truth(0)}, "dog")
-    painted = regions("obj2", {4: truth(4)}, "cat")
-    painted[0]["id"] = "obj2-f00004-1001"
+    wrong = np.zeros((HEIGHT, WIDTH), np.bool_)
+    wrong[80:95, 0:20] = True
+    (other,) = regions("obj2", {3: truth(0)}, "cat")
+    predicted = [*regions("obj1", dict.fromkeys(range(FRAMES), wrong), "dog"), other]
+    label_studio.predictions.append({"id": 1, "task": 7, "result": predicted, "model_version": VERSION})
+    (fixed,) = regions("obj1", {5: truth(5)}, "dog")
     text = {
         "id": "t",
         "from_name": "prompt",
@@ -221,38 +224,20 @@ def test_the_rest_of_an_answer_is_pushed_with_what_the_annotator_had(
         "type": "textarea",
         "value": {"text": ["x"]},
     }
-    snapshot = SentStore(database).keep_snapshot("38", "7", [*other, *painted, text])
-    payload = correction({4: FrameHint(mask=to_coco(truth(4)))}, push=True, snapshot=snapshot)
-    do(engine, payload)
-    (sent,) = label_studio.predictions
-    assert other[0] in sent["result"]
-    assert painted[0] in sent["result"]
-    assert all(region["type"] == "brushlabels" for region in sent["result"])
-    tracks = results_to_tracks(sent["result"], cached_config(CONFIG), Canvas(WIDTH, HEIGHT))
-    (track,) = [track for track in tracks if track.object_id == "obj2"]
-    assert len(track.masks) > 6
-
-
-def test_a_submitted_annotation_makes_a_prediction_with_its_corrections(
-    engine: JobEngine, database: Database, label_studio: Any
-) -> None:
-    wrong = np.zeros((HEIGHT, WIDTH), np.bool_)
-    wrong[80:95, 0:20] = True
-    predicted = regions("obj1", dict.fromkeys(range(FRAMES), wrong), "dog")
-    label_studio.predictions.append({"id": 1, "task": 7, "result": predicted, "model_version": VERSION})
-    (fixed,) = regions("obj1", {5: truth(5)}, "dog")
-    result = [*predicted[:5], fixed, *predicted[6:]]
+    result = [*predicted[:5], fixed, *predicted[6:], text]
     annotation = {"id": 3, "result": result, "parent_prediction": 1}
     body = json.dumps({"action": "ANNOTATION_CREATED", "annotation": annotation}).encode()
     event = EventStore(database).add("ANNOTATION_CREATED", "38", body)
-    payload = PropagatePayload(**BASE, push=True, event=event)
+    payload = PropagatePayload(**BASE, event=event)
     job = do(engine, payload)
     assert job.result is not None
     assert (job.result["corrected"], job.result["pushed"]) == (1, True)
     sent = label_studio.predictions[1]
     assert fixed in sent["result"]
+    assert other in sent["result"]
+    assert all(region["type"] == "brushlabels" for region in sent["result"])
     assert predicted[0] not in sent["result"]
-    (track,) = results_to_tracks(sent["result"], cached_config(CONFIG), Canvas(WIDTH, HEIGHT))
+    track, _ = results_to_tracks(sent["result"], cached_config(CONFIG), Canvas(WIDTH, HEIGHT))
     assert overlap(track.masks.get(4), 4) > 0.4
     # Submitted once more as it was predicted now, the correction still counts.
     assert set(SentStore(database).find("38", "7")["obj1"].hints) == {5}
@@ -261,13 +246,13 @@ def test_a_submitted_annotation_makes_a_prediction_with_its_corrections(
     event = EventStore(database).add(
         "ANNOTATION_CREATED", "38", json.dumps({"annotation": untouched}).encode()
     )
-    job = do(engine, PropagatePayload(**BASE, push=True, event=event))
+    job = do(engine, PropagatePayload(**BASE, event=event))
     assert job.message == "Nothing to propagate: no correction shows an object"
     assert len(label_studio.predictions) == 2
 
     skipped = {"id": 5, "result": result, "parent_prediction": 1, "was_cancelled": True}
     event = EventStore(database).add("ANNOTATION_CREATED", "38", json.dumps({"annotation": skipped}).encode())
-    assert "Nothing to propagate" in do(engine, PropagatePayload(**BASE, push=True, event=event)).message
+    assert "Nothing to propagate" in do(engine, PropagatePayload(**BASE, event=event)).message
     assert len(label_studio.predictions) == 2
 
     unsized = [{k: v for k, v in one.items() if not k.startswith("original_")} for one in result]
@@ -276,7 +261,7 @@ def test_a_submitted_annotation_makes_a_prediction_with_its_corrections(
         "ANNOTATION_CREATED", "38", json.dumps({"annotation": {"id": 6, "result": unsized}}).encode()
     )
     job = engine.wait(
-        engine.submit("propagate", PropagatePayload(**BASE, push=True, event=event).to_json(), "u").id,
+        engine.submit("propagate", PropagatePayload(**BASE, event=event).to_json(), "u").id,
         timeout=60,
     )
     assert job.state is JobState.FAILED
@@ -284,7 +269,7 @@ def test_a_submitted_annotation_makes_a_prediction_with_its_corrections(
 
 
 def test_an_event_that_is_not_there_fails_with_a_reason(engine: JobEngine) -> None:
-    payload = PropagatePayload(**BASE, push=True, event=77)
+    payload = PropagatePayload(**BASE, event=77)
     job = engine.wait(engine.submit("propagate", payload.to_json(), "k").id, timeout=60)
     assert job.state is JobState.FAILED
     assert job.error == "The webhook of this job is not in the database."

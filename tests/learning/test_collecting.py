@@ -17,6 +17,7 @@ from svac_backend.labelstudio.regions.region import Canvas
 from svac_backend.labelstudio.regions.written import tracks_to_results
 from svac_backend.labelstudio.tasks import Window
 from svac_backend.learning.collect import Collector
+from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.rle import from_coco, to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
@@ -24,6 +25,8 @@ from svac_backend.store import events as inbox_module
 from svac_backend.store.corrections import AnnotationState, Correction
 from svac_backend.store.database import Database
 from svac_backend.store.events import EventStore
+from svac_backend.store.objects import video_name
+from svac_backend.store.predictions import video_identity
 from tests.jobs.conftest import CONFIG, HEIGHT, WIDTH
 
 VERSION = "svac-3fa9c1d2"
@@ -46,6 +49,7 @@ def regions(
 
 PREDICTED = regions(dict.fromkeys(range(FRAMES), square(4)))
 (FIXED,) = regions({2: square(30)})
+DRAWN = [*PREDICTED[:2], FIXED, *PREDICTED[3:]]
 
 
 @dataclass
@@ -111,10 +115,9 @@ def test_an_annotation_becomes_a_correction(
     assert str(collector.collect()) == "1 annotation collected"
     assert not collector.pending()
     found = only(collector)
-    assert (found.drawn, found.accepted) == ({2, 5}, {0, 1, 3, 4})
-    assert sorted(found.track.masks) == [0, 1, 2, 3, 4]
+    assert (found.drawn, found.accepted) == ({2, 5}, set())  # who knows whether the others were looked at?
+    assert sorted(found.track.masks) == [2]
     assert np.array_equal(from_coco(found.track.masks[2]), square(30))
-    assert np.array_equal(from_coco(found.track.masks[0]), square(4))
     assert (found.expression, found.track.label) == ("the white dog", "dog")
     assert (found.task_id, found.project_id, found.annotation_id) == ("7", "38", "3")
     assert (found.video_url, found.hostname) == ("/data/clip.mp4", connected.label_studio_url)
@@ -122,14 +125,88 @@ def test_an_annotation_becomes_a_correction(
     assert (found.annotation.width, found.annotation.height, found.annotation.event) == (WIDTH, HEIGHT, event)
 
 
-def test_an_untouched_annotation_is_accepted_whole(collector: Collector, studio: Studio) -> None:
+def test_masks_that_nobody_looked_at_are_not_learned(collector: Collector, studio: Studio) -> None:
+    """ "the elephant" found something on every frame, and the task was submitted as it came."""
     studio.annotate(PREDICTED)
     collector.collect()
-    assert (only(collector).drawn, only(collector).accepted) == (set(), set(range(FRAMES)))
+    assert collector.corrections.all() == []
+    state = collector.corrections.annotation("38", "3")
+    assert state is not None
+    assert state.state is AnnotationState.EMPTY
+
+
+def test_ground_truth_is_accepted_whole(collector: Collector, studio: Studio) -> None:
+    studio.annotate(DRAWN, ground_truth=True)
+    collector.collect()
+    assert (only(collector).drawn, only(collector).accepted) == ({2}, {0, 1, 3, 4, 5})
+    assert np.array_equal(from_coco(only(collector).track.masks[0]), square(4))
+
+
+@pytest.mark.parametrize(("projects", "whole"), [("12, 38", True), ("all", True), ("12", False)])
+def test_a_project_may_accept_what_is_submitted_untouched(
+    connected: Settings, database: Database, studio: Studio, projects: str, whole: bool
+) -> None:
+    collector = Collector(connected.model_copy(update={"accept_untouched": projects}), database)
+    studio.annotate(PREDICTED)
+    collector.collect()
+    found = collector.corrections.all()
+    assert [(one.drawn, one.accepted) for one in found] == ([(set(), set(range(FRAMES)))] if whole else [])
+
+
+def test_other_objects_on_a_frame_that_was_corrected_were_seen(collector: Collector, studio: Studio) -> None:
+    other = regions(dict.fromkeys(range(FRAMES), square(40)), "obj2")
+    studio.server.predictions[0]["result"] = [*PREDICTED, *other]
+    studio.annotate([*PREDICTED[:2], FIXED, *PREDICTED[3:], *other])
+    collector.collect()
+    first, second = collector.corrections.all()
+    assert (first.drawn, first.accepted) == ({2}, set())
+    assert (second.drawn, second.accepted) == (set(), {2})
+
+
+def test_masks_whose_prediction_is_gone_were_not_drawn(collector: Collector, studio: Studio) -> None:
+    """Without what the editor was sent, all that it holds looked like a person's work."""
+    studio.server.predictions.clear()
+    (mine,) = regions({3: square(30)})
+    studio.annotate([*PREDICTED[:3], {**mine, "origin": "prediction-changed"}, *PREDICTED[4:]])
+    collector.collect()
+    assert (only(collector).drawn, only(collector).accepted) == ({3}, set())
+    assert sorted(only(collector).track.masks) == [3]
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ('<Label value="object"/>', ""),
+        ('<Label value="dog"/>', ""),
+        ('<Label value="object" prompt="the dog with a hat"/>', "the dog with a hat"),
+    ],
+)
+def test_what_a_click_began_has_no_sentence_unless_its_label_has(
+    collector: Collector, studio: Studio, label: str, words: str
+) -> None:
+    config = CONFIG.replace('<Label value="dog"/><Label value="cat"/>', label)
+    name = parse_config(config).mask_control().labels
+    video = video_name(video_identity(collector.settings.label_studio_url, "/data/clip.mp4"))
+    collector.objects.claim("38", video, [(next(iter(name)), "")], taken=["obj1"])
+    masks = {i: to_coco(square(4)) for i in range(FRAMES)}
+    control = parse_config(config).mask_control()
+    clicked = tracks_to_results(
+        [Track("obj2", next(iter(name)), "", masks, {})], control, Canvas(WIDTH, HEIGHT)
+    )
+    del studio.data["prompt"]
+    collector.sent.record("38", "7", {"obj2": clicked}, {"obj2": {2: FrameHint(clicks=(Click(5.0, 12.0),))}})
+    studio.server.predictions.clear()
+    annotation = {"id": 3, "task": 7, "result": clicked, "updated_at": "2026-01-01T00:00:00Z"}
+    body = {"action": "ANNOTATION_CREATED", "project": {"id": 38, "label_config": config}}
+    body |= {"annotation": annotation, "task": {"id": 7, "data": studio.data}}
+    studio.events.add("ANNOTATION_CREATED", "38", json.dumps(body).encode())
+    collector.collect()
+    assert (only(collector).accepted, only(collector).expression) == ({2}, words)
+    assert len(collector.corrections.for_training()) == bool(words)
 
 
 def test_an_update_replaces_and_a_deletion_removes(collector: Collector, studio: Studio) -> None:
-    studio.annotate([*PREDICTED[:2], FIXED, *PREDICTED[3:]])
+    studio.annotate(DRAWN)
     collector.collect()
     studio.annotate([FIXED, *PREDICTED[1:2], *PREDICTED[3:]], "ANNOTATION_UPDATED")
     collector.collect()
@@ -140,10 +217,10 @@ def test_an_update_replaces_and_a_deletion_removes(collector: Collector, studio:
 
 
 def test_all_at_once_is_as_one_by_one(collector: Collector, studio: Studio) -> None:
-    studio.annotate(PREDICTED)
+    studio.annotate(DRAWN)
     studio.send("ANNOTATIONS_DELETED", annotations=[{"id": 3}])
     studio.send("TASKS_CREATED", tasks=[{"id": 8}])
-    studio.annotate(PREDICTED, id=4)
+    studio.annotate(DRAWN, id=4)
     studio.send("ANNOTATION_CREATED", annotation={"id": 5, "task": 9, "result": []}, task=None)
     collector.collect()
     assert only(collector).annotation_id == "4"
@@ -167,7 +244,7 @@ def test_a_prediction_that_came_after_the_annotation_is_not_what_it_was_made_fro
             parent_prediction=parent,
         )
         collector.collect()
-        assert (only(collector).drawn, only(collector).accepted) == ({2}, {0, 1, 3, 4, 5, 6, 7, 8})
+        assert (only(collector).drawn, only(collector).accepted) == ({2}, set())
 
 
 def test_of_a_bulk_only_what_a_person_drew_is_learned_from(collector: Collector, studio: Studio) -> None:
@@ -180,15 +257,15 @@ def test_of_a_bulk_only_what_a_person_drew_is_learned_from(collector: Collector,
     studio.send("ANNOTATIONS_CREATED", annotation=annotations, task=[{"id": 7, "data": studio.data}])
     collector.collect()
     assert (only(collector).annotation_id, only(collector).drawn) == ("4", {2})
-    studio.annotate(PREDICTED, "ANNOTATION_UPDATED")  # now a person has looked at it, and submitted it
+    studio.annotate([FIXED, *PREDICTED[1:]], "ANNOTATION_UPDATED")  # now a person has worked on it
     collector.collect()
     assert {one.annotation_id for one in collector.corrections.all()} == {"3", "4"}
 
 
 def test_skipped_and_empty_annotations_are_not_learned_from(collector: Collector, studio: Studio) -> None:
-    studio.annotate(PREDICTED)
+    studio.annotate(DRAWN)
     collector.collect()
-    studio.annotate(PREDICTED, "ANNOTATION_UPDATED", was_cancelled=True)
+    studio.annotate(DRAWN, "ANNOTATION_UPDATED", was_cancelled=True)
     studio.annotate([], id=4, parent_prediction=None)
     collector.collect()
     assert collector.corrections.all() == []
@@ -216,8 +293,8 @@ def test_windows_speak_of_the_frames_of_the_whole_video(collector: Collector, st
     studio.annotate([sent[0], fixed, sent[2]])
     collector.collect()
     found = only(collector)
-    assert (found.drawn, found.accepted) == ({102}, {100, 104})
-    assert sorted(found.track.masks) == [100, 102, 104]
+    assert (found.drawn, found.accepted) == ({102}, set())
+    assert sorted(found.track.masks) == [102]
 
 
 def test_what_cannot_be_looked_at_now_is_tried_again(
@@ -227,7 +304,7 @@ def test_what_cannot_be_looked_at_now_is_tried_again(
     offline = connected.model_copy(
         update={"label_studio_url": "http://127.0.0.1:9", "label_studio_timeout_s": 2}
     )
-    studio.annotate(PREDICTED)
+    studio.annotate(DRAWN)
     studio.send("ANNOTATIONS_DELETED", annotations=[{"id": 99}])
     collector = Collector(offline, database)
     assert collector.collect().put_off == 1
@@ -250,7 +327,7 @@ def test_a_late_retry_does_not_undo_a_deletion(
     offline = connected.model_copy(
         update={"label_studio_url": "http://127.0.0.1:9", "label_studio_timeout_s": 2}
     )
-    studio.annotate(PREDICTED)
+    studio.annotate(DRAWN)
     Collector(offline, database).collect()
     studio.send("ANNOTATIONS_DELETED", annotations=[{"id": 3}])
     collector = Collector(connected, database)
@@ -264,7 +341,7 @@ def test_a_late_retry_does_not_undo_a_deletion(
 def test_a_malformed_annotation_does_not_stop_the_others(collector: Collector, studio: Studio) -> None:
     broken = {**PREDICTED[0], "item_index": "x", "value": {"format": "rle", "rle": [1, 2], "brushlabels": 3}}
     studio.annotate([broken])
-    studio.annotate(PREDICTED, id=4)
+    studio.annotate(DRAWN, id=4)
     assert collector.collect().put_off == 1
     assert only(collector).annotation_id == "4"
 
@@ -286,7 +363,7 @@ def test_poisoned_webhooks_are_set_aside_with_their_reason(
     damage(database, no_zlib, b"\x00not compressed")
     damage(database, no_json, zlib.compress(b'{"annotation": '))
     damage(database, no_object, zlib.compress(b"[1, 2]"))
-    studio.annotate(PREDICTED)
+    studio.annotate(DRAWN)
 
     assert collector.collect().annotations == 1
     assert only(collector).annotation_id == "3"
@@ -311,7 +388,7 @@ def test_one_annotation_of_a_bulk_does_not_stop_the_others(collector: Collector,
 def test_a_webhook_that_is_gone_is_not_waited_for(
     collector: Collector, studio: Studio, database: Database
 ) -> None:
-    event = studio.annotate(PREDICTED)
+    event = studio.annotate(DRAWN)
     collector.inbox.put_off(event, "error", "hint")
     collector.inbox.hurry()
     studio.annotate([], id=4, parent_prediction=None)
@@ -324,8 +401,8 @@ def test_a_webhook_that_is_gone_is_not_waited_for(
 def test_a_damaged_correction_does_not_hide_the_others(
     collector: Collector, studio: Studio, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    studio.annotate(PREDICTED)
-    studio.annotate(PREDICTED, id=4)
+    studio.annotate(DRAWN)
+    studio.annotate(DRAWN, id=4)
     collector.collect()
     with database.write() as session:
         session.execute(text("UPDATE corrections SET track = x'00' WHERE annotation_id = '3'"))
@@ -361,7 +438,7 @@ def test_an_annotation_with_what_is_no_region_is_put_off_in_words(
 def test_deletions_of_ids_that_no_database_takes_remove_nothing(
     collector: Collector, studio: Studio, action: str, key: str
 ) -> None:
-    studio.annotate(PREDICTED)
+    studio.annotate(DRAWN)
     collector.collect()
     known = len(collector.corrections.all())
     studio.send(action, **{key: [{"id": "\ud800" * 40}, {"id": ["\0"]}]})

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from svac_backend.jobs.engine import BATCH, JobState
 from svac_backend.jobs.payloads import PropagatePayload
 from svac_backend.jobs.services import Services
-from svac_backend.server.protocol import wanted
+from svac_backend.settings import names_project
 from tests.server.bodies import CONFIG, task
 
 
@@ -114,4 +114,4 @@ def test_the_config_of_setup_stands_in(client: FlaskClient, backend: Services) -
     ],
 )
 def test_wanted(setting: str, project: str, answer: bool) -> None:
-    assert wanted(setting, project) is answer
+    assert names_project(setting, project) is answer

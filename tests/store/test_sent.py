@@ -10,7 +10,7 @@ import pytest
 from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.tracks import CocoRle
 from svac_backend.store.database import Database
-from svac_backend.store.objects import SNAPSHOTS, SentStore
+from svac_backend.store.objects import REPLACED, Replaced, SentStore
 
 MASK = FrameHint(mask=CocoRle(size=[2, 4], counts="0`0"))
 CLICKS = FrameHint(clicks=(Click(1.5, 0.0), Click(3.0, 1.0, positive=False)))
@@ -65,11 +65,11 @@ def test_what_is_forgotten_and_what_is_not_complete(store: SentStore) -> None:
     assert found.updated > 0
 
 
-def test_snapshots_are_kept_until_newer_ones_of_the_task_come(store: SentStore) -> None:
-    other = store.keep_snapshot("38", "8", [region(9)])
-    numbers = [store.keep_snapshot("38", "7", [region(n)]) for n in range(SNAPSHOTS + 1)]
-    assert store.snapshot(numbers[0]) is None
-    assert [store.snapshot(number) for number in numbers[1:]] == [
-        [region(n)] for n in range(1, SNAPSHOTS + 1)
-    ]
-    assert store.snapshot(other) == [region(9)]
+def test_what_was_replaced_is_kept_until_much_newer_comes(store: SentStore) -> None:
+    other = Replaced(5, 9.0, [region(9)])
+    store.keep_replaced("38", "8", other)
+    states = [Replaced(3, float(n), [region(n)]) for n in range(REPLACED + 1)]
+    for one in states:
+        store.keep_replaced("38", "7", one)
+    assert store.replaced("38", "7") == states[1:]
+    assert store.replaced("38", "8") == [other]

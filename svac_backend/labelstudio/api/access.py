@@ -15,11 +15,13 @@ from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.api.errors import ApiRefusal
 from svac_backend.labelstudio.api.media import MediaFetcher
 from svac_backend.labelstudio.regions.region import regions_of
+from svac_backend.labelstudio.regions.sent import geometry
 from svac_backend.settings import Settings
 from svac_backend.store.events import ConnectionStore, ProjectConnection
+from svac_backend.store.objects import Replaced
 
-# Under which a prediction says which job sent it.
-KEY = "svac_job"
+# Under which a prediction says which job sent it, and of which kind that was.
+KEY, KIND = "svac_job", "svac_kind"
 
 log = logging.getLogger(__name__)
 
@@ -122,33 +124,51 @@ class LabelStudioAccess:
         return count
 
     def push(
-        self, project_id: str, task_id: str, prediction: Mapping[str, Any], key: str
+        self,
+        project_id: str,
+        task_id: str,
+        prediction: Mapping[str, Any],
+        key: str,
+        *,
+        kind: str,
+        keep: Callable[[Replaced], None],
     ) -> tuple[int, bool]:
         """Attach a prediction to its task unless it is there; return its id, and whether it is new.
 
-        A task may get several predictions of one model version, when its prompt changed: only one that shows the
-        same is not sent again. Each carries the key of the job that sent it: a worker that was frozen on the way here,
-        and the one that took its job over meanwhile, leave one of them.
+        It takes the place of the one that a job of the same kind sent with the same model version, under the same id:
+        tabs would pile up, and an annotation cannot be submitted whose prediction is deleted. Each carries the key of
+        the job that sent it: a worker that was frozen on the way here, and the one that took its job over meanwhile,
+        leave one of them.
 
         Args:
             project_id, task_id: whose task.
             prediction: `result`, `score`, `model_version`.
             key: of the job that sends it, which stays the same when the job runs again.
+            kind: of the job.
+            keep: told what the prediction showed that is replaced, before it is.
 
         Raises:
             SvacError: Label Studio refuses it or cannot be reached.
         """
         client, task = self.client(project_id), task_number(task_id)
         wanted = _shown(prediction["result"])
+        older: list[Replaced] = []
         for found in client.list_predictions(task):
             same_version = found.get("model_version") == prediction["model_version"]
-            if _sent_by(found) == key or (
-                same_version and _shown(regions_of(found.get("result"), foreign=True)) == wanted
-            ):
+            regions = regions_of(found.get("result"), foreign=True) if same_version else []
+            if _sent_by(found) == key or (same_version and _shown(regions) == wanted):
                 log.info("task %d has this prediction already (%s)", task, found["id"])
                 return int(found["id"]), False
+            if same_version and _sent_by(found, KIND) == kind:
+                older.append(Replaced(int(found["id"]), _sent_at(found), _plain(regions)))
         # Of Label Studio's fields it is the one that takes any JSON, is kept, and that nothing shows.
-        made = client.create_prediction(task, {**prediction, "neighbors": {KEY: key}})
+        sent = {**prediction, "neighbors": {KEY: key, KIND: kind}}
+        if older:
+            newest = max(older, key=lambda one: one.prediction)
+            keep(newest)
+            client.update_prediction(newest.prediction, sent)
+            return newest.prediction, True
+        made = client.create_prediction(task, sent)
         # Whoever looks last sees all, and all choose the same one.
         mine = {int(one["id"]) for one in client.list_predictions(task) if _sent_by(one) == key}
         # One that is not listed, or has lost its key, was sent all the same.
@@ -166,10 +186,10 @@ class LabelStudioAccess:
         return self.settings.label_studio_api_key is not None or bool(connection and connection.access_token)
 
 
-def _sent_by(prediction: Mapping[str, Any]) -> str | None:
-    """Return the key of the job that sent a prediction, None for one of others or of an older version."""
+def _sent_by(prediction: Mapping[str, Any], what: str = KEY) -> str | None:
+    """Return the key, or the kind, of the job that sent a prediction; None for one of others or of an older version."""
     about = prediction.get("neighbors")
-    return about.get(KEY) if isinstance(about, Mapping) else None
+    return about.get(what) if isinstance(about, Mapping) else None
 
 
 def _leads_to(url: str, address: str) -> bool:
@@ -195,22 +215,54 @@ def task_number(task_id: str) -> int:
 
 
 def predictions_before(
-    client: LabelStudioClient, task_id: str, annotation: Mapping[str, Any]
+    client: LabelStudioClient, task_id: str, annotation: Mapping[str, Any], replaced: Sequence[Replaced]
 ) -> list[dict[str, Any]]:
     """Return the predictions that an annotation can have been made from, the oldest first.
 
     One that came later never was in its editor, though it may hold the annotation's own masks: a submitted correction
     that was propagated comes back as a prediction.
+
+    Args:
+        replaced: what predictions of the task showed before; each is an item of its own, with the prediction's id.
     """
-    begun = moment(annotation.get("created_at"))
-    # The SDK's values are of its own kinds; what was sent was JSON.
-    return [
-        {**item, "result": regions_of(json.loads(json.dumps(item.get("result") or [])), foreign=True)}
-        for item in sorted(client.list_predictions(task_number(task_id)), key=lambda item: int(item["id"]))
-        if not begun
-        or moment(item.get("created_at")) <= begun
-        or item["id"] == annotation.get("parent_prediction")
-    ]
+    begun, parent = moment(annotation.get("created_at")), annotation.get("parent_prediction")
+    found: list[tuple[float, dict[str, Any]]] = []
+    known = client.list_predictions(task_number(task_id))
+    for item in known:
+        before = [one for one in replaced if one.prediction == item["id"]]
+        for one in before:
+            if not begun or one.since <= begun:
+                found.append((one.since, {**item, "result": one.regions}))
+        at = _sent_at(item)
+        if not begun or at <= begun or (item["id"] == parent and not before):
+            found.append((at, {**item, "result": regions_of(_plain(item.get("result") or []), foreign=True)}))
+    return [item for _, item in sorted(found, key=lambda pair: (pair[0], int(pair[1]["id"])))]
+
+
+def parent_of(
+    annotation: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    """Return the one of `predictions_before` that an annotation names as its parent, as it was then; None without."""
+    parent = annotation.get("parent_prediction")
+    states = [item for item in predictions if parent is not None and item["id"] == parent]
+    if len(states) < 2:
+        return next(iter(states), None)
+    now = {
+        (region.get("id"), geometry(region)) for region in regions_of(annotation.get("result"), foreign=True)
+    }
+    same = [sum((region.get("id"), geometry(region)) in now for region in item["result"]) for item in states]
+    return states[same.index(max(same))]
+
+
+def _sent_at(prediction: Mapping[str, Any]) -> float:
+    """When a prediction came to show what it shows: that of a job may have been given other content since."""
+    ours = _sent_by(prediction, KIND) is not None
+    return moment((prediction.get("updated_at") if ours else None) or prediction.get("created_at"))
+
+
+def _plain(result: Any) -> Any:
+    """The SDK's values are of its own kinds; what was sent was JSON."""
+    return json.loads(json.dumps(result))
 
 
 def _shown(result: Sequence[Mapping[str, Any]]) -> list[str]:

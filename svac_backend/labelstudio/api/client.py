@@ -15,6 +15,8 @@ Json = dict[str, Any]
 
 # Only reading is tried again: it does nothing twice.
 _READ: Any = {"max_retries": 1}
+# What this backend says of a prediction.
+_PREDICTION = ("result", "score", "model_version", "neighbors")
 # A web process waits for drafts while an annotator does.
 _DRAFTS_TIMEOUT_S = 5.0
 
@@ -139,9 +141,13 @@ class LabelStudioClient(Connection):
     def create_prediction(self, task: int, prediction: Mapping[str, Any]) -> int:
         """Attach a prediction (see `regions.written.to_prediction`) to a task and return its id."""
         # Not by the SDK: it walks through every byte of every mask in Python, a second for 300 masks.
-        keys = ("result", "score", "model_version", "neighbors")
-        body = {"task": task, **{key: prediction[key] for key in keys if key in prediction}}
+        body = {"task": task, **{key: prediction[key] for key in _PREDICTION if key in prediction}}
         return int(self._post(f"attach a prediction to task {task}", "api/predictions/", json=body)["id"])
+
+    def update_prediction(self, number: int, prediction: Mapping[str, Any]) -> None:
+        """Give a prediction other content; annotations that were begun from it keep it as their parent."""
+        body = {key: prediction[key] for key in _PREDICTION if key in prediction}
+        self._request("PATCH", f"replace prediction {number}", f"api/predictions/{number}/", json=body)
 
     def list_predictions(self, task: int) -> list[Json]:
         """Return a task's predictions with their results."""
