@@ -11,6 +11,7 @@ import torch
 from svac_backend.errors import SvacError
 from svac_backend.masks.hints import FrameHint, FrameHints
 from svac_backend.masks.rle import area, from_coco, to_coco
+from svac_backend.masks.specks import without_specks
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
 from svac_backend.settings import Settings
 from svac_backend.svac.model import Svac
@@ -42,6 +43,7 @@ def prelabel(
     video: VideoSource,
     prompts: Sequence[ObjectPrompt],
     *,
+    specks: float = 0.0,
     progress: Progress | None = None,
     ready: Ready | None = None,
 ) -> list[Track]:
@@ -51,6 +53,7 @@ def prelabel(
         model: the model.
         video: the frames.
         prompts: what to segment; ids must differ.
+        specks: islands and pinholes below this share of a mask are dropped, see `masks.specks`; 0 keeps all.
         progress: called with a fraction 0..1 and a message; it may raise to stop the work.
         ready: for those who cannot wait for the end: called after each frame with the tracks so far.
 
@@ -67,7 +70,7 @@ def prelabel(
         for track, mask, score in zip(tracks, frame.masks, frame.scores, strict=True):
             track.scores[frame.index] = float(score)
             if mask.any():
-                track.masks[frame.index] = to_coco(mask)
+                track.masks[frame.index] = to_coco(without_specks(mask, specks))
         if ready:
             ready(tracks)
     return tracks
@@ -80,6 +83,7 @@ def propagate(
     hints: FrameHints,
     *,
     frames: range | None = None,
+    specks: float = 0.0,
     progress: Progress | None = None,
     ready: Ready | None = None,
 ) -> list[Track]:
@@ -94,6 +98,7 @@ def propagate(
             which only empty masks were shown keeps its other frames: there is nothing to predict it from. Clicks
             that only say what does not belong to the object cut it out of the mask that the track has there.
         frames: the frames to predict; all if None. Others keep what they had.
+        specks: as in `prelabel`, in what is predicted.
         progress: called with a fraction 0..1 and a message; it may raise to stop the work.
         ready: as in `prelabel`, with the corrected objects alone, after each object on each frame.
 
@@ -126,7 +131,7 @@ def propagate(
             known[number].scores[index] = score
             known[number].masks.pop(index, None)
             if mask.any():
-                known[number].masks[index] = to_coco(mask)
+                known[number].masks[index] = to_coco(without_specks(mask, specks))
             if ready:
                 ready(changed)
     for track in changed:

@@ -143,6 +143,15 @@ class Settings(BaseSettings):
     )
     max_frames: int = Field(20000, ge=1, description="Longest video, in frames.")
 
+    # What is made of masks
+    speck_share: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="Islands of a mask, and holes in it, that are smaller than this share of it are dropped; 0: none. "
+        "It counts for masks that are made from then on.",
+    )
+
     # What is sent to the editor
     polygon_tolerance_px: float = Field(
         1.0, ge=0, description="Largest distance of a polygon from its mask's edge."

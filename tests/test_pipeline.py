@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,8 +13,8 @@ from safetensors.torch import save_file
 from svac_backend.errors import SvacError
 from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.rle import from_coco, to_coco
-from svac_backend.masks.tracks import Track
-from svac_backend.pipeline import load_model, propagate
+from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
+from svac_backend.pipeline import load_model, prelabel, propagate
 from svac_backend.settings import Settings
 from svac_backend.svac.model import Svac
 from svac_backend.video.reader import ArrayVideo
@@ -145,3 +146,21 @@ def test_the_settings_say_how_the_weights_are_run(tmp_path: Path) -> None:
     (sam,) = with_sam._original_sam
     for name, value in sam.sam_mask_decoder.state_dict().items():
         assert torch.equal(value, state[f"sam_mask_decoder.{name}"])
+
+
+def test_specks_go_where_that_is_wanted_and_never_from_given_masks(model: Svac, video: ArrayVideo) -> None:
+    plain = prelabel(model, video, [ObjectPrompt("obj1", "o", "it")])[0]
+    cleaned = prelabel(model, video, [ObjectPrompt("obj1", "o", "it")], specks=0.9)[0]
+    assert {i: parts(rle) for i, rle in cleaned.masks.items()} == dict.fromkeys(plain.masks, 1)
+    assert any(parts(rle) > 1 for rle in plain.masks.values())  # else this shows nothing
+
+    two = square(5) | square(40)
+    two[0, 0] = True
+    shown = {"obj1": {2: FrameHint(mask=to_coco(two))}}
+    (new,) = propagate(model, video, [Track("obj1", "o", "it")], shown, specks=0.9)
+    assert new.masks[2] == to_coco(two)
+    assert {parts(rle) for i, rle in new.masks.items() if i != 2} == {1}
+
+
+def parts(rle: CocoRle) -> int:
+    return cv2.connectedComponents(from_coco(rle).view(np.uint8))[0] - 1

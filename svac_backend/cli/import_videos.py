@@ -416,7 +416,13 @@ class Prelabeller(Filler):
         if prediction is None:
             from svac_backend.pipeline import prelabel
 
-            tracks = prelabel(self.model, video, payload.prompts, progress=lambda done, _: progress(done))
+            tracks = prelabel(
+                self.model,
+                video,
+                payload.prompts,
+                specks=self.settings.speck_share,
+                progress=lambda done, _: progress(done),
+            )
             prediction = payload.prediction(key, self.version, tracks, video.info)
             # At once: if Label Studio fails now, the next run need not segment again.
             self._predictions.put(prediction)

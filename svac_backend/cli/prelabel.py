@@ -60,7 +60,8 @@ def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_fi
         model, version = load_served(settings)
         started = time.monotonic()
         with bar("segmenting") as progress:
-            tracks = prelabel(model, video, wishes, progress=lambda done, _: progress(done))
+            specks = settings.speck_share
+            tracks = prelabel(model, video, wishes, specks=specks, progress=lambda done, _: progress(done))
         seconds = time.monotonic() - started
         found = Segmented(path.name, version, tracks, prompts, config)
         write_results(out, video, found, settings)

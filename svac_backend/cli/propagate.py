@@ -82,7 +82,10 @@ def run(
         model, version = load_served(settings)
         started = time.monotonic()
         with bar("propagating") as progress:
-            tracks = propagate(model, video, objects, shown, progress=lambda done, _: progress(done))
+            specks = settings.speck_share
+            tracks = propagate(
+                model, video, objects, shown, specks=specks, progress=lambda done, _: progress(done)
+            )
         seconds = time.monotonic() - started
         texts = [track.expression for track in tracks]
         write_results(out, video, Segmented(path.name, version, tracks, texts, config), settings)

@@ -165,7 +165,8 @@ class PrelabelHandler:
         begun = time.monotonic()
 
         def work(model: Svac, video: VideoReader, progress: Progress, ready: Ready) -> list[Track]:
-            return prelabel(model, video, payload.prompts, progress=progress, ready=ready)
+            specks = settings.speck_share
+            return prelabel(model, video, payload.prompts, specks=specks, progress=progress, ready=ready)
 
         prediction, cached = self.maker.make(context, payload, key, version, work)
         # Rendered also when nothing is pushed: the web process then only has to pass it on.

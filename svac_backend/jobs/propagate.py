@@ -67,7 +67,10 @@ class PropagateHandler:
             tracks = [Track(**vars(one)) for one in payload.objects]
             frames = None if payload.frames is None else range(payload.frames[0], payload.frames[1])
             shown = scaled(payload.hints, payload.size, video.info)
-            return propagate(model, video, tracks, shown, frames=frames, progress=progress, ready=ready)
+            specks = self.maker.settings.speck_share
+            return propagate(
+                model, video, tracks, shown, frames=frames, specks=specks, progress=progress, ready=ready
+            )
 
         key = payload.cache_key(version)
         prediction, cached = self.maker.make(context, payload, key, version, work)
