@@ -1,8 +1,8 @@
-"""What is trained of a model, and adapters: LoRA on the language model beside new values of three small parts.
+"""What is trained of a model, and adapters: LoRA on the language model beside new values of a few small parts.
 
-As published: LoRA on all projections of the language model; `text_hidden_fcs`, `mlp1` and SAM-2's mask decoder whole.
-Everything else stays. LoRA is not merged into the weights, so that taking it out again brings the old model back bit
-for bit.
+As published: LoRA on all projections of the language model; `text_hidden_fcs`, SAM-2's mask decoder and, over InternVL,
+`mlp1` whole; each family says which (`Family.trained_whole`). Everything else stays. LoRA is not merged into the
+weights, so that taking it out again brings the old model back bit for bit.
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ from svac_backend.svac.files import checkpoints
 from svac_backend.svac.files.adapters import WEIGHTS, AdapterInfo, verify_adapter, write_about
 from svac_backend.svac.model import Svac
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# Trained whole; their names in the model.
-PARTS = ("mllm.text_hidden_fcs.", "mllm.mlp1.", "sam.sam_mask_decoder.")
 _LORA = ".lora_"
 # Enough values to tell two models apart; dtypes round them, hence the tolerance.
 _MARKS, _TOLERANCE = 16, 0.02
@@ -77,7 +74,7 @@ def attach_lora(model: Svac, options: LoraOptions) -> None:
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
-        target_modules=list(PROJECTIONS),
+        target_modules=list(model.family.lora_targets),
         bias="none",
     )
     inject_adapter_in_model(config, model.mllm.language_model)
@@ -101,18 +98,14 @@ def trained_parameters(model: Svac) -> dict[str, Parameter]:
     return {
         name: parameter
         for name, parameter in model.named_parameters()
-        if _LORA in name or name.startswith(PARTS)
+        if _LORA in name or name.startswith(model.family.trained_whole)
     }
 
 
 def marks_of(model: Svac) -> dict[str, list[float]]:
     """Return values by which a model is known again, whatever its dtype."""
     found = {}
-    for name in (
-        "mllm.vision_model.embeddings.cls_token",
-        "sam.no_mem_embed",
-        "mllm.language_model.model.norm.weight",
-    ):
+    for name in model.family.marks:
         tensor = model.get_parameter(name).detach().flatten()
         step = max(1, len(tensor) // _MARKS)
         found[name] = [round(float(value), 6) for value in tensor[::step][:_MARKS]]

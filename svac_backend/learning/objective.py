@@ -6,7 +6,7 @@ each [SEG] answers for the frames of its own clip. The points are sampled where 
 SAM-2 itself is trained) is added where the method empties the masks of absent objects, since otherwise nothing teaches
 what decides it. Replayed examples that are the model's own answers keep the [SEG] embeddings that these were made from.
 
-What the frozen parts make of the pictures, the vision tower's tokens and SAM-2's features, is kept while it fits.
+What the frozen parts make of the pictures, the vision tower's output and SAM-2's features, is kept while it fits.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from svac_backend.errors import SvacError
 from svac_backend.learning.examples import Item
 from svac_backend.learning.videos import SeenVideo
 from svac_backend.svac import astc
-from svac_backend.svac.language.mllm import pixel_shuffle
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam.grounding import FrameFeatures, decode, encode_frames, without_memory
 
@@ -90,23 +88,19 @@ class Objective(nn.Module):
             Cross-entropy of all answers' tokens, and for each item the projected [SEG] states [N, d_model].
         """
         mllm, builder = self.model.mllm, self.model.chat
-        rows, prompts = [], []
-        for item in items:
-            visual = mllm.mlp1(self._frozen[0].tokens(item.seen).to(mllm.dtype))
-            prompt = builder.build(item.expression, len(visual), item.seen.num_clips)
-            ids = torch.cat([prompt.prefix, prompt.suffix])
-            rows.append(mllm.embed(ids, visual.flatten(0, 1), builder.context_id))
-            prompts.append(prompt)
-        # Padded at the right, where a causal model's earlier tokens do not see it.
-        embeds = pad_sequence(rows, batch_first=True)
-        states = mllm.language_model.model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        seen = [mllm.see(self._frozen[0].looked(item.seen)) for item in items]
+        prompts = [
+            builder.build(item.expression, images.counts, item.seen.num_clips)
+            for item, images in zip(items, seen, strict=True)
+        ]
         told, labels, embeddings = [], [], []
-        for row, prompt in zip(states, prompts, strict=True):
+        for states, prompt in zip(mllm.forced(prompts, seen, builder.context_id), prompts, strict=True):
             start = len(prompt.prefix) + prompt.answer_start
             stop = len(prompt.prefix) + len(prompt.suffix)
-            told.append(row[start - 1 : stop - 1])
+            told.append(states.last[start - 1 : stop - 1])
             labels.append(prompt.suffix[prompt.answer_start :])
-            embeddings.append(mllm.project(row[(prompt.seg + len(prompt.prefix)).to(row.device)]))
+            where = (prompt.seg + len(prompt.prefix)).to(states.seg.device)
+            embeddings.append(mllm.project(states.seg[where]))
         logits = mllm.language_model.lm_head(torch.cat(told)).float()
         return LM_WEIGHT * F.cross_entropy(logits, torch.cat(labels).to(logits.device)), embeddings
 
@@ -293,9 +287,9 @@ class FrozenParts:
         self._held: OrderedDict[tuple[str, str, int], tuple[Tensor, ...]] = OrderedDict()
         self._bytes = 0
 
-    def tokens(self, seen: SeenVideo) -> Tensor:
-        """Return what `mlp1` takes of a video's images, [I, tokens, channels]."""
-        return self._kept(("tokens", seen.key, 0), lambda: (self._tokens(seen),))[0]
+    def looked(self, seen: SeenVideo) -> tuple[Tensor, ...]:
+        """Return what the frozen parts before the language model make of a video's images: `Mllm.look`."""
+        return self._kept(("looked", seen.key, 0), lambda: self._look(seen))
 
     def features(self, seen: SeenVideo, rows: Tensor) -> FrameFeatures:
         """Return SAM-2's features of some of the kept pictures (i64 [K], K >= 1)."""
@@ -320,17 +314,8 @@ class FrozenParts:
         return FrameFeatures(low, (fine, finer), position)
 
     @torch.no_grad()
-    def _tokens(self, seen: SeenVideo) -> Tensor:
-        mllm, config = self._model.mllm, self._model.config
-        side = config.vision.image_size // config.vision.patch_size
-        pixels = astc.mllm_pixels(seen.images)
-        dtype = next(mllm.vision_model.parameters()).dtype
-        outputs = []
-        for part in pixels.split(_BATCH):
-            hidden = mllm.vision_model(part.to(self._model.device, dtype)).last_hidden_state[:, 1:]
-            grid = hidden.reshape(len(part), side, side, -1)
-            outputs.append(pixel_shuffle(grid, config.downsample_ratio, config.ps_version).flatten(1, 2))
-        return torch.cat(outputs)
+    def _look(self, seen: SeenVideo) -> tuple[Tensor, ...]:
+        return self._model.mllm.look(seen.images)
 
     def _kept(self, key: tuple[str, str, int], make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         if key in self._held:

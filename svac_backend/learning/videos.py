@@ -85,7 +85,7 @@ class SeenVideo:
 
     Attributes:
         key: names it.
-        images: u8 [I, S, S, 3], what the MLLM sees: the clips' images.
+        images: what the MLLM sees: the clips' images, u8 [h, w, 3] each.
         frames: F frames of the whole video whose pictures are kept, ascending.
         pixels: u8 [F, S', S', 3] at SAM-2's size.
         clip_of: clip of each of the F frames.
@@ -93,7 +93,7 @@ class SeenVideo:
     """
 
     key: str
-    images: NDArray[np.uint8]
+    images: Sequence[NDArray[np.uint8]]
     frames: tuple[int, ...]
     pixels: NDArray[np.uint8]
     clip_of: tuple[int, ...]
@@ -133,7 +133,7 @@ class ClipCache:
         """
         wanted = (tuple(sorted(set(drawn))), tuple(sorted(set(accepted))))
         shown = None if part is None else tuple(part)
-        sizes = (self.config.method, self.config.vision.image_size, self.config.sam.image_size)
+        sizes = (self.config.family, self.config.method, self.config.vision, self.config.sam.image_size)
         text = repr((video.key, wanted, shown, sizes))
         key = hashlib.sha256(text.encode()).hexdigest()[:20]
         if key not in self._known:
@@ -171,11 +171,12 @@ class ClipCache:
             "frames": [shown[p] for p in places],
             "clip_of": [clip_of[p] for p in places],
             "num_clips": clips.num_clips,
+            "sizes": [image.shape[:2] for image in images],
         }
         try:
             with atomic_path(folder) as made:
                 made.mkdir()
-                np.save(made / "images.npy", images)
+                np.save(made / "images.npy", np.concatenate([image.reshape(-1) for image in images]))
                 np.save(made / "pixels.npy", pixels)
                 (made / "about.json").write_text(json.dumps(about))
         except OSError:
@@ -218,9 +219,14 @@ def spread(frames: Sequence[int], count: int) -> list[int]:
 def _read(folder: Path) -> SeenVideo:
     """Read what `_make` wrote; pictures stay in the file until they are looked at."""
     about = json.loads((folder / "about.json").read_text())
+    values = np.load(folder / "images.npy", mmap_mode="r")
+    ends = np.cumsum([height * width * 3 for height, width in about["sizes"]])
+    images = [
+        part.reshape(*size, 3) for part, size in zip(np.split(values, ends[:-1]), about["sizes"], strict=True)
+    ]
     return SeenVideo(
         folder.name,
-        np.load(folder / "images.npy", mmap_mode="r"),
+        images,
         tuple(about["frames"]),
         np.load(folder / "pixels.npy", mmap_mode="r"),
         tuple(about["clip_of"]),

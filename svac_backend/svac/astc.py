@@ -148,9 +148,9 @@ def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def mllm_pixels(images: NDArray[np.uint8]) -> Tensor:
-    """Normalise u8 [n, S, S, 3] for the vision tower; returns f32 [n, 3, S, S] on the CPU."""
-    return _normalised(images, torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD))
+def mllm_pixels(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Normalise n images u8 [S, S, 3] for InternViT; returns f32 [n, 3, S, S] on the CPU."""
+    return _normalised(np.stack(images), torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD))
 
 
 def sam_pixels(images: NDArray[np.uint8]) -> Tensor:

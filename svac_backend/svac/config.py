@@ -8,6 +8,7 @@ N, m and the grid are not published).
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ Sampling = Literal["first", "linspace", "uniform", "uniform_plus", "wrap_around"
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """InternViT. Sizes in pixels."""
+    """InternViT. Sizes in pixels. A family with another vision tower has a subclass of this (`Family.vision`)."""
 
     hidden_size: int = 1024
     num_hidden_layers: int = 24
@@ -36,9 +37,13 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    """The language model: Qwen2, or InternLM2 run as Llama."""
+    """The language model.
 
-    architecture: Literal["qwen2", "llama"] = "qwen2"
+    Attributes:
+        architecture: `qwen2`, `llama` (InternLM2), or what a family's own `Mllm` builds.
+    """
+
+    architecture: str = "qwen2"
     hidden_size: int = 2048
     num_hidden_layers: int = 36
     num_attention_heads: int = 16
@@ -100,7 +105,7 @@ class MethodConfig:
             saw without memory, gives their masks to SAM-2's memory and propagates to the rest with SAM-2's original
             mask decoder where one is given (Sa2VA-i).
         no_object_masking: empty mask where SAM-2's object score is not positive.
-        template: chat template.
+        template: chat template, one of the family's.
         question, answer: text with `{exp}`; `answer` is `clips` ("Clip_1 [SEG], ...") or `repeat` ("[SEG][SEG].").
         answer_prefix: text before the first [SEG].
         generate: False forces the answer above (one prefill, the same [SEG] states); True lets the language model
@@ -115,7 +120,7 @@ class MethodConfig:
     sampling: Sampling = "uniform"
     propagation: Literal["none", "memory", "anchor"] = "none"
     no_object_masking: bool = True
-    template: Literal["phi3_chat", "internlm2_chat", "qwen_chat"] = "phi3_chat"
+    template: str = "phi3_chat"
     question: str = "Please segment {exp}."
     answer: Literal["clips", "repeat"] = "repeat"
     answer_prefix: str = "It is "
@@ -166,7 +171,11 @@ PRESETS: dict[str, MethodConfig] = {
 
 @dataclass(frozen=True)
 class SvacConfig:
-    """Everything that is needed to build a model; stored as `config.json` beside the weights."""
+    """Everything that is needed to build a model; stored as `config.json` beside the weights.
+
+    Attributes:
+        family: which of `families.registry` the model is of; `svac` is ours.
+    """
 
     preset: str = "svac"
     vision: VisionConfig = field(default_factory=VisionConfig)
@@ -175,6 +184,7 @@ class SvacConfig:
     method: MethodConfig = field(default_factory=MethodConfig)
     downsample_ratio: float = 0.5
     ps_version: Literal["v1", "v2"] = "v2"
+    family: str = "svac"
 
     @property
     def tokens_per_image(self) -> int:
@@ -197,8 +207,12 @@ class SvacConfig:
         path.write_text(json.dumps({"format": "svac-backend", **asdict(self)}, indent=2) + "\n")
 
     @classmethod
-    def load(cls, path: Path) -> SvacConfig:
+    def load(cls, path: Path, vision: type[VisionConfig] = VisionConfig) -> SvacConfig:
         """Read what `save` wrote; unknown fields are refused.
+
+        Args:
+            path: of config.json.
+            vision: the family's `Family.vision`.
 
         Raises:
             SvacError: not a configuration of ours.
@@ -213,7 +227,12 @@ class SvacConfig:
             raise SvacError(
                 f"{path} is not a configuration of this project.", "Point SVAC_MODEL at a svac-backend model."
             )
-        parts = {"vision": VisionConfig, "language": LanguageConfig, "sam": SamConfig, "method": MethodConfig}
+        parts: dict[str, type] = {
+            "vision": vision,
+            "language": LanguageConfig,
+            "sam": SamConfig,
+            "method": MethodConfig,
+        }
         try:
             for name, part in parts.items():
                 data[name] = part(**{key: _tuple(value) for key, value in data.get(name, {}).items()})
@@ -229,7 +248,7 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def whitelisted(kind: type, data: dict[str, Any]) -> dict[str, Any]:
+def whitelisted(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of `data` that are fields of the dataclass `kind`."""
     names = {f.name for f in fields(kind)}
     return {key: value for key, value in data.items() if key in names}

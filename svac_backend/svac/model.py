@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from svac_backend.errors import SvacError
 from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.tracks import FrameMasks
-from svac_backend.svac import astc
 from svac_backend.svac.astc import ClipPlan, plan
 from svac_backend.svac.config import MethodConfig, SvacConfig
 from svac_backend.svac.cpu.parallel import Workers, all_threads, frame_workers
+from svac_backend.svac.families.registry import family_of
 from svac_backend.svac.files import checkpoints, hub
-from svac_backend.svac.language.mllm import GreedyWriter, Mllm, objects_of
+from svac_backend.svac.language.mllm import GreedyWriter, objects_of
 from svac_backend.svac.language.templates import ChatTemplate
 from svac_backend.svac.language.tokenizer import tokenizer_file
 from svac_backend.svac.sam.decoding import WindowDecoder, masks_of_windows
@@ -52,9 +52,10 @@ class Svac(nn.Module):
     def __init__(self, config: SvacConfig, tokenizer_file: Path) -> None:
         super().__init__()
         self.config = config
-        self.chat = ChatTemplate(tokenizer_file, config.method, config.tokens_per_image)
+        self.family = family_of(config)
         self.tokenizer_file = tokenizer_file
-        self.mllm = Mllm(config)
+        self.chat = self._chat()
+        self.mllm = self.family.build_mllm(config)
         self.sam = build_sam(config.sam)
         # SAM-2 with the original mask decoder, if one was given; in a list, so that it is no part of the weights.
         self._original_sam: list[SAM2Base] = []
@@ -128,8 +129,12 @@ class Svac(nn.Module):
                 f"A method has no field {sorted(unknown)[0]!r}.", "See MethodConfig for the fields it has."
             )
         self.config = replace(config, method=replace(config.method, **changes))
-        self.chat = ChatTemplate(self.tokenizer_file, self.config.method, self.config.tokens_per_image)
+        self.chat = self._chat()
         return self
+
+    def _chat(self) -> ChatTemplate:
+        images = self.family.tokens_per_image(self.config)
+        return ChatTemplate(self.tokenizer_file, self.config.method, images, self.family.chat)
 
     def use_original_sam(self, path: Path) -> Svac:
         """Propagate (`propagation="anchor"`) with the mask decoder of the original SAM-2; the rest is the same there.
@@ -177,22 +182,22 @@ class Svac(nn.Module):
 
     def _seen(
         self,
-        images: NDArray[np.uint8],
+        images: Sequence[NDArray[np.uint8]],
         num_clips: int,
         expressions: Sequence[str],
         answers: Sequence[str | None] | None,
     ) -> tuple[Tensor, list[int]]:
-        """Let the MLLM see the images u8 [n, S, S, 3] of all clips; returns what `_objects` does."""
-        visual = self.mllm.visual_tokens(astc.mllm_pixels(images))
+        """Let the MLLM see the images, u8 [h, w, 3] each, of all clips; returns what `_objects` does."""
+        seen = self.mllm.visual(images)
         method = self.config.method
         chats = [
-            self.chat.build(text, len(images), num_clips, answer)
+            self.chat.build(text, seen.counts, num_clips, answer)
             for text, answer in zip(expressions, answers or [None] * len(expressions), strict=True)
         ]
         writer = None
         if method.generate:
             writer = GreedyWriter(self.chat.seg_id, self.chat.is_over, method.max_answer_tokens)
-        states = self.mllm.seg_states(visual, chats, self.chat.context_id, write=writer)
+        states = self.mllm.seg_states(seen, chats, self.chat.context_id, write=writer)
         objects = [objects_of(state, num_clips) for state in states]
         owners = [e for e, found in enumerate(objects) for _ in range(len(found))]
         return torch.cat(objects), owners

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from svac_backend.svac.astc import ClipPlan, clip_images
 from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.cpu import resampling
+from svac_backend.svac.families.registry import family_of
 from svac_backend.svac.sam.grounding import FrameEncoder, FrameFeatures
 from svac_backend.video.source import VideoSource
 
@@ -120,8 +121,8 @@ class FrameFeed:
         info, side = self.video.info, self.config.sam.image_size
         return len(self.video) * max(info.width * info.height, side * side) * 3 <= HELD_BYTES
 
-    def clip_pixels(self) -> Image:
-        """Return what the MLLM sees: u8 [n_images, S, S, 3], clip after clip."""
+    def clip_pixels(self) -> list[Image]:
+        """Return what the MLLM sees, clip after clip: u8 [h, w, 3] each, of the size that the family gives them."""
         sam_size = self.config.sam.image_size
         keep = frozenset(range(len(self.video))) if self.held else self.keep
         selected = set(self.clips.selected)
@@ -154,12 +155,12 @@ class FrameFeed:
         finally:
             frames.close()
         self._small = {index: future.result() for index, future in small.items()}
-        return np.stack([image for future in images for image in future.result()])
+        return [image for future in images for image in future.result()]
 
     def _images(self, clip: Sequence[Image]) -> list[Image]:
         method = self.config.method
-        made = clip_images(clip, method.grid, compress=method.astc)
-        return [resampling.resize(image, self.config.vision.image_size) for image in made]
+        fitted = family_of(self.config).fitted(self.config)
+        return [fitted(image) for image in clip_images(clip, method.grid, compress=method.astc)]
 
     def kept(self, indices: Sequence[int]) -> Image:
         """Return the SAM-2 pixels of frames of `keep`, u8 [k, S, S, 3]."""

@@ -21,6 +21,7 @@ from svac_backend.learning.objective import (
 )
 from svac_backend.learning.videos import ClipCache
 from svac_backend.svac.astc import mllm_pixels
+from svac_backend.svac.language.mllm import Seen
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam.grounding import decode, without_memory
 from tests.learning.made import SMALL, small_model, squares
@@ -48,7 +49,7 @@ def test_embeddings_are_those_of_prediction(model: Svac, items: list[Item]) -> N
         for item, seg in zip(items, embeddings, strict=True):
             visual = model.mllm.visual_tokens(mllm_pixels(item.seen.images))
             prompt = model.chat.build(item.expression, len(visual), 3)
-            (alone,) = model.mllm.seg_states(visual, [prompt], model.chat.context_id)
+            (alone,) = model.mllm.seg_states(Seen.alike(visual), [prompt], model.chat.context_id)
             assert seg.shape == (3, 32)
             assert torch.allclose(seg, alone, atol=1e-5)
 

@@ -13,7 +13,7 @@ import torch
 
 from svac_backend.svac.astc import plan
 from svac_backend.svac.config import LanguageConfig, SvacConfig, VisionConfig, whitelisted
-from svac_backend.svac.families import published
+from svac_backend.svac.families.registry import family_of
 from svac_backend.svac.files import checkpoints
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam import decoding
@@ -71,7 +71,7 @@ def golden_model(case: str) -> tuple[Svac, str]:
     config = replace(config, method=replace(config.method, question="Please segment {exp}", **method))
     model = Svac(config, GOLDEN / "tokenizer" / "tokenizer.json")
     state = golden_state(GOLDEN, manifest)
-    ours = published.convert_all(((k, torch.from_numpy(v)) for k, v in state.items()), config)
+    ours = family_of(config).convert_all(((k, torch.from_numpy(v)) for k, v in state.items()), config)
     checkpoints.load_into(model, ours)
     return model.eval(), expression
 

@@ -8,11 +8,11 @@ from accelerate import init_empty_weights
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-from svac_backend.learning.adapters import PROJECTIONS, LoraOptions
+from svac_backend.learning.adapters import LoraOptions
 from svac_backend.learning.objective import HELD_BYTES
 from svac_backend.learning.options import TrainOptions
 from svac_backend.svac.config import SvacConfig
-from svac_backend.svac.language.mllm import Mllm
+from svac_backend.svac.families.registry import family_of
 from svac_backend.svac.sam.grounding import build_sam
 
 # Values in fp32 and their gradients, and AdamW's two moments.
@@ -59,14 +59,16 @@ def memory_need(config: SvacConfig, options: TrainOptions, *, checkpointing: boo
     """
     lora = LoraOptions(options.rank, options.alpha, options.dropout).capped(config.language.hidden_size)
     with init_empty_weights():
-        mllm, sam = Mllm(config), build_sam(config.sam)
+        mllm, sam = family_of(config).build_mllm(config), build_sam(config.sam)
         parameters = _count(mllm) + _count(sam)
         if config.language.tie_word_embeddings:  # without memory nothing is shared
             parameters -= config.language.vocab_size * config.language.hidden_size
         trained = _count(mllm.mlp1) + _count(mllm.text_hidden_fcs) + _count(sam.sam_mask_decoder)
         before = _count(mllm)
         inject_adapter_in_model(
-            LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(PROJECTIONS)),
+            LoraConfig(
+                r=lora.rank, lora_alpha=lora.alpha, target_modules=list(family_of(config).lora_targets)
+            ),
             mllm.language_model,
         )
         trained += _count(mllm) - before

@@ -24,6 +24,7 @@ from transformers import GenerationConfig
 
 from svac_backend.svac import astc
 from svac_backend.svac.astc import clip_images, plan
+from svac_backend.svac.language.internvl import InternVl
 from svac_backend.svac.language.mllm import Mllm
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam import decoding, grounding
@@ -175,7 +176,7 @@ def _instrumented(clock: Clock) -> Iterator[None]:
     places: list[tuple[Any, str, Callable[..., Any]]] = [
         (FrameFeed, "windows", waited),
         (FrameFeed, "clip_pixels", clock.timed("read and resize", FrameFeed.clip_pixels)),
-        (Mllm, "visual_tokens", clock.timed("vision tower", Mllm.visual_tokens)),
+        (InternVl, "visual_tokens", clock.timed("vision tower", InternVl.visual_tokens)),
         (Mllm, "seg_states", clock.timed("language model", Mllm.seg_states)),
         (grounding, "encode_frames", clock.timed("image encoder", grounding.encode_frames)),
         (decoding, "decode", clock.timed("mask decoder", decoding.decode)),

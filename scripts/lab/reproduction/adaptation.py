@@ -9,20 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
-from transformers import DynamicCache
 
 from lab.reproduction.scenes import Lesson, lesson, look
 from lab.reproduction.seeing import Viewer
 from lab.reproduction.variants import Variant
 from lab.train_tiny.losses import mask_loss
 from lab.train_tiny.schedule import Schedule
-from svac_backend.svac.language.mllm import Mllm
+from svac_backend.svac.language.mllm import Mllm, Reading, Seen
 from svac_backend.svac.language.templates import ChatIds
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam.grounding import decode, encode_frames, without_memory
@@ -141,15 +139,12 @@ def answers(mllm: Mllm, visual: Tensor, prompts: list[ChatIds], context_id: int)
     """
     told = []
 
-    def write(language_model: Any, cache: DynamicCache, prompt: ChatIds) -> Tensor:
-        suffix = mllm.embed(prompt.suffix, None, context_id)[None]
-        states = language_model.model(
-            inputs_embeds=suffix, past_key_values=cache, use_cache=True
-        ).last_hidden_state[0]
-        cache.crop(-len(prompt.suffix))
-        logits = language_model.lm_head(states[prompt.answer_start - 1 : -1]).float()
+    def write(mllm: Mllm, reading: Reading, prompt: ChatIds) -> Tensor:
+        states = mllm.read(mllm.embed(prompt.suffix, None, context_id), reading).seg
+        reading.back(len(prompt.suffix))
+        logits = mllm.language_model.lm_head(states[prompt.answer_start - 1 : -1]).float()
         told.append(F.cross_entropy(logits, prompt.suffix[prompt.answer_start :].to(logits.device)))
         return states[prompt.seg.to(states.device)]
 
-    seg = torch.stack(mllm.seg_states(visual, prompts, context_id, write=write))
+    seg = torch.stack(mllm.seg_states(Seen.alike(visual), prompts, context_id, write=write))
     return seg, torch.stack(told).mean()

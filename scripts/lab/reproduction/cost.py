@@ -18,6 +18,7 @@ from torch import Tensor
 from lab.reproduction.seeing import Viewer
 from lab.reproduction.variants import Variant
 from svac_backend.svac.config import LanguageConfig
+from svac_backend.svac.language.mllm import Seen
 from svac_backend.svac.model import Svac
 
 # A prefill that takes longer is timed once only.
@@ -46,7 +47,7 @@ def measure_cost(model: Svac, variant: Variant, frames: NDArray[np.uint8]) -> Co
     pixels, prompts = viewer.pixels(frames), viewer.prompts(["the object"])
 
     def prefill(visual: Tensor) -> None:
-        model.mllm.seg_states(visual, prompts, viewer.builder.context_id)
+        model.mllm.seg_states(Seen.alike(visual), prompts, viewer.builder.context_id)
 
     visual = viewer.tokens(pixels)
     vision = _seconds(model.device, lambda: viewer.tokens(pixels))

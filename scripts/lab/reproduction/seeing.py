@@ -13,6 +13,7 @@ from lab.reproduction.compression import merge_tokens, pool_tokens
 from lab.reproduction.variants import Variant
 from svac_backend.svac import astc
 from svac_backend.svac.astc import clip_images
+from svac_backend.svac.language.mllm import Seen
 from svac_backend.svac.language.templates import ChatIds, ChatTemplate
 from svac_backend.svac.model import Svac
 
@@ -55,7 +56,7 @@ class Viewer:
         """Return the [SEG] embeddings of E sentences about the seen frames, f32 [E, segs, d_model]."""
         visual = self.tokens(self.pixels(frames))
         return torch.stack(
-            self.model.mllm.seg_states(visual, self.prompts(expressions), self.builder.context_id)
+            self.model.mllm.seg_states(Seen.alike(visual), self.prompts(expressions), self.builder.context_id)
         )
 
     def owned(self, seg: Tensor, frames: Sequence[int], length: int) -> Tensor:

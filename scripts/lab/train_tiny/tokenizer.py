@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from svac_backend.learning.rehearsal import NOUNS
-from svac_backend.svac.language.templates import IMG_CONTEXT, IMG_END, IMG_START, SEG
+from svac_backend.svac.language.chat_formats import IMG_CONTEXT, IMG_END, IMG_START, SEG
 from svac_backend.synthetic.rich.kinds import FAMILIES, HELD_OUT_KINDS, KINDS
 from svac_backend.synthetic.rich.scene import RichConfig, describe
 from svac_backend.synthetic.scene import FIRST_TRAIN_SEED

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from torch import Tensor, nn
 from svac_backend.atomic import atomic_path
 from svac_backend.errors import SvacError
 from svac_backend.svac.config import SvacConfig
-from svac_backend.svac.families import published
-from svac_backend.svac.files.weights import INDEX, preset_of, read_json, weight_files
+from svac_backend.svac.families.registry import family_of
+from svac_backend.svac.files.weights import INDEX, family_in, read_json, weight_files
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -39,24 +38,16 @@ def is_published(folder: Path) -> bool:
 
 
 def read_config(folder: Path) -> SvacConfig:
-    """Read the configuration of a folder in our layout or in the published one.
-
-    The vocabulary of a published checkpoint is as large as its embedding: some config.json still have the base
-    model's, from before [SEG] was added.
+    """Read the configuration of a folder in our layout or in a published one.
 
     Raises:
         SvacError: it is damaged, or describes something else.
     """
+    family = family_in(folder)
     if not is_published(folder):
-        return SvacConfig.load(folder / "config.json")
-    config = published.read_config(read_json(folder / "config.json"), preset_of(folder))
-    return with_vocabulary(config, tensor_shapes(folder))
-
-
-def with_vocabulary(config: SvacConfig, shapes: Mapping[str, tuple[int, ...]]) -> SvacConfig:
-    """Return the configuration with as many tokens as the published embedding has rows."""
-    rows = next((shapes[key][0] for key in published.EMBEDDINGS if key in shapes), config.language.vocab_size)
-    return replace(config, language=replace(config.language, vocab_size=rows))
+        return family.load_config(folder / "config.json")
+    config = family.read_config(read_json(folder / "config.json"))
+    return family.with_vocabulary(config, tensor_shapes(folder))
 
 
 def tensor_shapes(folder: Path) -> Shapes:
@@ -86,7 +77,7 @@ def check(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], config: Svac
     """
     given = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     if config is not None:
-        given = published.convert_all(given.items(), config)
+        given = family_of(config).convert_all(given.items(), config)
     own = module.state_dict()
     if _HEAD not in given and _EMBEDDING in given:
         given[_HEAD] = given[_EMBEDDING]
@@ -109,17 +100,16 @@ def load(
     Raises:
         SvacError: the folder is damaged or belongs to another configuration.
     """
-    convert = is_published(folder)
-    check(module, tensor_shapes(folder), config if convert else None)
+    family = family_of(config) if is_published(folder) else None
+    check(module, tensor_shapes(folder), config if family else None)
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     tied, filled = config.language.tie_word_embeddings, set()
     for path in weight_files(folder):
         with _opened(path) as file:
             for key in file.keys():  # noqa: SIM118 (safe_open is no dict)
                 tensor = file.get_tensor(key)
-                for name, part in (
-                    published.convert(key, tensor, config) if convert else {key: tensor}
-                ).items():
+                parts = family.convert(key, tensor, config) if family else {key: tensor}
+                for name, part in parts.items():
                     filled.add(name)
                     if tied and name == _HEAD:
                         continue

@@ -12,9 +12,13 @@ from typing import Any
 
 from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
+from svac_backend.svac.families import registry
+from svac_backend.svac.families.family import Family, Folder
 
 EMBEDDED = {"svac-tiny": Path(__file__).parents[2] / "weights" / "svac-tiny"}
 INDEX = "model.safetensors.index.json"
+# The largest header that safetensors itself takes.
+_HEADER_BYTES = 100_000_000
 
 # Weights as safetensors, configuration and tokenizer, at the top of the repository. Never pickle (.bin, .pt), never
 # code (.py): neither is needed, and both would run what their authors like.
@@ -134,19 +138,57 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def described(folder: Path) -> Folder:
+    """Return what a model's folder says of itself, without reading its weights.
+
+    Raises:
+        SvacError: config.json, the index of the weights or a file's header can't be read.
+    """
+    # A hub snapshot is <models--owner--name>/snapshots/<commit>.
+    name = folder.parent.parent.name if folder.parent.name == "snapshots" else folder.name
+    return Folder(read_json(folder / "config.json"), tensor_names(folder), name)
+
+
+def tensor_names(folder: Path) -> frozenset[str]:
+    """Return the names of a folder's tensors, from the index or the headers of its files; none without weights.
+
+    Raises:
+        SvacError: the index, or a header, can't be read.
+    """
+    if (folder / INDEX).is_file() and not (folder / "model.safetensors").is_file():
+        return frozenset(read_json(folder / INDEX).get("weight_map") or ())
+    names: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        try:
+            with path.open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(min(size, _HEADER_BYTES)))
+            names.update(header)
+        except (OSError, ValueError, TypeError) as error:
+            raise SvacError(f"{path} is damaged ({error}).", "Download the model again.") from error
+    return frozenset(names - {"__metadata__"})
+
+
+def family_in(folder: Path) -> Family:
+    """Return the family of a model's folder, in our layout or in a published one.
+
+    Raises:
+        SvacError: it is of none that runs here, or config.json can't be read.
+    """
+    data = read_json(folder / "config.json")
+    if data.get("format") == "svac-backend":
+        return registry.named(str(data.get("family", registry.Ours.name)))
+    return registry.recognise(described(folder))
+
+
 def preset_of(folder: Path) -> str:
     """Return the preset that a model runs with: what our config.json says, or what the authors' model is.
 
     Raises:
-        SvacError: config.json can't be read.
+        SvacError: config.json can't be read, or the model is of no family that runs here.
     """
     data = read_json(folder / "config.json")
-    if "preset" in data:
-        return str(data["preset"])
-    # A hub snapshot is <models--owner--name>/snapshots/<commit>.
-    name = folder.parent.parent.name if folder.parent.name == "snapshots" else folder.name
-    told = (data.get("model_type"), data.get("architectures"), data.get("auto_map"), name)
-    return "sasasa2va" if "sasasa2va" in json.dumps(told).lower() else "sa2va"
+    return str(data["preset"]) if "preset" in data else family_in(folder).preset
 
 
 @lru_cache(maxsize=8)

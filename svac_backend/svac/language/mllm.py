@@ -1,6 +1,4 @@
-"""The multimodal language model: vision tower, pixel shuffle, projector, language model, [SEG] embeddings.
-
-Assembled from transformers' InternVL vision tower and Qwen2 or Llama (InternLM2), with the published code's wiring.
+"""The multimodal language model, as far as families agree: reading images and text, [SEG] states, their projection.
 
 A forced answer takes one prefill. `GreedyWriter` has the model write its answer token by token, for models that say
 themselves whether, and how often, the object is there.
@@ -9,116 +7,119 @@ themselves whether, and how often, the object is there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
-from transformers.models.internvl.configuration_internvl import InternVLVisionConfig
-from transformers.models.internvl.modeling_internvl import InternVLVisionModel
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
 
-from svac_backend.svac.config import LanguageConfig, SvacConfig, VisionConfig
+from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.language.templates import ChatIds
 
-Writer = Callable[[Any, DynamicCache, ChatIds], Tensor]
+
+@dataclass(frozen=True)
+class Seen:
+    """What the language model is given of n images, K visual tokens together.
+
+    Attributes:
+        tokens: [K, H], image after image.
+        counts: visual tokens of each image.
+        grids: rows and columns of each image's tokens, for families whose positions need them.
+        deepstack: each [K, H], added after the first layers of the language model, for families that do so.
+    """
+
+    tokens: Tensor
+    counts: tuple[int, ...]
+    grids: tuple[tuple[int, int], ...] = ()
+    deepstack: tuple[Tensor, ...] = ()
+
+    @classmethod
+    def alike(cls, tokens: Tensor) -> Seen:
+        """Return n images with as many tokens each, [n, t, H]."""
+        return cls(tokens.flatten(0, 1), (tokens.shape[1],) * len(tokens))
 
 
-def build_vision(config: VisionConfig) -> InternVLVisionModel:
-    """Build the vision tower with random weights."""
-    fields = asdict(config)
-    fields |= {
-        "image_size": [config.image_size, config.image_size],
-        "patch_size": [config.patch_size, config.patch_size],
-        "attention_bias": fields.pop("qkv_bias"),
-        "use_qk_norm": fields.pop("qk_normalization"),
-        "use_mean_pooling": True,  # else transformers adds a norm that InternViT does not have
-        "attn_implementation": "sdpa",
-    }
-    return InternVLVisionModel(InternVLVisionConfig(**fields))
+class States(NamedTuple):
+    """What the language model makes of L tokens.
+
+    Attributes:
+        seg: [L, H], what a [SEG] among them is projected from.
+        last: [L, H], after the final norm: what `lm_head` takes.
+    """
+
+    seg: Tensor
+    last: Tensor
 
 
-def build_language(config: LanguageConfig) -> Qwen2ForCausalLM | LlamaForCausalLM:
-    """Build the language model with random weights."""
-    fields = asdict(config)
-    rope = {"rope_theta": fields.pop("rope_theta"), "rope_type": "default"}
-    rope |= fields.pop("rope_scaling") or {}
-    fields |= {"rope_parameters": rope, "attn_implementation": "sdpa"}
-    if fields.pop("architecture") == "llama":
-        return LlamaForCausalLM(LlamaConfig(**fields))
-    return Qwen2ForCausalLM(Qwen2Config(**fields))
+@dataclass
+class Reading:
+    """How far the language model has read.
+
+    Attributes:
+        cache: keys and values of what it has read.
+        position: of the token that comes next; where an image counts by its sides, not the number of tokens.
+    """
+
+    cache: DynamicCache
+    position: int = 0
+
+    def back(self, count: int) -> None:
+        """Forget the last `count` tokens, which are text."""
+        if count:
+            self.cache.crop(-count)
+            self.position -= count
 
 
-def pixel_shuffle(tokens: Tensor, ratio: float, version: str) -> Tensor:
-    """Trade resolution for channels: [n, h, w, c] -> [n, h*ratio, w*ratio, c/ratio^2] (InternVL, v1 and v2)."""
-    n, h, w, c = tokens.shape
-    step = round(1 / ratio)
-    if step == 1:
-        return tokens
-    out = tokens.view(n, h // step, step, w // step, step, c).permute(0, 1, 3, 2, 4, 5)
-    out = out.reshape(n, h // step, w // step, c * step * step)
-    # v1 leaves the grid transposed; it is kept for the checkpoints that were trained so.
-    return out if version == "v2" else out.transpose(1, 2).contiguous()
+Writer = Callable[["Mllm", Reading, ChatIds], Tensor]
+
+
+def seg_projector(hidden: int, d_model: int) -> nn.ModuleList:
+    """Build `text_hidden_fcs`, which projects [SEG] states to SAM-2's prompt space, as published."""
+    steps = (nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, d_model), nn.Dropout(0.0))
+    return nn.ModuleList([nn.Sequential(*steps)])
 
 
 class Mllm(nn.Module):
-    """Images and text in, one embedding per clip and expression out."""
+    """Images and text in, one embedding per clip and expression out.
+
+    A family's own class makes the parts: `vision_model`; `language_model`, a causal language model of transformers or
+    what looks like one (`model`, `lm_head`, `config`, `get_input_embeddings`); `text_hidden_fcs`, last. It says how
+    images become visual tokens, and, where it differs, what the language model is given beside them.
+    """
+
+    vision_model: nn.Module
+    language_model: Any
+    text_hidden_fcs: nn.ModuleList
 
     def __init__(self, config: SvacConfig) -> None:
         super().__init__()
         self.config = config
-        step = round(1 / config.downsample_ratio)
-        width = config.vision.hidden_size * step * step
-        hidden = config.language.hidden_size
-        self.vision_model = build_vision(config.vision)
-        self.language_model = build_language(config.language)
-        self.mlp1 = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden)
-        )
-        self.text_hidden_fcs = nn.ModuleList(
-            [
-                nn.Sequential(
-                    nn.Linear(hidden, hidden),
-                    nn.ReLU(),
-                    nn.Linear(hidden, config.sam.d_model),
-                    nn.Dropout(0.0),
-                )
-            ]
-        )
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the projector, which the pixels are cast to."""
-        return next(self.mlp1.parameters()).dtype
+        """Dtype of the projectors."""
+        return next(self.text_hidden_fcs.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return next(self.mlp1.parameters()).device
+        return next(self.text_hidden_fcs.parameters()).device
 
-    def visual_tokens(self, pixels: Tensor, *, batch: int = 16) -> Tensor:
-        """Encode images.
+    def visual(self, images: Sequence[NDArray[np.uint8]]) -> Seen:
+        """Return what the language model is given of images u8 [h, w, 3], sized by the family's `fitted`."""
+        return self.see(self.look(images))
 
-        Args:
-            pixels: f32 [n, 3, S, S].
-            batch: images a step.
+    def look(self, images: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, ...]:
+        """Run on images, u8 [h, w, 3] each, what stays frozen in training; what comes out may be kept."""
+        raise NotImplementedError
 
-        Returns:
-            [n, tokens_per_image, H].
-        """
-        return torch.cat([self.tokens_of(self.patches(part)) for part in pixels.split(batch)])
-
-    def patches(self, pixels: Tensor) -> Tensor:
-        """Run the vision tower on images f32 [n, 3, S, S]; returns its patches, row by row, [n, p, C]."""
-        hidden: Tensor = self.vision_model(pixels.to(self.device, self.dtype)).last_hidden_state
-        return hidden[:, 1:]
-
-    def tokens_of(self, patches: Tensor) -> Tensor:
-        """Make visual tokens [n, tokens_per_image, H] of patches [n, p, C]: pixel shuffle and projector."""
-        side = self.config.vision.image_size // self.config.vision.patch_size
-        grid = patches.reshape(len(patches), side, side, -1)
-        shuffled = pixel_shuffle(grid, self.config.downsample_ratio, self.config.ps_version)
-        return self.mlp1(shuffled.flatten(1, 2))
+    def see(self, looked: tuple[Tensor, ...]) -> Seen:
+        """Make visual tokens of what `look` gave, by parts that may be trained."""
+        raise NotImplementedError
 
     def embed(self, ids: Tensor, visual: Tensor | None, context_id: int) -> Tensor:
         """Embed ids [L] and put visual tokens [k, H] in the place of the k image placeholders; returns [L, H]."""
@@ -133,13 +134,42 @@ class Mllm(nn.Module):
         """Project [SEG] states [..., H] to SAM-2's prompt space [..., d_model]."""
         return self.text_hidden_fcs[0](hidden)
 
+    def begin(self, prefix: Tensor, seen: Seen, context_id: int) -> Reading:
+        """Read what all expressions of a video share, ids i64 [P]: the images and what is before them."""
+        reading = Reading(DynamicCache(config=self.language_model.config))
+        self.read(self.embed(prefix, seen.tokens, context_id), reading)
+        return reading
+
+    def read(self, embeds: Tensor, reading: Reading) -> States:
+        """Read on: embeddings [L, H] of text."""
+        hidden = self.language_model.model(
+            inputs_embeds=embeds[None], past_key_values=reading.cache, use_cache=True
+        ).last_hidden_state[0]
+        reading.position += len(embeds)
+        return States(hidden, hidden)
+
+    def forced(self, chats: Sequence[ChatIds], seen: Sequence[Seen], context_id: int) -> list[States]:
+        """Read whole chats, prefix and suffix, as one batch and without a cache; for training.
+
+        Args:
+            chats: B of them.
+            seen: the images of each.
+            context_id: id of the image placeholder.
+
+        Returns:
+            B states, of all tokens of the longest chat; what is beyond a chat's own length has no meaning.
+        """
+        rows = [
+            self.embed(torch.cat([chat.prefix, chat.suffix]), images.tokens, context_id)
+            for chat, images in zip(chats, seen, strict=True)
+        ]
+        # Padded at the right, where a causal model's earlier tokens do not see it.
+        embeds = pad_sequence(rows, batch_first=True)
+        hidden = self.language_model.model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        return [States(row, row) for row in hidden]
+
     def seg_states(
-        self,
-        visual: Tensor,
-        chats: Sequence[ChatIds],
-        context_id: int,
-        *,
-        write: Writer | None = None,
+        self, seen: Seen, chats: Sequence[ChatIds], context_id: int, *, write: Writer | None = None
     ) -> list[Tensor]:
         """Prefill once per video and once more per expression.
 
@@ -147,27 +177,23 @@ class Mllm(nn.Module):
         teacher-forced, which gives the same states as writing it token by token, unless `write` writes it.
 
         Args:
-            visual: [n_images, tokens, H].
+            seen: the images.
             chats: E expressions in the chat template, that share their prefix.
             context_id: id of the image placeholder.
-            write: given the language model, the cache and a chat, it returns the states of its [SEG] tokens
-                and leaves the cache as long as it was.
+            write: given this model, what it has read and a chat, it returns the states of its [SEG] tokens and
+                leaves the reading where it was.
 
         Returns:
             E tensors f32 [number of [SEG], d_model].
         """
-        cache = DynamicCache(config=self.language_model.config)
-        prefix = self.embed(chats[0].prefix, visual.flatten(0, 1), context_id)[None]
-        model = self.language_model.model
-        model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
+        reading = self.begin(chats[0].prefix, seen, context_id)
         rows = []
         for chat in chats:
             if write is not None:
-                states = write(self.language_model, cache, chat)
+                states = write(self, reading, chat)
             else:
-                suffix = self.embed(chat.suffix, None, context_id)[None]
-                out = model(inputs_embeds=suffix, past_key_values=cache, use_cache=True).last_hidden_state[0]
-                cache.crop(-len(chat.suffix))
+                out = self.read(self.embed(chat.suffix, None, context_id), reading).seg
+                reading.back(len(chat.suffix))
                 states = out[chat.seg.to(out.device)]
             rows.append(self.project(states).float())
         return rows
@@ -187,24 +213,24 @@ class GreedyWriter:
     is_over: Callable[[Sequence[int]], bool]
     max_tokens: int
 
-    def __call__(self, language_model: Any, cache: DynamicCache, chat: ChatIds) -> Tensor:
-        """Return the states of the answer's [SEG] tokens, [k, H]; the cache is as long afterwards as before."""
+    def __call__(self, mllm: Mllm, reading: Reading, chat: ChatIds) -> Tensor:
+        """Return the states of the answer's [SEG] tokens, [k, H]; the reading is afterwards where it was."""
+        language_model = mllm.language_model
         embed = language_model.get_input_embeddings()
         device = embed.weight.device
         step = chat.suffix[: chat.answer_start].to(device)
-        before = cache.get_seq_length()
+        taken = 0
         ids: list[int] = []
         states = [embed.weight.new_zeros(0, language_model.config.hidden_size)]
         # The last token is never an input, so it has no state (the published code drops it too).
         while len(ids) < self.max_tokens and not (ids and self.is_over(ids)):
-            hidden = language_model.model(
-                inputs_embeds=embed(step)[None], past_key_values=cache, use_cache=True
-            ).last_hidden_state[0, -1:]
+            read = mllm.read(embed(step), reading)
+            taken += len(step)
             if ids and ids[-1] == self.seg_id:
-                states.append(hidden)
-            ids.append(int(language_model.lm_head(hidden[0]).argmax()))
+                states.append(read.seg[-1:])
+            ids.append(int(language_model.lm_head(read.last[-1]).argmax()))
             step = torch.tensor(ids[-1:], device=device)
-        cache.crop(before - cache.get_seq_length())
+        reading.back(taken)
         return torch.cat(states)
 
 

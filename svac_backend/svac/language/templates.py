@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from svac_backend.errors import SvacError
 from svac_backend.svac.config import MethodConfig
-
-SEG, IMG_START, IMG_END, IMG_CONTEXT = "[SEG]", "<img>", "</img>", "<IMG_CONTEXT>"
-
-# InternVL's templates without a system message, as the published code uses them: (before, after, end of answer).
-_TEMPLATES = {
-    "phi3_chat": ("<|user|>\n", "<|end|>\n<|assistant|>\n", "<|end|>"),
-    "internlm2_chat": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
-    "qwen_chat": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
-}
-# Where the published code's tokenizers end a text, whatever the template.
-_ENDS = ("<|im_end|>", "<|endoftext|>", "</s>")
+from svac_backend.svac.language.chat_formats import ENDS, INTERNVL, SEG, ChatFormat, Template
 
 
 @dataclass(frozen=True)
@@ -49,13 +38,25 @@ class ChatTemplate:
     Args:
         tokenizer_file: a `tokenizer.json`.
         method: template, question and answer.
-        tokens_per_image: visual tokens of one image.
+        tokens_per_image: visual tokens of one image, where all have the same number.
+        words: the family's.
 
     Raises:
-        SvacError: the tokenizer lacks a special token of the model.
+        SvacError: the family has no such template, or the tokenizer lacks a special token of the model.
     """
 
-    def __init__(self, tokenizer_file: Path, method: MethodConfig, tokens_per_image: int) -> None:
+    def __init__(
+        self,
+        tokenizer_file: Path,
+        method: MethodConfig,
+        tokens_per_image: int,
+        words: ChatFormat = INTERNVL,
+    ) -> None:
+        if method.template not in words.templates:
+            raise SvacError(
+                f"The model has no chat template {method.template!r}.",
+                f"Choose one of {', '.join(words.templates)}.",
+            )
         if not tokenizer_file.is_file():
             raise SvacError(f"{tokenizer_file} is missing.", "Download the model again.")
         try:
@@ -65,15 +66,17 @@ class ChatTemplate:
                 f"{tokenizer_file} can't be read ({error}).", "Download the model again."
             ) from error
         self.method = method
+        self.words = words
         self.tokens_per_image = tokens_per_image
         self.seg_id = self._id(SEG)
-        self.context_id = self._id(IMG_CONTEXT)
-        # The template's own words are reserved, too, where the tokenizer takes them for plain text.
-        own = re.findall(r"<\|.*?\|>", "".join(map("".join, _TEMPLATES.values())))
+        self.context_id = self._id(words.token)
         added = [token.content for token in self.tokenizer.added_tokens_decoder.values()]
-        self.reserved = frozenset(
-            filter(str.strip, (SEG, IMG_CONTEXT, IMG_START, IMG_END, *_ENDS, *own, *added))
-        )
+        self.reserved = words.reserved | frozenset(filter(str.strip, added))
+
+    @property
+    def template(self) -> Template:
+        """The words around question and answer."""
+        return self.words.templates[self.method.template]
 
     def _id(self, token: str) -> int:
         found = self.tokenizer.convert_tokens_to_ids(token)
@@ -95,8 +98,9 @@ class ChatTemplate:
             )
 
     def question(self, expression: str) -> str:
-        """Return the question; an expression that is a question itself stands alone (the authors' evaluation)."""
-        return expression if "?" in expression else self.method.question.format(exp=expression)
+        """Return the question; an expression that is a question itself is asked as in the authors' evaluation."""
+        asked = self.words.asked if "?" in expression else self.method.question
+        return asked.format(exp=expression)
 
     def answer(self, num_clips: int) -> str:
         """Return the forced answer with one [SEG] per clip."""
@@ -106,10 +110,10 @@ class ChatTemplate:
             segments = SEG * num_clips
         return f"{self.method.answer_prefix}{segments}."
 
-    def prefix_text(self, num_images: int) -> str:
+    def prefix_text(self, images: int | Sequence[int]) -> str:
         """Return the text before the question: the template's head and the image placeholders."""
-        image = IMG_START + IMG_CONTEXT * self.tokens_per_image + IMG_END
-        return _TEMPLATES[self.method.template][0] + "\n".join([image] * num_images) + "\n"
+        tokens = [self.tokens_per_image] * images if isinstance(images, int) else images
+        return self.template.before + self.words.images(tokens)
 
     def ids(self, text: str, *, begins: bool = False) -> Tensor:
         """Tokenize; i64 [L].
@@ -122,18 +126,20 @@ class ChatTemplate:
 
     def is_over(self, answer: Sequence[int]) -> bool:
         """Say whether generated ids end with the template's stop text or the tokenizer's own end of text."""
-        if self.tokenizer.convert_ids_to_tokens(answer[-1]) in _ENDS:
+        if self.tokenizer.convert_ids_to_tokens(answer[-1]) in ENDS:
             return True
         # The stop text may be plain text to the tokenizer, so it is looked for in the text.
         tail = self.tokenizer.decode(list(answer[-16:]), clean_up_tokenization_spaces=False)
-        return str(tail).endswith(_TEMPLATES[self.method.template][2])
+        return str(tail).endswith(self.template.end)
 
-    def build(self, expression: str, num_images: int, num_clips: int, answer: str | None = None) -> ChatIds:
+    def build(
+        self, expression: str, images: int | Sequence[int], num_clips: int, answer: str | None = None
+    ) -> ChatIds:
         """Build the ids of one expression.
 
         Args:
             expression: what to segment.
-            num_images: images of the prefix.
+            images: of the prefix: the visual tokens of each, or how many there are where all have the same number.
             num_clips: [SEG] tokens of the method's own answer.
             answer: another answer to force, without the template's end.
 
@@ -143,10 +149,10 @@ class ChatTemplate:
         if not expression.strip():
             raise SvacError("The expression is empty.", "Describe the object in a few words.")
         self._check(expression)
-        _, after, end = _TEMPLATES[self.method.template]
+        after, end = self.template.after, self.template.end
         # Cut behind the last image token, a special one: elsewhere a tokenizer could join what was cut.
-        shared = self.prefix_text(num_images)
-        prefix = shared[: shared.rindex(IMG_END) + len(IMG_END)]
+        shared = self.prefix_text(images)
+        prefix = shared[: shared.rindex(self.words.end) + len(self.words.end)]
         question = self.ids(shared[len(prefix) :] + self.question(expression.strip()) + after)
         forced = self.answer(num_clips) if answer is None else answer.removesuffix(end)
         suffix = torch.cat([question, self.ids(forced + end)])

@@ -30,7 +30,8 @@ from lab.train_tiny.tokenizer import train_tokenizer
 
 from svac_backend.learning.rehearsal import sentences_of
 from svac_backend.svac.config import LanguageConfig, VisionConfig
-from svac_backend.svac.language.templates import IMG_CONTEXT, SEG
+from svac_backend.svac.language.chat_formats import IMG_CONTEXT, SEG
+from svac_backend.svac.language.mllm import Seen
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam.grounding import build_sam
 from svac_backend.synthetic.rich.clauses import own_clauses
@@ -62,7 +63,9 @@ def test_packed_sentences_equal_sentences_alone(model: Svac) -> None:
         for b in range(2):
             for e in range(3):
                 prompt = model.chat.build(data.sentences[b][e].text, visual.shape[1], 4)
-                alone = torch.stack(model.mllm.seg_states(visual[b], [prompt], model.chat.context_id))
+                alone = torch.stack(
+                    model.mllm.seg_states(Seen.alike(visual[b]), [prompt], model.chat.context_id)
+                )
                 assert torch.allclose(alone[0], packed[b, e], atol=1e-5)
 
 

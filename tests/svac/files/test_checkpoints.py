@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from svac_backend.errors import SvacError
 from svac_backend.svac.config import SamConfig, SvacConfig
-from svac_backend.svac.families import published
+from svac_backend.svac.families import family, registry
 from svac_backend.svac.files import checkpoints
 from svac_backend.svac.files.weights import model_version
 from svac_backend.svac.model import Svac
@@ -95,8 +95,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def full_size(size: str) -> tuple[Svac, SvacConfig, dict[str, tuple[int, ...]]]:
     """Build a published model on the meta device, and read its key list."""
     shapes = {k: tuple(v) for k, v in json.loads((GOLDEN / f"keys_{size}.json").read_text()).items()}
-    config = published.read_config(CONFIGS[size] | {"ps_version": "v2"}, "sa2va")
-    config = checkpoints.with_vocabulary(config, shapes)
+    sa2va = registry.named("sa2va")
+    config = sa2va.with_vocabulary(sa2va.read_config(CONFIGS[size] | {"ps_version": "v2"}), shapes)
     with init_empty_weights():
         return Svac(config, GOLDEN / "tokenizer" / "tokenizer.json"), config, shapes
 
@@ -104,7 +104,7 @@ def full_size(size: str) -> tuple[Svac, SvacConfig, dict[str, tuple[int, ...]]]:
 @pytest.mark.parametrize("size", CONFIGS)
 def test_every_published_key_of_the_full_sizes_maps(size: str) -> None:
     model, config, shapes = full_size(size)
-    given = published.convert_all(
+    given = registry.family_of(config).convert_all(
         ((key, torch.empty(shape, device="meta")) for key, shape in shapes.items()), config
     )
     own = {key: tensor.shape for key, tensor in model.state_dict().items()}
@@ -134,7 +134,7 @@ def test_a_key_too_few_too_many_or_of_another_shape_is_seen() -> None:
 
 def test_the_fields_of_a_published_config() -> None:
     data = CONFIGS["26B"] | {"template": "internlm2-chat", "ps_version": "v2", "max_dynamic_patch": 12}
-    config = published.read_config(data, "sasasa2va")
+    config = registry.named("sasasa2va").read_config(data)
     vision, language = config.vision, config.language
     assert (vision.num_attention_heads, vision.qk_normalization, vision.qkv_bias) == (25, True, False)
     assert (vision.norm_type, vision.layer_norm_eps) == ("rms_norm", 1e-6)
@@ -146,7 +146,7 @@ def test_the_fields_of_a_published_config() -> None:
         10,
     )
     assert (config.ps_version, config.downsample_ratio, config.sam) == ("v2", 0.5, SamConfig())
-    plain = published.read_config(CONFIGS["4B"], "sa2va")
+    plain = registry.named("sa2va").read_config(CONFIGS["4B"])
     assert (plain.ps_version, plain.method.template) == ("v1", "phi3_chat")
     assert (plain.language.rope_scaling, plain.language.tie_word_embeddings) == (None, False)
 
@@ -169,7 +169,7 @@ def test_the_fields_of_a_published_config() -> None:
 )
 def test_old_and_new_rope_fields(rope: dict[str, Any], expected: tuple[float, dict[str, Any] | None]) -> None:
     language = {k: v for k, v in CONFIGS["1B"]["llm_config"].items() if k != "rope_theta"} | rope
-    read = published.read_config({"vision_config": VIT_300M, "llm_config": language}, "sa2va").language
+    read = registry.named("sa2va").read_config({"vision_config": VIT_300M, "llm_config": language}).language
     assert (read.rope_theta, read.rope_scaling) == expected
 
 
@@ -188,20 +188,21 @@ def test_old_and_new_rope_fields(rope: dict[str, Any], expected: tuple[float, di
 )
 def test_what_this_model_does_not_do_is_refused(change: dict[str, Any], field: str) -> None:
     with pytest.raises(SvacError, match=field):
-        published.read_config(CONFIGS["1B"] | change, "sa2va")
+        registry.named("sa2va").read_config(CONFIGS["1B"] | change)
 
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The golden cases' tiny weights as a published folder: config.json, tokenizer, three shards of mixed dtypes."""
-    monkeypatch.setattr(published, "SAM", TINY_SAM)
+    monkeypatch.setattr(family, "SAM", TINY_SAM)
     return published_folder(tmp_path / "Sa2VA-tiny", GOLDEN, "sa2va")
 
 
 def reference(folder: Path) -> dict[str, torch.Tensor]:
     """Read all shards and convert them, the plain way."""
     state = {k: v for path in folder.glob("*.safetensors") for k, v in load_file(path).items()}
-    return published.convert_all(state.items(), checkpoints.read_config(folder))
+    config = checkpoints.read_config(folder)
+    return registry.family_of(config).convert_all(state.items(), config)
 
 
 def test_a_published_folder_of_shards_and_mixed_dtypes(tiny: Path) -> None:

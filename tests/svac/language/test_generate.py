@@ -12,8 +12,8 @@ import torch
 
 from svac_backend.errors import SvacError
 from svac_backend.svac.astc import plan
-from svac_backend.svac.language.mllm import GreedyWriter, objects_of
-from svac_backend.svac.language.templates import SEG
+from svac_backend.svac.language.chat_formats import SEG
+from svac_backend.svac.language.mllm import GreedyWriter, Seen, objects_of
 from svac_backend.svac.model import Svac
 from svac_backend.video.reader import ArrayVideo
 from tests.small import CONFIG
@@ -50,14 +50,16 @@ def written(model: Svac, writer: GreedyWriter) -> torch.Tensor:
     with torch.inference_mode():
         visual = torch.randn(8, 16, 128, generator=torch.Generator().manual_seed(1))
         prompt = model.chat.build("the red circle", 8, 4)
-        return model.mllm.seg_states(visual, [prompt, prompt], model.chat.context_id, write=writer)[1]
+        return model.mllm.seg_states(
+            Seen.alike(visual), [prompt, prompt], model.chat.context_id, write=writer
+        )[1]
 
 
 def test_writing_the_forced_answer_gives_the_states_of_the_prefill(csa: Svac) -> None:
     with torch.inference_mode():
         visual = torch.randn(8, 16, 128, generator=torch.Generator().manual_seed(1))
         prompt = csa.chat.build("the red circle", 8, 4)
-        forced = csa.mllm.seg_states(visual, [prompt], csa.chat.context_id)[0]
+        forced = csa.mllm.seg_states(Seen.alike(visual), [prompt], csa.chat.context_id)[0]
     answer = prompt.suffix[prompt.answer_start :].tolist()
     csa.mllm.language_model.lm_head = Scripted(answer * 2, csa.config.language.vocab_size)
     writer = GreedyWriter(csa.chat.seg_id, lambda ids: len(ids) % len(answer) == 0, 512)

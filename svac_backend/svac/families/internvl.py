@@ -1,28 +1,26 @@
-"""The published Sa2VA and SaSaSa2VA layouts: their `config.json`, and their tensors' names and ours.
+"""Sa2VA over InternVL2.5 (Qwen2, InternLM2) and InternVL3 (Qwen2): config.json, and tensors' names and ours.
 
-Sources: ByteDance/Sa2VA-* and QuanzhuNiu/SaSaSa2VA-* (InternVL2.5 with Qwen2 or InternLM2, SAM-2.0 Hiera-L).
+Sources: ByteDance/Sa2VA-1B, -4B, -8B, -26B and Sa2VA-InternVL3-2B, -8B, -14B, with SAM-2.0 Hiera-L. InternVL3 differs
+in its template alone, which config.json names.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import Any, get_args, get_type_hints
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from svac_backend.errors import SvacError
-from svac_backend.svac.config import (
-    LanguageConfig,
-    MethodConfig,
-    SamConfig,
-    SvacConfig,
-    VisionConfig,
-    whitelisted,
-)
+from svac_backend.svac.config import LanguageConfig, SvacConfig, VisionConfig, whitelisted
+from svac_backend.svac.families import family
+from svac_backend.svac.families.family import Family, Folder, Image
+from svac_backend.svac.language.chat_formats import INTERNVL
 
-SAM = SamConfig()  # published configurations do not describe SAM-2: it is always Hiera-L at 1024 pixels
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from svac_backend.svac.language.mllm import Mllm
 
 # What the authors' configuration classes take for a field that config.json leaves out: transformers leaves out
 # what equals the class's default.
@@ -102,32 +100,93 @@ _RULES = [
         (r"^text_hidden_fcs\.(\d+)\.", r"mllm.text_hidden_fcs.0.\1."),
     )
 ]
-_SAM = "grounding_encoder.sam2_model."
 _QKV = re.compile(_BLOCK + r"attn\.qkv\.(weight|bias)$")
 _WQKV = re.compile(_LAYER + r"attention\.wqkv\.weight$")
-EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.model.tok_embeddings.weight")
 
 
-def convert(key: str, tensor: Tensor, config: SvacConfig) -> dict[str, Tensor]:
-    """Return our keys and tensors of one published key; works on the meta device, too.
+class Sa2va(Family):
+    """Sa2VA over InternVL."""
 
-    Raises:
-        SvacError: the key belongs to no part of the model.
-    """
-    if key.startswith(_SAM):
-        return {"sam." + key[len(_SAM) :].replace(".g_weight", ".gamma"): tensor}
-    if match := _QKV.match(key):
-        base = f"mllm.vision_model.encoder.layer.{match[1]}.attention."
-        return {f"{base}{n}_proj.{match[2]}": part for n, part in zip("qkv", tensor.chunk(3), strict=True)}
-    if match := _WQKV.match(key):
-        return _split_wqkv(f"mllm.language_model.model.layers.{match[1]}.self_attn.", tensor, config.language)
-    for pattern, target in _RULES:
-        if pattern.match(key):
-            return {pattern.sub(target, key): tensor}
-    raise SvacError(
-        f"The checkpoint holds an unknown tensor {key!r}.",
-        "Use a Sa2VA or SaSaSa2VA checkpoint (InternVL2.5).",
+    name, preset, title = "sa2va", "sa2va", "Sa2VA (InternVL2.5 or InternVL3)"
+    chat = INTERNVL
+    embeddings = (
+        "language_model.model.embed_tokens.weight",
+        "language_model.model.tok_embeddings.weight",
     )
+    rules = _RULES
+    trained_whole = ("mllm.text_hidden_fcs.", "mllm.mlp1.", "sam.sam_mask_decoder.")
+    marks = (
+        "mllm.vision_model.embeddings.cls_token",
+        "sam.no_mem_embed",
+        "mllm.language_model.model.norm.weight",
+    )
+
+    def recognises(self, folder: Folder) -> bool:
+        """Return whether config.json describes an InternVL language model, or its classes or its name say Sa2VA."""
+        return bool(folder.part("llm_config")) or folder.says("sa2va")
+
+    def read_config(self, data: Mapping[str, Any]) -> SvacConfig:
+        """Turn a published config.json into ours.
+
+        Only known fields are taken: published files carry settings of their authors' machines, and tile limits
+        (`min_dynamic_patch`, `max_dynamic_patch`) that video never uses.
+
+        Raises:
+            SvacError: a field asks for something that this model does not do.
+        """
+        vision, language = data.get("vision_config") or {}, data.get("llm_config") or {}
+        if not vision or not language:
+            raise SvacError(
+                "config.json describes no Sa2VA model (vision_config and llm_config).",
+                "Set SVAC_MODEL to a Sa2VA or SaSaSa2VA checkpoint (InternVL2.5), or to one of ours.",
+            )
+        _refuse(data, "select_layer", -1)
+        size = vision.get("image_size", _VISION_DEFAULTS["image_size"])
+        if data.get("force_image_size"):
+            _refuse(data, "force_image_size", size)
+        if language.get("use_sliding_window"):
+            _refuse(language, "use_sliding_window", False)
+        spoken = _language(language)
+        template = str(data.get("template") or _TEMPLATES[spoken.architecture]).replace("-", "_")
+        _one_of("template", template, self.chat.templates)
+        shuffle: Any = data.get("ps_version", "v1")
+        _one_of("ps_version", shuffle, ("v1", "v2"))
+        config = SvacConfig(
+            vision=VisionConfig(**(_VISION_DEFAULTS | whitelisted(VisionConfig, vision))),
+            language=spoken,
+            sam=family.SAM,
+            downsample_ratio=data.get("downsample_ratio", 0.5),
+            ps_version=shuffle,
+            family=self.name,
+        ).with_preset(self.preset)
+        return replace(config, method=replace(config.method, template=template))
+
+    def convert(self, key: str, tensor: Tensor, config: SvacConfig) -> dict[str, Tensor]:
+        """See `Family`: packed projections are split, everything else is renamed."""
+        if match := _QKV.match(key):
+            base = f"mllm.vision_model.encoder.layer.{match[1]}.attention."
+            parts = zip("qkv", tensor.chunk(3), strict=True)
+            return {f"{base}{name}_proj.{match[2]}": part for name, part in parts}
+        if match := _WQKV.match(key):
+            base = f"mllm.language_model.model.layers.{match[1]}.self_attn."
+            return _split_wqkv(base, tensor, config.language)
+        return super().convert(key, tensor, config)
+
+    def build_mllm(self, config: SvacConfig) -> Mllm:
+        """See `Family`."""
+        from svac_backend.svac.language.internvl import InternVl
+
+        return InternVl(config)
+
+    def fitted(self, config: SvacConfig) -> Callable[[Image], Image]:
+        """See `Family`: every image becomes a square, whatever its shape."""
+        from svac_backend.svac.cpu import resampling
+
+        return lambda image: resampling.resize(image, config.vision.image_size)
+
+    def tokens_per_image(self, config: SvacConfig) -> int:
+        """See `Family`."""
+        return config.tokens_per_image
 
 
 def _split_wqkv(base: str, tensor: Tensor, language: LanguageConfig) -> dict[str, Tensor]:
@@ -144,56 +203,7 @@ def _split_wqkv(base: str, tensor: Tensor, language: LanguageConfig) -> dict[str
     return {f"{base}{n}_proj.weight": part.reshape(-1, tensor.shape[1]) for n, part in parts.items()}
 
 
-def convert_all(published: Iterable[tuple[str, Tensor]], config: SvacConfig) -> dict[str, Tensor]:
-    """Convert a whole published state dict."""
-    return {name: part for key, tensor in published for name, part in convert(key, tensor, config).items()}
-
-
-def read_config(data: dict[str, Any], preset: str) -> SvacConfig:
-    """Turn a published `config.json` into ours.
-
-    Only known fields are taken: published files carry settings of their authors' machines, and tile limits
-    (`min_dynamic_patch`, `max_dynamic_patch`) that video never uses.
-
-    Args:
-        data: the file's content.
-        preset: how the model is run; `weights.preset_of` tells.
-
-    Raises:
-        SvacError: a field asks for something that this model does not do.
-    """
-    vision, language = data.get("vision_config") or {}, data.get("llm_config") or {}
-    if not vision or not language:
-        raise SvacError(
-            "config.json describes no Sa2VA model (vision_config and llm_config).",
-            "Set SVAC_MODEL to a Sa2VA or SaSaSa2VA checkpoint (InternVL2.5), or to one of ours.",
-        )
-    _refuse(data, "select_layer", -1)
-    size = vision.get("image_size", _VISION_DEFAULTS["image_size"])
-    if data.get("force_image_size"):
-        _refuse(data, "force_image_size", size)
-    if language.get("use_sliding_window"):
-        _refuse(language, "use_sliding_window", False)
-    spoken = _language(language)
-    template: Any = str(data.get("template") or _TEMPLATES[spoken.architecture]).replace("-", "_")
-    for name, value, kind in (
-        ("template", template, MethodConfig),
-        ("ps_version", data.get("ps_version", "v1"), SvacConfig),
-    ):
-        allowed = get_args(get_type_hints(kind)[name])
-        if value not in allowed:
-            raise _unsupported(name, value, " or ".join(allowed))
-    config = SvacConfig(
-        vision=VisionConfig(**(_VISION_DEFAULTS | whitelisted(VisionConfig, vision))),
-        language=spoken,
-        sam=SAM,
-        downsample_ratio=data.get("downsample_ratio", 0.5),
-        ps_version=data.get("ps_version", "v1"),
-    ).with_preset(preset)
-    return replace(config, method=replace(config.method, template=template))
-
-
-def _language(data: dict[str, Any]) -> LanguageConfig:
+def _language(data: Mapping[str, Any]) -> LanguageConfig:
     """Read `llm_config`."""
     named = [*(data.get("architectures") or []), str(data.get("model_type", ""))]
     known = [
@@ -208,7 +218,7 @@ def _language(data: dict[str, Any]) -> LanguageConfig:
     return LanguageConfig(**fields)
 
 
-def _rope(data: dict[str, Any]) -> dict[str, Any]:
+def _rope(data: Mapping[str, Any]) -> dict[str, Any]:
     """Read the rotary embedding: `rope_theta` and `rope_scaling` (old), `rope_parameters` (transformers 5)."""
     rope = dict(data.get("rope_parameters") or data.get("rope_scaling") or {})
     theta = rope.pop("rope_theta", None) or data.get("rope_theta") or 10000.0
@@ -220,13 +230,18 @@ def _rope(data: dict[str, Any]) -> dict[str, Any]:
     return {"rope_theta": float(theta), "rope_scaling": scaling}
 
 
-def _refuse(data: dict[str, Any], name: str, only: object) -> None:
+def _refuse(data: Mapping[str, Any], name: str, only: object) -> None:
     if data.get(name, only) != only:
         raise _unsupported(name, data[name], repr(only))
+
+
+def _one_of(name: str, value: object, allowed: Collection[str]) -> None:
+    if value not in allowed:
+        raise _unsupported(name, value, " or ".join(allowed))
 
 
 def _unsupported(name: str, value: object, allowed: str) -> SvacError:
     return SvacError(
         f"The checkpoint's config.json has {name} = {value!r}; this version only runs {allowed}.",
-        "Choose a Sa2VA or SaSaSa2VA checkpoint of InternVL2.5 (1B, 4B, 8B, 26B).",
+        "Choose a checkpoint that its authors published for Sa2VA, Sa2VA-i or SaSaSa2VA (InternVL2.5 or InternVL3).",
     )
