@@ -52,6 +52,7 @@ from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.events import ConnectionStore
 from svac_backend.store.predictions import Prediction, PredictionStore
+from svac_backend.store.tasks import PredictedTask, TaskStore
 from svac_backend.versions import served_version
 from svac_backend.video.frames import write_frames
 from svac_backend.video.source import VideoSource
@@ -386,6 +387,7 @@ class Prelabeller(Filler):
     ) -> None:
         super().__init__(settings, client, project, version)
         self._predictions = PredictionStore(database)
+        self._tasks = TaskStore(database)
         self._connections = ConnectionStore(database)
 
     @cached_property
@@ -434,6 +436,8 @@ class Prelabeller(Filler):
         self.client.create_prediction(task, to_prediction(results, self.version, score))
         shown_as = config_key(self.project.xml, self.settings, window)
         self._predictions.put_rendering(prediction.key, shown_as, results)
+        given = PredictedTask(str(self.project.id), str(task), prediction.key, self.version, score)
+        self._tasks.put([given])
         self._show()
 
     def shown_instead(self) -> str | None:

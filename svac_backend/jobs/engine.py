@@ -33,6 +33,8 @@ BATCH = 0
 INTERACTIVE = 10
 
 MAX_ATTEMPTS = 3
+# The end of the keys of work that could not even be queued: what it needs is not known.
+REJECTED = ":rejected"
 # Seconds until a job is tried again that failed for a reason that time may mend, by the number of tries; nearly a day.
 PAUSES_S = (5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, *[3 * 3600.0] * 2, *[5 * 3600.0] * 3)
 # A worker renews its jobs' leases every few seconds; after this many seconds of silence it counts as dead.
@@ -103,10 +105,11 @@ class JobEngine:
         states: tuple[JobState, ...] = (),
         kind: str | None = None,
         key: str | None = None,
+        before: tuple[float, str] | None = None,
         limit: int = 100,
     ) -> list[Job]:
-        """Return jobs, the newest first."""
-        return self.store.find(states=states, kind=kind, key=key, limit=limit)
+        """Return jobs, the newest first; see `JobStore.find`."""
+        return self.store.find(states=states, kind=kind, key=key, before=before, limit=limit)
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a waiting job; ask a running one to stop, which it does at its next progress report.
@@ -115,6 +118,26 @@ class JobEngine:
             SvacError: there is none of that id.
         """
         return _known(self.store.cancel(job_id), job_id)
+
+    def retry(self, job_id: str) -> Job:
+        """Do the work of a job that failed or was cancelled once more; one that waits to be tried again is tried now.
+
+        Returns the job that does it. One that waits anyway, or runs, stays as it is.
+
+        Raises:
+            SvacError: there is none of that id, or it was refused before it could be queued, or it is done.
+        """
+        job = self.get(job_id)
+        if job.due is not None:
+            return self.submit(job.kind, job.payload, job.key, priority=INTERACTIVE)
+        if job.state is JobState.DONE:
+            raise SvacError("The job is done.", "Send the task from Label Studio again to have it done anew.")
+        if not job.active and job.key.endswith(REJECTED):
+            raise SvacError(
+                "This job was refused before it could be queued.",
+                "Do what its hint says, and send the task from Label Studio again.",
+            )
+        return job if job.active else self.submit(job.kind, job.payload, job.key, priority=job.priority)
 
     def wait(self, job_id: str, timeout: float) -> Job:
         """Return the job once it has ended or waits to be tried again, or as it is after `timeout` seconds.

@@ -26,6 +26,7 @@ from svac_backend.store.database import StoreError
 from svac_backend.store.jobs import JobStore
 from svac_backend.store.objects import SentStore
 from svac_backend.store.predictions import PartStore, Prediction, PredictionStore
+from svac_backend.store.tasks import PredictedTask, TaskStore
 from svac_backend.svac.model import Svac
 from svac_backend.video.reader import VideoReader
 
@@ -147,10 +148,12 @@ class PrelabelHandler:
     Attributes:
         maker: makes the predictions, with what it is made of.
         sent: keeps what a prediction showed that is replaced.
+        tasks: what each task was given.
     """
 
     maker: PredictionMaker
     sent: SentStore
+    tasks: TaskStore
 
     def __call__(self, context: JobContext) -> dict[str, Any]:
         """See `jobs.engine.Handler`.
@@ -190,6 +193,7 @@ class PrelabelHandler:
             result["label_studio_prediction"], result["pushed"] = self._push(
                 payload, prediction, found, context.job.id
             )
+            self.tasks.put([PredictedTask(payload.project_id, payload.task_id, key, version, found[1])])
         result["seconds"] = round(time.monotonic() - begun, 3)
         result["message"] = _summary(result)
         return result

@@ -23,6 +23,7 @@ from svac_backend.store.events import ConnectionStore, EventStore
 from svac_backend.store.jobs import JobStore
 from svac_backend.store.objects import ObjectStore, SentStore
 from svac_backend.store.predictions import PartStore, PredictionStore
+from svac_backend.store.tasks import TaskStore
 from svac_backend.store.workers import WorkerStore
 from svac_backend.versions import Registry
 
@@ -37,6 +38,7 @@ class Services:
     jobs: JobStore
     workers: WorkerStore
     predictions: PredictionStore
+    tasks: TaskStore
     connections: ConnectionStore
     events: EventStore
     sent: SentStore
@@ -70,6 +72,7 @@ def open_services(settings: Settings) -> Services:
         jobs=engine.store,
         workers=engine.workers,
         predictions=PredictionStore(database),
+        tasks=TaskStore(database),
         connections=ConnectionStore(database),
         events=EventStore(database),
         sent=SentStore(database),

@@ -32,6 +32,7 @@ from svac_backend.store.database import FILE_NAME, Database
 from svac_backend.store.events import ConnectionStore, EventStore
 from svac_backend.store.objects import ObjectStore, SentStore
 from svac_backend.store.predictions import PartStore, PredictionStore
+from svac_backend.store.tasks import TaskStore
 from svac_backend.store.versions import Version
 from svac_backend.svac.files.weights import version_of
 from svac_backend.svac.model import Svac
@@ -66,7 +67,7 @@ def create_worker(
     collector = Collector(settings, database)
     collect = CollectHandler(collector, Trigger(settings, database, engine.submit_many))
     handlers: dict[str, Handler] = {
-        PRELABEL: PrelabelHandler(maker, SentStore(database)),
+        PRELABEL: PrelabelHandler(maker, SentStore(database), TaskStore(database)),
         PROPAGATE: PropagateHandler(maker, SentStore(database), ObjectStore(database), EventStore(database)),
         FRAMES: FramesHandler(settings, access),
         RENEW: RenewHandler(settings, access),

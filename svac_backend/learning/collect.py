@@ -35,6 +35,7 @@ from svac_backend.store.events import ConnectionStore, Event, EventStore, Inbox
 from svac_backend.store.objects import ObjectStore, SentStore, video_name
 from svac_backend.store.predictions import video_identity
 from svac_backend.store.tables import words
+from svac_backend.store.tasks import TaskStore
 
 ANNOTATED = frozenset({"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED"})
 DELETED = {"ANNOTATIONS_DELETED": "annotations", "TASKS_DELETED": "tasks"}
@@ -224,6 +225,7 @@ class Collector:
         self.label_studio = LabelStudioAccess(settings, self.connections)
         self.events, self.inbox = EventStore(database), Inbox(database)
         self.corrections, self.objects = CorrectionStore(database), ObjectStore(database)
+        self.tasks = TaskStore(database)
         self.sent = SentStore(database)
 
     def pending(self) -> bool:
@@ -279,6 +281,7 @@ class Collector:
                 ids = deleted_ids(event.action, event.body)
                 if event.action == "TASKS_DELETED":
                     done.removed += self.corrections.delete_tasks(event.project_id, ids, event.id)
+                    self.tasks.delete(event.project_id, ids)
                 else:
                     done.removed += self.corrections.delete(event.project_id, ids, event.id)
         if problems:

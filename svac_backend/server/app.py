@@ -37,6 +37,8 @@ from svac_backend.server.security import (
     Unauthorized,
     WrongType,
 )
+from svac_backend.server.ui.frame import error_page, is_page
+from svac_backend.server.ui.routes import add_pages
 from svac_backend.settings import Settings
 from svac_backend.store.links import LinkRefused
 
@@ -74,13 +76,14 @@ def create_app(settings: Settings) -> Flask:
     app.register_blueprint(protocol.create_blueprint(backend, gate, Predictor(backend, metrics), metrics))
     app.register_blueprint(jobs_api.create_blueprint(backend, gate))
     app.register_blueprint(media.create_blueprint(backend))
+    add_pages(app, backend, gate)
     _watch(app, metrics)
     pace = CallerPace(settings.rate_limit)
 
     @app.before_request
     def check_caller() -> None:
         pace.check(request.remote_addr or "")
-        gate.check_way(request)
+        gate.check_way(request, forms=request.blueprint == "ui")
 
     _answer_errors(app, settings, pace)
     return app
@@ -116,13 +119,13 @@ def _watch(app: Flask, metrics: Metrics) -> None:
 
 
 def _answer_errors(app: Flask, settings: Settings, pace: CallerPace) -> None:
-    """Have every error answered as {"error": what is wrong, "hint": what to do}."""
+    """Have every error answered as {"error": what is wrong, "hint": what to do}, and as a page where pages are."""
 
     @app.errorhandler(SvacError)
     def known(error: SvacError) -> tuple[Response, int]:
         status = STATUS.get(type(error), 503)
         log.log(logging.ERROR if status >= 500 else logging.WARNING, "%s", error)
-        response = _error(error.message, error.hint)
+        response = error_page(error, status) if is_page(request.path) else _error(error.message, error.hint)
         if status == 401:
             response.headers["WWW-Authenticate"] = 'Basic realm="svac-backend"'
             pace.refused(request.remote_addr or "")
@@ -133,6 +136,9 @@ def _answer_errors(app: Flask, settings: Settings, pace: CallerPace) -> None:
         if error.code == 413:
             text = f"The body is larger than {settings.max_body_mb} MB."
             return _error(text, "Send fewer tasks at a time, or raise SVAC_MAX_BODY_MB."), 413
+        if is_page(request.path):
+            code = error.code or 500
+            return error_page(SvacError(f"{error.name}.", "Begin at the projects."), code), code
         return _error(
             f"{error.name}.", "GET /health says whether this is the right address."
         ), error.code or 500
@@ -144,6 +150,9 @@ def _answer_errors(app: Flask, settings: Settings, pace: CallerPace) -> None:
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> tuple[Response, int]:
         log.exception("unexpected %s", type(error).__name__)
+        if is_page(request.path):
+            told = SvacError("Unexpected error.", "The web process's log has the full report.")
+            return error_page(told, 500), 500
         return _error("Unexpected error.", "The web process's log has the full report."), 500
 
 

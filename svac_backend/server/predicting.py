@@ -12,7 +12,7 @@ from svac_backend.editor.answer import Answer
 from svac_backend.editor.interactive import Interactive, without_points
 from svac_backend.editor.request import Call, task_payload
 from svac_backend.errors import SvacError
-from svac_backend.jobs.engine import BATCH, Work
+from svac_backend.jobs.engine import BATCH, REJECTED, Work
 from svac_backend.jobs.frames import frames_way
 from svac_backend.jobs.payloads import FRAMES, PRELABEL, FramesPayload, PrelabelPayload, TaskPayload
 from svac_backend.jobs.rendering import rendered
@@ -21,6 +21,7 @@ from svac_backend.labelstudio.api.access import label_studio_name
 from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.tasks import task_prompts
 from svac_backend.store.database import StoreError
+from svac_backend.store.tasks import PredictedTask
 
 T = TypeVar("T")
 
@@ -83,6 +84,7 @@ class Predictor:
             for task in tasks
         ]
         works: list[Work] = []
+        given: list[PredictedTask] = []
         if context is not None:
             asked_for = [
                 self._or_reject(call, partial(self._interactive, task, label_config, call, works))
@@ -102,9 +104,10 @@ class Predictor:
         answers = [
             None
             if wish is None
-            else self._or_reject(call, partial(self._answer, wish, call, active, known, works))
+            else self._or_reject(call, partial(self._answer, wish, call, active, known, works, given))
             for wish, call in zip(wishes, calls, strict=True)
         ]
+        self.backend.tasks.put(given)
         self.backend.engine.submit_many(works)
         return answers
 
@@ -143,17 +146,27 @@ class Predictor:
         return PrelabelPayload(**vars(base), prompts=tuple(prompts), push=True)
 
     def _answer(
-        self, payload: PrelabelPayload, call: Call, active: set[str], known: set[str], works: list[Work]
+        self,
+        payload: PrelabelPayload,
+        call: Call,
+        active: set[str],
+        known: set[str],
+        works: list[Work],
+        given: list[PredictedTask],
     ) -> Answer | None:
-        """Return what is there, or add a job to `works`.
+        """Return what is there and say so in `given`, or add a job to `works`.
 
         A prediction that a job is about to push is not answered although it may be in the cache already: Label
         Studio would store our answer, and then have it twice.
         """
         key = payload.job_key(call.version)
-        if key not in active and payload.cache_key(call.version) in known:
+        prediction = payload.cache_key(call.version)
+        if key not in active and prediction in known:
             answer = self._cached(payload, call.version)
             if answer is not None:
+                given.append(
+                    PredictedTask(call.project_id, call.task_id, prediction, call.version, answer.score)
+                )
                 self.metrics.predictions.labels("cached").inc()
                 return answer
         if key not in active:
@@ -193,7 +206,7 @@ class Predictor:
         self.backend.engine.reject(
             PRELABEL,
             {"project_id": call.project_id, "task_id": call.task_id},
-            f"prelabel:{call.project_id}:{call.task_id}:rejected",
+            f"prelabel:{call.project_id}:{call.task_id}{REJECTED}",
             error,
             hint,
         )

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, jsonify, redirect, request, url_for
+from werkzeug.wrappers import Response as AnyResponse
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.engine import BATCH, LEASE_S
+from svac_backend.jobs.engine import BATCH, LEASE_S, REJECTED
 from svac_backend.jobs.payloads import PROPAGATE, PropagatePayload
 from svac_backend.jobs.services import Metrics, Services, reasons_not_ready
 from svac_backend.labelstudio.api.access import LabelStudioAccess, label_studio_name
@@ -56,7 +57,7 @@ def on_webhook(backend: Services, action: str, project_id: str, body: Mapping[st
     except SvacError as error:
         log.warning("webhook %d is not propagated: %s", event, error)
         named = {"project_id": project_id, "task_id": number[:32]}
-        key = f"{PROPAGATE}:{project_id}:{number[:32]}:rejected"
+        key = f"{PROPAGATE}:{project_id}:{number[:32]}{REJECTED}"
         backend.engine.reject(PROPAGATE, named, key, error.message, error.hint)
 
 
@@ -98,6 +99,11 @@ def create_blueprint(backend: Services, gate: Gate, predictor: Predictor, metric
             gate.check(request)
 
     @routes.get("/")
+    def root() -> Response | AnyResponse:
+        # Whoever follows the address on Label Studio's card, and not Label Studio itself.
+        best = request.accept_mimetypes.best_match(("application/json", "text/html"), "application/json")
+        return redirect(url_for("ui.projects")) if best == "text/html" else health()
+
     @routes.get("/health")
     def health() -> Response:
         return jsonify(_health(backend))
@@ -189,6 +195,7 @@ def _health(backend: Services) -> dict[str, Any]:
         "model_version": version,
         "workers": [{"device": worker.device, "model_version": worker.model_version} for worker in workers],
         "problem": problem,
+        "pages": url_for("ui.projects"),
     }
 
 

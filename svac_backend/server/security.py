@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
+import secrets
 import socket
 from functools import cached_property
 from urllib.parse import urlsplit
 
 import limits
 from flask import Request
+from itsdangerous import BadSignature, URLSafeSerializer, URLSafeTimedSerializer
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
@@ -24,6 +27,8 @@ from svac_backend.settings import Settings
 from svac_backend.store.links import MediaLinks
 
 TOKEN_HEADER = "X-Svac-Token"
+# itsdangerous' defaults are those of its first days: SHA-1.
+SIGNING = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
 
 
 class Unauthorized(SvacError):
@@ -119,8 +124,10 @@ class Gate:
         self._netlocs = {public.netloc.lower()} - {""}
         self._settings = settings
 
-    def check_way(self, request: Request) -> None:
+    def check_way(self, request: Request, *, forms: bool = False) -> None:
         """Let a request pass that no web page of another site can have sent.
+
+        With `forms` its body may be a form: such a route asks for a token of `FormTokens`, too.
 
         Without a password, the name that the caller used must be one of ours: a page can have its own name lead to this
         machine (DNS rebinding), but no address in digits. With one, such a page would have to know it.
@@ -143,7 +150,7 @@ class Gate:
         ):
             raise Forbidden("Web pages of other sites may change nothing here.", "Call the backend itself.")
         has_body = request.content_length or "Transfer-Encoding" in request.headers
-        if has_body and not request.is_json:
+        if has_body and not request.is_json and not forms:
             raise WrongType(
                 "The body is not declared as JSON.", "Send the header Content-Type: application/json."
             )
@@ -211,6 +218,61 @@ class Gate:
         # Both are always compared, so that the time tells nothing about which one was wrong.
         user = _same(given.username or "", self._basic[0])
         return _same(given.password or "", self._basic[1]) and user
+
+
+# The field of a form, and the cookie that it is bound to, which lives for a day after the last page.
+FIELD, COOKIE, FORM_S = "token", "svac-ui", 86_400
+
+
+class FormTokens:
+    """What shows that a form comes from a page of ours: a signed token, bound to a cookie of this browser alone.
+
+    A page of another site can have a browser send a form, but reads neither our pages nor the cookie.
+
+    Args:
+        key: what signs.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        # Without a time: a page that shows the same is the same.
+        self._tokens = URLSafeSerializer(key, b"svac-backend form", signer_kwargs=SIGNING)
+        self._words = URLSafeTimedSerializer(key, b"svac-backend told", signer_kwargs=SIGNING)
+
+    def cookie(self, request: Request) -> str:
+        """Return the browser's own secret, a new one where it has none."""
+        given = request.cookies.get(COOKIE, "")
+        return given if re.fullmatch(r"[0-9a-f]{32}", given) else secrets.token_hex(16)
+
+    def token(self, cookie: str) -> str:
+        """Return the token of the forms of a page."""
+        return str(self._tokens.dumps(cookie))
+
+    def check(self, request: Request) -> None:
+        """Let a form pass.
+
+        Raises:
+            Forbidden: its token is missing, forged, or of another browser.
+        """
+        try:
+            bound_to = self._tokens.loads(request.form.get(FIELD, ""))
+        except BadSignature:
+            bound_to = ""
+        if not bound_to or not _same(str(bound_to), request.cookies.get(COOKIE, "")):
+            raise Forbidden(
+                "This form is too old, or does not come from this page.",
+                "Load the page again, let the browser keep its cookie, and try once more.",
+            )
+
+    def sealed(self, words: str) -> str:
+        """Return words as a page's address can carry them to the next page, for a minute."""
+        return str(self._words.dumps(words))
+
+    def unsealed(self, text: str) -> str:
+        """Return the words of `sealed`; empty where they are not ours, or old."""
+        try:
+            return str(self._words.loads(text, max_age=60))
+        except BadSignature:
+            return ""
 
 
 def webhook_secret(key: bytes, project_id: str) -> str:

@@ -32,7 +32,7 @@ BUSY_TIMEOUT_S = 15.0
 UPGRADE_TIMEOUT_S = 3600.0
 
 MIGRATIONS = Path(__file__).with_name("migrations")
-HEAD = "0003"  # the last of them
+HEAD = "0004"  # the last of them
 # Versions before the migrations kept the number of their tables in SQLite's user_version, up to 3. The next number
 # keeps them from opening a file that was upgraded.
 USER_VERSION = 4

@@ -191,10 +191,15 @@ class JobStore:
         states: tuple[JobState, ...] = (),
         kind: str | None = None,
         key: str | None = None,
+        before: tuple[float, str] | None = None,
         limit: int = 100,
     ) -> list[Job]:
-        """Return jobs, the newest first."""
+        """Return jobs, the newest first; `before` is the time and the id of the last one of the page before."""
         query = select(JobRow).order_by(JobRow.created.desc(), JobRow.id).limit(limit)
+        if before is not None:
+            created, last = before
+            same = and_(JobRow.created == created, JobRow.id > last)
+            query = query.where(JobRow.created <= created, or_(JobRow.created < created, same))
         if states:
             query = query.where(JobRow.state.in_([state.value for state in states]))
         if kind is not None:
@@ -205,6 +210,15 @@ class JobStore:
             rows = session.scalars(query).all()
             configs = _configs(session, rows)
             return [_job(row, configs) for row in rows]
+
+    def ahead(self, job: Job, most: int = 1000) -> int:
+        """Return how many jobs go before a waiting one in its lane; not more than `most` are counted."""
+        lane = LANE_OF.get(job.kind, MODEL_LANE)
+        older = or_(JobRow.created < job.created, and_(JobRow.created == job.created, JobRow.id < job.id))
+        first = or_(JobRow.priority > job.priority, and_(JobRow.priority == job.priority, older))
+        some = select(JobRow.id).where(WAITING, JobRow.lane == lane, first).limit(most).subquery()
+        with self.database.read() as session:
+            return int(session.scalar(select(func.count()).select_from(some)) or 0)
 
     def counts(self) -> dict[JobState, int]:
         """Return how many jobs are in each state."""

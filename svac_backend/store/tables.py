@@ -136,6 +136,21 @@ class PredictionRow(Base):
     __table_args__ = (Index("predictions_task", "project_id", "task_id"),)
 
 
+class TaskRow(Base):
+    """A task of Label Studio, and the prediction that it was given last; see `store.tasks`."""
+
+    __tablename__ = "tasks"
+
+    project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    task_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    prediction: Mapped[str] = mapped_column(String(64))
+    model_version: Mapped[str] = mapped_column(String(100))
+    score: Mapped[float]
+    updated: Mapped[float]
+
+    __table_args__ = (Index("tasks_score", "project_id", "score", "task_id"),)
+
+
 class RenderingRow(Base):
     """A prediction's Label Studio results for one labelling config, so that /predict need not build them."""
 
@@ -274,6 +289,8 @@ class CorrectionRow(Base):
             ["annotations.project_id", "annotations.annotation_id"],
             ondelete="CASCADE",
         ),
+        # To count them without reading the masks.
+        Index("corrections_drawn", "project_id", "annotation_id", "drawn"),
     )
 
 

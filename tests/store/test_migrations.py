@@ -54,7 +54,7 @@ def rows(path: Path) -> dict[str, list[dict[str, Any]]]:
             name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         ]
         found = {name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")] for name in names}
-    found = {name: of for name, of in found.items() if name not in ("alembic_version", "configs")}
+    found = {name: of for name, of in found.items() if name not in ("alembic_version", "configs", "tasks")}
     later = ("lane", "tries", "due", "config")
     return {
         name: [{k: v for k, v in row.items() if k not in later} for row in of] for name, of in found.items()

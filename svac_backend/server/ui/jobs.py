@@ -1,0 +1,132 @@
+"""The pages of jobs: what runs, what waits and where in the queue, what failed, why, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask import Blueprint, Response, abort, request
+from werkzeug.wrappers import Response as AnyResponse
+
+from svac_backend.jobs.engine import REJECTED, Job, JobState
+from svac_backend.jobs.payloads import FRAMES, PRELABEL, PROPAGATE, describe
+from svac_backend.learning.triggers import FINETUNE
+from svac_backend.server.bodies import BadRequest
+from svac_backend.server.jobs_api import NotFound
+from svac_backend.server.ui.frame import ROWS, Frame, key_of_page
+
+# What people call the kinds of jobs.
+KINDS = {
+    PRELABEL: "Find objects",
+    PROPAGATE: "Propagate corrections",
+    FRAMES: "Cut frames",
+    FINETUNE: "Fine-tune",
+    "collect": "Collect corrections",
+    "renew": "Renew links to frames",
+    "retain": "Delete what is old",
+}
+# More jobs than these before one are not counted.
+MOST_AHEAD = 1000
+
+
+@dataclass(frozen=True)
+class JobLine:
+    """A job as a page shows it.
+
+    Attributes:
+        title: what it does, in words.
+        state: `waiting`, `retrying` (it waits until time has mended something), `running`, `stopping`, or as it ended.
+        project, task: whose, or empty.
+        prompts: sentences.
+        ahead: how many jobs go first; None where it does not wait.
+        can_stop, can_retry: what a person may do.
+    """
+
+    job: Job
+    title: str
+    state: str
+    project: str
+    task: str
+    prompts: list[str]
+    ahead: int | None
+    can_stop: bool
+    can_retry: bool
+
+
+def add(routes: Blueprint, frame: Frame) -> None:
+    """Add the routes /jobs, /jobs/<id>, and those of its buttons."""
+    engine = frame.backend.engine
+
+    @routes.get("/jobs")
+    def jobs() -> Response:
+        state, kind = request.args.get("state", ""), request.args.get("kind", "")
+        found = engine.find(states=_states(state), kind=kind or None, before=key_of_page(), limit=ROWS + 1)
+        last = found[ROWS - 1] if len(found) > ROWS else None
+        counts, lanes = frame.backend.jobs.counts(), frame.backend.jobs.lanes()
+        retrying = sum(lane.retrying for lane in lanes)
+        waiting = counts[JobState.QUEUED] - retrying
+        summary = f"{counts[JobState.RUNNING]} running, {waiting} waiting, {counts[JobState.FAILED]} failed"
+        return frame.page(
+            "jobs",
+            live=True,
+            summary=summary,
+            lines=[job_line(frame, job) for job in found[:ROWS]],
+            counts={one.value: count for one, count in counts.items()},
+            retrying=retrying,
+            waiting=waiting,
+            state=state,
+            kind=kind,
+            kinds=KINDS,
+            following=None if last is None else f"{last.created!r}_{last.id}",
+        )
+
+    @routes.get("/jobs/<job_id>")
+    def job(job_id: str) -> Response:
+        line = job_line(frame, _job(job_id))
+        return frame.page("job", live=True, summary=line.state, line=line)
+
+    @routes.post("/jobs/<job_id>/<any(stop, retry):act>")
+    def act(job_id: str, act: str) -> AnyResponse:
+        _job(job_id)
+        done = engine.cancel(job_id) if act == "stop" else engine.retry(job_id)
+        words = "The job stops." if act == "stop" else "The job is on its way."
+        return frame.done(words, "ui.job", job_id=done.id)
+
+    def _job(job_id: str) -> Job:
+        found = frame.backend.jobs.get(job_id)
+        if found is None:
+            raise NotFound("There is no job of that id.", "It may have been deleted since: see the jobs.")
+        return found
+
+    @routes.get("/<path:_>")
+    def nothing(_: str) -> Response:
+        abort(404)
+
+
+def job_line(frame: Frame, job: Job) -> JobLine:
+    """Return what a page shows of a job."""
+    about = describe(job.payload)
+    state = job.state.value
+    if job.state is JobState.QUEUED:
+        state = "waiting" if job.due is None else "retrying"
+    elif job.state is JobState.RUNNING and job.cancel_requested:
+        state = "stopping"
+    ahead = frame.backend.jobs.ahead(job, MOST_AHEAD) if state == "waiting" else None
+    return JobLine(
+        job,
+        KINDS.get(job.kind, job.kind),
+        state,
+        str(about["project_id"] or ""),
+        str(about["task_id"] or ""),
+        [prompt["expression"] for prompt in about["prompts"]],
+        ahead,
+        can_stop=job.active and not job.cancel_requested,
+        can_retry=state in ("failed", "cancelled", "retrying") and not job.key.endswith(REJECTED),
+    )
+
+
+def _states(name: str) -> tuple[JobState, ...]:
+    try:
+        return (JobState(name),) if name else ()
+    except ValueError as error:
+        known = ", ".join(state.value for state in JobState)
+        raise BadRequest("There is no such state.", f"Use one of {known}.") from error
