@@ -56,6 +56,10 @@ class SettingsError(SvacError):
     """A setting is wrong: to start again without a change helps nobody. Processes end with exit status 78 by it."""
 
 
+class NotEnoughData(SvacError):
+    """There is nothing, or too little, to export or to learn from yet. Commands end with exit status 3 by it."""
+
+
 class JobCancelled(SvacError):
     """A person cancelled the job while it ran."""
 

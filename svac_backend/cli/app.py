@@ -16,7 +16,7 @@ from rich.text import Text
 
 from svac_backend.cli.commands import learning, operating, videos
 from svac_backend.cli.terminal import console, get_settings, show_version
-from svac_backend.errors import SettingsError, SvacError, start_logging
+from svac_backend.errors import NotEnoughData, SettingsError, SvacError, start_logging
 
 main = typer.Typer(
     name="svac-backend",
@@ -48,5 +48,6 @@ def app() -> None:
         # As text: a message may hold a path or a prompt with square brackets. Not wrapped: people copy from it.
         console.print(Text.assemble(("Error: ", "bold red"), error.message))
         console.print(Text.assemble(("What to do: ", "bold"), error.hint))
-        # EX_CONFIG of sysexits.h: supervisors need not start it again.
-        sys.exit(78 if isinstance(error, SettingsError) else 1)
+        # EX_CONFIG of sysexits.h: supervisors need not start it again. 2 is click's, for wrong options.
+        statuses: dict[type[SvacError], int] = {SettingsError: 78, NotEnoughData: 3}
+        sys.exit(next((number for kind, number in statuses.items() if isinstance(error, kind)), 1))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,15 @@ from rich.markup import escape
 
 from svac_backend.cli.inputs import open_video, read_config
 from svac_backend.cli.terminal import bar, console, counted
+from svac_backend.datasets.export_file import ExportFile, checked, infer_config
 from svac_backend.datasets.layouts import DataSet
-from svac_backend.datasets.reading import Choice, ProjectVideos, check_entries, infer_config, read_tasks
+from svac_backend.datasets.reading import Choice, ProjectVideo, ProjectVideos, read_tasks
 from svac_backend.datasets.video_tracks import VideoTracks
-from svac_backend.errors import SvacError
+from svac_backend.errors import NotEnoughData, SvacError
 from svac_backend.labelstudio.api.access import label_studio_name
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.api.media import MediaFetcher
-from svac_backend.labelstudio.config import parse_config
+from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.masks.tracks import ObjectPrompt
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
@@ -59,12 +59,54 @@ class ExportSource:
             raise SvacError("--config belongs to --from: a project has its config.", "Leave --config out.")
 
 
-def run(settings: Settings, source: ExportSource, target: DataSet, *, frames: bool = True) -> None:
-    """Export a project, or a file that Label Studio exported; print what is in it and what is not.
+@dataclass
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        folder: of the data set.
+        layout: its format.
+        videos, frames, objects, masks: how many.
+        drafts: tasks whose annotation was saved and not submitted.
+        notes: what is not in it, and why, in sentences.
+    """
+
+    folder: Path
+    layout: str
+    videos: int = 0
+    frames: int = 0
+    objects: int = 0
+    masks: int = 0
+    drafts: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, video: VideoTracks) -> None:
+        """Count a video."""
+        self.videos += 1
+        self.frames += len(video.frames)
+        self.objects += len(video.tracks)
+        self.masks += sum(len(track.masks) for track in video.tracks)
+
+    def tell(self) -> None:
+        """Say it to people."""
+        tell_notes(self.notes)
+        counts = (
+            (self.videos, "video"),
+            (self.frames, "frame"),
+            (self.objects, "object"),
+            (self.masks, "mask"),
+        )
+        words = ", ".join(counted(number, what) for number, what in counts)
+        drafts = f" ({self.drafts} of the tasks saved, not submitted)" if self.drafts else ""
+        console.print(f"{words}{drafts} as {self.layout} in {escape(str(self.folder))}")
+
+
+def run(settings: Settings, source: ExportSource, target: DataSet, *, frames: bool = True) -> Exported:
+    """Export a project, or a file that Label Studio exported, video by video; print what is in it and what is not.
 
     Raises:
-        SvacError: something is missing or malformed, nothing is annotated, or the folder can't be written. Nothing is
-            left behind then.
+        NotEnoughData: nothing is annotated.
+        SvacError: something is missing or malformed, or the folder can't be written. Nothing is left behind then.
     """
     target.check_new()
     what = source.choice.source
@@ -72,7 +114,7 @@ def run(settings: Settings, source: ExportSource, target: DataSet, *, frames: bo
         client = None
         if source.project is not None or settings.label_studio_api_key is not None:
             client = stack.enter_context(closing(LabelStudioClient.from_settings(settings)))
-        hosts: Sequence[str] = ()
+        hosts: list[str] = []
 
         def measure(url: str, task: Any) -> tuple[tuple[int, int] | None, str]:
             """The size of a video itself, where its frames are exported: its regions may not say it."""
@@ -85,97 +127,109 @@ def run(settings: Settings, source: ExportSource, target: DataSet, *, frames: bo
             except SvacError as error:
                 return None, error.message
 
-        with bar("reading") as progress:
-            if source.project is not None and client is not None:
-                found, hosts = _from_project(
-                    settings, client, source.project, source.choice, measure, progress
-                )
-            else:
-                found = _from_file(settings, source, measure, progress)
+        progress = stack.enter_context(bar("exporting"))
+        if source.project is not None and client is not None:
+            database = stack.enter_context(closing(Database(settings.data_dir)))
+            found, labels = _from_project(
+                settings, client, database, source.project, source.choice, hosts, measure, progress
+            )
+        else:
+            found, labels = _from_file(settings, source, measure, progress)
         fetcher = MediaFetcher.from_settings(settings, client, hosts)
-        sources = {one.video.name: one for one in found.videos}
+        current: list[ProjectVideo] = []
+        done = Exported(target.folder, str(target.layout))
 
         def opener(video: VideoTracks) -> AbstractContextManager[VideoReader]:
-            one = sources[video.name]
+            (one,) = current
             return _opened(fetcher, one.url, one.task, settings)
 
-        if not found.videos:
-            if found.refused:
-                raise found.refused[0]
-            _tell_notes(found.notes)
-            raise SvacError(
-                f"There are no {what} to export.",
-                "Submit a task first." if what == "annotations" else "Have the model predict first.",
-            )
-        with bar("writing") as progress:
-            notes = target.write(
-                [one.video for one in found.videos],
-                opener=opener if frames else None,
-                quality=settings.frame_quality,
-                progress=progress,
-            )
+        def videos() -> Iterator[VideoTracks]:
+            for one in found.videos:
+                current[:] = [one]
+                done.add(one.video)
+                yield one.video
+            if not done.videos:
+                if found.refused:
+                    raise found.refused[0]
+                tell_notes(found.notes)
+                raise NotEnoughData(
+                    f"There are no {what} to export.",
+                    "Submit a task first." if what == "annotations" else "Have the model predict first.",
+                )
+
+        notes = target.write(
+            videos(),
+            labels=labels,
+            opener=opener if frames else None,
+            quality=settings.frame_quality,
+        )
     if what == "annotations" and (settings.send_every > 1 or settings.send_below_score is not None):
         notes.append(
             "SVAC_SEND_EVERY or SVAC_SEND_BELOW_SCORE is set: frames of which no mask was sent count as empty."
         )
-    _tell_notes([*found.notes, *notes])
-    _tell(found, target)
+    done.drafts, done.notes = found.drafts, [*found.notes, *notes]
+    done.tell()
+    return done
 
 
 def _from_project(
-    settings: Settings, client: LabelStudioClient, project: int, choice: Choice, measure: Any, progress: Any
-) -> tuple[ProjectVideos, Sequence[str]]:
+    settings: Settings,
+    client: LabelStudioClient,
+    database: Database,
+    project: int,
+    choice: Choice,
+    hosts: list[str],
+    measure: Any,
+    progress: Any,
+) -> tuple[ProjectVideos, list[str]]:
+    """Return a project's videos and the labels of its config; add the name of its Label Studio to `hosts`."""
     about = client.get_project(project)
     config = parse_config(about.get("label_config") or "")
-    with closing(Database(settings.data_dir)) as database:
-        connection = ConnectionStore(database).get(str(project))
-        hostname = label_studio_name(settings, connection)
-        objects = ObjectStore(database)
+    connection = ConnectionStore(database).get(str(project))
+    if connection is not None and connection.hostname:
+        hosts.append(connection.hostname)
+    hostname = label_studio_name(settings, connection)
+    objects = ObjectStore(database)
 
-        def known(url: str) -> list[ObjectPrompt]:
-            return objects.find(str(project), video_name(video_identity(hostname, url)))
+    def known(url: str) -> list[ObjectPrompt]:
+        return objects.find(str(project), video_name(video_identity(hostname, url)))
 
-        found = read_tasks(
-            list(client.list_tasks(project)),
-            lambda task: client.read_results(int(task["id"])),
-            config,
-            Choice(choice.source, choice.only_submitted, about.get("model_version") or ""),
-            hostname=hostname,
-            known=known,
-            measure=measure,
-            progress=progress,
-        )
-    return found, (connection.hostname,) if connection is not None and connection.hostname else ()
+    found = read_tasks(
+        ({"id": task["id"], "data": task["data"]} for task in client.list_tasks(project)),
+        lambda task: client.read_results(int(task["id"])),
+        config,
+        Choice(choice.source, choice.only_submitted, about.get("model_version") or ""),
+        hostname=hostname,
+        known=known,
+        measure=measure,
+        progress=progress,
+    )
+    return found, _labels(config)
 
 
-def _from_file(settings: Settings, source: ExportSource, measure: Any, progress: Any) -> ProjectVideos:
-    file = source.file or Path()
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        raise SvacError(f"{file} cannot be read: {error.strerror}.", "Check the path.") from error
-    except (ValueError, RecursionError) as error:
-        raise SvacError(
-            f"{file} is not JSON: {error}.", "Export the project from Label Studio as JSON."
-        ) from error
-    if not isinstance(content, list) or not all(
-        isinstance(task, Mapping) and isinstance(task.get("data"), Mapping) for task in content
-    ):
-        raise SvacError(
-            f"{file} is not a list of tasks with data.",
-            "Export the project from Label Studio as JSON, not JSON-MIN.",
-        )
-    check_entries(content, source.choice.source)
-    known = parse_config(read_config(source.config)) if source.config else infer_config(content)
-    return read_tasks(
-        content,
+def _from_file(
+    settings: Settings, source: ExportSource, measure: Any, progress: Any
+) -> tuple[ProjectVideos, list[str]]:
+    tasks = ExportFile(source.file or Path())
+    if source.config:
+        config = parse_config(read_config(source.config))
+    else:
+        config = infer_config(checked(tasks, source.choice.source))
+    found = read_tasks(
+        checked(tasks, source.choice.source),
         lambda task: task,
-        known,
+        config,
         source.choice,
         hostname=settings.label_studio_url,
         measure=measure,
         progress=progress,
     )
+    return found, _labels(config)
+
+
+def _labels(config: LabelConfig) -> list[str]:
+    """Return the labels of a config by name: the same ones have the same numbers in every export of a project."""
+    return sorted({label for control in config.drawing_controls() for label in control.labels})
 
 
 @contextmanager
@@ -188,19 +242,7 @@ def _opened(fetcher: MediaFetcher, url: str, task: int | None, settings: Setting
         yield video
 
 
-def _tell_notes(notes: Sequence[str]) -> None:
+def tell_notes(notes: Sequence[str]) -> None:
+    """Print what is not as it might be."""
     for note in notes:
         console.print(f"[yellow]{escape(note)}[/]")
-
-
-def _tell(found: ProjectVideos, target: DataSet) -> None:
-    videos = [one.video for one in found.videos]
-    counts = (
-        (len(videos), "video"),
-        (sum(len(video.frames) for video in videos), "frame"),
-        (sum(len(video.tracks) for video in videos), "object"),
-        (sum(len(track.masks) for video in videos for track in video.tracks), "mask"),
-    )
-    words = ", ".join(counted(number, what) for number, what in counts)
-    drafts = f" ({found.drafts} of the tasks saved, not submitted)" if found.drafts else ""
-    console.print(f"{words}{drafts} as {target.layout} in {escape(str(target.folder))}")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
+from svac_backend.datasets.json_stream import JsonStream
 from svac_backend.datasets.video_tracks import (
     VideoTracks,
     check_name,
@@ -24,7 +25,6 @@ from svac_backend.datasets.video_tracks import (
     new_track,
     rate,
     read_mapping,
-    write_json,
 )
 from svac_backend.errors import SvacError
 from svac_backend.masks.rle import area, from_coco, to_coco, union
@@ -37,71 +37,65 @@ def pictures(root: Path, split: str, video: str) -> Path:
     return root / "images" / split / video
 
 
-def write(root: Path, split: str, videos: Sequence[VideoTracks]) -> list[str]:
-    """Write the split; a label is a category. Frames without any object are images without annotations.
+class Writer:
+    """Writes a split; a label is a category. Frames without any object are images without annotations.
 
-    Returns:
-        What the layout could not keep: nothing.
-
-    Raises:
-        OSError: the folder can't be written.
+    Args:
+        root: folder of the data set.
+        split: its name.
+        labels: those that get the first numbers, in this order.
     """
-    categories = category_numbers(videos)
-    listed: list[dict[str, Any]] = []
-    images: list[dict[str, Any]] = []
-    tracks: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for video in videos:
-        listed.append({"id": len(listed) + 1, "name": video.name, "fps": video.fps})
-        listed[-1] |= {"width": video.width, "height": video.height}
-        first = len(images) + 1
+
+    def __init__(self, root: Path, split: str, labels: Sequence[str]) -> None:
+        path = root / "annotations" / f"instances_{split}.json"
+        self._file = JsonStream(path, lists=("videos", "images", "tracks", "annotations"))
+        self._categories = Categories(labels)
+
+    def add(self, video: VideoTracks) -> None:
+        """Write a video. Raises OSError."""
+        file = self._file
+        number = file.count("videos") + 1
+        about = {"id": number, "name": video.name, "fps": video.fps}
+        file.append("videos", about | {"width": video.width, "height": video.height})
+        first = file.count("images") + 1
         for index, (frame, name) in enumerate(zip(video.frames, video.picture_names, strict=True)):
-            images.append(
-                {
-                    "id": first + index,
-                    "width": video.width,
-                    "height": video.height,
-                    "file_name": f"{video.name}/{name}.jpg",
-                    "video_id": len(listed),
-                    "frame_index": frame,
-                }
-            )
+            image = {
+                "id": first + index,
+                "width": video.width,
+                "height": video.height,
+                "file_name": f"{video.name}/{name}.jpg",
+                "video_id": number,
+                "frame_index": frame,
+            }
+            file.append("images", image)
         for track in video.tracks:
-            tracks.append(
-                {
-                    "id": len(tracks) + 1,
-                    "video_id": len(listed),
-                    "category_id": categories[track.label],
-                    "object_id": track.object_id,
-                    "expression": track.expression,
+            self._add_track(video, track, number, first)
+
+    def _add_track(self, video: VideoTracks, track: Track, number: int, first: int) -> None:
+        file, category = self._file, self._categories.number(track.label)
+        track_id = file.count("tracks") + 1
+        about = {"object_id": track.object_id, "expression": track.expression}
+        file.append("tracks", {"id": track_id, "video_id": number, "category_id": category, **about})
+        for index, rle in enumerate(video.masks(track)):
+            if rle is not None:
+                annotation = {
+                    "id": file.count("annotations") + 1,
+                    "image_id": first + index,
+                    "video_id": number,
+                    "category_id": category,
+                    "segmentation": rle,
+                    "area": area(rle),
+                    "bbox": box(rle),
+                    "iscrowd": 0,
+                    "track_id": track_id,
                 }
-            )
-            for index, rle in enumerate(video.masks(track)):
-                if rle is not None:
-                    annotations.append(
-                        {
-                            "id": len(annotations) + 1,
-                            "image_id": first + index,
-                            "video_id": len(listed),
-                            "category_id": categories[track.label],
-                            "segmentation": rle,
-                            "area": area(rle),
-                            "bbox": box(rle),
-                            "iscrowd": 0,
-                            "track_id": len(tracks),
-                        }
-                    )
-    content = {
-        "info": {"description": "svac-backend export", "version": "1.0"},
-        "licenses": [],
-        "videos": listed,
-        "images": images,
-        "tracks": tracks,
-        "categories": write_categories(categories),
-        "annotations": annotations,
-    }
-    write_json(root / "annotations" / f"instances_{split}.json", content)
-    return []
+                file.append("annotations", annotation)
+
+    def close(self) -> list[str]:
+        """Write the file; return what the layout could not keep: nothing. Raises OSError."""
+        info = {"description": "svac-backend export", "version": "1.0"}
+        self._file.close({"info": info, "licenses": [], "categories": self._categories.listed()})
+        return []
 
 
 def read(root: Path, split: str) -> list[VideoTracks]:
@@ -167,15 +161,30 @@ def _read_video(
     return VideoTracks(name, width, height, frames, tuple(found.values()), names, rate(video), folder)
 
 
-def category_numbers(videos: Iterable[VideoTracks]) -> dict[str, int]:
-    """Return the number of every label, from 1 on, by name: the same labels always have the same numbers."""
-    labels = sorted({track.label for video in videos for track in video.tracks})
-    return {label: number for number, label in enumerate(labels, start=1)}
+class Categories:
+    """The numbers of labels, from 1 on: the known ones in their order, then others as they come.
 
+    Args:
+        labels: those that are known before.
+    """
 
-def write_categories(numbers: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Return the list `categories`."""
-    return [{"id": number, "name": label, "supercategory": "object"} for label, number in numbers.items()]
+    def __init__(self, labels: Iterable[str] = ()) -> None:
+        self._numbers = {label: number for number, label in enumerate(dict.fromkeys(labels), start=1)}
+
+    def number(self, label: str) -> int:
+        """Return the number of a label."""
+        return self._numbers.setdefault(label, len(self._numbers) + 1)
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return the list `categories`."""
+        return [
+            {"id": number, "name": label, "supercategory": "object"}
+            for label, number in self._numbers.items()
+        ]
+
+    def names(self) -> list[str]:
+        """Return the labels by their numbers."""
+        return list(self._numbers)
 
 
 def read_categories(content: Mapping[str, Any], path: Path) -> dict[Any, str]:

@@ -10,14 +10,17 @@ With links beside it, the same folder is also Ref-DAVIS17 as `svac-backend evalu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from svac_backend.datasets.json_stream import JsonStream
 from svac_backend.datasets.video_tracks import (
+    ObjectsFile,
     VideoTracks,
     check_name,
     damaged,
@@ -26,8 +29,6 @@ from svac_backend.datasets.video_tracks import (
     rate,
     read_objects,
     sentence,
-    write_json,
-    write_objects,
 )
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import open_benchmark
@@ -46,69 +47,133 @@ def pictures(root: Path, split: str, video: str) -> Path:
     return root / "JPEGImages" / RESOLUTION / video
 
 
-def write(root: Path, split: str, videos: Sequence[VideoTracks]) -> list[str]:
-    """Write the annotations, the list of videos, and the expressions.
+class Writer:
+    """Writes the annotations, the list of videos, and the expressions.
 
     A pixel has one number: where objects lie over each other the later one stays.
 
-    Returns:
-        What the layout could not keep, a sentence for each video.
+    Args:
+        root: folder of the data set.
+        split: its name.
+        labels: not used; DAVIS has none.
+    """
+
+    def __init__(self, root: Path, split: str, labels: Sequence[str]) -> None:
+        self._root, self._split = root, split
+        self._names: list[str] = []
+        self._notes: list[str] = []
+        self._meta = ExpressionsFile(root / "meta_expressions" / split)
+        self._objects = ObjectsFile(root)
+
+    def add(self, video: VideoTracks) -> None:
+        """Write a video.
+
+        Raises:
+            SvacError: it has more objects than a pixel can number.
+            OSError: the folder can't be written.
+        """
+        folder = self._root / "Annotations" / RESOLUTION / video.name
+        self._notes += write_numbers(folder, video, "DAVIS")
+        self._names.append(video.name)
+        self._meta.add(video)
+        self._objects.add(video, numbers_of(video))
+
+    def close(self) -> list[str]:
+        """Write the lists; return what the layout could not keep, a sentence for each video. Raises OSError."""
+        listed = self._root / "ImageSets" / "2017" / f"{self._split}.txt"
+        listed.parent.mkdir(parents=True, exist_ok=True)
+        listed.write_text("".join(f"{name}\n" for name in self._names), encoding="utf-8")
+        self._meta.close()
+        self._objects.close()
+        (self._root / self._split).mkdir()
+        for name in ("Annotations", "JPEGImages"):
+            (self._root / self._split / name).symlink_to(Path("..") / name / RESOLUTION)
+        return self._notes
+
+
+class ExpressionsFile:
+    """Writes `meta_expressions.json` of Ref-DAVIS17 and Ref-YouTube-VOS: one expression for each object.
+
+    Args:
+        folder: of the split.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._stream = JsonStream(folder / "meta_expressions.json", mappings=["videos"])
+
+    def add(self, video: VideoTracks) -> None:
+        """Add a video. Raises OSError."""
+        expressions = {
+            str(n - 1): {"exp": sentence(track), "obj_id": str(n)}
+            for n, track in enumerate(video.tracks, start=1)
+        }
+        self._stream.put(
+            "videos", video.name, {"frames": list(video.picture_names), "expressions": expressions}
+        )
+
+    def close(self) -> None:
+        """Write the file. Raises OSError."""
+        self._stream.close()
+
+
+def numbers_of(video: VideoTracks) -> dict[str, str]:
+    """Return the number in the pixels of each object, by its id, as text."""
+    return {track.object_id: str(n) for n, track in enumerate(video.tracks, start=1)}
+
+
+def write_numbers(folder: Path, video: VideoTracks, layout: str) -> list[str]:
+    """Write a palette picture for each frame, `<frame>.png`; return a note where masks lie under others.
 
     Raises:
-        SvacError: a video has more objects than a pixel can number.
+        SvacError: there are more objects than a pixel can number.
         OSError: the folder can't be written.
     """
-    notes, numbers = [], {}
-    meta: dict[str, Any] = {}
-    for video in videos:
-        if len(video.tracks) > MAX_OBJECTS:
-            raise SvacError(
-                f"{video.name} has {len(video.tracks)} objects, DAVIS numbers up to {MAX_OBJECTS}.",
-                "Choose another --format.",
-            )
-        numbers[video.name] = {track.object_id: str(n) for n, track in enumerate(video.tracks, start=1)}
-        hidden, drawn = _write_annotations(root / "Annotations" / RESOLUTION / video.name, video)
-        if hidden:
-            notes.append(
-                f"{video.name}: {hidden} of {drawn} pixels lie under another object, which DAVIS cannot keep "
-                "(the other formats can)."
-            )
-        meta[video.name] = {
-            "frames": list(video.picture_names),
-            "expressions": {
-                str(n - 1): {"exp": sentence(track), "obj_id": str(n)}
-                for n, track in enumerate(video.tracks, start=1)
-            },
-        }
-    listed = root / "ImageSets" / "2017" / f"{split}.txt"
-    listed.parent.mkdir(parents=True, exist_ok=True)
-    listed.write_text("".join(f"{video.name}\n" for video in videos), encoding="utf-8")
-    write_json(root / "meta_expressions" / split / "meta_expressions.json", {"videos": meta})
-    write_objects(root, videos, numbers)
-    (root / split).mkdir()
-    for name in ("Annotations", "JPEGImages"):
-        (root / split / name).symlink_to(Path("..") / name / RESOLUTION)
-    return notes
-
-
-def _write_annotations(folder: Path, video: VideoTracks) -> tuple[int, int]:
-    """Write a video's palette pictures; return how many pixels of masks were hidden, and how many there were."""
+    if len(video.tracks) > MAX_OBJECTS:
+        raise SvacError(
+            f"{video.name} has {len(video.tracks)} objects, {layout} numbers up to {MAX_OBJECTS}.",
+            "Choose another --format.",
+        )
     folder.mkdir(parents=True)
     hidden = drawn = 0
     for name, frame in zip(video.picture_names, video.frames, strict=True):
-        picture = np.zeros((video.height, video.width), np.uint8)
-        here = 0
-        for number, track in enumerate(video.tracks, start=1):
-            if frame in track.masks:
-                mask = from_coco(track.masks[frame])
-                picture[mask] = number
-                here += int(mask.sum())
+        picture, here = numbered_picture(video, frame, range(1, len(video.tracks) + 1), np.uint8)
         drawn += here
         hidden += here - int(np.count_nonzero(picture))
         shown = Image.fromarray(picture)
         shown.putpalette(_PALETTE)
         shown.save(folder / f"{name}.png")
-    return hidden, drawn
+    return [hidden_note(video.name, hidden, drawn, layout)] if hidden else []
+
+
+def hidden_note(name: str, hidden: int, drawn: int, layout: str) -> str:
+    """Return the sentence on what a layout of numbered pixels could not keep of a video."""
+    return (
+        f"{name}: {hidden} of {drawn} pixels lie under another object, which {layout} cannot keep "
+        "(COCO, YouTube-VIS, MeViS and YOLO can)."
+    )
+
+
+def numbered_picture(
+    video: VideoTracks, frame: int, numbers: Iterable[int], dtype: type[np.unsignedinteger[Any]]
+) -> tuple[NDArray[Any], int]:
+    """Return a frame's picture of object numbers [H, W], and how many pixels all masks have together.
+
+    A pixel has one number: where objects lie over each other the later one stays.
+
+    Args:
+        video: with its tracks.
+        frame: of the video.
+        numbers: of the tracks, in their order.
+        dtype: of the picture.
+    """
+    picture = np.zeros((video.height, video.width), dtype)
+    drawn = 0
+    for number, track in zip(numbers, video.tracks, strict=True):
+        if frame in track.masks:
+            mask = from_coco(track.masks[frame])
+            picture[mask] = number
+            drawn += int(mask.sum())
+    return picture, drawn
 
 
 def _palette() -> bytes:
@@ -139,40 +204,55 @@ def read(root: Path, split: str) -> list[VideoTracks]:
     expressions = _expressions(root, split)
     found = []
     for name in _listed(root, split, annotations):
-        files = sorted((annotations / name).glob("*.png"), key=lambda file: frame_order(file.stem))
-        if not files:
-            raise SvacError(f"There is no annotation in {annotations / name}.", "Unpack the data set again.")
-        objects = known.get(name, {})
-        by_number = objects.get("objects", {})
-        names = tuple(file.stem for file in files)
-        masks: dict[int, dict[int, CocoRle]] = {}
-        shapes: set[tuple[int, ...]] = set()
-        for frame, file in zip(frames_of_names(names), files, strict=True):
-            picture = read_numbers(file)
-            shapes.add(picture.shape)
-            for number in set(map(int, np.unique(picture))) - {0}:
-                masks.setdefault(number, {})[frame] = to_coco(picture == number)
-        if len(shapes) > 1:
-            raise damaged(annotations / name, "its pictures have different sizes")
-        shown = objects_shown(masks)
-        if masks and not shown:
-            raise damaged(annotations / name, "it marks pixels that no score counts (255), and no object")
-        named = {int(number) for number in by_number if str(number).isdigit()}
-        tracks: dict[int, Track] = {}
-        for number in sorted({*named, *shown.values()}):
-            tracks[number] = new_track(
-                number, by_number.get(str(number)), expressions.get((name, number), "")
-            )
-        for in_pixels, number in shown.items():
-            tracks[number].masks.update(masks[in_pixels])
-            tracks[number].scores.update(dict.fromkeys(masks[in_pixels], 1.0))
-        folder = pictures(root, split, name)
-        height, width = shapes.pop()
-        ordered = tuple(tracks.values())
-        found.append(
-            VideoTracks(name, width, height, frames_of_names(names), ordered, names, rate(objects), folder)
-        )
+        about = known.get(name, {})
+        texts = {number: text for (video, number), text in expressions.items() if video == name}
+        found.append(read_numbered(annotations / name, about, texts, pictures(root, split, name)))
     return found
+
+
+def read_numbered(
+    folder: Path, about: Mapping[str, Any], texts: Mapping[int, str], pictures: Path
+) -> VideoTracks:
+    """Read a video's pictures of object numbers, `<frame>.png`; the folder's name is the video's.
+
+    Args:
+        folder: of the pictures.
+        about: what `svac_objects.json`, or another file, says of the video.
+        texts: sentences by object number.
+        pictures: folder of the frames.
+
+    Raises:
+        SvacError: there is none, they are damaged, or they mark only pixels that do not count.
+    """
+    files = sorted(folder.glob("*.png"), key=lambda file: frame_order(file.stem))
+    if not files:
+        raise SvacError(f"There is no annotation in {folder}.", "Unpack the data set again.")
+    by_number = about.get("objects", {})
+    names = tuple(file.stem for file in files)
+    masks: dict[int, dict[int, CocoRle]] = {}
+    shapes: set[tuple[int, ...]] = set()
+    for frame, file in zip(frames_of_names(names), files, strict=True):
+        picture = read_numbers(file)
+        shapes.add(picture.shape)
+        for number in set(map(int, np.unique(picture))) - {0}:
+            masks.setdefault(number, {})[frame] = to_coco(picture == number)
+    if len(shapes) > 1:
+        raise damaged(folder, "its pictures have different sizes")
+    shown = objects_shown(masks)
+    if masks and not shown:
+        raise damaged(folder, "it marks pixels that no score counts (255), and no object")
+    named = {int(number) for number in by_number if str(number).isdigit()}
+    tracks: dict[int, Track] = {}
+    for number in sorted({*named, *shown.values()}):
+        tracks[number] = new_track(number, by_number.get(str(number)), texts.get(number, ""))
+    for in_pixels, number in shown.items():
+        tracks[number].masks.update(masks[in_pixels])
+        tracks[number].scores.update(dict.fromkeys(masks[in_pixels], 1.0))
+    height, width = shapes.pop()
+    ordered = tuple(tracks.values())
+    return VideoTracks(
+        folder.name, width, height, frames_of_names(names), ordered, names, rate(about), pictures
+    )
 
 
 def _listed(root: Path, split: str, annotations: Path) -> list[str]:

@@ -1,23 +1,33 @@
-"""A data set on disk in one of four layouts: written whole or not at all, and read."""
+"""A data set on disk in one of the field's layouts: written video by video, whole or not at all, and read."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from svac_backend.atomic import atomic_path
-from svac_backend.datasets import coco, davis, mevis, youtube_vis
-from svac_backend.datasets.video_tracks import VideoTracks, check_videos
+from svac_backend.datasets import coco, davis, mevis, mots, yolo, youtube_vis, youtube_vos
+from svac_backend.datasets.video_tracks import VideoTracks, check_masks, check_names, same_name
 from svac_backend.errors import SvacError
 from svac_backend.video.frames import MANIFEST, write_frames
 from svac_backend.video.source import VideoSource
 
-_LAYOUTS: dict[str, ModuleType] = {"davis": davis, "youtube-vis": youtube_vis, "mevis": mevis, "coco": coco}
+_LAYOUTS: dict[str, ModuleType] = {
+    "davis": davis,
+    "youtube-vos": youtube_vos,
+    "youtube-vis": youtube_vis,
+    "mevis": mevis,
+    "coco": coco,
+    "yolo": yolo,
+    "mots": mots,
+}
 FORMATS = tuple(_LAYOUTS)
+# Folders of the layouts beside their splits.
+_TAKEN = ("Annotations", "JPEGImages", "ImageSets", "meta_expressions", "instances", "seqmaps")
 
 # Opens the video that a data set's video was made from.
 Opener = Callable[[VideoTracks], AbstractContextManager[VideoSource]]
@@ -49,7 +59,7 @@ class DataSet:
         if self.layout not in FORMATS:
             raise SvacError(f"There is no format '{self.layout}'.", f"Choose from {', '.join(FORMATS)}.")
         named = re.fullmatch(r"\w[\w.-]{0,60}", self.split)
-        if not named or self.split in ("Annotations", "JPEGImages", "ImageSets"):
+        if not named or self.split in _TAKEN:
             raise SvacError(
                 f"'{self.split}' cannot name a split.", "Give letters, digits and _, for example train."
             )
@@ -75,24 +85,31 @@ class DataSet:
         if not self.folder.is_dir():
             raise SvacError(f"There is no folder {self.folder}.", "Give the folder of the data set.")
         videos: list[VideoTracks] = self._module.read(self.folder, self.split)
-        check_videos(videos)
+        if not videos:
+            raise SvacError(f"The split {self.split!r} of {self.folder} has no video.", "Name another split.")
+        check_names(videos)
+        for video in videos:
+            check_masks(video)
         return videos
 
     def write(
         self,
-        videos: Sequence[VideoTracks],
+        videos: Iterable[VideoTracks],
         *,
+        labels: Sequence[str] | None = None,
         opener: Opener | None = None,
         quality: int = 90,
         progress: Progress | None = None,
     ) -> list[str]:
-        """Write the data set; the folder appears when it is complete.
+        """Write the data set, one video after the other; the folder appears when it is complete.
 
         Args:
-            videos: what is written.
+            videos: what is written; each is taken when the one before it is written, and none is kept.
+            labels: get the first numbers where the layout numbers them, in this order; None takes those of `videos`
+                by name if it is a list, or else numbers them as they come.
             opener: opens the videos to write their frames as JPEG; None writes no frames.
             quality: of the JPEGs, 1 to 100.
-            progress: called with 0..1.
+            progress: called with 0..1, where `videos` is a list.
 
         Returns:
             What the layout could not keep, in sentences.
@@ -102,14 +119,34 @@ class DataSet:
                 be read or has other frames than its annotations.
         """
         self.check_new()
-        check_videos(videos)
+        total = 0
+        if isinstance(videos, Sequence):
+            total = sum(len(video.frames) for video in videos)
+            if labels is None:
+                labels = sorted({track.label for video in videos for track in video.tracks})
+        names: set[str] = set()
+        done = 0
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(self.folder) as part:
                 part.mkdir()
-                notes: list[str] = self._module.write(part, self.split, videos)
-                if opener is not None:
-                    self._write_frames(part, videos, opener, quality, progress)
+                writer = self._module.Writer(part, self.split, labels or ())
+                for video in videos:
+                    if video.name in names:
+                        raise same_name()
+                    names.add(video.name)
+                    check_masks(video)
+                    writer.add(video)
+                    if opener is not None:
+                        self._write_frames(part, video, opener, quality)
+                    done += len(video.frames)
+                    if progress and total:
+                        progress(done / total)
+                if not names:
+                    raise SvacError(
+                        "There is nothing to export.", "Annotate a task first, or take --source predictions."
+                    )
+                notes: list[str] = writer.close()
         except OSError as error:
             raise SvacError(
                 f"The export cannot be written to {self.folder}: {error.strerror or error}.",
@@ -117,27 +154,19 @@ class DataSet:
             ) from error
         return notes
 
-    def _write_frames(
-        self,
-        part: Path,
-        videos: Sequence[VideoTracks],
-        opener: Opener,
-        quality: int,
-        progress: Progress | None,
-    ) -> None:
-        total, done = max(sum(len(video.frames) for video in videos), 1), 0
-        for video in videos:
-            folder = self._module.pictures(part, self.split, video.name)
-
-            def tell(fraction: float, _: str, done: int = done, count: int = len(video.frames)) -> None:
-                if progress:
-                    progress((done + count * fraction) / total)
-
-            with opener(video) as source:
-                _check_source(source, video)
-                write_frames(source, folder, quality=quality, indices=video.frames, progress=tell)
-            (folder / MANIFEST).unlink()
-            done += len(video.frames)
+    def _write_frames(self, part: Path, video: VideoTracks, opener: Opener, quality: int) -> None:
+        folder = self._module.pictures(part, self.split, video.name)
+        with opener(video) as source:
+            _check_source(source, video)
+            files = write_frames(source, folder, quality=quality, indices=video.frames)
+        (folder / MANIFEST).unlink()
+        if self._module is mots:  # it counts from 1, without gaps
+            counted = folder.with_name("counted")
+            counted.mkdir()
+            for place, file in enumerate(files):
+                file.rename(counted / f"{mots.picture_name(place)}{file.suffix}")
+            folder.rmdir()
+            counted.rename(folder)
 
 
 def _check_source(source: VideoSource, video: VideoTracks) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from svac_backend.datasets.json_stream import JsonStream
 from svac_backend.datasets.video_tracks import (
+    ObjectsFile,
     VideoTracks,
     frames_of_names,
     new_track,
@@ -18,14 +19,12 @@ from svac_backend.datasets.video_tracks import (
     rate,
     read_objects,
     sentence,
-    write_json,
-    write_objects,
 )
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import BenchmarkExpression, BenchmarkVideo, open_benchmark
 from svac_backend.evaluation.truth import open_truth
 from svac_backend.masks.rle import to_coco
-from svac_backend.masks.tracks import CocoRle, Track
+from svac_backend.masks.tracks import Track
 
 
 def pictures(root: Path, split: str, video: str) -> Path:
@@ -33,28 +32,32 @@ def pictures(root: Path, split: str, video: str) -> Path:
     return root / split / "JPEGImages" / video
 
 
-def write(root: Path, split: str, videos: Sequence[VideoTracks]) -> list[str]:
-    """Write the split. Objects of one video with one expression are the meanings of one expression.
+class Writer:
+    """Writes a split. Objects of one video with one expression are the meanings of one expression.
 
-    Returns:
-        What the layout could not keep: nothing.
-
-    Raises:
-        OSError: the folder can't be written.
+    Args:
+        root: folder of the data set.
+        split: its name.
+        labels: not used; MeViS has none.
     """
-    meta: dict[str, Any] = {}
-    masks: dict[str, list[CocoRle | None]] = {}
-    numbers: dict[str, dict[str, str]] = {}
-    for vid_id, video in enumerate(videos):
+
+    def __init__(self, root: Path, split: str, labels: Sequence[str]) -> None:
+        self._meta = JsonStream(root / split / "meta_expressions.json", mappings=["videos"])
+        self._masks = JsonStream(root / split / "mask_dict.json", mappings=[""])
+        self._objects = ObjectsFile(root / split)
+
+    def add(self, video: VideoTracks) -> None:
+        """Write a video. Raises OSError."""
         meant: dict[str, list[int]] = {}
-        first = len(masks)
+        numbers: dict[str, str] = {}
+        first = self._masks.count("")
         for track in video.tracks:
-            meant.setdefault(sentence(track), []).append(len(masks))
-            numbers.setdefault(video.name, {})[track.object_id] = str(len(masks))
-            masks[str(len(masks))] = video.masks(track)
-        numbers.setdefault(video.name, {})
-        meta[video.name] = {
-            "vid_id": vid_id,
+            number = self._masks.count("")
+            meant.setdefault(sentence(track), []).append(number)
+            numbers[track.object_id] = str(number)
+            self._masks.put("", str(number), video.masks(track))
+        about = {
+            "vid_id": self._meta.count("videos"),
             "height": video.height,
             "width": video.width,
             "frames": list(video.picture_names),
@@ -63,10 +66,14 @@ def write(root: Path, split: str, videos: Sequence[VideoTracks]) -> list[str]:
                 for k, (text, ids) in enumerate(meant.items())
             },
         }
-    write_json(root / split / "meta_expressions.json", {"videos": meta})
-    write_json(root / split / "mask_dict.json", masks)
-    write_objects(root / split, videos, numbers)
-    return []
+        self._meta.put("videos", video.name, about)
+        self._objects.add(video, numbers)
+
+    def close(self) -> list[str]:
+        """Write the files; return what the layout could not keep: nothing. Raises OSError."""
+        for file in (self._meta, self._masks, self._objects):
+            file.close()
+        return []
 
 
 def read(root: Path, split: str) -> list[VideoTracks]:

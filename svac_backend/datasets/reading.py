@@ -1,26 +1,29 @@
 """What people annotated, or the model predicted, in the tasks of a project: one set of tracks for each video.
 
-A choice says which of a task's annotations, drafts and predictions counts. An export that comes without its project's
-labelling config gets one that is inferred from its regions.
+A choice says which of a task's annotations, drafts and predictions counts. Tasks wait on the disk until their video's
+turn comes, so that memory does not grow with their number.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
-from xml.etree.ElementTree import Element, SubElement, tostring
 
 from svac_backend.datasets.video_tracks import VideoTracks, rate
 from svac_backend.datasets.windows import Part, join, link, numbered
 from svac_backend.errors import SvacError, split_address
 from svac_backend.labelstudio.api.access import moment
-from svac_backend.labelstudio.config import LabelConfig, parse_config
+from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.corrections import known_objects
 from svac_backend.labelstudio.regions.merge import corrected_hints
 from svac_backend.labelstudio.regions.read import is_drawn_on, results_to_tracks
@@ -31,14 +34,6 @@ from svac_backend.store.predictions import video_identity
 
 Task = Mapping[str, Any]
 Result = Mapping[str, Any]
-# Type of a region -> tag of its control.
-_TAGS = {
-    "brushlabels": "BrushLabels",
-    "polygonlabels": "PolygonLabels",
-    "vectorlabels": "VectorLabels",
-    "bitmasklabels": "BitmaskLabels",
-    "rectanglelabels": "RectangleLabels",
-}
 
 
 @dataclass(frozen=True)
@@ -61,13 +56,13 @@ class ProjectVideos:
     """What is in a project.
 
     Attributes:
-        videos: in the order of their first tasks.
+        videos: in the order of their first tasks; each is read when it is asked for, and the rest is known at the end.
         notes: what was left out, and why, in sentences.
         drafts: number of tasks whose annotation was saved and not submitted.
         refused: why videos were left out whose annotations cannot be read, one error for each.
     """
 
-    videos: list[ProjectVideo] = field(default_factory=list)
+    videos: Iterator[ProjectVideo] = field(default_factory=lambda: iter(()))
     notes: list[str] = field(default_factory=list)
     drafts: int = 0
     refused: list[SvacError] = field(default_factory=list)
@@ -82,7 +77,7 @@ class _Shown:
 
 
 def read_tasks(
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     load: Callable[[Task], Task],
     config: LabelConfig,
     choice: Choice,
@@ -105,58 +100,114 @@ def read_tasks(
         measure: a video's address and task -> (width, height) of the video where no region says it, or None and why.
         progress: called with 0..1.
 
-    A video with a region that cannot be read is left out, and a note names its task.
-
-    Raises:
-        SvacError: a task is malformed.
+    A video with a region that cannot be read is left out, and a note names its task. Its iterator raises `SvacError`
+    where a task is malformed, or the disk of temporary files is full.
     """
     found = ProjectVideos()
-    taken: set[str] = set()
-    done = 0
-    for shown in _by_video(tasks, config, hostname, found):
-        url = _address(shown[0].task, config)
-        chosen = [(one, choice.of(load(one.task))) for one in shown]
-        done += len(shown)
-        if progress:
-            progress(done / max(len(tasks), 1))
-        there = [(one, results) for one, results in chosen if results is not None]
-        name = free_name(url, taken)
-        if len(there) < len(shown):
-            found.notes.append(
-                _missing(name, [one for one, results in chosen if results is None], len(shown), choice)
-            )
-        try:
-            on = config.frames.name if config.frames else None
-            size = frame_size(*(regions for _, one in there for regions in (one.results, one.sent)), on=on)
-            if size is None and there:
-                drawn = any(is_drawn_on(one.results, config) for _, one in there)
-                size, why = measure(url, shown[0].task.get("id"))
-                if size is None and drawn:
-                    raise SvacError(
-                        f"Its regions do not say how large it is (original_width). {why}".strip(),
-                        "Export it with its frames, or send the regions as Label Studio's editor does.",
-                    )
-                if size is None:
-                    found.notes.append(f"{name}: nothing is drawn on it, so it is left out. {why}".strip())
-            if size is None:
-                continue
-            video = _read_video(name, there, config, size, known(url))
-        except SvacError as error:
-            # Its neighbours are exported; it is not, since a part of it would look like the whole.
-            found.refused.append(error)
-            found.notes.append(f"{name} is left out. {error.message} {error.hint}")
-            continue
-        found.drafts += sum(results.is_draft for _, results in there)
-        taken.add(name)
-        task = shown[0].task.get("id")
-        found.videos.append(ProjectVideo(video, url, task if isinstance(task, int) else None))
+    found.videos = _read(tasks, load, config, choice, found, hostname, known, measure, progress)
     return found
 
 
+def _read(
+    tasks: Iterable[Task],
+    load: Callable[[Task], Task],
+    config: LabelConfig,
+    choice: Choice,
+    found: ProjectVideos,
+    hostname: str,
+    known: Callable[[str], Sequence[ObjectPrompt]],
+    measure: Callable[[str, Any], tuple[tuple[int, int] | None, str]],
+    progress: Callable[[float], None] | None,
+) -> Iterator[ProjectVideo]:
+    taken: set[str] = set()
+    done = 0
+    with closing(_Waiting()) as waiting:
+        groups = _by_video(tasks, config, hostname, found, waiting)
+        total = max(sum(len(group) for group in groups), 1)
+        for group in groups:
+            shown = [_Shown(waiting.get(place), window) for place, window in group]
+            url, task = _address(shown[0].task, config), shown[0].task.get("id")
+            chosen = [(one, choice.of(load(one.task))) for one in shown]
+            there = [(one, results) for one, results in chosen if results is not None]
+            name = free_name(url, taken)
+            if len(there) < len(shown):
+                missing = [one for one, results in chosen if results is None]
+                found.notes.append(_missing(name, missing, len(shown), choice))
+            video = _one_video(name, url, there, config, found, known, measure)
+            done += len(shown)
+            if progress:
+                progress(done / total)
+            if video is not None:
+                found.drafts += sum(results.is_draft for _, results in there)
+                taken.add(name)
+                yield ProjectVideo(video, url, task if isinstance(task, int) else None)
+
+
+def _one_video(
+    name: str,
+    url: str,
+    there: Sequence[tuple[_Shown, Chosen]],
+    config: LabelConfig,
+    found: ProjectVideos,
+    known: Callable[[str], Sequence[ObjectPrompt]],
+    measure: Callable[[str, Any], tuple[tuple[int, int] | None, str]],
+) -> VideoTracks | None:
+    """Return a video's tracks; None, and a note, where nothing is drawn on it or a region cannot be read."""
+    try:
+        on = config.frames.name if config.frames else None
+        size = frame_size(*(regions for _, one in there for regions in (one.results, one.sent)), on=on)
+        if size is None and there:
+            drawn = any(is_drawn_on(one.results, config) for _, one in there)
+            size, why = measure(url, there[0][0].task.get("id"))
+            if size is None and drawn:
+                raise SvacError(
+                    f"Its regions do not say how large it is (original_width). {why}".strip(),
+                    "Export it with its frames, or send the regions as Label Studio's editor does.",
+                )
+            if size is None:
+                found.notes.append(f"{name}: nothing is drawn on it, so it is left out. {why}".strip())
+        return None if size is None else _read_video(name, there, config, size, known(url))
+    except SvacError as error:
+        # Its neighbours are exported; it is not, since a part of it would look like the whole.
+        found.refused.append(error)
+        found.notes.append(f"{name} is left out. {error.message} {error.hint}")
+        return None
+
+
+class _Waiting:
+    """Tasks on the disk, in a file of this process alone."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
+
+    def add(self, task: Task) -> int:
+        """Keep a task; return where it is."""
+        try:
+            place = self._file.seek(0, os.SEEK_END)
+            self._file.write(json.dumps(task, default=str).encode() + b"\n")
+        except OSError as error:
+            raise SvacError(
+                f"The tasks cannot be kept in {tempfile.gettempdir()}: {error.strerror or error}.",
+                "Make room there, or name another folder with TMPDIR.",
+            ) from error
+        return place
+
+    def get(self, place: int) -> Task:
+        """Return a task."""
+        self._file.seek(place)
+        task: Task = json.loads(self._file.readline())
+        return task
+
+    def close(self) -> None:
+        """Delete them."""
+        self._file.close()
+
+
 def _by_video(
-    tasks: Sequence[Task], config: LabelConfig, hostname: str, found: ProjectVideos
-) -> Iterator[list[_Shown]]:
-    groups: dict[str, list[_Shown]] = {}
+    tasks: Iterable[Task], config: LabelConfig, hostname: str, found: ProjectVideos, waiting: _Waiting
+) -> list[list[tuple[int, Window]]]:
+    """Return for each video where its tasks wait, and what they show."""
+    groups: dict[bytes, list[tuple[int, Window]]] = {}
     frames_key = config.frames.key if config.frames else "frames"
     for task in tasks:
         data = task.get("data")
@@ -173,8 +224,9 @@ def _by_video(
             continue
         # Another prompt is other objects, whatever their ids.
         key = [video_identity(hostname, _address(task, config)), data.get(PROMPT_KEY)]
-        groups.setdefault(json.dumps(key, sort_keys=True, default=str), []).append(_Shown(task, window))
-    yield from groups.values()
+        digest = blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=16).digest()
+        groups.setdefault(digest, []).append((waiting.add(task), window))
+    return list(groups.values())
 
 
 def _address(task: Task, config: LabelConfig) -> str:
@@ -325,109 +377,9 @@ def _listed(task: Mapping[str, Any], name: str) -> list[Result]:
     ]
 
 
-def check_entries(tasks: Iterable[Task], source: str) -> None:
-    """Check that an export holds the results themselves: Label Studio's JSON may hold the numbers of predictions.
-
-    Raises:
-        SvacError: some task holds only numbers.
-    """
-    for task in tasks:
-        entries = task.get(source)
-        if isinstance(entries, list) and entries and not any(isinstance(one, Mapping) for one in entries):
-            raise SvacError(
-                f"This export holds only the numbers of its {source}, not what is in them (task {task.get('id')}).",
-                "Export the project itself with --project ID, or take an export that holds them.",
-            )
-
-
 def _results(entry: Result | None) -> Sequence[Result]:
     return () if entry is None else regions_of(entry["result"])
 
 
 def _saved(entry: Result) -> float:
     return moment(entry.get("updated_at") or entry.get("created_at"))
-
-
-def infer_config(tasks: Iterable[Mapping[str, Any]]) -> LabelConfig:
-    """Return a config that has the mask controls and labels which occur in the tasks' regions.
-
-    Args:
-        tasks: as Label Studio exports them (JSON).
-
-    Raises:
-        SvacError: there is no region of such a control on frames.
-    """
-    tasks = list(tasks)
-    view = Element("View")
-    # A task may have other pictures: the frames are those that most regions lie on, of a list before a single one.
-    pictures = Counter(
-        ("item_index" in region, str(region.get("to_name")))
-        for region in _regions(tasks)
-        if region.get("type") in _TAGS
-    )
-    frames = max(pictures, key=lambda one: (one[0], pictures[one]), default=(False, ""))[1]
-    image: Element | None = None
-    controls: dict[str, Element] = {}
-    for region in _regions(tasks):
-        kind, name, target = region.get("type"), region.get("from_name"), region.get("to_name")
-        labels = (region.get("value") or {}).get(kind)
-        if (
-            kind not in _TAGS
-            or not isinstance(labels, list)
-            or not isinstance(region.get("item_index", 0), int)
-        ):
-            continue
-        if image is None:
-            image = SubElement(view, "Image", name=frames, valueList=f"${_frames_key(tasks)}")
-        if name not in controls:
-            controls[str(name)] = SubElement(view, _TAGS[kind], name=str(name), toName=str(target))
-        known = {label.get("value") for label in controls[str(name)]}
-        for label in labels:
-            if label not in known:
-                SubElement(controls[str(name)], "Label", value=str(label))
-                known.add(label)
-    if image is None:
-        raise SvacError(
-            "The export has no masks that tell its labelling config.",
-            "Give the project's labelling config: --config FILE (Settings > Labeling Interface > Code).",
-        )
-    SubElement(view, "Video", name="video", value=f"${_video_key(tasks)}", framerate="$fps")
-    return parse_config(tostring(view, encoding="unicode"))
-
-
-def _regions(tasks: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-    for task in tasks:
-        for kind in ("annotations", "drafts", "predictions"):
-            for entry in task.get(kind) or ():
-                for region in (
-                    regions_of(entry.get("result"), foreign=True) if isinstance(entry, Mapping) else ()
-                ):
-                    if region.get("value") is not None:
-                        yield region
-
-
-def _frames_key(tasks: Iterable[Mapping[str, Any]]) -> str:
-    """The key of the lists of addresses: `frames`, or the only list of text that all tasks have."""
-    found: set[str] | None = None
-    for task in tasks:
-        keys = {
-            key
-            for key, value in (task.get("data") or {}).items()
-            if key != "prompt"
-            and isinstance(value, list)
-            and value
-            and all(isinstance(v, str) for v in value)
-        }
-        found = keys if found is None else found & keys
-    found = found or set()
-    return "frames" if "frames" in found or len(found) != 1 else found.pop()
-
-
-def _video_key(tasks: Iterable[Mapping[str, Any]]) -> str:
-    """The key of the videos' addresses: `video`, or the only text that looks like the address of a file."""
-    keys: set[str] = set()
-    for task in tasks:
-        for key, value in (task.get("data") or {}).items():
-            if isinstance(value, str) and key != "prompt" and "/" in value:
-                keys.add(key)
-    return "video" if "video" in keys or len(keys) != 1 else keys.pop()

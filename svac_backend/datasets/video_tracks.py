@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from svac_backend.datasets.json_stream import JsonStream
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.benchmark import names_a_folder
 from svac_backend.masks.rle import area
@@ -53,6 +54,19 @@ class VideoTracks:
         found = (track.masks.get(frame) for frame in self.frames)
         return [rle if rle is not None and area(rle) else None for rle in found]
 
+    def moved_to(self, frames: tuple[int, ...]) -> VideoTracks:
+        """Return the video with other numbers of its frames: masks on `self.frames[i]` lie on `frames[i]` then."""
+        place = dict(zip(self.frames, frames, strict=True))
+        tracks = tuple(
+            replace(
+                track,
+                masks={place[frame]: rle for frame, rle in track.masks.items()},
+                scores={place[frame]: score for frame, score in track.scores.items() if frame in place},
+            )
+            for track in self.tracks
+        )
+        return replace(self, frames=frames, tracks=tracks)
+
 
 def frames_of_names(names: Sequence[str]) -> tuple[int, ...]:
     """Return the video's frames that pictures of some names show: the numbers, or else the places from 0 on."""
@@ -84,26 +98,28 @@ def rate(known: Mapping[str, Any]) -> float | None:
     )
 
 
-def check_videos(videos: Sequence[VideoTracks]) -> None:
-    """Check what all layouts rely on.
-
-    Raises:
-        SvacError: there is no video, two have one name, or a mask has another size than its video.
-    """
-    if not videos:
-        raise SvacError("There is nothing to export.", "Annotate a task first, or take --source predictions.")
+def check_names(videos: Sequence[VideoTracks]) -> None:
+    """Raise `SvacError` where two videos have one name."""
     names = [video.name for video in videos]
     if len(set(names)) < len(names):
-        raise SvacError("Two videos have the same name.", "Give each its own.")
-    for video in videos:
-        for track in video.tracks:
-            for frame, rle in track.masks.items():
-                if list(rle["size"]) != [video.height, video.width]:
-                    raise SvacError(
-                        f"The mask of {track.object_id} on frame {frame} of {video.name} is "
-                        f"{rle['size'][1]}x{rle['size'][0]} pixels, the video {video.width}x{video.height}.",
-                        "The task's annotations belong to another video: remove them or import the video again.",
-                    )
+        raise same_name()
+
+
+def same_name() -> SvacError:
+    """Return the error of two videos that have one name."""
+    return SvacError("Two videos have the same name.", "Give each its own.")
+
+
+def check_masks(video: VideoTracks) -> None:
+    """Raise `SvacError` where a mask has another size than its video."""
+    for track in video.tracks:
+        for frame, rle in track.masks.items():
+            if list(rle["size"]) != [video.height, video.width]:
+                raise SvacError(
+                    f"The mask of {track.object_id} on frame {frame} of {video.name} is "
+                    f"{rle['size'][1]}x{rle['size'][0]} pixels, the video {video.width}x{video.height}.",
+                    "The task's annotations belong to another video: remove them or import the video again.",
+                )
 
 
 def sentence(track: Track) -> str:
@@ -111,35 +127,36 @@ def sentence(track: Track) -> str:
     return track.expression or track.label or track.object_id
 
 
-def write_objects(folder: Path, videos: Sequence[VideoTracks], numbers: dict[str, dict[str, str]]) -> None:
-    """Write `svac_objects.json`: of each video its frame rate, its size and its objects by number.
+class ObjectsFile:
+    """Writes `svac_objects.json`: of each video its frame rate, its size and its objects by number.
 
     Args:
         folder: of the data set's split.
-        videos: what is written.
-        numbers: video -> object id -> number, as text.
     """
-    content = {
-        video.name: {
-            "fps": video.fps,
-            "width": video.width,
-            "height": video.height,
-            "objects": {
-                numbers[video.name][track.object_id]: {
-                    "object_id": track.object_id,
-                    "label": track.label,
-                    "expression": track.expression,
-                }
-                for track in video.tracks
-            },
+
+    def __init__(self, folder: Path) -> None:
+        self._stream = JsonStream(folder / OBJECTS_FILE, mappings=["videos"])
+
+    def add(self, video: VideoTracks, numbers: Mapping[str, str], **more: Any) -> None:
+        """Add a video; `numbers` has the number of each object id as text, `more` what else is to be known of it."""
+        objects = {
+            numbers[track.object_id]: {
+                "object_id": track.object_id,
+                "label": track.label,
+                "expression": track.expression,
+            }
+            for track in video.tracks
         }
-        for video in videos
-    }
-    write_json(folder / OBJECTS_FILE, {"videos": content})
+        about = {"fps": video.fps, "width": video.width, "height": video.height, "objects": objects}
+        self._stream.put("videos", video.name, about | more)
+
+    def close(self) -> None:
+        """Write the file. Raises OSError."""
+        self._stream.close()
 
 
 def read_objects(folder: Path) -> dict[str, Any]:
-    """Return what `write_objects` wrote, by video; empty for a data set of somebody else.
+    """Return what `ObjectsFile` wrote, by video; empty for a data set of somebody else.
 
     Raises:
         SvacError: it is damaged.
@@ -165,12 +182,6 @@ def new_track(number: int, known: Any, expression: str = "") -> Track:
         str(known.get("label") or ""),
         str(known.get("expression") if known.get("expression") is not None else expression),
     )
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file; its folder is made when needed. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

@@ -12,13 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from svac_backend.datasets.coco import (
-    box,
-    category_numbers,
-    read_categories,
-    read_segmentation,
-    write_categories,
-)
+from svac_backend.datasets.coco import Categories, box, read_categories, read_segmentation
+from svac_backend.datasets.json_stream import JsonStream
 from svac_backend.datasets.video_tracks import (
     VideoTracks,
     check_name,
@@ -27,7 +22,6 @@ from svac_backend.datasets.video_tracks import (
     new_track,
     rate,
     read_mapping,
-    write_json,
 )
 from svac_backend.masks.rle import area, union
 from svac_backend.masks.tracks import Track
@@ -39,20 +33,18 @@ def pictures(root: Path, split: str, video: str) -> Path:
     return root / split / "JPEGImages" / video
 
 
-def write(root: Path, split: str, videos: Sequence[VideoTracks]) -> list[str]:
-    """Write the split; a label is a category.
+class Writer:
+    """Writes a split; a label is a category. See `coco.Writer`."""
 
-    Returns:
-        What the layout could not keep: nothing.
+    def __init__(self, root: Path, split: str, labels: Sequence[str]) -> None:
+        self._file = JsonStream(root / split / "instances.json", lists=("videos", "annotations"))
+        self._categories = Categories(labels)
 
-    Raises:
-        OSError: the folder can't be written.
-    """
-    categories = category_numbers(videos)
-    annotations: list[dict[str, Any]] = []
-    listed = []
-    for number, video in enumerate(videos, start=1):
-        listed.append(
+    def add(self, video: VideoTracks) -> None:
+        """Write a video. Raises OSError."""
+        file, number = self._file, self._file.count("videos") + 1
+        file.append(
+            "videos",
             {
                 "id": number,
                 "width": video.width,
@@ -64,35 +56,35 @@ def write(root: Path, split: str, videos: Sequence[VideoTracks]) -> list[str]:
                 "flickr_url": "",
                 "coco_url": "",
                 "fps": video.fps,
-            }
+            },
         )
         for track in video.tracks:
             masks = video.masks(track)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "video_id": number,
-                    "category_id": categories[track.label],
-                    "segmentations": masks,
-                    "bboxes": [None if rle is None else box(rle) for rle in masks],
-                    "areas": [None if rle is None else area(rle) for rle in masks],
-                    "iscrowd": 0,
-                    "width": video.width,
-                    "height": video.height,
-                    "length": len(video.frames),
-                    "object_id": track.object_id,
-                    "expression": track.expression,
-                }
-            )
-    content = {
-        "info": {"description": "svac-backend export", "version": "2021"},
-        "licenses": [{"id": 1, "name": "", "url": ""}],
-        "videos": listed,
-        "categories": write_categories(categories),
-        "annotations": annotations,
-    }
-    write_json(root / split / "instances.json", content)
-    return []
+            annotation = {
+                "id": file.count("annotations") + 1,
+                "video_id": number,
+                "category_id": self._categories.number(track.label),
+                "segmentations": masks,
+                "bboxes": [None if rle is None else box(rle) for rle in masks],
+                "areas": [None if rle is None else area(rle) for rle in masks],
+                "iscrowd": 0,
+                "width": video.width,
+                "height": video.height,
+                "length": len(video.frames),
+                "object_id": track.object_id,
+                "expression": track.expression,
+            }
+            file.append("annotations", annotation)
+
+    def close(self) -> list[str]:
+        """Write the file; return what the layout could not keep: nothing. Raises OSError."""
+        head = {
+            "info": {"description": "svac-backend export", "version": "2021"},
+            "licenses": [{"id": 1, "name": "", "url": ""}],
+            "categories": self._categories.listed(),
+        }
+        self._file.close(head)
+        return []
 
 
 def read(root: Path, split: str) -> list[VideoTracks]:

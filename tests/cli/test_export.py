@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from svac_backend.cli import app
+from svac_backend.cli.commands import videos as commands
 from svac_backend.cli.inputs import SHIPPED
 from svac_backend.datasets.layouts import DataSet
 from svac_backend.errors import SvacError
@@ -62,8 +62,8 @@ def exported(local: Settings, tmp_path: Path) -> Path:
 def export(settings: Settings, layout: str | None, out: Path | None, **options: Any) -> None:
     """What the command line does with some options."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app, "get_settings", lambda: settings)
-        app.export(layout, out, **options)
+        patch.setattr(commands, "get_settings", lambda: settings)
+        commands.export(layout, out, **options)
 
 
 def refused(settings: Settings, layout: str | None, out: Path | None, **options: Any) -> SvacError:

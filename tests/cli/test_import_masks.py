@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from svac_backend.cli import app
+from svac_backend.cli.commands import videos as commands
 from svac_backend.cli.import_masks import drawn, encode_pictures, numbered, prompt_lines
 from svac_backend.cli.inputs import shipped_config
 from svac_backend.datasets.layouts import DataSet
@@ -34,9 +34,9 @@ def refused(settings: Settings, *files: Path, **options: Any) -> SvacError:
     """What the command line says of some options."""
     everything = {"create": "Title", "format_": "mevis", **options}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app, "get_settings", lambda: settings)
+        patch.setattr(commands, "get_settings", lambda: settings)
         with pytest.raises(SvacError) as caught:
-            app.import_(list(files), **everything)
+            commands.import_(list(files), **everything)
     assert caught.value.hint
     return caught.value
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from svac_backend.cli.inputs import SHIPPED
-from svac_backend.datasets.reading import Choice, ProjectVideos, check_entries, infer_config, read_tasks
+from svac_backend.datasets.export_file import checked, infer_config
+from svac_backend.datasets.reading import Choice, ProjectVideo, ProjectVideos, read_tasks
 from svac_backend.datasets.windows import Windowing
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
@@ -62,8 +64,22 @@ def annotated(
     return task(number, window, annotations=[now], predictions=[sent])
 
 
-def read(tasks: Sequence[Mapping[str, Any]], choice: Choice | None = None, **options: Any) -> ProjectVideos:
-    return read_tasks(tasks, lambda one: one, CONFIG, choice or Choice(), **options)
+@dataclass
+class Read:
+    """All that was read: the videos, and what is known when the last of them was asked for."""
+
+    videos: list[ProjectVideo]
+    notes: list[str]
+    drafts: int
+    refused: list[SvacError]
+
+    @classmethod
+    def all_of(cls, found: ProjectVideos) -> Read:
+        return cls(list(found.videos), found.notes, found.drafts, found.refused)
+
+
+def read(tasks: Sequence[Mapping[str, Any]], choice: Choice | None = None, **options: Any) -> Read:
+    return Read.all_of(read_tasks(tasks, lambda one: one, CONFIG, choice or Choice(), **options))
 
 
 def same(found: Sequence[Track], wanted: Sequence[Track]) -> bool:
@@ -215,10 +231,10 @@ def test_a_frame_rate_that_no_video_has_costs_nothing(fps: Any) -> None:
 
 
 def test_an_export_that_holds_only_numbers_is_refused() -> None:
-    check_entries([task(1, None, predictions=[{"id": 2, "result": []}])], "predictions")
-    check_entries([task(1, None, predictions=[])], "predictions")
+    good = [task(1, None, predictions=[{"id": 2, "result": []}]), task(2, None, predictions=[])]
+    assert list(checked(good, "predictions")) == good
     with pytest.raises(SvacError, match="only the numbers of its predictions") as caught:
-        check_entries([task(1, None, predictions=[286])], "predictions")
+        list(checked([task(1, None, predictions=[286])], "predictions"))
     assert "--project" in caught.value.hint
 
 
@@ -260,7 +276,7 @@ def test_the_config_of_an_export_is_told_from_its_regions() -> None:
     control = config.mask_control()
     assert (control.kind, control.name, set(control.labels)) == ("brush", "mask", {"car", "dog"})
     found = read_tasks([one], lambda task: task, config, Choice())
-    assert same(found.videos[0].video.tracks, read([annotated(WINDOWS[0])]).videos[0].video.tracks)
+    assert same(next(found.videos).video.tracks, read([annotated(WINDOWS[0])]).videos[0].video.tracks)
     with pytest.raises(SvacError, match="no masks") as caught:
         infer_config([task(1, None)])
     assert "--config" in caught.value.hint

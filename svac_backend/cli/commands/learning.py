@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from svac_backend.cli.commands.options import Frames, OfProject, SplitName, VersionId, Yes
+from svac_backend.cli.commands.options import LAYOUTS, Frames, OfProject, SplitName, VersionId, Yes
 from svac_backend.cli.terminal import get_settings
 
 commands = typer.Typer()
@@ -119,7 +119,7 @@ def corrections_show(
 def corrections_export(
     out: Annotated[Path, typer.Option(help="A folder that is new or empty.")],
     project: OfProject = None,
-    format_: Annotated[str, typer.Option("--format", help="davis, youtube-vis, mevis or coco.")] = "mevis",
+    format_: Annotated[str, typer.Option("--format", help=f"{LAYOUTS}.")] = "mevis",
     split: SplitName = "train",
     frames: Frames = True,
 ) -> None:

@@ -14,9 +14,9 @@ Prompts = Annotated[
     ),
 ]
 
-LayoutName = Annotated[
-    str | None, typer.Option("--format", help="Layout of the data set: davis, youtube-vis, mevis or coco.")
-]
+# As `datasets.layouts.FORMATS`, which takes long to import; a test compares them.
+LAYOUTS = "davis, youtube-vos, youtube-vis, mevis, coco, yolo or mots"
+LayoutName = Annotated[str | None, typer.Option("--format", help=f"Layout of the data set: {LAYOUTS}.")]
 SplitName = Annotated[str, typer.Option(help="Split of the data set.")]
 Frames = Annotated[bool, typer.Option(help="Write the frames as JPEG, too.")]
 Config = Annotated[Path | None, typer.Option(help="Labelling config; default: the shipped brush config.")]

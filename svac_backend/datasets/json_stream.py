@@ -1,0 +1,77 @@
+"""JSON files too large to hold: their lists and mappings grow in files of their own, and are joined at the end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+_FLUSH_CHARS = 1 << 18
+
+
+class JsonStream:
+    """A JSON object that is written entry by entry; memory does not grow with it.
+
+    Args:
+        path: the file; it and its folder are made by `close`.
+        lists: names of the object's lists.
+        mappings: names of its mappings. The name "" stands for the object itself.
+    """
+
+    def __init__(self, path: Path, *, lists: Iterable[str] = (), mappings: Iterable[str] = ()) -> None:
+        self.path = path
+        self._brackets = dict.fromkeys(lists, "[]") | dict.fromkeys(mappings, "{}")
+        self._waiting: dict[str, list[str]] = {name: [] for name in self._brackets}
+        self._chars = 0
+        self._counts = dict.fromkeys(self._brackets, 0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def count(self, name: str) -> int:
+        """Return how many entries a list or mapping has."""
+        return self._counts[name]
+
+    def append(self, name: str, value: Any) -> None:
+        """Add a value to a list. Raises OSError."""
+        self._add(name, json.dumps(value))
+
+    def put(self, name: str, key: str, value: Any) -> None:
+        """Add a key, which must be new, to a mapping. Raises OSError."""
+        self._add(name, f"{json.dumps(key)}: {json.dumps(value)}")
+
+    def close(self, head: Mapping[str, Any] | None = None) -> None:
+        """Write the file: `head`, then the lists and mappings in the order in which they were named. Raises OSError."""
+        self._flush()
+        with self.path.open("w", encoding="utf-8") as file:
+            between = "{"
+            for key, value in (head or {}).items():
+                file.write(f"{between}{json.dumps(key)}: {json.dumps(value)}")
+                between = ", "
+            for name, brackets in self._brackets.items():
+                file.write(f"{between}{json.dumps(name)}: {brackets[0]}" if name else between)
+                if self._part(name).is_file():
+                    with self._part(name).open(encoding="utf-8") as part:
+                        shutil.copyfileobj(part, file)
+                    self._part(name).unlink()
+                file.write(brackets[1] if name else "")
+                between = ", "
+            file.write("}")
+
+    def _add(self, name: str, text: str) -> None:
+        self._waiting[name].append(f",\n{text}" if self._counts[name] else text)
+        self._counts[name] += 1
+        self._chars += len(text)
+        if self._chars > _FLUSH_CHARS:
+            self._flush()
+
+    def _flush(self) -> None:
+        for name, texts in self._waiting.items():
+            if texts:
+                with self._part(name).open("a", encoding="utf-8") as part:
+                    part.write("".join(texts))
+                texts.clear()
+        self._chars = 0
+
+    def _part(self, name: str) -> Path:
+        return self.path.with_name(f".{self.path.name}.{name}.part")
