@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from huggingface_hub import constants
 
 from svac_backend.cli import models
 from svac_backend.errors import SvacError
@@ -19,6 +22,7 @@ from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.svac.files import hub
 from svac_backend.svac.files.weights import EMBEDDED, model_version, snapshot
+from svac_backend.svac.model import Svac
 from tests.svac.fake_hub import FakeHub, fake_hub
 
 pytestmark = pytest.mark.integration
@@ -46,9 +50,11 @@ def test_list_download_verify_remove(
     models.show(settings)
     before = out(capsys)
     assert f"svac-tiny svac {EMBEDDED_SIZE} embedded" in before
-    assert "ByteDance/Sa2VA-4B sa2va about 7.9 GB not downloaded" in before
-    assert "QuanzhuNiu/SaSaSa2VA-26B sasasa2va about 51.6 GB not downloaded" in before
     assert f"* {settings.model} standin 0.0 MB folder" in before
+    # The hub here has none of the published models, and says so.
+    assert (
+        "Sizes and licences of what is not here are the hub's to say. There is no model ByteDance" in before
+    )
     assert NAME not in before
 
     models.download(NAME)
@@ -72,6 +78,65 @@ def test_list_download_verify_remove(
     assert f"{size:.1f} MB are free again" in out(capsys)
     with pytest.raises(SvacError, match="not downloaded yet"):
         models.verify(NAME)
+
+
+def test_list_says_what_the_hub_says_now(
+    server: FakeHub, random_model: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "ByteDance/Sa2VA-4B"
+    server.add(name, random_model)
+    server.repositories[name]["main"]["modeling_sa2va_chat.py"] = b"never downloaded" * 1_000_000
+    server.about[name] = {
+        "safetensors": {"parameters": {"BF16": 300_000_000, "F32": 3_641_809_714}, "total": 3_941_809_714},
+        "cardData": {"license": "apache-2.0"},
+    }
+    models.show(settings)
+    row = next(line for line in capsys.readouterr().out.splitlines() if f" {name} " in line)
+    size = sum(path.stat().st_size for path in random_model.iterdir()) / 1e6
+    # On a CPU in f32: four bytes for each parameter, and two gigabytes.
+    needed = f"{(3_941_809_714 * 4 + 2e9) / 1e9:.0f} GB" if not torch.cuda.is_available() else "10 GB"
+    known = f"{name} sa2va 3.9 B {size:.1f} MB F32, BF16 apache-2.0 {needed} 13 GB 46.4 / 73.7 [a]"
+    assert known in " ".join(row.split())
+    assert row.split()[-3:] in (["yes", "not", "downloaded"], ["no", "not", "downloaded"])
+
+
+def test_list_without_a_hub_shows_what_is_known_without_it(
+    server: FakeHub, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    models.show(settings)
+    shown = out(capsys)
+    assert "ByteDance/Sa2VA-26B sa2va 25.8 B" in shown
+    assert "can't be looked up: " in shown
+    assert "Check that this machine reaches http://127.0.0.1:9" in shown
+
+
+def test_check_runs_a_clip_and_says_where(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    models.check(settings.model_copy(update={"device": "cpu"}), "svac-tiny")
+    told = out(capsys)
+    assert "svac-tiny runs: preset svac, float32 on cpu." in told
+    assert "No GPU was used; peak" in told
+    found = re.search(r"a mask on (\d+) of 12 frames, mean IoU with the truth (0\.\d\d)", told)
+    assert found is not None
+    assert int(found[1]) == 12
+    assert float(found[2]) > 0.7
+
+
+def test_check_says_what_is_wrong(
+    server: FakeHub, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SvacError, match=r"not downloaded yet.*models download"):
+        models.check(settings, "ByteDance/Sa2VA-4B")
+    with pytest.raises(SvacError, match=r"can't use the device 'cuda:77'"):
+        models.check(settings.model_copy(update={"device": "cuda:77"}), "svac-tiny")
+    # Weights that overflow: what they say is no mask.
+    folder = tmp_path / "broken"
+    model = Svac.from_pretrained("svac-tiny", device="cpu")
+    with torch.no_grad():
+        model.sam.sam_mask_decoder.iou_prediction_head.layers[-1].bias.fill_(float("nan"))
+    model.save_pretrained(folder)
+    with pytest.raises(SvacError, match="no numbers in auto on cpu"):
+        models.check(settings, str(folder))
 
 
 def test_verify_finds_what_is_wrong(server: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,9 @@ class FakeHub:
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, dict[str, bytes]]] = {}
         self.gated: set[str] = set()
+        self.about: dict[
+            str, dict[str, Any]
+        ] = {}  # what else the hub says of a repository: safetensors, cardData
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.cut_after: int | None = None  # bytes of a weight file after which the connection breaks
         hub = self
@@ -88,7 +91,12 @@ class FakeHub:
             return self.send_file(to, files, "/".join(rest[2:]))
         if rest and rest[0] == "tree":
             return self.send(to, json.dumps([self.entry(n, data) for n, data in files.items()]).encode(), {})
-        info = {"id": name, "sha": self.commit(files), "siblings": [{"rfilename": n} for n in files]}
+        info = {
+            "id": name,
+            "sha": self.commit(files),
+            "siblings": [{"rfilename": n, "size": len(data)} for n, data in files.items()],
+            **self.about.get(name, {}),
+        }
         return self.send(to, json.dumps(info).encode(), {})
 
     def entry(self, name: str, data: bytes) -> dict[str, Any]:

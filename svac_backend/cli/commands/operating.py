@@ -13,7 +13,7 @@ from svac_backend.cli.terminal import console, get_settings
 commands = typer.Typer()
 PANEL = "Running it"
 
-models = typer.Typer(help="List, download, verify and remove models.", no_args_is_help=True)
+models = typer.Typer(help="List, download, verify, try and remove models.", no_args_is_help=True)
 media = typer.Typer(
     help="Frames that the backend serves itself, and their links in tasks.", no_args_is_help=True
 )
@@ -91,6 +91,15 @@ def models_verify(name: ModelName = None) -> None:
     from svac_backend.cli.models import verify
 
     verify(name or get_settings().model)
+
+
+@models.command("check")
+def models_check(name: ModelName = None) -> None:
+    """Load a model, segment a made clip with it, and say what it ran on, how long it took and what memory it needed."""
+    from svac_backend.cli.models import check
+
+    settings = get_settings()
+    check(settings, name or settings.model)
 
 
 @models.command("remove")

@@ -39,6 +39,8 @@ SPARE_BYTES = 1 << 30
 
 Progress = Callable[[int, int], None]
 
+_COPY = "Or copy the model's files to a folder and set SVAC_MODEL to it."
+
 log = logging.getLogger(__name__)
 
 
@@ -77,7 +79,7 @@ def download(repository: str, revision: str | None = None, *, progress: Progress
         "allow_patterns": list(ALLOWED),
         "ignore_patterns": list(IGNORED),
     }
-    with _explained(name):
+    with explained(name):
         try:
             files = snapshot_download(**arguments, dry_run=True, tqdm_class=_bar(_silent, 0))
         except DryRunError as error:
@@ -192,8 +194,8 @@ def _check_disk(name: str, needed: int) -> None:
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into what a user can do."""
+def explained(name: str, *, looking: bool = False) -> Iterator[None]:
+    """Turn what huggingface_hub raises into what a user can do; `looking`: nothing is downloaded."""
     try:
         yield
     except GatedRepoError as error:
@@ -220,8 +222,8 @@ def _explained(name: str) -> Iterator[None]:
                 f"Check that this machine reaches {constants.ENDPOINT} and try again",
             )
         raise SvacError(
-            f"{name} can't be downloaded: {reason}.",
-            f"{hint}; what is here already is kept. Or copy the model's files to a folder and set SVAC_MODEL to it.",
+            f"{name} can't be {'looked up' if looking else 'downloaded'}: {reason}.",
+            f"{hint}." if looking else f"{hint}; what is here already is kept. {_COPY}",
         ) from error
 
 
