@@ -135,6 +135,21 @@ def correct(
 
 
 @app.command()
+def flags(
+    clips: Annotated[int, typer.Option(min=1, max=500, help="How many clips of each kind.")] = 24,
+    frames: Annotated[int, typer.Option(min=5, help="Frames of each.")] = 32,
+    width: Annotated[int, typer.Option(min=32, help="Their width in pixels.")] = 256,
+    height: Annotated[int, typer.Option(min=32, help="Their height in pixels.")] = 144,
+    name: Annotated[str, typer.Option("--model", help="Embedded model, folder or repository.")] = "svac-tiny",
+) -> None:
+    """Flags: how well doubts find true errors of propagated masks (AUROC), against the model's score alone."""
+    from lab.benchmarks import flags as benchmark
+
+    found = benchmark.run(name, count=clips, width=width, height=height, frames=frames)
+    Console().print(benchmark.table(found, f"{name}, {frames} frames of {width}x{height}"))
+
+
+@app.command()
 def learn(
     clips: Annotated[int, typer.Option(min=8, max=500, help="Corrected clips of the concept.")] = 16,
     unseen: Annotated[int, typer.Option(min=2, max=500, help="Clips of it to measure on.")] = 24,

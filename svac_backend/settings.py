@@ -167,7 +167,8 @@ class Settings(BaseSettings):
         None,
         gt=0,
         le=1,
-        description="Only frames that score below get regions, and the first of each object; adds to SVAC_SEND_EVERY.",
+        description="Only frames that score below, jumps counted, get regions, and the first of each object; "
+        "adds to SVAC_SEND_EVERY.",
     )
     frame_quality: int = Field(90, ge=1, le=100, description="JPEG quality of the editor's frames.")
 

@@ -16,8 +16,9 @@ from svac_backend.labelstudio.regions.rectangles import tracks_to_boxes
 from svac_backend.labelstudio.regions.region import Canvas, Region, RegionOptions, Results
 from svac_backend.labelstudio.regions.written import tracks_to_results, validate_results
 from svac_backend.labelstudio.tasks import WINDOW_KEY, Window, shown_frames, window_of
+from svac_backend.masks.flags import frame_certainty, worst_stretch
 from svac_backend.masks.hints import FrameHints
-from svac_backend.masks.tracks import Track, frame_certainty, frames_with_masks, worst_stretch
+from svac_backend.masks.tracks import Track, frames_with_masks
 from svac_backend.settings import Settings
 from svac_backend.store.predictions import Prediction, PredictionStore
 
@@ -47,8 +48,8 @@ def config_key(label_config: str, settings: Settings, window: Window | None = No
 def task_score(tracks: Sequence[Track], frame_count: int, window: Window | None = None) -> float:
     """Return a task's score 0..1 for the Data Manager: low when any stretch of its frames needs a look.
 
-    It is the lowest mean of 10 neighbouring frames that the task shows; a frame counts as its least certain object, see
-    `masks.certainty`. 0.0 when nothing was looked at.
+    It is the lowest mean of 10 neighbouring frames that the task shows; a frame counts as its most doubtful object, see
+    `masks.flags`. 0.0 when nothing was looked at.
     """
     shown = shown_frames(frame_count, window)
     return worst_stretch(list(frame_certainty(tracks, shown).values()))

@@ -20,6 +20,7 @@ from svac_backend.jobs.rendering import (
 )
 from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.tasks import WINDOW_KEY, Window
+from svac_backend.masks.flags import COMES_OR_GOES, FADING
 from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
@@ -158,7 +159,9 @@ def test_a_task_is_scored_by_the_worst_stretch_it_shows(settings: Settings, data
     ]
     assert [round(found[1], 3) for found in scores if found] == [0.3, 0.9, 0.3, 0.6, 0.3]
     absent = scored(*[0.9] * 5, *[0.45] * 15, frames_with_mask=set(range(5)))
-    assert task_score(absent.tracks, 20) == pytest.approx(0.55)
+    # Its going, in the middle of the picture, is a jump, whose doubt fades.
+    left = [0.55 * (1 - COMES_OR_GOES * FADING**i) for i in range(10)]
+    assert task_score(absent.tracks, 20) == pytest.approx(sum(left) / 10)
     assert task_score(scored(0.1, 0.1, frames_with_mask=set()).tracks, 2) == 0.0
 
 
@@ -170,7 +173,7 @@ def test_only_key_frames_and_frames_below_a_score(settings: Settings) -> None:
     ]
     assert shown() == list("123456")
     assert shown(send_every=3) == list("136")  # 1 is the first with a mask
-    assert shown(send_below_score=0.5) == list("125")
+    assert shown(send_below_score=0.5) == list("1235")  # it comes in the middle of the picture on frame 1
     assert shown(send_below_score=0.5, send_every=3) == list("12356")
     assert shown(Window(2, 5, 2), send_every=2) == list("26")
     keys = {
