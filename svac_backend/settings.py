@@ -30,9 +30,10 @@ class Settings(BaseSettings):
         None,
         description="Branch, tag or commit of the hub repository; pin a commit so that masks never change.",
     )
-    preset: Literal["svac", "sasasa2va", "sa2va", "sa2va-i"] | None = Field(
+    preset: Literal["svac", "sasasa2va", "sa2va", "sa2va-small-images", "sa2va-i"] | None = Field(
         None,
-        description="Run the weights the way of `svac`, `sasasa2va`, `sa2va` or `sa2va-i`; empty: the model's own way.",
+        description="Run the weights the way of `svac`, `sasasa2va`, `sa2va`, `sa2va-small-images` or `sa2va-i` "
+        "(docs/models.md); empty: the model's own way.",
     )
     generate: bool = Field(
         False,

@@ -1,6 +1,7 @@
 """Configuration of a model: its architecture and how it is run. Free of torch.
 
 The presets follow `sa2va` (Sa2VA, published code), `sa2va-i` (the same weights with Sa2VA-i's inference),
+`sa2va-small-images` (Sa2VA with the image sizes that its Qwen-VL versions were trained on; the same for others),
 `sasasa2va` (SaSaSa2VA, published code) and `svac` (the paper "SVAC": ASTC and CSA, sections 3.2 to 3.4, and its README;
 N, m and the grid are not published).
 """
@@ -16,6 +17,10 @@ from typing import Any, Literal
 from svac_backend.errors import SvacError
 
 Sampling = Literal["first", "linspace", "uniform", "uniform_plus", "wrap_around", "wrap_around_plus"]
+
+
+# What Sa2VA's authors show Qwen-VL of a frame, and what they trained it on where there are several frames.
+_SHOWN_PIXELS, _TRAINED_PIXELS = (512 * 28 * 28, 2048 * 28 * 28), (128 * 28 * 28, 512 * 28 * 28)
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,35 @@ class VisionConfig:
 
 
 @dataclass(frozen=True)
+class QwenVision(VisionConfig):
+    """The vision tower of Qwen2.5-VL or Qwen3-VL, with its merger. `image_size` says nothing: images keep their shape.
+
+    Attributes:
+        kind: which of the two.
+        merge: patches a side of one visual token.
+        out_hidden_size: width of the language model.
+        window_size, fullatt_block_indexes: Qwen2.5-VL's: pixels a side of what a block attends to, and the blocks that
+            attend to the whole image.
+        num_position_embeddings, deepstack_visual_indexes: Qwen3-VL's: places of the learned positions, and the blocks
+            whose output goes to the first layers of the language model.
+    """
+
+    kind: Literal["qwen2_5_vl", "qwen3_vl"] = "qwen3_vl"
+    merge: int = 2
+    out_hidden_size: int = 3584
+    window_size: int = 112
+    fullatt_block_indexes: tuple[int, ...] = ()
+    num_position_embeddings: int = 2304
+    deepstack_visual_indexes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class LanguageConfig:
     """The language model.
 
     Attributes:
         architecture: `qwen2`, `llama` (InternLM2), or what a family's own `Mllm` builds.
+        head_dim: where it does not follow from the width; None: hidden_size / num_attention_heads.
     """
 
     architecture: str = "qwen2"
@@ -56,6 +85,7 @@ class LanguageConfig:
     rms_norm_eps: float = 1e-6
     hidden_act: str = "silu"
     tie_word_embeddings: bool = False
+    head_dim: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +141,7 @@ class MethodConfig:
         generate: False forces the answer above (one prefill, the same [SEG] states); True lets the language model
             write its answer token by token.
         max_answer_tokens: where a generated answer is cut.
+        image_pixels: fewest and most pixels of an image that keeps its shape (Qwen-VL); others have a fixed size.
     """
 
     num_clips: int = 10
@@ -126,6 +157,7 @@ class MethodConfig:
     answer_prefix: str = "It is "
     generate: bool = False
     max_answer_tokens: int = 512
+    image_pixels: tuple[int, int] = _TRAINED_PIXELS
 
     def __post_init__(self) -> None:
         if self.num_clips < 1 or self.frames_per_clip < 1:
@@ -157,6 +189,7 @@ PRESETS: dict[str, MethodConfig] = {
         propagation="memory",
         no_object_masking=False,
         answer_prefix="Sure, it is ",
+        image_pixels=_SHOWN_PIXELS,
     ),
     "sa2va-i": MethodConfig(
         num_clips=1,
@@ -165,8 +198,12 @@ PRESETS: dict[str, MethodConfig] = {
         sampling="linspace",
         propagation="anchor",
         answer_prefix="Sure, it is ",
+        image_pixels=_SHOWN_PIXELS,
     ),
 }
+
+
+PRESETS["sa2va-small-images"] = replace(PRESETS["sa2va"], image_pixels=_TRAINED_PIXELS)
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,8 @@ class FrameFeed:
     def _images(self, clip: Sequence[Image]) -> list[Image]:
         method = self.config.method
         fitted = family_of(self.config).fitted(self.config)
-        return [fitted(image) for image in clip_images(clip, method.grid, compress=method.astc)]
+        frame = (clip[0].shape[0], clip[0].shape[1])
+        return [fitted(image, frame) for image in clip_images(clip, method.grid, compress=method.astc)]
 
     def kept(self, indices: Sequence[int]) -> Image:
         """Return the SAM-2 pixels of frames of `keep`, u8 [k, S, S, 3]."""

@@ -18,12 +18,28 @@ from svac_backend.video.source import VideoSource
 
 
 @torch.inference_mode()
-def plain_masks(model: Svac, video: VideoSource, expression: str, answer: str | None = None) -> np.ndarray:
-    """Return the masks of one expression with one object, bool [T, H, W]."""
+def plain_masks(
+    model: Svac,
+    video: VideoSource,
+    expression: str,
+    answer: str | None = None,
+    *,
+    embeddings: torch.Tensor | None = None,
+) -> np.ndarray:
+    """Return the masks of one expression with one object, bool [T, H, W].
+
+    Args:
+        model: how it runs.
+        video: where the frames come from.
+        expression: what to segment.
+        answer: another answer to force.
+        embeddings: [N, d_model], where they were made otherwise; expression and answer then play no part.
+    """
     method, size = model.config.method, model.config.sam.image_size
     frames = [video.frame(i) for i in range(len(video))]
     clips = plan(len(frames), method)
-    embeddings = _embeddings(model, frames, expression, answer)
+    if embeddings is None:
+        embeddings = _embeddings(model, frames, expression, answer)
     memory = MemoryTracker(model.sam, 1, len(frames), no_object_masking=method.no_object_masking)
     masks = []
     for index, frame in enumerate(frames):

@@ -144,10 +144,11 @@ class Family:
         """Build vision tower and language model with random weights: how images become tokens, positions, [SEG]."""
         raise NotImplementedError
 
-    def fitted(self, config: SvacConfig) -> Callable[[Image], Image]:
+    def fitted(self, config: SvacConfig) -> Callable[[Image, tuple[int, int]], Image]:
         """Return what resizes an image u8 [H, W, 3] to u8 [h, w, 3], as the vision tower is given it; any thread may.
 
-        Its `Mllm` normalises the pixels and cuts them into patches.
+        It is also told the rows and columns of the video's frames: where images keep their shape, a composite becomes
+        as large as a frame. Its `Mllm` normalises the pixels and cuts them into patches.
         """
         raise NotImplementedError
 

@@ -178,11 +178,11 @@ class Sa2va(Family):
 
         return InternVl(config)
 
-    def fitted(self, config: SvacConfig) -> Callable[[Image], Image]:
+    def fitted(self, config: SvacConfig) -> Callable[[Image, tuple[int, int]], Image]:
         """See `Family`: every image becomes a square, whatever its shape."""
         from svac_backend.svac.cpu import resampling
 
-        return lambda image: resampling.resize(image, config.vision.image_size)
+        return lambda image, _: resampling.resize(image, config.vision.image_size)
 
     def tokens_per_image(self, config: SvacConfig) -> int:
         """See `Family`."""

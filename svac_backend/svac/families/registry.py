@@ -6,6 +6,7 @@ from svac_backend.errors import SvacError
 from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.families.family import Family, Folder
 from svac_backend.svac.families.internvl import Sa2va
+from svac_backend.svac.families.qwen_vl import Qwen3Vl, Qwen25Vl
 from svac_backend.svac.families.sasasa2va import Sasasa2va
 
 
@@ -20,7 +21,7 @@ class Ours(Sa2va):
 
 
 # The first one that recognises a folder is its family, so those that look like another come before it.
-FAMILIES: tuple[Family, ...] = (Ours(), Sasasa2va(), Sa2va())
+FAMILIES: tuple[Family, ...] = (Ours(), Qwen3Vl(), Qwen25Vl(), Sasasa2va(), Sa2va())
 
 
 def named(name: str) -> Family:

@@ -40,6 +40,8 @@ def build_language(config: LanguageConfig) -> Qwen2ForCausalLM | LlamaForCausalL
     fields = asdict(config)
     rope = {"rope_theta": fields.pop("rope_theta"), "rope_type": "default"}
     rope |= fields.pop("rope_scaling") or {}
+    if fields["head_dim"] is None:
+        del fields["head_dim"]  # transformers' default follows from the width
     fields |= {"rope_parameters": rope, "attn_implementation": "sdpa"}
     if fields.pop("architecture") == "llama":
         return LlamaForCausalLM(LlamaConfig(**fields))
