@@ -212,12 +212,19 @@ class SvacConfig:
 
     Attributes:
         family: which of `families.registry` the model is of; `svac` is ours.
+        preset: whose published code the method follows.
+        vision, language, sam: the parts; [SEG] prompts `sam`.
+        hints: of a SAM-2 of its own for what a person shows on frames (masks, clicks, boxes) and its way through the
+            video; None: `sam` does that, too.
+        method: how it is run.
+        downsample_ratio, ps_version: of the pixel shuffle between vision tower and language model.
     """
 
     preset: str = "svac"
     vision: VisionConfig = field(default_factory=VisionConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
     sam: SamConfig = field(default_factory=SamConfig)
+    hints: SamConfig | None = None
     method: MethodConfig = field(default_factory=MethodConfig)
     downsample_ratio: float = 0.5
     ps_version: Literal["v1", "v2"] = "v2"
@@ -270,6 +277,8 @@ class SvacConfig:
             "sam": SamConfig,
             "method": MethodConfig,
         }
+        if data.get("hints") is not None:
+            parts["hints"] = SamConfig
         try:
             for name, part in parts.items():
                 data[name] = part(**{key: _tuple(value) for key, value in data.get(name, {}).items()})

@@ -57,6 +57,8 @@ class Svac(nn.Module):
         self.chat = self._chat()
         self.mllm = self.family.build_mllm(config)
         self.sam = build_sam(config.sam)
+        # Where frame hints have a SAM-2 of their own.
+        self.hint_sam = build_sam(config.hints) if config.hints else None
         # SAM-2 with the original mask decoder, if one was given; in a list, so that it is no part of the weights.
         self._original_sam: list[SAM2Base] = []
 
@@ -154,6 +156,8 @@ class Svac(nn.Module):
         if self.device.type == "cuda":
             self.mllm.vision_model.compile()
             self.sam.image_encoder.compile()
+            if self.hint_sam is not None:
+                self.hint_sam.image_encoder.compile()
         return self
 
     @torch.inference_mode()
@@ -311,7 +315,7 @@ class Svac(nn.Module):
         Raises:
             SvacError: an object without hints, hints that do not fit the video, or frames that it does not have.
         """
-        sam = self._original_sam[0] if self._original_sam else self.sam
+        sam = next(iter(self._original_sam), self.hint_sam or self.sam)
         yield from Propagation(sam, video, hints, frames=frames, window=window, progress=progress).run()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,7 @@ from lab.train_tiny.scene_store import scenes_for, store_scenes
 from lab.train_tiny.schedule import Schedule, matrices_of
 from lab.train_tiny.words_stage import LOUD, SPOKEN, Sentences, enough_for, words_loss
 from svac_backend.svac.model import Svac
-from svac_backend.svac.sam.grounding import FrameFeatures, decode, without_memory
+from svac_backend.svac.sam.grounding import Decoded, FrameFeatures, decode, without_memory
 from svac_backend.synthetic.rich.scene import RichConfig
 
 
@@ -59,22 +61,38 @@ def train_joint(
         schedule.step(loss + 0.4 * pointing + fade * told, taught.figures | more | pointed | known)
 
 
+class Asked(Protocol):
+    """What of a batch of clips the masks are drawn and judged by; see `ClipBatch`."""
+
+    frame_clip: Tensor
+    target: Tensor
+    visible: Tensor
+    things: Tensor
+    owner: Tensor
+
+
+def drawn(model: Svac, data: Asked, features: FrameFeatures, seg: Tensor) -> tuple[Decoded, Tensor]:
+    """Draw the masks of B * F frames with embeddings [B, E, N, C]; returns B * E * F pairs and their frames."""
+    b, e, f = data.visible.shape
+    rows = torch.arange(b * f, device=seg.device).view(b, 1, f).expand(b, e, f).reshape(-1)
+    chosen = features.take(rows)
+    clip = data.frame_clip[:, None].expand(b, e, f).to(seg.device)
+    language = seg.gather(2, clip[..., None].expand(*clip.shape, seg.shape[-1])).flatten(0, 2)
+    low = without_memory(model.sam, chosen)
+    return decode(model.sam, low, chosen.high, language, no_object_masking=False), rows
+
+
 def masks_of(
-    model: Svac, data: ClipBatch, features: FrameFeatures, seg: Tensor
+    model: Svac, data: Asked, features: FrameFeatures, seg: Tensor
 ) -> tuple[Tensor, dict[str, float]]:
     """Draw the masks of the batch's frames with embeddings [B, E, N, C]; returns their loss and figures."""
     device = seg.device
-    b, e, f = data.visible.shape
-    rows = torch.arange(b * f, device=device).view(b, 1, f).expand(b, e, f).reshape(-1)
-    chosen = features.take(rows)
-    clip = data.frame_clip[:, None].expand(b, e, f).to(device)
-    language = seg.gather(2, clip[..., None].expand(*clip.shape, seg.shape[-1])).flatten(0, 2)
-    low = without_memory(model.sam, chosen)
-    out = decode(model.sam, low, chosen.high, language, no_object_masking=False)
+    out, rows = drawn(model, data, features, seg)
     target, visible = data.target.flatten(0, 2).to(device), data.visible.flatten().to(device)
     clear = torch.ones_like(visible, dtype=torch.bool)
     loss, figures = mask_loss(out, target, visible, clear=clear)
     cells = F.adaptive_avg_pool2d(data.things.float()[:, None], out.logits.shape[-1])[:, 0].to(device)
+    b, _, f = data.visible.shape
     counts = torch.bincount(data.owner, minlength=b * f)
     things = pad_sequence(cells.split(counts.tolist()), batch_first=True)
     which, right = choice_loss(out, target, things[rows], clear)

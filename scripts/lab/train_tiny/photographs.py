@@ -19,6 +19,14 @@ Part = Literal["train", "validation"]
 
 # Of what is smaller, no mask is trained: a share of the photograph.
 _SMALLEST = 1 / 400
+# What people wear and carry is marked in `clothing` only; there, and on photographs of cats, nothing else is.
+_WORN = (
+    "accessories belt blazer blouse bodysuit boots bracelet cape cardigan clogs coat dress earrings flats glasses "
+    "gloves hair hat heels hoodie intimate jacket jeans jumper leggings loafers necklace pants pumps purse ring romper "
+    "sandals scarf shirt shoes shorts skin skirt sneakers socks stockings suit sunglasses sweater sweatshirt swimwear "
+    "t-shirt tie tights top vest wallet watch wedges bag"
+)
+CLOTHES = frozenset(_WORN.split())
 # COCO's photographs under these terms only.
 _LICENSES = ("CC BY 2.0", "CC BY-SA 2.0", "no known copyright restrictions")
 
@@ -33,6 +41,7 @@ class Photograph:
         labels: what each region shows.
         polygons: of each region; None where `tags` has them.
         tags: PNG of a tag for each pixel, the regions' are in `labels` as `<tag>`; every tag together is a person.
+        unmarked: what it may show beside the regions.
     """
 
     name: str
@@ -41,6 +50,7 @@ class Photograph:
     polygons: tuple[tuple[NDArray[np.int32], ...], ...] | None = None
     tags: bytes | None = None
     numbers: tuple[int, ...] = ()
+    unmarked: frozenset[str] = frozenset()
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Return the picture u8 [H, W, 3] RGB and its regions' masks bool [N, H, W]."""
@@ -83,9 +93,11 @@ def _coco(folder: Path, part: Part) -> list[Photograph]:
     told = json.loads((folder / "instances.json").read_text())
     names = {entry["id"]: entry["name"] for entry in told["categories"]}
     regions: dict[int, list[tuple[str, tuple[NDArray[np.int32], ...]]]] = {}
+    small: dict[int, set[str]] = {}
     sizes = {entry["id"]: entry["width"] * entry["height"] for entry in told["images"]}
     for entry in told["annotations"]:
         if entry["iscrowd"] or entry["area"] < _SMALLEST * sizes[entry["image_id"]]:
+            small.setdefault(entry["image_id"], set()).add(names[entry["category_id"]])
             continue
         rings = tuple(np.round(np.reshape(ring, (-1, 2))).astype(np.int32) for ring in entry["segmentation"])
         regions.setdefault(entry["image_id"], []).append((names[entry["category_id"]], rings))
@@ -94,7 +106,9 @@ def _coco(folder: Path, part: Part) -> list[Photograph]:
         name, there = f"coco/{entry['file_name']}", regions.get(entry["id"], [])
         if there and entry["license"] in _LICENSES and part_of(name) == part:
             labels, polygons = zip(*there, strict=True)
-            photos.append(Photograph(name, (folder / entry["file_name"]).read_bytes(), labels, polygons))
+            unmarked = CLOTHES - {"tie"} | small.get(entry["id"], set())
+            content = (folder / entry["file_name"]).read_bytes()
+            photos.append(Photograph(name, content, labels, polygons, unmarked=unmarked))
     return photos
 
 
@@ -112,7 +126,14 @@ def _clothing(folder: Path, part: Part) -> list[Photograph]:
         large = [n for n in names if n and counts[n] > _SMALLEST * decoded.size]
         if large:
             labels = ("person", *(names[n] for n in large))
-            photos.append(Photograph(name, path.read_bytes(), labels, tags=content, numbers=(0, *large)))
+            small = {names[n] for n in names if n and counts[n] and n not in large}
+            # What else is in the street nobody marked.
+            unmarked = frozenset(small | {"the rest"})
+            photos.append(
+                Photograph(
+                    name, path.read_bytes(), labels, tags=content, numbers=(0, *large), unmarked=unmarked
+                )
+            )
     return photos
 
 
@@ -128,5 +149,6 @@ def _cats(folder: Path, part: Part) -> list[Photograph]:
             np.round(np.reshape(ring, (-1, 2))).astype(np.int32) for ring in rings if len(ring) >= 6
         )
         if polygon:
-            photos.append(Photograph(name, path.read_bytes(), ("cat",), (polygon,)))
+            unmarked = CLOTHES | {"the rest"}
+            photos.append(Photograph(name, path.read_bytes(), ("cat",), (polygon,), unmarked=unmarked))
     return photos

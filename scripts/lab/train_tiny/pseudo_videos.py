@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from lab.train_tiny.mask_batch import SMALLEST
 from lab.train_tiny.memory_batch import Sequences
-from lab.train_tiny.photographs import Photograph
+from lab.train_tiny.photographs import CLOTHES, Photograph
 from svac_backend.svac import astc
 
 _GRID = 4  # control points of bending, a side
@@ -28,17 +29,19 @@ class _Layer:
 
     Attributes:
         image: f32 [h, w, 3]; alpha: f32 [h, w].
-        regions: bool [n, h, w], which masks move with it.
+        regions: bool [n, h, w], which masks move with it; labels: what each of them shows.
+        unmarked: what the picture may show beside them.
         middle: f32 [T, 2], (x, y) in shares of the frame.
-        scale: f32 [T, 2], pixels of the frame per pixel of the picture, x and y.
+        scale: f32 [T, 2], sides of the frame per pixel of the picture, x and y.
         angle: f32 [T], radians; bend: f32 [T, 2, _GRID, _GRID], in pixels of the picture.
         light: f32 [T], a factor.
-        blur: pixels of motion blur, along its way.
     """
 
     image: NDArray[np.float32]
     alpha: NDArray[np.float32]
     regions: NDArray[np.bool_]
+    labels: tuple[str, ...]
+    unmarked: frozenset[str]
     middle: NDArray[np.float64]
     scale: NDArray[np.float64]
     angle: NDArray[np.float64]
@@ -46,33 +49,80 @@ class _Layer:
     light: NDArray[np.float64]
 
 
-def make_scene(
-    rng: np.random.Generator, photos: Sequence[Photograph], *, size: int, length: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Make a short video; returns frames u8 [T, S, S, 3] and masks bool [N, T, S, S].
+class _CutOut(NamedTuple):
+    """What a photograph shows in one region, as in `_Layer`."""
+
+    image: NDArray[np.float32]
+    alpha: NDArray[np.float32]
+    regions: NDArray[np.bool_]
+    labels: tuple[str, ...]
+    unmarked: frozenset[str]
+
+
+@dataclass
+class Composition:
+    """A short video before it is painted: it can be painted at several sizes.
+
+    Attributes:
+        length: T.
+        seed: of what painting leaves to chance.
+    """
+
+    layers: list[_Layer]
+    length: int
+    seed: int
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What each of the N masks shows."""
+        return tuple(label for layer in self.layers for label in layer.labels)
+
+    @property
+    def unmarked(self) -> frozenset[str]:
+        """What may be seen beside the N masks."""
+        return frozenset[str]().union(*(layer.unmarked for layer in self.layers))
+
+    def paint(
+        self, size: int, frames: Sequence[int] | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Return frames u8 [T, S, S, 3] and masks bool [N, T, S, S], of all frames or of these."""
+        chosen = range(self.length) if frames is None else frames
+        return _paint(np.random.default_rng(self.seed), self.layers, size, chosen)
+
+
+def compose(
+    rng: np.random.Generator,
+    photos: Sequence[Photograph],
+    *,
+    length: int,
+    paces: tuple[float, float, float] = (0.25, 1.0, 1.8),
+    whole: bool = False,
+) -> Composition:
+    """Put a short video together.
 
     Args:
         photos: to take backgrounds and cut-outs from.
-        size: S; as the model sees videos, the picture is squeezed into a square.
         length: T.
+        paces: how fast everything moves from one frame to the next: slowly, normally or fast.
+        whole: cut things out, and not their parts, and keep all regions: whatever is seen is marked or `unmarked`.
     """
     aspect = float(np.exp(rng.uniform(np.log(0.7), np.log(1.9))))
-    pace = float(rng.choice([0.25, 1.0, 1.8], p=[0.3, 0.5, 0.2]))
-    layers = [_background(rng, _pick(rng, photos), size, aspect, length, pace)]
+    pace = float(rng.choice(paces, p=[0.3, 0.5, 0.2]))
+    layers = [_background(rng, _pick(rng, photos), aspect, length, pace, None if whole else 3)]
     actors = int(rng.choice(4, p=[0.3, 0.3, 0.25, 0.15]))
     if not len(layers[0].regions) and not actors:
         actors = 1
     for _ in range(actors):
         last = layers[-1]
         if len(layers) > 1 and rng.random() < 0.25:  # a look-alike
-            picture = (last.image, last.alpha, last.regions)
+            picture = _CutOut(last.image, last.alpha, last.regions, last.labels, last.unmarked)
         else:
-            cut = _cut_out(rng, _pick(rng, photos))
+            cut = _cut_out(rng, _pick(rng, photos), whole=whole)
             if cut is None:
                 continue
             picture = cut
-        layers.append(_actor(rng, *picture, size, aspect, length, pace))
-    return _paint(rng, layers, size, length)
+        layers.append(_actor(rng, picture, aspect, length, pace))
+    return Composition(layers, length, int(rng.integers(2**31)))
 
 
 def make_pseudo_videos(
@@ -88,7 +138,7 @@ def make_pseudo_videos(
     """Make a batch of scenes; each object, `most` of a scene, is visible on one of the given frames at least."""
     images, rows, masks = [], [], []
     while len(images) < scenes:
-        frames, visible = make_scene(rng, photos, size=size, length=length)
+        frames, visible = compose(rng, photos, length=length).paint(size)
         shown = [
             k for k, mask in enumerate(visible) if (mask[list(given)].mean((1, 2)) > 1.5 * SMALLEST).any()
         ]
@@ -117,7 +167,7 @@ def _pick(rng: np.random.Generator, photos: Sequence[Photograph]) -> Photograph:
 
 
 def _background(
-    rng: np.random.Generator, photo: Photograph, size: int, aspect: float, length: int, pace: float
+    rng: np.random.Generator, photo: Photograph, aspect: float, length: int, pace: float, most: int | None
 ) -> _Layer:
     image, masks = photo.read()
     if rng.random() < 0.5:
@@ -129,14 +179,16 @@ def _background(
     room = np.array([width, height]) - side * zoom.max()
     middle = np.stack([_way(rng, length, rng.random(), pace * 0.25, low=0.0, high=1.0) for _ in range(2)], 1)
     look = np.array([width, height]) / 2 + (middle - 0.5) * room
-    scale = size / (side * zoom[:, None])
+    scale = 1 / (side * zoom[:, None])
     angle = _way(rng, length, rng.normal(0, 0.05), pace * 0.04, low=-0.3, high=0.3)
-    centre = 0.5 - (look - np.array([width, height]) / 2) * scale / size
-    chosen = rng.permutation(len(masks))[:3]
+    centre = 0.5 - (look - np.array([width, height]) / 2) * scale
+    chosen = rng.permutation(len(masks))[:most]
     return _Layer(
         image.astype(np.float32),
         np.ones((height, width), np.float32),
         masks[chosen],
+        tuple(photo.labels[k] for k in chosen),
+        photo.unmarked,
         centre,
         scale,
         angle,
@@ -145,13 +197,17 @@ def _background(
     )
 
 
-def _cut_out(
-    rng: np.random.Generator, photo: Photograph
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]] | None:
-    """Cut one region out, with a part of it (clothing) as a region of its own now and then."""
+def _cut_out(rng: np.random.Generator, photo: Photograph, *, whole: bool = False) -> _CutOut | None:
+    """Cut one region out, with a part of it (clothing) as a region of its own now and then.
+
+    Args:
+        whole: a thing with all its parts.
+    """
     image, masks = photo.read()
     areas = masks.mean((1, 2))
     large = np.flatnonzero(areas > 0.01)
+    if whole and photo.tags is not None:
+        large = large[large == 0]  # the person
     if not len(large):
         return None
     # A person rather than a shoe.
@@ -161,28 +217,30 @@ def _cut_out(
     top, bottom, left, right = ys.min(), ys.max() + 1, xs.min(), xs.max() + 1
     window = slice(top, bottom), slice(left, right)
     mask = masks[one][window]
-    inside = [
-        part[window]
-        for k, part in enumerate(masks)
-        if k != one and 0.03 * mask.sum() < (part[window] & mask).sum() > 0.9 * part.sum()
-    ]
-    regions = [mask]
-    if inside and rng.random() < 0.4:
-        regions.append(inside[int(rng.integers(len(inside)))] & mask)
+    within = {k: int((part[window] & mask).sum()) for k, part in enumerate(masks) if k != one}
+    inside = [k for k, area in within.items() if 0.03 * mask.sum() < area > 0.9 * masks[k].sum()]
+    if whole:
+        inside = [k for k, area in within.items() if area > 0.9 * masks[k].sum()]
+        unmarked = {photo.labels[k] for k, area in within.items() if area and k not in inside}
+        chosen = [one, *inside]
+    else:
+        unmarked = set()
+        chosen = [one]
+        if inside and rng.random() < 0.4:
+            chosen.append(inside[int(rng.integers(len(inside)))])
     alpha = cv2.GaussianBlur(mask.astype(np.float32), (3, 3), 0) * mask
-    return image[window].astype(np.float32), alpha, np.stack(regions)
+    return _CutOut(
+        image[window].astype(np.float32),
+        alpha,
+        np.stack([masks[k][window] & mask for k in chosen]),
+        tuple(photo.labels[k] for k in chosen),
+        # In a person's outline nothing is to be seen but them: no car.
+        frozenset(unmarked | (photo.unmarked & CLOTHES if photo.labels[one] == "person" else set())),
+    )
 
 
-def _actor(
-    rng: np.random.Generator,
-    image: NDArray[np.float32],
-    alpha: NDArray[np.float32],
-    regions: NDArray[np.bool_],
-    size: int,
-    aspect: float,
-    length: int,
-    pace: float,
-) -> _Layer:
+def _actor(rng: np.random.Generator, picture: _CutOut, aspect: float, length: int, pace: float) -> _Layer:
+    image, alpha, regions, labels, unmarked = picture
     if rng.random() < 0.5:
         image, alpha, regions = image[:, ::-1], alpha[:, ::-1], regions[..., ::-1]
     height, width = alpha.shape
@@ -190,7 +248,7 @@ def _actor(
         np.exp(rng.uniform(np.log(0.12), np.log(0.75)))
     )  # its longer side beside the frame's shorter one
     shorter = np.array([1 / aspect, 1.0]) if aspect > 1 else np.array([1.0, aspect])
-    scale = large * size * shorter / max(height, width)
+    scale = large * shorter / max(height, width)
     wide = 1 + 0.5 * _way(rng, length, 0.0, pace * 0.05, low=-0.4, high=0.4)
     growth = np.exp(_way(rng, length, 0.0, pace * 0.1, low=-0.8, high=0.8))
     middle = np.stack(
@@ -200,6 +258,8 @@ def _actor(
         image,
         alpha,
         regions,
+        labels,
+        unmarked,
         middle,
         scale * growth[:, None] * wide[:, None] ** [1, 0],
         _way(rng, length, rng.normal(0, 0.15), pace * 0.1, low=-1.2, high=1.2),
@@ -235,16 +295,16 @@ def _lights(rng: np.random.Generator, length: int) -> NDArray[np.float64]:
 
 
 def _paint(
-    rng: np.random.Generator, layers: Sequence[_Layer], size: int, length: int
+    rng: np.random.Generator, layers: Sequence[_Layer], size: int, chosen: Sequence[int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     counts = [len(layer.regions) for layer in layers]
-    frames = np.empty((length, size, size, 3), np.uint8)
-    masks = np.zeros((sum(counts), length, size, size), np.bool_)
+    frames = np.empty((len(chosen), size, size, 3), np.uint8)
+    masks = np.zeros((sum(counts), len(chosen), size, size), np.bool_)
     tint = rng.normal(1, 0.06, 3).astype(np.float32)
     soft, noise = rng.random() < 0.25, float(rng.choice([0.0, 3.0, 8.0], p=[0.6, 0.25, 0.15]))
     quality = int(rng.integers(25, 80)) if rng.random() < 0.4 else 0
     blurred = rng.random() < 0.4
-    for t in range(length):
+    for at, t in enumerate(chosen):
         canvas = np.zeros((size, size, 3), np.float32)
         first = 0
         for number, layer in enumerate(layers):
@@ -254,8 +314,8 @@ def _paint(
                 image, alpha = (_smeared(part, way) for part in (image, alpha))
             canvas += alpha[..., None] * (image - canvas)
             hidden = alpha > 0.5
-            masks[:first, t] &= ~hidden
-            masks[first : first + len(regions), t] = regions & hidden if number else regions
+            masks[:first, at] &= ~hidden
+            masks[first : first + len(regions), at] = regions & hidden if number else regions
             first += len(regions)
         canvas *= tint
         if soft:
@@ -266,7 +326,7 @@ def _paint(
         if quality:
             packed = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
             frame = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
-        frames[t] = frame
+        frames[at] = frame
     return frames, masks
 
 
@@ -276,7 +336,7 @@ def _placed(
     """Return a layer's picture, alpha and regions on frame t, [S, S, ...] each."""
     height, width = layer.alpha.shape
     line = np.arange(size, dtype=np.float32) + 0.5
-    x, y = ((line - float(layer.middle[t, k]) * size) / float(layer.scale[t, k]) for k in (0, 1))
+    x, y = ((line - float(layer.middle[t, k]) * size) / float(layer.scale[t, k] * size) for k in (0, 1))
     # Turned in the picture, whose pixels are square.
     cos, sin = float(np.cos(layer.angle[t])), float(np.sin(layer.angle[t]))
     u = cos * x + (sin * y + width / 2)[:, None]

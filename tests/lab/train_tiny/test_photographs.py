@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from lab.train_tiny import pseudo_videos
 from lab.train_tiny.photographs import Photograph, load_photographs, part_of
-from lab.train_tiny.pseudo_videos import make_pseudo_videos, make_scene
+from lab.train_tiny.pseudo_videos import compose, make_pseudo_videos
 
 BOX = [30.0, 20.0, 80.0, 20.0, 80.0, 70.0, 30.0, 70.0]
 
@@ -81,7 +81,7 @@ def test_regions_are_what_is_marked(folder: Path) -> None:
 def test_the_same_seed_makes_the_same_video(folder: Path) -> None:
     photos = load_photographs(folder, "train")
     one, again, other = (
-        make_scene(np.random.default_rng(seed), photos, size=64, length=3) for seed in (5, 5, 6)
+        compose(np.random.default_rng(seed), photos, length=3).paint(64) for seed in (5, 5, 6)
     )
     assert np.array_equal(one[0], again[0])
     assert np.array_equal(one[1], again[1])
@@ -93,7 +93,7 @@ def test_masks_are_of_what_can_be_seen(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pseudo_videos, "_smeared", lambda part, way: part)
     overlaps = seen = 0
     for seed in range(12):
-        frames, masks = make_scene(np.random.default_rng(seed), photos, size=96, length=3)
+        frames, masks = compose(np.random.default_rng(seed), photos, length=3).paint(96)
         for t in range(3):
             covered = masks[:, t].sum(0)
             overlaps += int((covered > 1).sum())
@@ -129,7 +129,7 @@ def test_a_cut_out_has_an_edge_of_its_own() -> None:
     photo = Photograph("coco/x.jpg", content.tobytes(), ("car",), ((ring,),))
     cut = pseudo_videos._cut_out(np.random.default_rng(0), photo)
     assert cut is not None
-    image, alpha, regions = cut
-    assert image.shape[:2] == alpha.shape == regions.shape[1:] == (26, 26)
-    assert alpha.max() == pytest.approx(1)
-    assert regions[0].all()
+    assert cut.image.shape[:2] == cut.alpha.shape == cut.regions.shape[1:] == (26, 26)
+    assert cut.alpha.max() == pytest.approx(1)
+    assert cut.regions[0].all()
+    assert cut.labels == ("car",)

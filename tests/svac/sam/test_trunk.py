@@ -6,14 +6,21 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sam2.modeling.backbones.hieradet import Hiera
+from sam2.modeling.sam2_base import SAM2Base
 
+from svac_backend.masks.hints import FrameHint
+from svac_backend.masks.rle import to_coco
 from svac_backend.svac.config import SamConfig, SvacConfig
 from svac_backend.svac.cpu import fused
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam.grounding import FrameFeatures, MobileNetV2, build_sam, encode_frames
+from svac_backend.svac.sam.tracking import Propagation
+from svac_backend.video.reader import ArrayVideo
+from tests.small import CONFIG
 
 
 def small(**changes: object) -> SamConfig:
@@ -90,3 +97,33 @@ def test_a_model_on_mobilenet_is_saved_and_loaded_whole(tmp_path: Path) -> None:
     assert kept.keys() == found.keys()
     assert all(torch.equal(kept[name], found[name]) for name in kept)
     assert any(name.startswith("matching.") for name in kept)
+
+
+def test_what_a_person_shows_goes_through_a_sam_of_its_own(tokenizer_file: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    plain = Svac(CONFIG, tokenizer_file).eval()
+    both = Svac(replace(CONFIG, hints=small(match_dim=12)), tokenizer_file).eval()
+    both.load_state_dict(plain.state_dict(), strict=False)
+    both.save_pretrained(tmp_path)
+    loaded = Svac.from_pretrained(tmp_path, device="cpu")
+    assert loaded.config == both.config
+    video = ArrayVideo(np.random.default_rng(0).integers(0, 255, (5, 40, 60, 3), np.uint8))
+    shown = np.zeros((40, 60), np.bool_)
+    shown[10:30, 20:40] = True
+    hints = [{0: FrameHint(mask=to_coco(shown))}]
+
+    def carried(model: Svac, sam: SAM2Base) -> bool:
+        """Say whether the model propagates as this SAM-2 does."""
+        found, wanted = (
+            {frame: score for _, frame, _, score in run}
+            for run in (model.propagate(video, hints), Propagation(sam, video, hints).run())
+        )
+        return found == wanted
+
+    with torch.inference_mode():
+        assert loaded.hint_sam is not None
+        assert carried(loaded, loaded.hint_sam)
+        assert not carried(loaded, loaded.sam)
+        assert carried(plain, plain.sam)
+        words = [list(model.segment(video, ["the dog"])) for model in (plain, loaded)]
+    assert all(np.array_equal(a.masks, b.masks) for a, b in zip(*words, strict=True))
