@@ -82,15 +82,15 @@ def _within(names: tuple[str, ...]) -> tuple[str, ...]:
 _FINE_WORDS, _TRUNK_WORDS = (*_within(_FINE), "mllm.vision_model."), _within(_TRUNK)
 STAGES: tuple[PhotoStage, ...] = (
     PhotoStage(StagePlan("prompts", 1, 1000, 5e-4, 2e-3, _TRUNK), 320, 6),
-    PhotoStage(StagePlan("memory", 2, 600, 3e-4, 2e-3, _FINE, _TRUNK), 320, 2, (2, 3, 4, 5, 6), 8),
+    PhotoStage(StagePlan("memory", 2, 430, 3e-4, 2e-3, _FINE, _TRUNK), 320, 2, (2, 3, 4, 5, 6), 8),
     PhotoStage(
-        StagePlan("words", 3, 2500, 3e-4, 3e-3, _FINE_WORDS, _TRUNK_WORDS),
+        StagePlan("words", 3, 1800, 3e-4, 3e-3, _FINE_WORDS, _TRUNK_WORDS),
         *(320, 2, (3, 4, 5, 6), 6),
         sequences=0.35,
         clips=3,
     ),
     PhotoStage(
-        StagePlan("cooling", 4, 1200, 2e-4, 1.5e-3, _FINE_WORDS, _TRUNK_WORDS, falls=True),
+        StagePlan("cooling", 4, 900, 2e-4, 1.5e-3, _FINE_WORDS, _TRUNK_WORDS, falls=True),
         *(384, 2, (4, 6, 8), 8),
         sequences=0.35,
         clips=3,
