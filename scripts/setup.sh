@@ -8,7 +8,8 @@ usage() {
   cat <<'HELP'
 Usage: ./scripts/setup.sh [options]
 
-  --dev               also what the tests and the checks need
+  --dev               also what the tests and the checks need; PostgreSQL's server among it (apt-get as root, if it is
+                      missing)
   --no-label-studio   leave out Label Studio (you have your own)
   --browser           make sure that a Chromium is there for the browser tests (apt-get as root, if it is missing)
   --torch-index URL   take torch from this index, e.g. PyTorch's index of CPU wheels on a machine without
@@ -173,6 +174,22 @@ install_browser() {
   fi
 }
 
+# The tests start a server of their own from it.
+install_postgresql() {
+  local found
+  for found in /usr/lib/postgresql/*/bin/postgres "$(command -v postgres || true)"; do
+    if [ -n "$found" ] && [ -x "$found" ]; then
+      return
+    fi
+  done
+  if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] &&
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends postgresql; } >.venv-postgresql.log 2>&1; then
+    say "PostgreSQL, from apt"
+  else
+    say "PostgreSQL: not found. Its tests will fail (on Debian: sudo apt-get install postgresql)."
+  fi
+}
+
 # Rich made videos draw things such as dogs and cars with this font; without it they have shapes only.
 install_emoji() {
   local found
@@ -191,6 +208,7 @@ install_emoji() {
 
 started=$SECONDS
 [ $browser = 0 ] || install_browser
+[ $dev = 0 ] || install_postgresql
 install_emoji
 
 label_studio_job=

@@ -60,6 +60,10 @@ class NotEnoughData(SvacError):
     """There is nothing, or too little, to export or to learn from yet. Commands end with exit status 3 by it."""
 
 
+class StoreError(SvacError):
+    """The database cannot be used now: it is away, or locked for long, its disk is full, or it is damaged."""
+
+
 class JobCancelled(SvacError):
     """A person cancelled the job while it ran."""
 

@@ -55,8 +55,13 @@ class Settings(BaseSettings):
     )
 
     # Where things live
-    data_dir: Path = Field(Path("data"), description="Database, queue, downloaded media, frames.")
-
+    data_dir: Path = Field(
+        Path("data"), description="Database, frames, downloaded media, versions of the model."
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL in place of the database in SVAC_DATA_DIR: `postgresql://user:password@host:5432/name`.",
+    )
     min_free_mb: int = Field(
         500,
         ge=0,
@@ -239,7 +244,7 @@ class Settings(BaseSettings):
         "text", description="How: lines to read, or JSON objects with the ids of jobs and requests."
     )
 
-    @field_validator("label_studio_files_root", "preset", "original_sam", mode="before")
+    @field_validator("label_studio_files_root", "preset", "original_sam", "database_url", mode="before")
     @classmethod
     def _is_named(cls, value: object) -> object:
         """Take an empty variable as none: as a path it would be the current folder."""

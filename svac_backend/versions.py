@@ -16,7 +16,7 @@ from typing import Any
 from svac_backend.atomic import atomic_path
 from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
-from svac_backend.store.database import FILE_NAME, Database
+from svac_backend.store.database import Database, is_there
 from svac_backend.store.versions import Version, VersionState, VersionStore
 from svac_backend.svac.files.adapters import ABOUT, WEIGHTS, verify_adapter
 from svac_backend.svac.files.weights import version_of
@@ -254,9 +254,9 @@ def served_version(settings: Settings) -> str:
     Raises:
         SvacError: there is no such model, or the data folder cannot be used.
     """
-    if not (settings.data_dir / FILE_NAME).is_file():
+    if not is_there(settings):
         return version_of(settings)
-    with closing(Database(settings.data_dir)) as database:
+    with closing(Database.from_settings(settings)) as database:
         return Registry(settings, database).name()
 
 

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.databases import open_database, postgresql
+
+__all__ = ["open_database", "postgresql"]
+
 # Other work on the machine makes a test late; that says nothing about the code.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")

@@ -42,6 +42,9 @@ TOOL_VARIABLES = {
     "TORCH_INDEX_URL": "a build argument of the Dockerfile",
     "COMPOSE_PROFILES": "docker compose",
     "HF_HOME": "huggingface_hub",
+    "POSTGRES_USER": "PostgreSQL's image",
+    "POSTGRES_DB": "PostgreSQL's image",
+    "POSTGRES_PASSWORD": "PostgreSQL's image",
 }
 
 

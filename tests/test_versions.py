@@ -24,7 +24,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def registry(settings: Settings) -> Iterator[Registry]:
-    database = Database(settings.data_dir)
+    database = Database.from_settings(settings)
     yield Registry(settings, database)
     database.close()
 

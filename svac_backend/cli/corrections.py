@@ -30,7 +30,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 def run_list(settings: Settings, project: int | None = None) -> None:
     """Print the corrections, the oldest first, and what could not be collected."""
-    with closing(Database(settings.data_dir)) as database:
+    with closing(Database.from_settings(settings)) as database:
         found = CorrectionStore(database).all(project_id="" if project is None else str(project))
         used = {(one.project_id, one.annotation_id) for one in CorrectionStore(database).for_training()}
         names = "annotation task video expression drawn accepted who saved model"
@@ -80,7 +80,7 @@ def run_collect(settings: Settings) -> None:
     Raises:
         SvacError: a worker has been at it for minutes, or the data folder cannot be used.
     """
-    with closing(Database(settings.data_dir)) as database, bar("collecting") as progress:
+    with closing(Database.from_settings(settings)) as database, bar("collecting") as progress:
         collector = Collector(settings, database)
         collector.inbox.hurry()
         done = collector.collect(lambda fraction, _: progress(fraction))
@@ -94,7 +94,7 @@ def run_show(settings: Settings, annotation: str, out: Path, *, pictures: int = 
         SvacError: there is none of that id, its video cannot be read, or the picture cannot be written.
     """
     project, _, number = annotation.rpartition("/")
-    with closing(Database(settings.data_dir)) as database:
+    with closing(Database.from_settings(settings)) as database:
         found = [
             one for one in CorrectionStore(database).all(project_id=project) if one.annotation_id == number
         ]
@@ -127,7 +127,7 @@ def run_export(
         SvacError: there are none, a video cannot be read, or the folder can't be written.
     """
     target.check_new()
-    with closing(Database(settings.data_dir)) as database:
+    with closing(Database.from_settings(settings)) as database:
         found = [
             one
             for one in CorrectionStore(database).for_training()

@@ -59,7 +59,7 @@ def run(
     from svac_backend.pipeline import load_model
 
     first = int(os.environ.get("RANK", "0")) == 0
-    database = Database(settings.data_dir)
+    database = Database.from_settings(settings)
     registry = Registry(settings, database)
     frozen: Run | None = None
     examples: list[Example]

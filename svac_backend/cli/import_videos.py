@@ -114,7 +114,7 @@ def import_videos(
     # People who read the task need no list of one.
     prompt = prompts[0] if len(prompts) == 1 else list(prompts) or None
     with (
-        closing(Database(settings.data_dir)) as database,
+        closing(Database.from_settings(settings)) as database,
         closing(LabelStudioClient.from_settings(settings)) as client,
     ):
         with console.status("asking Label Studio"):

@@ -30,9 +30,11 @@ from svac_backend.jobs.renew import due_tasks, gone_tasks, linked_tasks, renew
 from svac_backend.jobs.retention import measure
 from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.settings import Settings
-from svac_backend.store.database import FILE_NAME, HEAD, Database
+from svac_backend.store.database import FILE_NAME, Database, is_there
 from svac_backend.store.events import ConnectionStore
 from svac_backend.store.links import MediaLinks
+from svac_backend.store.postgresql import Postgresql
+from svac_backend.store.schema import HEAD
 from svac_backend.store.workers import LOCKS, lock_is_held
 
 # The last entry of a backup.
@@ -62,7 +64,7 @@ def run_renew(settings: Settings, *, every: bool = False) -> None:
         count = sum(1 for _ in linked_tasks(links.root))
         console.print(f"Nothing to renew: the links of {counted(count, 'task')} are new enough.")
         return
-    with closing(Database(settings.data_dir)) as database, bar("renewing links") as progress:
+    with closing(Database.from_settings(settings)) as database, bar("renewing links") as progress:
         access = LabelStudioAccess(settings, ConnectionStore(database))
         done = renew(tasks, links, access.client, lambda fraction, _: progress(fraction))
     console.print(f"{done}.")
@@ -80,7 +82,7 @@ def run_clean(settings: Settings, *, yes: bool = False) -> None:
         SvacError: Label Studio cannot be reached, or refuses.
     """
     root = MediaLinks.from_settings(settings).root
-    with closing(Database(settings.data_dir)) as database, console.status("asking Label Studio"):
+    with closing(Database.from_settings(settings)) as database, console.status("asking Label Studio"):
         gone = gone_tasks(root, LabelStudioAccess(settings, ConnectionStore(database)).client)
     if not gone:
         console.print("Nothing to delete: every task with frames here is in Label Studio.")
@@ -121,7 +123,7 @@ def run_storage(settings: Settings) -> None:
         "predictions": (settings.keep_deleted_days, "days after their task"),
     }
     table = Table("what", "number", "MB", "kept", box=None)
-    with closing(Database(settings.data_dir)) as database:
+    with closing(Database.from_settings(settings)) as database:
         for name, (count, size) in measure(settings, database).items():
             limit, unit = kept.get(name, (0, ""))
             table.add_row(name, str(count), f"{size / 1e6:.1f}", f"{limit:g} {unit}" if limit else "for good")
@@ -135,12 +137,12 @@ def run_backup(settings: Settings, file: Path) -> None:
         SvacError: there is no data folder, or the file cannot be written.
     """
     folder = settings.data_dir
-    if not (folder / FILE_NAME).is_file():
+    if not is_there(settings):
         raise SvacError(f"There is no data in {folder.absolute()}.", "Set SVAC_DATA_DIR to the folder.")
     try:
         with (
             console.status("writing the backup"),
-            closing(Database(folder)) as database,
+            closing(Database.from_settings(settings)) as database,
             atomic_path(file, durable=True) as part,
             tempfile.TemporaryDirectory(dir=file.absolute().parent) as scratch,
         ):
@@ -176,13 +178,15 @@ def run_restore(settings: Settings, file: Path) -> None:
     folder = settings.data_dir
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _refuse_if_used(folder)
+        _refuse_if_used(settings)
         with tempfile.TemporaryDirectory(dir=folder, prefix=f"{BEFORE}part-") as scratch:
             fresh = Path(scratch)
             with console.status("reading the backup"):
                 count = _unpack(file, fresh)
             aside = folder / time.strftime(f"{BEFORE}%Y%m%d-%H%M%S")
             aside.mkdir(mode=0o700)
+            if settings.database_url is not None:
+                _into_server(settings, fresh / FILE_NAME, aside / FILE_NAME)
             old = [path for path in folder.iterdir() if not _left_out(path.name)]
             # The database last: until then the folder is what it was but for files that can be moved back.
             for path in sorted(old, key=lambda path: path.name == FILE_NAME):
@@ -194,8 +198,17 @@ def run_restore(settings: Settings, file: Path) -> None:
             f"The backup cannot be restored to {folder} ({error.strerror or error}).",
             f"Make room, and try again; what was there is in {folder}, or in its before-restore-... folder.",
         ) from error
-    Database(folder).close()  # brings an older one up to date
+    Database.from_settings(settings).close()  # brings an older one up to date
     console.print(f"{counted(count, 'file')} restored to {folder}; what was there before is in {aside.name}.")
+
+
+def _into_server(settings: Settings, file: Path, aside: Path) -> None:
+    """Put what a backup's database holds in place of what the PostgreSQL server does, which is kept in a file."""
+    Database(file.parent).close()  # brings an older one up to date
+    with closing(Database.from_settings(settings)) as database:
+        database.copy_to(aside)
+        database.copy_from(file)
+    file.unlink()
 
 
 def _kept(folder: Path, but: set[Path]) -> Iterator[Path]:
@@ -239,9 +252,13 @@ class _Hashed:
         return piece
 
 
-def _refuse_if_used(folder: Path) -> None:
+def _refuse_if_used(settings: Settings) -> None:
+    folder = settings.data_dir
     used = any(lock_is_held(path) for path in (folder / LOCKS).glob("*.lock"))
-    if not used and (folder / FILE_NAME).is_file():
+    if not used and settings.database_url is not None:
+        with closing(Database.from_settings(settings)) as database:
+            used = isinstance(database.system, Postgresql) and database.system.others() > 0
+    elif not used and (folder / FILE_NAME).is_file():
         with closing(sqlite3.connect(folder / FILE_NAME, timeout=1)) as connection:
             try:
                 # Only the last who has it open can do this. It is undone when the next one opens it.
@@ -252,7 +269,8 @@ def _refuse_if_used(folder: Path) -> None:
                 pass  # damaged: what a backup is restored for
     if used:
         raise SvacError(
-            f"A process still uses {folder}.", "Stop `svac-backend serve` and all workers, and try again."
+            f"A process still uses {folder} or its database.",
+            "Stop `svac-backend serve` and all workers, and try again.",
         )
 
 

@@ -120,7 +120,7 @@ def run_delete(settings: Settings, name: str, *, yes: bool = False) -> None:
 
 @contextmanager
 def _registry(settings: Settings) -> Iterator[Registry]:
-    with closing(Database(settings.data_dir)) as database:
+    with closing(Database.from_settings(settings)) as database:
         yield Registry(settings, database)
 
 

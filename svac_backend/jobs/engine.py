@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from svac_backend.errors import JobCancelled, SvacError
-from svac_backend.store.database import Database, StoreError
+from svac_backend.errors import JobCancelled, StoreError, SvacError
+from svac_backend.store.database import Database
 from svac_backend.store.jobs import Job, JobState, JobStore, Work
 from svac_backend.store.workers import WorkerStore
 

@@ -19,14 +19,14 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from svac_backend.errors import JobCancelled, SvacError
+from svac_backend.errors import JobCancelled, StoreError, SvacError
 from svac_backend.jobs.engine import JobContext, Work
 from svac_backend.learning.child import Child, ChildDied
 from svac_backend.learning.collect import Collector
 from svac_backend.learning.freeze import Run, open_run
 from svac_backend.learning.triggers import Trigger
 from svac_backend.settings import Settings
-from svac_backend.store.database import Database, StoreError
+from svac_backend.store.database import Database
 from svac_backend.store.versions import VersionState
 from svac_backend.versions import Registry
 

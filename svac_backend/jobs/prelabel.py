@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import StoreError, SvacError
 from svac_backend.jobs.engine import JobContext, JobState
 from svac_backend.jobs.payloads import PRELABEL, PrelabelPayload, TaskPayload
 from svac_backend.jobs.rendering import check_frames, rendered
@@ -22,7 +22,6 @@ from svac_backend.labelstudio.regions.written import to_prediction
 from svac_backend.masks.tracks import Track, frames_with_masks
 from svac_backend.pipeline import Progress, Ready, prelabel
 from svac_backend.settings import Settings
-from svac_backend.store.database import StoreError
 from svac_backend.store.jobs import JobStore
 from svac_backend.store.objects import SentStore
 from svac_backend.store.predictions import PartStore, Prediction, PredictionStore

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from svac_backend.errors import JobCancelled, SvacError, log_ids
+from svac_backend.errors import JobCancelled, StoreError, SvacError, log_ids
 from svac_backend.jobs.engine import (
     LEASE_S,
     Handler,
@@ -29,7 +29,7 @@ from svac_backend.jobs.engine import (
     Work,
     pause_after,
 )
-from svac_backend.store.database import UNREADABLE, StoreError
+from svac_backend.store.database import UNREADABLE
 from svac_backend.store.jobs import LANES, JobStore
 from svac_backend.store.tables import words
 
@@ -39,7 +39,7 @@ GRACE_S = 8.0
 POLL_S, TROUBLE_S = 0.1, 1.0
 # How often it is looked for jobs whose pause is over.
 WAKE_S = 1.0
-# How long a job that has ended waits for a database that cannot be used.
+# How long a job that has ended waits for a database that time alone does not mend; for one that is away, without end.
 PATIENCE_S = 600.0
 CHORES_EVERY_S = 24 * 3600
 
@@ -148,13 +148,13 @@ class Runner:
         return handler(context)
 
     def _stored(self, job: Job, end: Callable[[], bool]) -> bool:
-        """Store a job's end. Work that is done is not done again because the database is held for a while."""
+        """Store a job's end. Work that is done is not done again because the database is held, or away, for a while."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 return end()
             except StoreError as error:
-                if self.stopping.is_set() or time.monotonic() >= deadline:
+                if self.stopping.is_set() or (time.monotonic() >= deadline and not error.temporary):
                     raise
                 log.warning("the end of job %s is not stored, trying on: %s", job.id, error)
                 self.stopping.wait(TROUBLE_S)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, tuple_
+from sqlalchemy import Text, cast, delete, func, or_, select, tuple_
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import JobContext
@@ -87,7 +87,7 @@ class RetainHandler:
         with self.database.write() as session:
             used = select(JobRow.config).where(JobRow.config.is_not(None))
             session.execute(delete(ConfigRow).where(ConfigRow.sha256.not_in(used)))
-            session.execute(delete(PartRow).where(PartRow.updated < time.time() - DAY_S))
+            session.execute(delete(PartRow).where(PartRow.updated < self.database.time() - DAY_S))
         return count
 
     def _events(self) -> int:
@@ -201,7 +201,7 @@ def _before(days: float) -> float:
 def measure(settings: Settings, database: Database) -> dict[str, tuple[int, int]]:
     """Return what takes the room: of each kind how many there are and their bytes, in the database and beside it."""
     columns = {
-        "jobs": JobRow.payload,
+        "jobs": cast(JobRow.payload, Text),
         "labelling configs": ConfigRow.data,
         "webhooks": EventRow.body,
         "predictions": PredictionRow.tracks,
@@ -213,6 +213,9 @@ def measure(settings: Settings, database: Database) -> dict[str, tuple[int, int]
         for name, column in columns.items():
             count, size = session.execute(select(func.count(), func.sum(func.length(column)))).one()
             found[name] = (int(count), int(size or 0))
+    room = database.size()
+    if room is not None:
+        found["database on its server"] = (1, room)
     folder = settings.data_dir
     kinds = {"downloads": MEDIA, "frames": "served", "runs": RUNS, "versions": VERSIONS}
     for name, part in {**kinds, "database file": "svac.db", "earlier states": "*before-*"}.items():

@@ -63,7 +63,7 @@ def open_services(settings: Settings) -> Services:
     Raises:
         SvacError: the folder cannot be used.
     """
-    database = Database(settings.data_dir)
+    database = Database.from_settings(settings)
     engine = JobEngine(database)
     return Services(
         settings=settings,

@@ -28,7 +28,7 @@ from svac_backend.learning.collect import Collector
 from svac_backend.learning.triggers import FINETUNE, Trigger
 from svac_backend.pipeline import load_model
 from svac_backend.settings import Settings
-from svac_backend.store.database import FILE_NAME, Database
+from svac_backend.store.database import Database, is_there
 from svac_backend.store.events import ConnectionStore, EventStore
 from svac_backend.store.objects import ObjectStore, SentStore
 from svac_backend.store.predictions import PartStore, PredictionStore
@@ -105,7 +105,7 @@ def run(settings: Settings) -> None:
     start_logging(settings.log_level, settings.log_format)
     if hasattr(os, "nice"):  # not on Windows
         os.nice(NICENESS)
-    worker, owner = create_worker(settings, Database(settings.data_dir))
+    worker, owner = create_worker(settings, Database.from_settings(settings))
     try:
         owner.get()  # now, so that the first job does not wait for it
     except SvacError as error:
@@ -206,8 +206,8 @@ def load_served(settings: Settings) -> tuple[Svac, str]:
     Raises:
         SvacError: it cannot be loaded, or the data folder cannot be used.
     """
-    if not (settings.data_dir / FILE_NAME).is_file():
+    if not is_there(settings):
         return load_model(settings), version_of(settings)
-    with closing(Database(settings.data_dir)) as database:
+    with closing(Database.from_settings(settings)) as database:
         owner = ModelOwner(settings, database)
         return owner.get(), owner.version()

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import StoreError, SvacError
 from svac_backend.labelstudio.api.access import (
     LabelStudioAccess,
     label_studio_name,
@@ -30,7 +30,7 @@ from svac_backend.masks.rle import area
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings, names_project
 from svac_backend.store.corrections import Annotation, AnnotationState, Correction, CorrectionStore
-from svac_backend.store.database import Database, StoreError
+from svac_backend.store.database import Database
 from svac_backend.store.events import ConnectionStore, Event, EventStore, Inbox
 from svac_backend.store.objects import ObjectStore, SentStore, video_name
 from svac_backend.store.predictions import video_identity

@@ -126,7 +126,7 @@ def main() -> int:
     settings = Settings(_env_file=None, **parent.config)
     start_logging(settings.log_level, settings.log_format)
     run = read_run(Path(sys.argv[1]))
-    database = Database(settings.data_dir)
+    database = Database.from_settings(settings)
     return parent.run(lambda: finetune_run(settings, database, run, parent.progress, parent.should_stop))
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from svac_backend.editor.answer import Answer
 from svac_backend.editor.interactive import Interactive, without_points
 from svac_backend.editor.request import Call, task_payload
-from svac_backend.errors import SvacError
+from svac_backend.errors import StoreError, SvacError
 from svac_backend.jobs.engine import BATCH, REJECTED, Work
 from svac_backend.jobs.frames import frames_way
 from svac_backend.jobs.payloads import FRAMES, PRELABEL, FramesPayload, PrelabelPayload, TaskPayload
@@ -20,7 +20,6 @@ from svac_backend.jobs.services import Metrics, Services
 from svac_backend.labelstudio.api.access import label_studio_name
 from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.tasks import task_prompts
-from svac_backend.store.database import StoreError
 from svac_backend.store.tasks import PredictedTask
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import StoreError, SvacError
 from svac_backend.jobs.engine import BATCH, LEASE_S, REJECTED
 from svac_backend.jobs.payloads import PROPAGATE, PropagatePayload
 from svac_backend.jobs.services import Metrics, Services, reasons_not_ready
@@ -22,7 +22,6 @@ from svac_backend.server.predicting import Predictor
 from svac_backend.server.security import Gate, Unauthorized
 from svac_backend.server.webhooks import PROOF_TIMEOUT_S, WebhookRegistrar, bind
 from svac_backend.settings import names_project
-from svac_backend.store.database import StoreError
 from svac_backend.store.events import ProjectConnection
 
 SUBMITTED = frozenset({"ANNOTATION_CREATED", "ANNOTATION_UPDATED"})

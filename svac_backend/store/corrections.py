@@ -20,6 +20,9 @@ from svac_backend.masks.tracks import Track
 from svac_backend.store.database import Database, pack, unpack
 from svac_backend.store.tables import AnnotationRow, CorrectionRow
 
+# Of two webhooks about an annotation, the later one must win.
+LOCK = "corrections"
+
 log = logging.getLogger(__name__)
 
 
@@ -152,7 +155,7 @@ class CorrectionStore:
     def put(self, annotation: Annotation, corrections: Sequence[Correction] = ()) -> bool:
         """Store what an annotation says now, in place of all that it said; False when a later webhook was looked at."""
         key = (annotation.project_id, annotation.annotation_id)
-        with self.database.write() as session:
+        with self.database.write(LOCK) as session:
             known = session.get(AnnotationRow, key)
             if known is not None and known.event > annotation.event:
                 return False
@@ -183,7 +186,7 @@ class CorrectionStore:
             event: number of the webhook. An annotation that is not known yet is remembered as deleted: its creation
                 may be looked at later.
         """
-        with self.database.write() as session:
+        with self.database.write(LOCK) as session:
             query = select(AnnotationRow).where(AnnotationRow.annotation_id.in_(annotation_ids))
             if project_id:
                 query = query.where(AnnotationRow.project_id == project_id)
@@ -202,7 +205,7 @@ class CorrectionStore:
             AnnotationRow.task_id.in_(task_ids),
             AnnotationRow.event <= event,
         )
-        with self.database.write() as session:
+        with self.database.write(LOCK) as session:
             return _remove(session, list(session.scalars(query)), event)
 
     def all(self, *, project_id: str = "", video: str = "") -> list[Correction]:

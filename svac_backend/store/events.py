@@ -5,14 +5,12 @@ Webhooks stay, in order. An inbox knows which of them its reader has dealt with,
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from svac_backend.errors import SvacError
 from svac_backend.store.database import Database, unpack
@@ -43,9 +41,9 @@ class ConnectionStore:
             hostname=hostname,
             access_token=access_token,
             label_config=label_config,
-            updated=time.time(),
+            updated=self.database.time(),
         )
-        with self.database.write() as session:
+        with self.database.write(f"connection {project_id}") as session:
             session.merge(row)
 
     def get(self, project_id: str) -> ProjectConnection | None:
@@ -110,8 +108,9 @@ class EventStore:
             body: the JSON text as it came: to write it anew would take longer than all the rest.
         """
         blob = zlib.compress(body, 1)  # before the write lock is taken
-        row = EventRow(action=action, project_id=project_id, body=blob, received=time.time())
-        with self.database.write() as session:
+        row = EventRow(action=action, project_id=project_id, body=blob, received=self.database.time())
+        # One at a time: were a later number stored first, a reader would pass over the earlier one for good.
+        with self.database.write("events") as session:
             session.add(row)
             session.flush()
             return row.id
@@ -183,7 +182,7 @@ class Inbox:
 
     def advance(self, event: int) -> None:
         """Say that all events up to this one were looked at."""
-        statement = insert(CursorRow).values(name=self.name, value=event)
+        statement = self.database.insert(CursorRow).values(name=self.name, value=event)
         statement = statement.on_conflict_do_update(
             index_elements=["name"], set_={"value": event}, where=CursorRow.value < event
         )
@@ -192,19 +191,21 @@ class Inbox:
 
     def put_off(self, event: int, error: str, hint: str, *, temporary: bool = False) -> Uncollected:
         """Have an event tried again, later each time; it is never given up for what time may mend."""
-        with self.database.write() as session:
+        now = self.database.time()
+        with self.database.write(f"uncollected {event}") as session:
             row = session.get(UncollectedRow, event)
             tries = 1 if row is None else row.tries + 1
             last = DELAYS_S[-1] if temporary else None
             wait = DELAYS_S[tries - 1] if tries <= len(DELAYS_S) else last
-            due = -1.0 if wait is None else time.time() + wait
+            due = -1.0 if wait is None else now + wait
             row = session.merge(UncollectedRow(event=event, error=error, hint=hint, tries=tries, due=due))
             return _uncollected(row)
 
     def hurry(self) -> None:
         """Have all that was put off or given up tried again now; its tries are counted anew."""
+        now = self.database.time()
         with self.database.write() as session:
-            session.execute(update(UncollectedRow).values(due=time.time(), tries=0))
+            session.execute(update(UncollectedRow).values(due=now, tries=0))
 
     def settle(self, event: int) -> None:
         """Have an event not tried again: it was dealt with, or nothing is in it any more."""
@@ -213,7 +214,8 @@ class Inbox:
 
     def due(self) -> list[int]:
         """Return the events that are to be tried now, the oldest first."""
-        query = select(UncollectedRow.event).where(UncollectedRow.due >= 0, UncollectedRow.due <= time.time())
+        now = self.database.time()
+        query = select(UncollectedRow.event).where(UncollectedRow.due >= 0, UncollectedRow.due <= now)
         with self.database.read() as session:
             return list(session.scalars(query.order_by(UncollectedRow.event)))
 

@@ -7,7 +7,6 @@ lease; what a worker says about a job counts only as long.
 from __future__ import annotations
 
 import hashlib
-import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ from svac_backend.store.workers import Watch
 MODEL_LANE, LIGHT_LANE, TRAINING_LANE = LANES = ("model", "light", "training")
 # What of a payload is kept once for all jobs.
 CONFIG = "label_config"
+# A job of a key is looked for and added by one at a time; many waiting rows are changed by one at a time.
+LOCK = "jobs"
 # Clocks of machines that share a database differ by less than so many seconds.
 CLOCK_S = 60.0
 # By kind of job; all other kinds need the model.
@@ -137,14 +138,17 @@ class JobStore:
             text: (hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(), pack(text))
             for text in {work.payload[CONFIG] for work in works if isinstance(work.payload.get(CONFIG), str)}
         }
-        with self.database.write() as session:
+        now = self.database.time()
+        with self.database.write(LOCK) as session:
             wanted = [work.key for work in works]
             rows = {row.key: row for row in session.scalars(select(JobRow).where(_active(wanted)))}
             found = []
-            for work in works:
+            for number, work in enumerate(works):
                 row = rows.get(work.key)
                 if row is None:
-                    row = rows[work.key] = _new(work.kind, work.payload, work.key, work.priority)
+                    row = rows[work.key] = _new(
+                        work.kind, work.payload, work.key, work.priority, now + 1e-6 * number
+                    )
                     if work.payload.get(CONFIG) in packed:
                         row.config, data = packed[row.payload.pop(CONFIG)]
                         if session.get(ConfigRow, row.config) is None:
@@ -168,14 +172,15 @@ class JobStore:
         Label Studio asks again whenever a task is opened: the same failure of the same work, when it is that
         work's latest, gets a new time instead of a new row.
         """
-        with self.database.write() as session:
+        now = self.database.time()
+        with self.database.write(LOCK) as session:
             latest = select(JobRow).where(JobRow.key == key).order_by(JobRow.created.desc()).limit(1)
             row = session.scalar(latest)
             if row is None or row.state != JobState.FAILED.value or row.error != words(error):
-                row = _new(kind, payload, key, 0)
+                row = _new(kind, payload, key, 0, now)
                 row.state, row.error, row.hint = JobState.FAILED.value, error, hint
                 session.add(row)
-            row.finished = time.time()
+            row.finished = now
             session.flush()
             return _job(row)
 
@@ -240,7 +245,7 @@ class JobStore:
             for lane, state, later, count, oldest in session.execute(query):
                 name = "retrying" if later else "running" if state == JobState.RUNNING.value else "waiting"
                 found.setdefault(lane, {})[name] = (count, oldest)
-        now, none = time.time(), (0, 0.0)
+        now, none = self.database.time(), (0, 0.0)
         return [
             LaneLoad(
                 lane,
@@ -254,9 +259,9 @@ class JobStore:
 
     def cancel(self, job_id: str) -> Job | None:
         """Cancel a waiting job at once; ask a running one to stop. A finished one stays as it is."""
-        now = time.time()
+        now = self.database.time()
         with self.database.write() as session:
-            row = session.get(JobRow, job_id)
+            row = session.get(JobRow, job_id, with_for_update=True)
             if row is None:
                 return None
             if row.state == JobState.QUEUED.value:
@@ -273,9 +278,8 @@ class JobStore:
         """
         if lane not in self.waiting():
             return None
-        now = time.time()
-        # One statement: of two workers that ask at once, one gets the job. Where rows are locked instead of the
-        # database, as in PostgreSQL, the inner query needs FOR UPDATE SKIP LOCKED.
+        now = self.database.time()
+        # One statement: of two workers that ask at once, one gets the job, and in PostgreSQL the other the next.
         taken = (
             update(JobRow)
             .where(JobRow.id == _next(lane).scalar_subquery())
@@ -300,8 +304,9 @@ class JobStore:
 
     def report(self, job: Job, progress: float, message: str) -> Job | None:
         """Store a running job's progress; return the job as it is now, or None when its lease is lost."""
+        now = self.database.time()
         with self.database.write() as session:
-            session.execute(_held(job).values(progress=progress, message=message, heartbeat=time.time()))
+            session.execute(_held(job).values(progress=progress, message=message, heartbeat=now))
             row = session.get(JobRow, job.id)
             return _job(row) if row is not None and _holds(row, job) else None
 
@@ -322,7 +327,7 @@ class JobStore:
             "result": None if result is None else dict(result),
             "error": error,
             "hint": hint,
-            "finished": time.time(),
+            "finished": self.database.time(),
         }
         if state is JobState.DONE:
             values["progress"] = 1.0
@@ -331,9 +336,9 @@ class JobStore:
 
     def put_off(self, job: Job, error: str, hint: str, pause_s: float) -> bool:
         """Have a running job tried again after a pause; False when its lease is lost. A cancelled one ends."""
-        now = time.time()
+        now = self.database.time()
         with self.database.write() as session:
-            row = session.get(JobRow, job.id)
+            row = session.get(JobRow, job.id, with_for_update=True)
             if row is None or not _holds(row, job):
                 return False
             row.worker_id, row.heartbeat, row.error, row.hint = None, now, error, hint
@@ -349,12 +354,12 @@ class JobStore:
 
         One that was put off in the future is woken, too: the clock was set back since.
         """
-        now = time.time()
+        now = self.database.time()
         over = and_(JobRow.due.is_not(None), or_(JobRow.due <= now, JobRow.heartbeat > now + CLOCK_S))
         with self.database.read() as session:
             if session.scalar(select(JobRow.id).where(over).limit(1)) is None:
                 return 0
-        with self.database.write() as session:
+        with self.database.write(LOCK) as session:
             return session.execute(update(JobRow).where(over).values(due=None)).rowcount  # type: ignore[attr-defined]
 
     def release(self, job: Job) -> bool:
@@ -362,13 +367,14 @@ class JobStore:
 
         That is no failure, so the attempt is not counted.
         """
+        now = self.database.time()
         with self.database.write() as session:
-            row = session.get(JobRow, job.id)
+            row = session.get(JobRow, job.id, with_for_update=True)
             if row is None or not _holds(row, job):
                 return False
             row.worker_id = None
             if row.cancel_requested:
-                row.state, row.message, row.finished = JobState.CANCELLED.value, "Cancelled", time.time()
+                row.state, row.message, row.finished = JobState.CANCELLED.value, "Cancelled", now
             else:
                 row.state, row.message = JobState.QUEUED.value, "Waiting: the worker was stopped"
                 row.attempts -= 1
@@ -387,10 +393,10 @@ class JobStore:
             rows = session.execute(query.where(JobRow.state == JobState.RUNNING.value)).all()
         silent = self._watch.silent_s({row[:2]: row[2] for row in rows}, lease_s)
         stale = [row for row in rows if silent[row[:2]] > lease_s or died(row[3] or "")]
-        again = []
+        again, now = [], self.database.time()
         for job_id, attempts, heartbeat, _ in stale:
             with self.database.write() as session:
-                row = session.get(JobRow, job_id)
+                row = session.get(JobRow, job_id, with_for_update=True)
                 if row is None or (row.state, row.attempts, row.heartbeat) != (
                     JobState.RUNNING.value,
                     attempts,
@@ -399,9 +405,9 @@ class JobStore:
                     continue  # it was heard of just now
                 row.worker_id = None
                 if row.cancel_requested:
-                    row.state, row.message, row.finished = JobState.CANCELLED.value, "Cancelled", time.time()
+                    row.state, row.message, row.finished = JobState.CANCELLED.value, "Cancelled", now
                 elif row.attempts >= max_attempts:
-                    row.state, row.finished = JobState.FAILED.value, time.time()
+                    row.state, row.finished = JobState.FAILED.value, now
                     row.error = f"The worker died {row.attempts} times while it ran this job."
                     row.hint = "Look at the worker's log and its memory; then send the task again."
                 else:
@@ -421,14 +427,20 @@ _WAITING_LANES = " UNION ALL ".join(
 
 def _next(lane: str) -> Select[str]:
     order = (JobRow.priority.desc(), JobRow.created, JobRow.id)
-    return select(JobRow.id).where(WAITING, JobRow.lane == lane).order_by(*order).limit(1)
+    return (
+        select(JobRow.id)
+        .where(WAITING, JobRow.lane == lane)
+        .order_by(*order)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
 
 
 def _active(keys: Collection[str]) -> ColumnElement[bool]:
     return and_(JobRow.key.in_(keys), JobRow.state.in_(ACTIVE))
 
 
-def _new(kind: str, payload: Mapping[str, Any], key: str, priority: int) -> JobRow:
+def _new(kind: str, payload: Mapping[str, Any], key: str, priority: int, now: float) -> JobRow:
     return JobRow(
         id=uuid.uuid4().hex,
         kind=kind,
@@ -441,7 +453,7 @@ def _new(kind: str, payload: Mapping[str, Any], key: str, priority: int) -> JobR
         payload=dict(payload),
         attempts=0,
         cancel_requested=False,
-        created=time.time(),
+        created=now,
     )
 
 

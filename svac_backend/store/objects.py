@@ -9,7 +9,6 @@ each answered region is kept, and with it what persons showed of the object (mas
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -57,7 +56,8 @@ class ObjectStore:
             known: objects that have ids without having been claimed, such as those of the task's own prompt.
             taken: further ids that are in use.
         """
-        with self.database.write() as session:
+        now = self.database.time()
+        with self.database.write(f"objects {project_id} {video}") as session:
             query = select(ObjectRow).where(ObjectRow.project_id == project_id, ObjectRow.video == video)
             rows = list(session.scalars(query.order_by(ObjectRow.created)))
             ids = {(row.label, row.expression): row.object_id for row in reversed(rows) if row.expression}
@@ -78,7 +78,7 @@ class ObjectStore:
                             object_id=object_id,
                             label=label,
                             expression=expression,
-                            created=time.time(),
+                            created=now,
                         )
                     )
                 found.append(ObjectPrompt(object_id, label, expression))
@@ -160,7 +160,8 @@ class SentStore:
             complete: whether the answer has all frames.
             forget: ids of regions that need not be kept any more.
         """
-        with self.database.write() as session:
+        now = self.database.time()
+        with self.database.write(f"sent {project_id} {task_id}") as session:
             for object_id in dict.fromkeys([*regions, *hints]):
                 old = session.get(SentRow, (project_id, task_id, object_id))
                 known = {} if old is None else {_name(region): region for region in unpack(old.regions)}
@@ -175,7 +176,7 @@ class SentStore:
                         regions=pack(list(known.values())),
                         prompts=pack(shown),
                         complete=complete,
-                        updated=time.time(),
+                        updated=now,
                     )
                 )
 
@@ -183,8 +184,9 @@ class SentStore:
         """Keep what a prediction of Label Studio showed before a newer one took its place."""
         blob = pack(vars(one))
         mine = (SnapshotRow.project_id == project_id, SnapshotRow.task_id == task_id)
-        with self.database.write() as session:
-            row = SnapshotRow(project_id=project_id, task_id=task_id, regions=blob, created=time.time())
+        now = self.database.time()
+        with self.database.write(f"snapshots {project_id} {task_id}") as session:
+            row = SnapshotRow(project_id=project_id, task_id=task_id, regions=blob, created=now)
             session.add(row)
             session.flush()
             kept = select(SnapshotRow.id).where(*mine).order_by(SnapshotRow.id.desc()).limit(REPLACED)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,6 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlunsplit
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects.sqlite import insert
 
 from svac_backend.errors import split_address
 from svac_backend.masks.tracks import ObjectPrompt, Track
@@ -157,9 +155,9 @@ class PredictionStore:
             fps=prediction.fps,
             frame_count=prediction.frame_count,
             score=prediction.score,
-            created=prediction.created or time.time(),
+            created=prediction.created or self.database.time(),
         )
-        with self.database.write() as session:
+        with self.database.write(f"prediction {prediction.key}") as session:
             old = session.get(PredictionRow, prediction.key)
             if old is not None:
                 session.delete(old)
@@ -181,10 +179,10 @@ class PredictionStore:
             "prediction_key": key,
             "config_key": config_key,
             "results": pack(list(results)),
-            "created": time.time(),
+            "created": self.database.time(),
         }
         with self.database.write() as session:
-            session.execute(insert(RenderingRow).values(**values).on_conflict_do_nothing())
+            session.execute(self.database.insert(RenderingRow).values(**values).on_conflict_do_nothing())
 
 
 def _prediction(row: PredictionRow) -> Prediction:
@@ -215,8 +213,8 @@ class PartStore:
             **{name: value for name, value in vars(prediction).items() if name != "tracks"},
             "tracks": [track.to_json() for track in prediction.tracks],
         }
-        values = {"prediction": pack(data), "updated": time.time()}
-        statement = insert(PartRow).values(key=prediction.key, **values)
+        values = {"prediction": pack(data), "updated": self.database.time()}
+        statement = self.database.insert(PartRow).values(key=prediction.key, **values)
         with self.database.write() as session:
             session.execute(statement.on_conflict_do_update(index_elements=["key"], set_=values))
 

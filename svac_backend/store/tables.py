@@ -1,6 +1,6 @@
 """The tables. Times are seconds since the epoch (UTC); JSON that can be large is compressed.
 
-A change here needs a migration beside it, in `store/migrations/`, and its number in `database.HEAD`.
+A change here needs a migration beside it, in `store/migrations/`, and its number in `schema.HEAD`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Dialect,
     Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    Integer,
     LargeBinary,
     String,
     Text,
@@ -21,6 +23,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
 
 # In these words: SQLite uses an index of some rows only where a query repeats its condition.
 WAITING = text("jobs.state = 'queued' AND jobs.due IS NULL")
@@ -42,6 +45,37 @@ def words(value: str) -> str:
     return value.encode("utf-8", "backslashreplace").decode().replace("\0", r"\x00")
 
 
+class Name(TypeDecorator[str]):
+    """A short text: an id, a key, a kind. Its length is told, and kept by nobody: what is longer must not be lost."""
+
+    impl = String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Take text of any length in PostgreSQL, too, which would refuse what is longer."""
+        return dialect.type_descriptor(Text() if dialect.name == "postgresql" else self.impl_instance)
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """See sqlalchemy. SQLite takes NUL in text, PostgreSQL does not."""
+        return value if value is None or dialect.name == "sqlite" else words(value)
+
+
+class Long(Name):
+    """A text of any length."""
+
+    impl = Text
+    cache_ok = True
+
+
+# PostgreSQL keeps to the range of its types, and a file may have more than 2 GB.
+Size = Integer().with_variant(BigInteger(), "postgresql")
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """Have an index hold some rows only."""
+    return {f"{system}_where": text(condition) for system in ("sqlite", "postgresql")}
+
+
 class Base(DeclarativeBase):
     """Root of all tables."""
 
@@ -53,11 +87,11 @@ class JobRow(Base):
 
     __tablename__ = "jobs"
 
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(32))
-    lane: Mapped[str] = mapped_column(String(16), server_default="model")
-    state: Mapped[str] = mapped_column(String(16))
-    key: Mapped[str] = mapped_column(String(200))
+    id: Mapped[str] = mapped_column(Name(32), primary_key=True)
+    kind: Mapped[str] = mapped_column(Name(32))
+    lane: Mapped[str] = mapped_column(Name(16), server_default="model")
+    state: Mapped[str] = mapped_column(Name(16))
+    key: Mapped[str] = mapped_column(Name(200))
     priority: Mapped[int] = mapped_column(default=0)
     progress: Mapped[float] = mapped_column(default=0.0)
     message: Mapped[str] = mapped_column(Words, default="")
@@ -68,9 +102,9 @@ class JobRow(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     tries: Mapped[int] = mapped_column(default=0, server_default="0")
     due: Mapped[float | None] = mapped_column(default=None)
-    config: Mapped[str | None] = mapped_column(String(64), default=None)
+    config: Mapped[str | None] = mapped_column(Name(64), default=None)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
-    worker_id: Mapped[str | None] = mapped_column(String(100), default=None)
+    worker_id: Mapped[str | None] = mapped_column(Name(100), default=None)
     heartbeat: Mapped[float | None] = mapped_column(default=None)
     created: Mapped[float]
     started: Mapped[float | None] = mapped_column(default=None)
@@ -78,16 +112,16 @@ class JobRow(Base):
 
     __table_args__ = (
         # Two active jobs can never share a key, whatever process submits them; finished ones may.
-        Index("jobs_active_key", "key", unique=True, sqlite_where=text("state IN ('queued', 'running')")),
+        Index("jobs_active_key", "key", unique=True, **_where("state IN ('queued', 'running')")),
         Index(
             "jobs_waiting",
             "lane",
             priority.desc(),
             "created",
             "id",
-            sqlite_where=text("state = 'queued' AND due IS NULL"),
+            **_where("state = 'queued' AND due IS NULL"),
         ),
-        Index("jobs_due", "due", sqlite_where=text("due IS NOT NULL")),
+        Index("jobs_due", "due", **_where("due IS NOT NULL")),
         Index("jobs_key", "key", "created"),
         Index("jobs_kind", "kind", "state", "created"),
         Index("jobs_state_created", "state", "created"),
@@ -100,7 +134,7 @@ class ConfigRow(Base):
 
     __tablename__ = "configs"
 
-    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sha256: Mapped[str] = mapped_column(Name(64), primary_key=True)
     data: Mapped[bytes] = mapped_column(LargeBinary)
 
 
@@ -109,9 +143,9 @@ class WorkerRow(Base):
 
     __tablename__ = "workers"
 
-    id: Mapped[str] = mapped_column(String(100), primary_key=True)
-    device: Mapped[str] = mapped_column(String(100), default="")
-    model_version: Mapped[str] = mapped_column(String(100), default="")
+    id: Mapped[str] = mapped_column(Name(100), primary_key=True)
+    device: Mapped[str] = mapped_column(Name(100), default="")
+    model_version: Mapped[str] = mapped_column(Name(100), default="")
     started: Mapped[float]
     heartbeat: Mapped[float]
 
@@ -121,10 +155,10 @@ class PredictionRow(Base):
 
     __tablename__ = "predictions"
 
-    key: Mapped[str] = mapped_column(String(64), primary_key=True)
-    model_version: Mapped[str] = mapped_column(String(100))
-    project_id: Mapped[str] = mapped_column(String(32))
-    task_id: Mapped[str] = mapped_column(String(32))
+    key: Mapped[str] = mapped_column(Name(64), primary_key=True)
+    model_version: Mapped[str] = mapped_column(Name(100))
+    project_id: Mapped[str] = mapped_column(Name(32))
+    task_id: Mapped[str] = mapped_column(Name(32))
     tracks: Mapped[bytes] = mapped_column(LargeBinary)
     width: Mapped[int]
     height: Mapped[int]
@@ -141,10 +175,10 @@ class TaskRow(Base):
 
     __tablename__ = "tasks"
 
-    project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    task_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    prediction: Mapped[str] = mapped_column(String(64))
-    model_version: Mapped[str] = mapped_column(String(100))
+    project_id: Mapped[str] = mapped_column(Name(32), primary_key=True)
+    task_id: Mapped[str] = mapped_column(Name(32), primary_key=True)
+    prediction: Mapped[str] = mapped_column(Name(64))
+    model_version: Mapped[str] = mapped_column(Name(100))
     score: Mapped[float]
     updated: Mapped[float]
 
@@ -159,7 +193,7 @@ class RenderingRow(Base):
     prediction_key: Mapped[str] = mapped_column(
         ForeignKey("predictions.key", ondelete="CASCADE"), primary_key=True
     )
-    config_key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    config_key: Mapped[str] = mapped_column(Name(64), primary_key=True)
     results: Mapped[bytes] = mapped_column(LargeBinary)
     created: Mapped[float]
 
@@ -171,10 +205,10 @@ class ConnectionRow(Base):
 
     __tablename__ = "connections"
 
-    project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    hostname: Mapped[str] = mapped_column(Text)
-    access_token: Mapped[str] = mapped_column(Text)
-    label_config: Mapped[str] = mapped_column(Text)
+    project_id: Mapped[str] = mapped_column(Name(32), primary_key=True)
+    hostname: Mapped[str] = mapped_column(Long)
+    access_token: Mapped[str] = mapped_column(Long)
+    label_config: Mapped[str] = mapped_column(Long)
     updated: Mapped[float]
 
 
@@ -184,8 +218,8 @@ class EventRow(Base):
     __tablename__ = "events"
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    action: Mapped[str] = mapped_column(String(100))
-    project_id: Mapped[str] = mapped_column(String(32), default="")
+    action: Mapped[str] = mapped_column(Name(100))
+    project_id: Mapped[str] = mapped_column(Name(32), default="")
     body: Mapped[bytes] = mapped_column(LargeBinary)
     received: Mapped[float]
 
@@ -197,11 +231,11 @@ class ObjectRow(Base):
 
     __tablename__ = "objects"
 
-    project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    video: Mapped[str] = mapped_column(String(64), primary_key=True)
-    object_id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    label: Mapped[str] = mapped_column(Text)
-    expression: Mapped[str] = mapped_column(Text)
+    project_id: Mapped[str] = mapped_column(Name(32), primary_key=True)
+    video: Mapped[str] = mapped_column(Name(64), primary_key=True)
+    object_id: Mapped[str] = mapped_column(Name(64), primary_key=True)
+    label: Mapped[str] = mapped_column(Long)
+    expression: Mapped[str] = mapped_column(Long)
     created: Mapped[float]
 
 
@@ -210,9 +244,9 @@ class SentRow(Base):
 
     __tablename__ = "sent"
 
-    project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    task_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    object_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    project_id: Mapped[str] = mapped_column(Name(32), primary_key=True)
+    task_id: Mapped[str] = mapped_column(Name(32), primary_key=True)
+    object_id: Mapped[str] = mapped_column(Name(64), primary_key=True)
     regions: Mapped[bytes] = mapped_column(LargeBinary)
     prompts: Mapped[bytes] = mapped_column(LargeBinary)
     complete: Mapped[bool] = mapped_column(default=True)
@@ -225,8 +259,8 @@ class SnapshotRow(Base):
     __tablename__ = "snapshots"
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    project_id: Mapped[str] = mapped_column(String(32))
-    task_id: Mapped[str] = mapped_column(String(32))
+    project_id: Mapped[str] = mapped_column(Name(32))
+    task_id: Mapped[str] = mapped_column(Name(32))
     regions: Mapped[bytes] = mapped_column(LargeBinary)
     created: Mapped[float]
 
@@ -238,7 +272,7 @@ class PartRow(Base):
 
     __tablename__ = "parts"
 
-    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(Name(64), primary_key=True)
     prediction: Mapped[bytes] = mapped_column(LargeBinary)
     updated: Mapped[float]
 
@@ -248,20 +282,20 @@ class AnnotationRow(Base):
 
     __tablename__ = "annotations"
 
-    project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    annotation_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    project_id: Mapped[str] = mapped_column(Name(32), primary_key=True)
+    annotation_id: Mapped[str] = mapped_column(Name(32), primary_key=True)
     event: Mapped[int]
-    task_id: Mapped[str] = mapped_column(String(32), default="")
-    state: Mapped[str] = mapped_column(String(16))
+    task_id: Mapped[str] = mapped_column(Name(32), default="")
+    state: Mapped[str] = mapped_column(Name(16))
     ground_truth: Mapped[bool] = mapped_column(default=False)
-    hostname: Mapped[str] = mapped_column(Text, default="")
-    video_url: Mapped[str] = mapped_column(Text, default="")
-    video: Mapped[str] = mapped_column(String(64), default="")
+    hostname: Mapped[str] = mapped_column(Long, default="")
+    video_url: Mapped[str] = mapped_column(Long, default="")
+    video: Mapped[str] = mapped_column(Name(64), default="")
     width: Mapped[int] = mapped_column(default=0)
     height: Mapped[int] = mapped_column(default=0)
-    who: Mapped[str] = mapped_column(Text, default="")
+    who: Mapped[str] = mapped_column(Long, default="")
     saved: Mapped[float] = mapped_column(default=0.0)
-    model_version: Mapped[str] = mapped_column(String(200), default="")
+    model_version: Mapped[str] = mapped_column(Name(200), default="")
 
     __table_args__ = (
         Index("annotations_video", "video"),
@@ -275,10 +309,10 @@ class CorrectionRow(Base):
 
     __tablename__ = "corrections"
 
-    project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    annotation_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    object_id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    expression: Mapped[str] = mapped_column(Text)
+    project_id: Mapped[str] = mapped_column(Name(32), primary_key=True)
+    annotation_id: Mapped[str] = mapped_column(Name(32), primary_key=True)
+    object_id: Mapped[str] = mapped_column(Name(64), primary_key=True)
+    expression: Mapped[str] = mapped_column(Long)
     track: Mapped[bytes] = mapped_column(LargeBinary)
     frames: Mapped[bytes] = mapped_column(LargeBinary)
     drawn: Mapped[int]
@@ -311,7 +345,7 @@ class CursorRow(Base):
 
     __tablename__ = "cursors"
 
-    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(Name(32), primary_key=True)
     value: Mapped[int]
 
 
@@ -320,16 +354,16 @@ class VersionRow(Base):
 
     __tablename__ = "versions"
 
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    base: Mapped[str] = mapped_column(String(100))
-    parent: Mapped[str] = mapped_column(String(32), default="")
-    sha256: Mapped[str] = mapped_column(String(64))
-    size: Mapped[int]
-    state: Mapped[str] = mapped_column(String(16))
+    id: Mapped[str] = mapped_column(Name(32), primary_key=True)
+    base: Mapped[str] = mapped_column(Name(100))
+    parent: Mapped[str] = mapped_column(Name(32), default="")
+    sha256: Mapped[str] = mapped_column(Name(64))
+    size: Mapped[int] = mapped_column(Size)
+    state: Mapped[str] = mapped_column(Name(16))
     reason: Mapped[str] = mapped_column(Words, default="")
     figures: Mapped[dict[str, Any]] = mapped_column(JSON)
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
-    job_id: Mapped[str] = mapped_column(String(32), default="")
+    job_id: Mapped[str] = mapped_column(Name(32), default="")
     created: Mapped[float]
 
 
@@ -339,8 +373,8 @@ class PromotionRow(Base):
     __tablename__ = "promotions"
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    base: Mapped[str] = mapped_column(String(100))
-    version: Mapped[str] = mapped_column(String(32))
+    base: Mapped[str] = mapped_column(Name(100))
+    version: Mapped[str] = mapped_column(Name(32))
     back: Mapped[bool]
     at: Mapped[float]
 
@@ -352,9 +386,9 @@ class TrainingRow(Base):
 
     __tablename__ = "trainings"
 
-    job_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    base: Mapped[str] = mapped_column(String(100))
-    parent: Mapped[str] = mapped_column(String(32), default="")
+    job_id: Mapped[str] = mapped_column(Name(32), primary_key=True)
+    base: Mapped[str] = mapped_column(Name(100))
+    parent: Mapped[str] = mapped_column(Name(32), default="")
     event: Mapped[int]
     corrections: Mapped[int]
     created: Mapped[float]

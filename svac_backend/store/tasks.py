@@ -6,7 +6,6 @@ it was deleted. Its score is the one that Label Studio got: that of the worst st
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -92,7 +91,8 @@ class TaskStore:
         changed = [one for key, one in wanted.items() if known.get(key) != (one.prediction, one.score)]
         if not changed:
             return
-        with self.database.write() as session:
+        now = self.database.time()
+        with self.database.write("tasks") as session:
             rows = {
                 _id(row): row for row in _rows(session, [(one.project_id, one.task_id) for one in changed])
             }
@@ -102,7 +102,7 @@ class TaskStore:
                     row = TaskRow(project_id=one.project_id, task_id=one.task_id)
                     session.add(row)
                 row.prediction, row.model_version = one.prediction, one.model_version
-                row.score, row.updated = one.score, one.updated or time.time()
+                row.score, row.updated = one.score, one.updated or now
 
     def delete(self, project_id: str, task_ids: Collection[str]) -> None:
         """Forget tasks that were deleted in Label Studio."""

@@ -9,7 +9,6 @@ Fine-tuning runs: what was known when each began, so that one can tell what is n
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -23,6 +22,8 @@ from svac_backend.store.tables import PromotionRow, TrainingRow, VersionRow
 
 # In place of an adapter's id: the model as it came.
 BASE = "base"
+# What serves follows from all that came before: one decision at a time.
+LOCK = "versions"
 
 
 class VersionState(str, Enum):
@@ -76,11 +77,12 @@ class VersionStore:
 
     def register(self, version: Version) -> Version:
         """Store a version; one that is there already stays as it is. Returns what is stored."""
-        with self.database.write() as session:
+        now = self.database.time()
+        with self.database.write(LOCK) as session:
             row = session.get(VersionRow, version.id)
             if row is None:
                 values = {**vars(version), "state": version.state.value}
-                row = VersionRow(**{**values, "created": version.created or time.time()})
+                row = VersionRow(**{**values, "created": version.created or now})
                 session.add(row)
                 session.flush()
             return _version(row)
@@ -120,7 +122,7 @@ class VersionStore:
 
     def decide(self, version_id: str, state: VersionState, reason: str) -> None:
         """Say what became of a version."""
-        with self.database.write() as session:
+        with self.database.write(LOCK) as session:
             row = _row(session, version_id)
             row.state, row.reason = state.value, reason
 
@@ -130,7 +132,8 @@ class VersionStore:
         Raises:
             SvacError: there is none of that id, or it is damaged.
         """
-        with self.database.write() as session:
+        now = self.database.time()
+        with self.database.write(LOCK) as session:
             row = _row(session, version_id)
             if row.state == VersionState.DAMAGED.value:
                 raise SvacError(
@@ -138,7 +141,7 @@ class VersionStore:
                 )
             row.state, row.reason = VersionState.PROMOTED.value, reason or row.reason
             if _stack(session, row.base)[-1:] != [version_id]:
-                session.add(PromotionRow(base=row.base, version=version_id, back=False, at=time.time()))
+                session.add(PromotionRow(base=row.base, version=version_id, back=False, at=now))
             return _version(row)
 
     def roll_back(self, base: str, to: str | None = None) -> Version | None:
@@ -151,7 +154,8 @@ class VersionStore:
         Raises:
             SvacError: none served before, or not that one.
         """
-        with self.database.write() as session:
+        now = self.database.time()
+        with self.database.write(LOCK) as session:
             stack = _good(session, base)
             if not stack:
                 raise SvacError("The model serves as it came, so there is nothing to roll back.", "Leave it.")
@@ -161,7 +165,7 @@ class VersionStore:
                     f"Version {target} did not serve before the present one.",
                     "See `svac-backend versions list`; `promote` takes any version.",
                 )
-            session.add(PromotionRow(base=base, version=target, back=True, at=time.time()))
+            session.add(PromotionRow(base=base, version=target, back=True, at=now))
             return _version(_row(session, target)) if target else None
 
     def serving(self, base: str) -> Version | None:
@@ -189,7 +193,7 @@ class VersionStore:
         Raises:
             SvacError: there is none of that id, or it serves.
         """
-        with self.database.write() as session:
+        with self.database.write(LOCK) as session:
             row = _row(session, version_id)
             if _good(session, row.base)[-1:] == [version_id]:
                 raise SvacError(
@@ -265,10 +269,11 @@ class TrainingStore:
 
     def begin(self, training: Training) -> Training:
         """Store a run; one that goes on after a crash stays as it was. Returns what is stored."""
-        with self.database.write() as session:
+        now = self.database.time()
+        with self.database.write(LOCK) as session:
             row = session.get(TrainingRow, training.job_id)
             if row is None:
-                row = TrainingRow(**{**vars(training), "created": training.created or time.time()})
+                row = TrainingRow(**{**vars(training), "created": training.created or now})
                 session.add(row)
                 session.flush()
             return _training(row)

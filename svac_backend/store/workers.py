@@ -103,9 +103,9 @@ class WorkerStore:
         self, worker_id: str, job_ids: Collection[str] = (), *, device: str = "", model_version: str = ""
     ) -> None:
         """Say that a worker lives, and renew its lease of the jobs that it runs."""
-        now = time.time()
+        now = self.database.time()
         with self.database.write() as session:
-            row = session.get(WorkerRow, worker_id)
+            row = session.get(WorkerRow, worker_id, with_for_update=True)
             if row is None:
                 row = WorkerRow(id=worker_id, started=now)
                 session.add(row)
@@ -129,7 +129,7 @@ class WorkerStore:
             rows = session.scalars(select(WorkerRow).order_by(WorkerRow.started)).all()
             found = [WorkerInfo(r.id, r.device, r.model_version, r.started, r.heartbeat) for r in rows]
         silent = self._watch.silent_s({one.id: one.heartbeat for one in found}, lease_s)
-        now = time.time()
+        now = self.database.time()
         return [
             one
             for one in found
@@ -145,4 +145,4 @@ class WorkerStore:
             session.execute(delete(WorkerRow).where(WorkerRow.id.not_in(living)))
 
     def _lock_path(self, worker_id: str) -> Path:
-        return self.database.path.parent / LOCKS / f"{quote(worker_id, safe='')}.lock"
+        return self.database.data_dir / LOCKS / f"{quote(worker_id, safe='')}.lock"

@@ -41,7 +41,7 @@ from svac_backend.svac.files.weights import model_version
 
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
-    one = Database(settings.data_dir)
+    one = Database.from_settings(settings)
     yield one
     one.close()
 
@@ -75,7 +75,7 @@ def test_model(settings: Settings, weights: Path) -> None:
 def test_data_folder(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_data_folder(settings).status is Status.FAILURE
     assert not settings.data_dir.exists(), "the doctor makes nothing"
-    Database(settings.data_dir).close()
+    Database.from_settings(settings).close()
     assert check_data_folder(settings).status is Status.OK
     usage = namedtuple("usage", "total used free")
     for free, status in ((GIB, Status.WARNING), (GIB // 100, Status.FAILURE)):

@@ -72,7 +72,7 @@ def test_pages_of_another_label_studio_may_not_read_them(settings: Settings, ser
 
 
 def test_what_label_studio_calls_itself_is_the_page(settings: Settings, serve: Serve) -> None:
-    database = Database(settings.data_dir)
+    database = Database.from_settings(settings)
     ConnectionStore(database).put("38", "http://labels.example:8080/", "", "")
     url = serve(create_app(settings))
     found = look(settings, database, media_url=url)

@@ -47,7 +47,7 @@ def test_a_folder_becomes_a_version(
     assert outcome.steps == 2
     assert outcome.adapter is not None
     assert outcome.decision.figures["regression_before"] is not None
-    registry = Registry(trainable, Database(trainable.data_dir))
+    registry = Registry(trainable, Database.from_settings(trainable))
     (version,) = registry.store.all()
     assert version.sha256 == verify_adapter(outcome.adapter).sha256
     assert version.reason == outcome.decision.reason
@@ -68,7 +68,7 @@ def test_without_corrections_it_says_how_many_are_missing(
     assert outcome.adapter is None
     assert "4 more are needed" in outcome.decision.reason
     assert "4 more are needed" in capsys.readouterr().err
-    assert Registry(trainable, Database(trainable.data_dir)).store.all() == []
+    assert Registry(trainable, Database.from_settings(trainable)).store.all() == []
 
 
 def test_two_at_once_are_refused(trainable: Settings) -> None:

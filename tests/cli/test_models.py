@@ -198,7 +198,7 @@ def test_the_worker_downloads_at_start_and_the_web_process_says_what_is_missing_
     assert f"models download {NAME}" in answer.get_json()["hint"]
     assert client.get("/health").get_json()["status"] == "UP"
     with caplog.at_level(logging.INFO):
-        assert ModelOwner(settings, Database(settings.data_dir)).get().config.preset == "svac"
+        assert ModelOwner(settings, Database.from_settings(settings)).get().config.preset == "svac"
     assert any("100 % of" in line for line in caplog.messages)
     assert client.get("/health").get_json()["model_version"] == model_version(NAME)
     assert client.post("/predict", json=call).status_code != 503

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from lab.postgresql import PostgresServer
 from pydantic import SecretStr
 
 from svac_backend.cli.storage import run_backup, run_clean, run_renew, run_restore
@@ -22,6 +23,7 @@ from svac_backend.store.events import EventStore
 from svac_backend.store.jobs import JobStore
 from svac_backend.store.links import MediaLinks
 from svac_backend.store.workers import WorkerStore
+from tests.databases import PARAMETERS
 from tests.jobs.conftest import label_studio
 
 __all__ = ["label_studio"]
@@ -85,11 +87,17 @@ def test_clean(
     assert (folders / "task-7").is_dir()
 
 
-@pytest.fixture
-def filled(settings: Settings) -> Settings:
-    """A data folder with something of each kind."""
+def on_server(settings: Settings, server: PostgresServer) -> Settings:
+    return settings.model_copy(update={"database_url": SecretStr(server.new_database())})
+
+
+@pytest.fixture(params=PARAMETERS)
+def filled(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    """A data folder with something of each kind; the database on a server, too."""
     folder = settings.data_dir
-    database = Database(folder)
+    if request.param == "postgresql":
+        settings = on_server(settings, request.getfixturevalue("postgresql"))
+    database = Database.from_settings(settings)
     EventStore(database).add("FIRST", "38", b"{}")
     database.close()
     MediaLinks.from_settings(settings)
@@ -116,9 +124,11 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_backup_of_a_running_service_is_whole_and_comes_back(filled: Settings, tmp_path: Path) -> None:
+def test_a_backup_of_a_running_service_is_whole_and_comes_back(
+    filled: Settings, tmp_path: Path, postgresql: PostgresServer
+) -> None:
     """A writer adds a webhook and its job in one transaction each; the copy has all of some moment."""
-    database = Database(filled.data_dir)
+    database = Database.from_settings(filled)
     stop = threading.Event()
 
     def write() -> None:
@@ -145,13 +155,17 @@ def test_a_backup_of_a_running_service_is_whole_and_comes_back(filled: Settings,
     assert not [name for name in names if ".part" in name]
 
     before = content(filled.data_dir)
-    elsewhere = filled.model_copy(update={"data_dir": tmp_path / "elsewhere"})
-    for into in (elsewhere, filled):
+    elsewhere = filled.model_copy(update={"data_dir": tmp_path / "elsewhere", "database_url": None})
+    # A backup of either comes back on either: so one moves from one to the other.
+    for into in (elsewhere, on_server(elsewhere, postgresql), filled):
         run_restore(into, file)
         assert content(into.data_dir) == before
         assert stat.S_IMODE(into.data_dir.stat().st_mode) == 0o700
-        assert stat.S_IMODE((into.data_dir / "svac.db").stat().st_mode) == 0o600
-        again = Database(into.data_dir)
+        if into.database_url is None:
+            assert stat.S_IMODE((into.data_dir / "svac.db").stat().st_mode) == 0o600
+        else:
+            assert not (into.data_dir / "svac.db").exists()
+        again = Database.from_settings(into)
         events, jobs = EventStore(again).counts(), JobStore(again).find(limit=100_000)
         assert events["FIRST"] == 1
         assert 0 < events["WRITE"] <= written
@@ -162,14 +176,15 @@ def test_a_backup_of_a_running_service_is_whole_and_comes_back(filled: Settings,
     assert (kept / "media.key").is_file()
 
 
+@pytest.mark.parametrize("filled", ["sqlite"], indirect=True)
 def test_a_damaged_database_is_replaced_by_its_backup(filled: Settings, tmp_path: Path) -> None:
     run_backup(filled, tmp_path / "backup.tar")
     (filled.data_dir / "svac.db").write_bytes(b"no database at all" * 1000)
     with pytest.raises(SvacError, match="cannot be used") as caught:
-        Database(filled.data_dir)
+        Database.from_settings(filled)
     assert "restore FILE" in caught.value.hint
     run_restore(filled, tmp_path / "backup.tar")
-    assert EventStore(Database(filled.data_dir)).counts() == {"FIRST": 1}
+    assert EventStore(Database.from_settings(filled)).counts() == {"FIRST": 1}
 
 
 def test_a_backup_that_is_not_whole_changes_nothing(filled: Settings, tmp_path: Path) -> None:
@@ -189,12 +204,12 @@ def test_a_backup_that_is_not_whole_changes_nothing(filled: Settings, tmp_path: 
             run_restore(filled, file)
     assert content(filled.data_dir) == before
     assert not list(filled.data_dir.glob("before-*"))
-    assert EventStore(Database(filled.data_dir)).counts() == {"FIRST": 1}
+    assert EventStore(Database.from_settings(filled)).counts() == {"FIRST": 1}
 
 
 def test_a_folder_that_is_in_use_is_not_restored(filled: Settings, tmp_path: Path) -> None:
     run_backup(filled, tmp_path / "backup.tar")
-    database = Database(filled.data_dir)
+    database = Database.from_settings(filled)
     assert EventStore(database).counts()  # an idle connection stays open, as a web process has one
     with pytest.raises(SvacError, match="still uses"):
         run_restore(filled, tmp_path / "backup.tar")

@@ -62,7 +62,7 @@ def backend(
             processes.append(Process(command, [COMMAND, command], folder / f"{command}.log", env, folder))
         wait_until_up(f"http://127.0.0.1:{port}/health", processes[0], timeout=60)
         deadline = time.monotonic() + 120
-        database = Database(settings.data_dir)
+        database = Database.from_settings(settings)
         while not any(worker.model_version for worker in WorkerStore(database).alive(30)):
             processes[1].check()
             assert time.monotonic() < deadline, (folder / "worker.log").read_text()

@@ -110,7 +110,7 @@ def test_predict_answers_from_the_cache(
     settings: Settings, client: LabelStudioClient, title: str, tmp_path: Path, connected: bool
 ) -> None:
     project = client.create_project(title, brush())
-    database = Database(settings.data_dir)
+    database = Database.from_settings(settings)
     if connected:  # as Label Studio calls itself, which may be another name than ours for it
         ConnectionStore(database).put(str(project), "http://label-studio.example", "", "")
     do_import(settings, write_video(tmp_path / "v.mp4"), project=project, prompts=(PROMPT, "the dog"))

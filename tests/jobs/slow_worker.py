@@ -29,5 +29,5 @@ def count(context: JobContext) -> dict[str, Any]:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     settings = Settings(_env_file=None, data_dir=Path(sys.argv[1]))
-    engine = JobEngine(Database(settings.data_dir))
+    engine = JobEngine(Database.from_settings(settings))
     WorkerProcess(engine, {"prelabel": count, "frames": count}, lease_s=float(sys.argv[2])).run()

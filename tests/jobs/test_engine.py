@@ -23,6 +23,12 @@ from svac_backend.jobs.engine import (
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.jobs import LIGHT_LANE, MODEL_LANE
+from tests.databases import OpenDatabase
+
+
+@pytest.fixture
+def database(open_database: OpenDatabase, settings: Settings) -> Database:
+    return open_database(settings.data_dir)
 
 
 @pytest.fixture
@@ -131,9 +137,11 @@ def test_what_was_taken_and_put_back_keeps_its_place(engine: JobEngine) -> None:
     assert drain(engine) == [jobs[2], jobs[0], jobs[1], kept]
 
 
-def test_another_process_sees_the_same_queue(engine: JobEngine, settings: Settings) -> None:
+def test_another_process_sees_the_same_queue(
+    engine: JobEngine, settings: Settings, open_database: OpenDatabase
+) -> None:
     job = engine.submit("prelabel", {}, "k")
-    other = JobEngine(Database(settings.data_dir))
+    other = JobEngine(open_database(settings.data_dir))
     assert other.get(job.id).state is JobState.QUEUED
     assert drain(other) == [job.id]
     assert drain(engine) == []

@@ -72,7 +72,7 @@ def adapters(model: Svac, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 @pytest.fixture
 def owner(tmp_path: Path, settings_of_model: Settings, model: Svac) -> Iterator[ModelOwner]:
     settings = settings_of_model.model_copy(update={"data_dir": tmp_path / "data"})
-    database = Database(settings.data_dir)
+    database = Database.from_settings(settings)
     owner = ModelOwner(settings, database, lambda _: model)
     yield owner
     for version in owner.registry.store.all():
@@ -173,7 +173,7 @@ def test_predictions_carry_the_version_that_made_them(
             "label_studio_api_key": SecretStr("ab" * 20),
         }
     )
-    database = Database(settings.data_dir)
+    database = Database.from_settings(settings)
     worker, owner = create_worker(settings, database, load=lambda _: model)
     worker.start()
     engine = JobEngine(database)

@@ -54,9 +54,9 @@ def test_no_model_and_a_damaged_database_are_reasons(services: Services) -> None
     (reason,) = reasons_not_ready(services)
     assert "nothing-here" in reason
     services.database.close()
-    services.database.path.write_bytes(b"garbage" * 1000)
-    assert any(str(services.database.path) in reason for reason in reasons_not_ready(services))
-    assert any(str(services.database.path) in reason for reason in reasons_worker_not_ready(services))
+    (services.settings.data_dir / "svac.db").write_bytes(b"garbage" * 1000)
+    assert any(str(services.database) in reason for reason in reasons_not_ready(services))
+    assert any(str(services.database) in reason for reason in reasons_worker_not_ready(services))
 
 
 def test_a_host_asks_for_its_own_worker(services: Services) -> None:

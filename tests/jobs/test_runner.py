@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import StoreError, SvacError
 from svac_backend.jobs.engine import Job, JobContext, JobEngine, JobState
 from svac_backend.jobs.process import Runner, WorkerProcess
 from svac_backend.settings import Settings
-from svac_backend.store.database import Database, StoreError
+from svac_backend.store.database import Database
 from svac_backend.store.jobs import MODEL_LANE, JobStore
 
 
@@ -176,14 +176,24 @@ def test_the_end_of_a_job_waits_for_the_database(
 def test_a_job_whose_end_cannot_be_stored_runs_again(
     store: JobStore, lock: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It waits for its database without end, however short patience is, but for that of the worker itself."""
     monkeypatch.setattr("svac_backend.jobs.process.PATIENCE_S", 0.0)
+    monkeypatch.setattr("svac_backend.jobs.process.TROUBLE_S", 0.05)
 
     def work(context: JobContext) -> dict[str, Any]:
         lock.execute("BEGIN IMMEDIATE")
         return {"n": 1}
 
-    job = run(store, work)
+    runner = Runner(store, {"work": work}, "w")
+    store.submit("work", {}, "k")
+    thread = threading.Thread(target=runner.run, args=(MODEL_LANE,))
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive()
+    runner.stopping.set()
+    thread.join(20)
     lock.execute("ROLLBACK")
+    (job,) = store.find()
     assert job.state is JobState.RUNNING
     assert [again.id for again in store.recover(lease_s=-1, max_attempts=3)] == [job.id]
 
@@ -304,7 +314,7 @@ def test_what_time_mends_is_tried_again_with_growing_pauses(
     store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_000_000.0
-    monkeypatch.setattr("svac_backend.store.jobs.time.time", lambda: now)
+    monkeypatch.setattr(store.database, "time", lambda: now)
     job_id = store.submit("work", {}, "k").id
     runner = Runner(store, {"work": away}, "w")
     pauses = []
@@ -358,7 +368,7 @@ def test_a_job_that_waits_to_be_tried_again_can_be_cancelled_hurried_and_outlive
     assert store.submit("work", {}, "hurried", 0).due is not None  # nobody waits for it
     assert store.submit("work", {}, "hurried", 10).due is None
     now = time.time() - 7200
-    monkeypatch.setattr("svac_backend.store.jobs.time.time", lambda: now)
+    monkeypatch.setattr(store.database, "time", lambda: now)
     assert store.wake() == 1
     again = store.get(jobs["clock"].id)
     assert again is not None

@@ -25,7 +25,7 @@ def predict(context: JobContext) -> dict[str, Any]:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     settings = Settings(_env_file=None, data_dir=Path(sys.argv[1]), model="svac-tiny")
-    database = Database(settings.data_dir)
+    database = Database.from_settings(settings)
     script = str(Path(__file__).with_name("slow_training.py"))
     handler = FinetuneHandler(
         settings,

@@ -86,7 +86,7 @@ def connected(label_studio: LabelStudioServer, settings: Settings, tmp_path: Pat
     backend: Services = app.extensions["svac"]
     web = make_server("127.0.0.1", port, app, threaded=True)
     threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    worker, _ = create_worker(ours, Database(ours.data_dir), load=lambda _: SquareModel())  # type: ignore[arg-type,return-value]
+    worker, _ = create_worker(ours, Database.from_settings(ours), load=lambda _: SquareModel())  # type: ignore[arg-type,return-value]
     worker.start()
     project = client.create_project("test of the media", BRUSH)
     client.connect_ml_backend(project, f"http://127.0.0.1:{port}")
@@ -194,7 +194,7 @@ def test_links_are_renewed_in_the_tasks_that_have_them(connected: Connected) -> 
 
     # The worker does it by itself when it starts, here because the key was lost.
     (settings.data_dir / KEY_FILE).unlink()
-    worker, _ = create_worker(settings, Database(settings.data_dir), load=lambda _: SquareModel())  # type: ignore[arg-type,return-value]
+    worker, _ = create_worker(settings, Database.from_settings(settings), load=lambda _: SquareModel())  # type: ignore[arg-type,return-value]
     worker.start()
     connected.idle()
     worker.stop()

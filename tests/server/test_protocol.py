@@ -279,7 +279,7 @@ def test_answers_are_one_item_for_each_task_in_order(client: FlaskClient) -> Non
 def test_a_locked_database_is_said_and_no_crash(
     make: Callable[..., Flask], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("svac_backend.store.database.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("svac_backend.store.sqlite.BUSY_TIMEOUT_S", 0.05)
     client = make().test_client()
     with closing(sqlite3.connect(settings.data_dir / "svac.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -30,6 +30,7 @@ from svac_backend.server.security import TOKEN_HEADER
 from svac_backend.settings import Settings
 from svac_backend.store.corrections import CorrectionStore
 from svac_backend.store.database import Database
+from tests.databases import PARAMETERS
 from tests.integration.label_studio import label_studio, personal_access_token
 from tests.jobs.conftest import SquareModel, write_clip
 
@@ -73,8 +74,17 @@ class Connected:
         return not self.backend.engine.find(states=(JobState.QUEUED, JobState.RUNNING))
 
 
+# Of the tests that go all the way; the others' ways through the database are parts of these.
+on_both = pytest.mark.parametrize("connected", PARAMETERS, indirect=True)
+
+
 @pytest.fixture
-def connected(label_studio: LabelStudioServer, settings: Settings, tmp_path: Path) -> Iterator[Connected]:
+def connected(
+    label_studio: LabelStudioServer, settings: Settings, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Connected]:
+    url = None
+    if getattr(request, "param", "sqlite") == "postgresql":
+        url = SecretStr(request.getfixturevalue("postgresql").new_database())
     client = label_studio.client()
     folder = label_studio.files_root / tmp_path.name
     folder.mkdir()
@@ -88,6 +98,7 @@ def connected(label_studio: LabelStudioServer, settings: Settings, tmp_path: Pat
             "basic_auth_password": SecretStr(BASIC[1]),
             "max_body_mb": 50,
             "propagate_on_submit": "all",
+            "database_url": url,
         }
     )
     app = create_app(ours)
@@ -96,7 +107,7 @@ def connected(label_studio: LabelStudioServer, settings: Settings, tmp_path: Pat
     serving = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     serving.start()
     model = SquareModel()
-    worker, _ = create_worker(ours, Database(ours.data_dir), load=lambda _: model)  # type: ignore[arg-type,return-value]
+    worker, _ = create_worker(ours, Database.from_settings(ours), load=lambda _: model)  # type: ignore[arg-type,return-value]
     worker.start()
 
     project = client.create_project("test of the backend", BRUSH)
@@ -129,6 +140,7 @@ def kinds(backend: Services) -> list[str]:
     return sorted(job.kind for job in backend.engine.find() if job.kind != "retain")
 
 
+@on_both
 def test_from_the_first_click_to_masks_on_frames(connected: Connected) -> None:
     client, backend = connected.client, connected.backend
     (state,) = client.list_ml_backends(connected.project)
@@ -263,6 +275,7 @@ def test_annotations_and_training_arrive(connected: Connected) -> None:
     assert events[0].body["task"]["id"] == connected.task
 
 
+@on_both
 def test_corrections_come_and_go_and_start_training_learns_from_them(connected: Connected) -> None:
     """With Label Studio's own webhooks; what a real training makes of corrections is tested elsewhere."""
     client, backend = connected.client, connected.backend

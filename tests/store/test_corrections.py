@@ -9,14 +9,14 @@ import pytest
 
 from svac_backend.masks.tracks import CocoRle, Track
 from svac_backend.store.corrections import Annotation, AnnotationState, Correction, CorrectionStore
-from svac_backend.store.database import Database
+from tests.databases import OpenDatabase
 
 MASK = CocoRle(size=[4, 5], counts="04d0")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> CorrectionStore:
-    return CorrectionStore(Database(tmp_path))
+def store(open_database: OpenDatabase, tmp_path: Path) -> CorrectionStore:
+    return CorrectionStore(open_database(tmp_path))
 
 
 def annotation(number: int = 1, event: int = 1, **changes: object) -> Annotation:

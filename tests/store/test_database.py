@@ -12,14 +12,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from svac_backend.errors import SvacError
-from svac_backend.store.database import Database, StoreError, pack, unpack
+from svac_backend.errors import StoreError, SvacError
+from svac_backend.store.database import Database, pack, unpack
 from svac_backend.store.events import EventStore
+from svac_backend.store.tables import EventRow
+from tests.databases import PARAMETERS, OpenDatabase
 
 
 def test_file_is_private_and_in_wal_mode(tmp_path: Path) -> None:
     database = Database(tmp_path / "new" / "folder")
-    assert stat.S_IMODE(database.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "new" / "folder" / "svac.db").stat().st_mode) == 0o600
     with database.read() as session:
         assert session.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert session.execute(text("PRAGMA foreign_keys")).scalar() == 1
@@ -42,23 +44,22 @@ def test_the_folder_is_private_also_one_of_an_older_version_but_no_other_folder(
     assert mode(new) == 0o700
 
 
-def test_opens_again_and_keeps_what_is_there(tmp_path: Path) -> None:
-    first = Database(tmp_path)
+def test_opens_again_and_keeps_what_is_there(open_database: OpenDatabase, tmp_path: Path) -> None:
+    first = open_database(tmp_path)
     EventStore(first).add("TASKS_CREATED", "1", b"{}")
     first.close()
-    assert EventStore(Database(tmp_path)).counts() == {"TASKS_CREATED": 1}
+    assert EventStore(open_database(tmp_path)).counts() == {"TASKS_CREATED": 1}
 
 
 def write_and_fail(database: Database) -> None:
     with database.write() as session:
-        session.execute(
-            text("INSERT INTO events (action, project_id, body, received) VALUES ('A', '', x'00', 0)")
-        )
+        session.add(EventRow(action="A", project_id="", body=b"0", received=0.0))
+        session.flush()
         raise RuntimeError("half way")
 
 
-def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
-    database = Database(tmp_path)
+def test_a_failed_write_changes_nothing(open_database: OpenDatabase, tmp_path: Path) -> None:
+    database = open_database(tmp_path)
     with pytest.raises(RuntimeError, match="half way"):
         write_and_fail(database)
     assert EventStore(database).counts() == {}
@@ -93,25 +94,30 @@ from pathlib import Path
 from svac_backend.store.database import Database
 from svac_backend.store.events import EventStore
 from svac_backend.store.jobs import JobStore
-database = Database(Path(sys.argv[1]))
+database = Database(Path(sys.argv[1]), sys.argv[3])
 for number in range(25):
     EventStore(database).add("WRITE", sys.argv[2], b"{}")
     JobStore(database).submit("prelabel", {}, "the same key")
 """
 
 
-def test_processes_write_at_the_same_time(tmp_path: Path) -> None:
-    """Also the making of the tables is raced for: the file does not exist when they start."""
+@pytest.mark.parametrize("system", PARAMETERS)
+def test_processes_write_at_the_same_time(
+    system: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Also the making of the tables is raced for: there are none when they start."""
+    url = request.getfixturevalue("postgresql").new_database() if system == "postgresql" else ""
     writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(n)], stderr=subprocess.PIPE)
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(n), url], stderr=subprocess.PIPE)
         for n in range(3)
     ]
     errors = [writer.communicate(timeout=60)[1].decode() for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0, 0], errors
-    database = Database(tmp_path)
+    database = Database(tmp_path, url)
     assert EventStore(database).counts() == {"WRITE": 75}
     with database.read() as session:
         assert session.execute(text("SELECT COUNT(*) FROM jobs")).scalar() == 1
+    database.close()
 
 
 def test_pack_round_trip() -> None:
@@ -122,7 +128,7 @@ def test_pack_round_trip() -> None:
 def test_a_database_that_another_program_holds_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("svac_backend.store.database.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("svac_backend.store.sqlite.BUSY_TIMEOUT_S", 0.05)
     events = EventStore(Database(tmp_path))
     with sqlite3.connect(tmp_path / "svac.db", isolation_level=None) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -147,7 +153,9 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
     assert EventStore(database).counts() == {}
 
 
-def test_a_mistake_of_the_code_is_not_blamed_on_the_file(tmp_path: Path) -> None:
-    database = Database(tmp_path)
+def test_a_mistake_of_the_code_is_not_blamed_on_the_database(
+    open_database: OpenDatabase, tmp_path: Path
+) -> None:
+    database = open_database(tmp_path)
     with pytest.raises(IntegrityError), database.write() as session:
         session.execute(text("INSERT INTO events (action) VALUES (NULL)"))

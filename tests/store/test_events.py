@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from svac_backend.store.database import Database
 from svac_backend.store.events import ConnectionStore, EventStore
+from tests.databases import OpenDatabase
 
 
-def test_events_come_back_in_order(tmp_path: Path) -> None:
-    store = EventStore(Database(tmp_path))
+def test_events_come_back_in_order(open_database: OpenDatabase, tmp_path: Path) -> None:
+    store = EventStore(open_database(tmp_path))
     body = {"action": "ANNOTATION_CREATED", "annotation": {"result": [{"value": {"rle": list(range(500))}}]}}
     first = store.add("ANNOTATION_CREATED", "38", json.dumps(body).encode())
     second = store.add("ANNOTATIONS_DELETED", "38", b'{"annotations": [{"id": 13}]}')
@@ -26,8 +26,8 @@ def test_events_come_back_in_order(tmp_path: Path) -> None:
     assert store.counts() == {"ANNOTATION_CREATED": 2, "ANNOTATIONS_DELETED": 1}
 
 
-def test_the_latest_setup_of_a_project_counts(tmp_path: Path) -> None:
-    store = ConnectionStore(Database(tmp_path))
+def test_the_latest_setup_of_a_project_counts(open_database: OpenDatabase, tmp_path: Path) -> None:
+    store = ConnectionStore(open_database(tmp_path))
     assert store.get("38") is None
     store.put("38", "http://old", "token", "<View/>")
     store.put("39", "http://other", "t", "")
@@ -42,7 +42,7 @@ def test_the_latest_setup_of_a_project_counts(tmp_path: Path) -> None:
     assert [connection.project_id for connection in store.all()] == ["38", "39"]
 
 
-def test_the_token_is_not_in_the_text_of_a_connection(tmp_path: Path) -> None:
-    store = ConnectionStore(Database(tmp_path))
+def test_the_token_is_not_in_the_text_of_a_connection(open_database: OpenDatabase, tmp_path: Path) -> None:
+    store = ConnectionStore(open_database(tmp_path))
     store.put("38", "http://h", "very-secret", "<View/>")
     assert "very-secret" not in repr(store.get("38"))

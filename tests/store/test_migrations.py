@@ -26,11 +26,12 @@ from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import JobEngine
 from svac_backend.store import database as module
 from svac_backend.store.corrections import CorrectionStore
-from svac_backend.store.database import HEAD, MIGRATIONS, Database
+from svac_backend.store.database import Database
 from svac_backend.store.events import ConnectionStore, EventStore, Inbox
 from svac_backend.store.jobs import LIGHT_LANE, MODEL_LANE, TRAINING_LANE
 from svac_backend.store.objects import SentStore
 from svac_backend.store.predictions import PredictionStore
+from svac_backend.store.schema import HEAD, MIGRATIONS
 from svac_backend.store.tables import Base
 from svac_backend.store.versions import VersionStore
 
@@ -207,14 +208,14 @@ def test_processes_that_open_an_older_file_at_once_upgrade_it_once(old: Path) ->
 
 def test_an_upgrade_that_fails_leaves_the_file_as_it_was(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, old_schema = rows(old / "svac.db"), schema(old / "svac.db")
-    migrate = module._migrate
+    migrate = module.migrate
 
     def fail(connection: Any) -> None:
         migrate(connection)
         raise RuntimeError("half way")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_migrate", fail)
+        patch.setattr(module, "migrate", fail)
         with pytest.raises(RuntimeError, match="half way"):
             Database(old)
     assert (rows(old / "svac.db"), schema(old / "svac.db")) == (before, old_schema)

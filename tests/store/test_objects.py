@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from svac_backend.masks.tracks import ObjectPrompt
-from svac_backend.store.database import Database
 from svac_backend.store.objects import ObjectStore, video_name
+from tests.databases import OpenDatabase
 
 VIDEO = video_name("http://ls /data/upload/v.mp4")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ObjectStore:
-    return ObjectStore(Database(tmp_path))
+def store(open_database: OpenDatabase, tmp_path: Path) -> ObjectStore:
+    return ObjectStore(open_database(tmp_path))
 
 
 def ids(found: list[ObjectPrompt]) -> list[str]:

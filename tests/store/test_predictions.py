@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
-from svac_backend.store.database import Database
 from svac_backend.store.predictions import Prediction, PredictionStore, prediction_key, video_identity
+from tests.databases import OpenDatabase
 
 DOG = ObjectPrompt("obj1", "dog", "the brown dog")
 CAT = ObjectPrompt("obj2", "cat", "the cat")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> PredictionStore:
-    return PredictionStore(Database(tmp_path))
+def store(open_database: OpenDatabase, tmp_path: Path) -> PredictionStore:
+    return PredictionStore(open_database(tmp_path))
 
 
 def prediction(key: str = "k") -> Prediction:

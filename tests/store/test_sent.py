@@ -9,16 +9,16 @@ import pytest
 
 from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.tracks import CocoRle
-from svac_backend.store.database import Database
 from svac_backend.store.objects import REPLACED, Replaced, SentStore
+from tests.databases import OpenDatabase
 
 MASK = FrameHint(mask=CocoRle(size=[2, 4], counts="0`0"))
 CLICKS = FrameHint(clicks=(Click(1.5, 0.0), Click(3.0, 1.0, positive=False)))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SentStore:
-    return SentStore(Database(tmp_path))
+def store(open_database: OpenDatabase, tmp_path: Path) -> SentStore:
+    return SentStore(open_database(tmp_path))
 
 
 def region(frame: int, value: Any = "first", from_name: str = "mask") -> dict[str, Any]:

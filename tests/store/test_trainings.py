@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from svac_backend.store.database import Database
 from svac_backend.store.versions import Training, TrainingStore
+from tests.databases import OpenDatabase
 
 
-def test_a_run_that_goes_on_stays_as_it_began(tmp_path: Path) -> None:
-    store = TrainingStore(Database(tmp_path))
+def test_a_run_that_goes_on_stays_as_it_began(open_database: OpenDatabase, tmp_path: Path) -> None:
+    store = TrainingStore(open_database(tmp_path))
     assert store.get("a") is None
     assert store.last_event("svac-1") == 0
     first = store.begin(Training("a", "svac-1", "", event=5, corrections=16))

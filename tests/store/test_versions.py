@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import delete
 
 from svac_backend.errors import SvacError
-from svac_backend.store.database import Database
+from svac_backend.store.tables import PromotionRow, VersionRow
 from svac_backend.store.versions import BASE, Version, VersionState, VersionStore
+from tests.databases import OpenDatabase
 
 NAME = "svac-3fa9c1d2"
 
@@ -20,8 +22,8 @@ def version(name: str, base: str = NAME) -> Version:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> VersionStore:
-    store = VersionStore(Database(tmp_path))
+def store(open_database: OpenDatabase, tmp_path: Path) -> VersionStore:
+    store = VersionStore(open_database(tmp_path))
     for name in ("aaaa1111", "bbbb2222", "cccc3333"):
         store.register(version(name))
     return store
@@ -114,13 +116,12 @@ def test_each_base_has_its_own(store: VersionStore) -> None:
     assert store.serving("sa2va-3fa9c1d2").id == "dddd4444"  # type: ignore[union-attr]
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(["aaaa1111", "bbbb2222", "cccc3333", "back"]), max_size=12))
-def test_what_serves_is_the_top_of_a_stack(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[str]
-) -> None:
-    database = Database(tmp_path_factory.mktemp("versions"))
-    store = VersionStore(database)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_serves_is_the_top_of_a_stack(store: VersionStore, steps: list[str]) -> None:
+    with store.database.write() as session:  # one database for all examples
+        for table in (PromotionRow, VersionRow):
+            session.execute(delete(table))
     stack: list[str] = []
     for step in steps:
         if step != "back":
@@ -132,4 +133,3 @@ def test_what_serves_is_the_top_of_a_stack(
             store.roll_back(NAME)
             stack.pop()
         assert serving(store) == (stack[-1] if stack else BASE)
-    database.close()

@@ -14,10 +14,11 @@ from sqlalchemy import text
 from svac_backend.store.database import Database
 from svac_backend.store.jobs import MODEL_LANE, JobStore
 from svac_backend.store.workers import Watch, WorkerStore
+from tests.databases import OpenDatabase
 
 
-def test_workers_come_and_go(tmp_path: Path) -> None:
-    database = Database(tmp_path)
+def test_workers_come_and_go(open_database: OpenDatabase, tmp_path: Path) -> None:
+    database = open_database(tmp_path)
     workers = WorkerStore(database)
     workers.beat("one")
     workers.beat("two")
@@ -34,8 +35,10 @@ def test_workers_come_and_go(tmp_path: Path) -> None:
     assert workers.alive(1000) == []
 
 
-def test_a_beat_renews_the_named_jobs_of_that_worker_only(tmp_path: Path) -> None:
-    database = Database(tmp_path)
+def test_a_beat_renews_the_named_jobs_of_that_worker_only(
+    open_database: OpenDatabase, tmp_path: Path
+) -> None:
+    database = open_database(tmp_path)
     jobs, workers = JobStore(database), WorkerStore(database)
     ids = {}
     for key, worker in (("mine", "w"), ("lost track of", "w"), ("other", "x")):
@@ -70,7 +73,7 @@ import sys, time
 from pathlib import Path
 from svac_backend.store.database import Database
 from svac_backend.store.workers import WorkerStore
-workers = WorkerStore(Database(Path(sys.argv[1])))
+workers = WorkerStore(Database(Path(sys.argv[1]), sys.argv[2]))
 workers.hold("other:7:abc")
 workers.beat("other:7:abc")
 print("ready", flush=True)
@@ -80,30 +83,32 @@ time.sleep(60)
 
 @pytest.mark.parametrize("jump", [-7200, 0, 7200])
 def test_the_death_of_a_worker_is_seen_at_once_and_a_jump_of_the_clock_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+    open_database: OpenDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
 ) -> None:
-    workers = WorkerStore(Database(tmp_path))
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=PIPE)
+    workers = WorkerStore(open_database(tmp_path))
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path), open_database.url(tmp_path)], stdout=PIPE
+    )
     assert holder.stdout is not None
     holder.stdout.readline()
     now = time.time() + jump
-    monkeypatch.setattr("svac_backend.store.workers.time.time", lambda: now)
+    monkeypatch.setattr(Database, "time", lambda _: now)
     assert [one.id for one in workers.alive(30)] == ["other:7:abc"]
     assert not workers.died("other:7:abc")
     holder.kill()
     holder.wait()
     assert workers.died("other:7:abc")
     workers.beat("other:7:abc")  # whatever was on its way
-    assert [one.id for one in WorkerStore(Database(tmp_path)).alive(30)] == [
+    assert [one.id for one in WorkerStore(open_database(tmp_path)).alive(30)] == [
         "other:7:abc"
     ]  # by the clock alone
     monkeypatch.undo()
 
 
-def test_a_worker_that_leaves_takes_its_lock_along(tmp_path: Path) -> None:
-    workers = WorkerStore(Database(tmp_path))
+def test_a_worker_that_leaves_takes_its_lock_along(open_database: OpenDatabase, tmp_path: Path) -> None:
+    workers = WorkerStore(open_database(tmp_path))
     workers.hold("a/b:1:c")
     assert [path.name for path in (tmp_path / "workers").iterdir()] == ["a%2Fb%3A1%3Ac.lock"]
-    assert not WorkerStore(Database(tmp_path)).died("a/b:1:c")
+    assert not WorkerStore(open_database(tmp_path)).died("a/b:1:c")
     workers.leave("a/b:1:c")
     assert list((tmp_path / "workers").iterdir()) == []

@@ -67,7 +67,7 @@ def burn(context):
     return {}
 os.nice(10)  # as the worker does
 settings = get_settings()
-WorkerProcess(JobEngine(Database(settings.data_dir)), {"prelabel": burn}).run()
+WorkerProcess(JobEngine(Database.from_settings(settings)), {"prelabel": burn}).run()
 """
 
 
@@ -125,7 +125,7 @@ def run(*, seconds: float = 10.0, threads: int = 3, rate: float = 8.0) -> Server
             settings = settings.model_copy(update={"model": str(_fake_model(root / "model"))})
             version = model_version(settings.model)
             worker, command = STAND_IN, [sys.executable, "-c", BURNER]
-        database = Database(settings.data_dir)
+        database = Database.from_settings(settings)
         PredictionStore(database).put(_cached_prediction(version))
         jobs = JobStore(database)
         url = f"http://127.0.0.1:{settings.port}"

@@ -144,7 +144,7 @@ def _send(
 
 def _stored(settings: Settings) -> int:
     """Return how many annotations are in the database, each counted once."""
-    database = Database(settings.data_dir)
+    database = Database.from_settings(settings)
     store, found, last = EventStore(database), set(), 0
     while events := store.find(after=last, limit=50):
         found |= {event.body["annotation"]["id"] for event in events}

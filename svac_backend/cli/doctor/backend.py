@@ -134,7 +134,7 @@ def check_from_label_studio(
     connection = ConnectionStore(database).get(str(project))
     if connection is None:
         raise DoctorWarning(
-            f"Label Studio reaches {url}, but that web process keeps its data elsewhere than {database.path}.",
+            f"Label Studio reaches {url}, but that web process keeps its data elsewhere than the {database}.",
             "Run this with the web process's SVAC_DATA_DIR; serve, worker and import must share it.",
         )
     return f"Label Studio reaches {url}, and calls itself {connection.hostname or 'nothing'}"

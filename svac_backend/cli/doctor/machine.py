@@ -12,7 +12,7 @@ from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import LEASE_S
 from svac_backend.server.security import Gate
 from svac_backend.settings import Settings, unknown_variables
-from svac_backend.store.database import FILE_NAME, Database
+from svac_backend.store.database import Database, is_there
 from svac_backend.store.workers import WorkerStore
 from svac_backend.svac.files.weights import EMBEDDED, locate, version_of, weight_files
 from svac_backend.versions import served_version
@@ -64,9 +64,9 @@ def check_libraries(settings: Settings) -> str:
 def check_data_folder(settings: Settings) -> str:
     """That it is there, can be written and has space. It is not made: the web process and the worker do that."""
     folder = settings.data_dir.absolute()
-    if not (folder / FILE_NAME).is_file():
+    if not is_there(settings) or not folder.is_dir():
         raise SvacError(
-            f"{folder} holds no database: neither the web process nor the worker has used it.",
+            f"{folder} holds no data: neither the web process nor the worker has used it.",
             "Start them first, or set SVAC_DATA_DIR to their folder, as an absolute path.",
         )
     try:
@@ -83,10 +83,10 @@ def check_data_folder(settings: Settings) -> str:
 def check_database(settings: Settings) -> tuple[Finding, Database | None]:
     """That it opens; returned for the checks that ask it."""
     try:
-        database = Database(settings.data_dir)
+        database = Database.from_settings(settings)
     except SvacError as error:
         return failed("database", error), None
-    return Finding("database", Status.OK, str(database.path.absolute())), database
+    return Finding("database", Status.OK, str(database)), database
 
 
 @check("worker")

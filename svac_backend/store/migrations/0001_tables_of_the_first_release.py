@@ -11,6 +11,7 @@ from typing import Any
 from alembic import op
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Double,
@@ -30,9 +31,9 @@ def upgrade() -> None:
     table(
         "jobs",
         key("id", 32),
-        column("kind", String(32)),
-        column("state", String(16)),
-        column("key", String(200)),
+        column("kind", name(32)),
+        column("state", name(16)),
+        column("key", name(200)),
         column("priority", Integer),
         column("progress", Double),
         column("message", Text),
@@ -42,30 +43,38 @@ def upgrade() -> None:
         Column("hint", Text),
         column("attempts", Integer),
         column("cancel_requested", Boolean),
-        Column("worker_id", String(100)),
+        Column("worker_id", name(100)),
         Column("heartbeat", Double),
         column("created", Double),
         Column("started", Double),
         Column("finished", Double),
     )
     active = text("state IN ('queued', 'running')")
-    op.create_index("jobs_active_key", "jobs", ["key"], unique=True, sqlite_where=active, if_not_exists=True)
+    op.create_index(
+        "jobs_active_key",
+        "jobs",
+        ["key"],
+        unique=True,
+        sqlite_where=active,
+        postgresql_where=active,
+        if_not_exists=True,
+    )
     index("jobs_state_created", "jobs", "state", "created")
     index("jobs_created", "jobs", "created")
     table(
         "workers",
         key("id", 100),
-        column("device", String(100)),
-        column("model_version", String(100)),
+        column("device", name(100)),
+        column("model_version", name(100)),
         column("started", Double),
         column("heartbeat", Double),
     )
     table(
         "predictions",
         key("key", 64),
-        column("model_version", String(100)),
-        column("project_id", String(32)),
-        column("task_id", String(32)),
+        column("model_version", name(100)),
+        column("project_id", name(32)),
+        column("task_id", name(32)),
         column("tracks", LargeBinary),
         column("width", Integer),
         column("height", Integer),
@@ -94,8 +103,8 @@ def upgrade() -> None:
     table(
         "events",
         Column("id", Integer, primary_key=True),
-        column("action", String(100)),
-        column("project_id", String(32)),
+        column("action", name(100)),
+        column("project_id", name(32)),
         column("body", LargeBinary),
         column("received", Double),
     )
@@ -122,8 +131,8 @@ def upgrade() -> None:
     table(
         "snapshots",
         Column("id", Integer, primary_key=True),
-        column("project_id", String(32)),
-        column("task_id", String(32)),
+        column("project_id", name(32)),
+        column("task_id", name(32)),
         column("regions", LargeBinary),
         column("created", Double),
     )
@@ -134,17 +143,17 @@ def upgrade() -> None:
         key("project_id", 32),
         key("annotation_id", 32),
         column("event", Integer),
-        column("task_id", String(32)),
-        column("state", String(16)),
+        column("task_id", name(32)),
+        column("state", name(16)),
         column("ground_truth", Boolean),
         column("hostname", Text),
         column("video_url", Text),
-        column("video", String(64)),
+        column("video", name(64)),
         column("width", Integer),
         column("height", Integer),
         column("who", Text),
         column("saved", Double),
-        column("model_version", String(200)),
+        column("model_version", name(200)),
     )
     index("annotations_video", "annotations", "video")
     index("annotations_task", "annotations", "project_id", "task_id")
@@ -176,22 +185,22 @@ def upgrade() -> None:
     table(
         "versions",
         key("id", 32),
-        column("base", String(100)),
-        column("parent", String(32)),
-        column("sha256", String(64)),
-        column("size", Integer),
-        column("state", String(16)),
+        column("base", name(100)),
+        column("parent", name(32)),
+        column("sha256", name(64)),
+        column("size", Integer().with_variant(BigInteger(), "postgresql")),
+        column("state", name(16)),
         column("reason", Text),
         column("figures", JSON),
         column("data", JSON),
-        column("job_id", String(32)),
+        column("job_id", name(32)),
         column("created", Double),
     )
     table(
         "promotions",
         Column("id", Integer, primary_key=True),
-        column("base", String(100)),
-        column("version", String(32)),
+        column("base", name(100)),
+        column("version", name(32)),
         column("back", Boolean),
         column("at", Double),
     )
@@ -199,8 +208,8 @@ def upgrade() -> None:
     table(
         "trainings",
         key("job_id", 32),
-        column("base", String(100)),
-        column("parent", String(32)),
+        column("base", name(100)),
+        column("parent", name(32)),
         column("event", Integer),
         column("corrections", Integer),
         column("created", Double),
@@ -215,8 +224,13 @@ def index(name: str, of: str, *columns: str) -> None:
     op.create_index(name, of, columns, if_not_exists=True)
 
 
-def key(name: str, length: int) -> Column[str]:
-    return Column(name, String(length), primary_key=True)
+def key(of: str, length: int) -> Column[str]:
+    return Column(of, name(length), primary_key=True)
+
+
+def name(length: int) -> Any:
+    """PostgreSQL would refuse what is longer."""
+    return String(length).with_variant(Text(), "postgresql")
 
 
 def column(name: str, of: Any) -> Column[Any]:

@@ -5,6 +5,8 @@ Of older databases it is the newest prediction of each task, with its mean score
 
 from __future__ import annotations
 
+from typing import Any
+
 from alembic import op
 from sqlalchemy import Column, Double, String
 
@@ -13,12 +15,16 @@ revision, down_revision = "0004", "0003"
 
 def upgrade() -> None:
     """Add the table and the indices, and fill the table."""
+
+    def name(length: int) -> Any:
+        return String(length).with_variant(String(), "postgresql")
+
     op.create_table(
         "tasks",
-        Column("project_id", String(32), primary_key=True),
-        Column("task_id", String(32), primary_key=True),
-        Column("prediction", String(64), nullable=False),
-        Column("model_version", String(100), nullable=False),
+        Column("project_id", name(32), primary_key=True),
+        Column("task_id", name(32), primary_key=True),
+        Column("prediction", name(64), nullable=False),
+        Column("model_version", name(100), nullable=False),
         Column("score", Double, nullable=False),
         Column("updated", Double, nullable=False),
     )
