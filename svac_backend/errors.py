@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class SvacError(Exception):
@@ -36,7 +39,7 @@ class SvacError(Exception):
     @property
     def temporary(self) -> bool:
         """Whether time may mend it. Room on a full disk is such a thing, whoever could not write."""
-        return self._temporary or getattr(self.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        return self._temporary or lacks_room(self.__cause__)
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}"
@@ -44,6 +47,25 @@ class SvacError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Survive the way between processes, whatever arguments a subclass takes."""
         return _rebuild, (type(self), dict(self.__dict__))
+
+
+def lacks_room(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says in whatever words that a disk or a quota is full."""
+    while error is not None:
+        if getattr(error, "errno", None) in _FULL or any(os.strerror(code) in str(error) for code in _FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def no_room(error: BaseException) -> SvacError:
+    """Return what is said of an error that nobody expected, and that `lacks_room`; time mends it."""
+    name = getattr(error, "filename", None)
+    return SvacError(
+        f"There is no room left to write {name}." if name else "There is no room left on a disk.",
+        "Make room, in SVAC_DATA_DIR above all; the job is tried again.",
+        temporary=True,
+    )
 
 
 def _rebuild(kind: type[SvacError], state: dict[str, Any]) -> SvacError:

@@ -129,7 +129,7 @@ def run(settings: Settings, source: ExportSource, target: DataSet, *, frames: bo
 
         progress = stack.enter_context(bar("exporting"))
         if source.project is not None and client is not None:
-            database = stack.enter_context(closing(Database(settings.data_dir)))
+            database = stack.enter_context(closing(Database.from_settings(settings)))
             found, labels = _from_project(
                 settings, client, database, source.project, source.choice, hosts, measure, progress
             )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from svac_backend.errors import JobCancelled, StoreError, SvacError, log_ids
+from svac_backend.errors import JobCancelled, StoreError, SvacError, lacks_room, log_ids, no_room
 from svac_backend.jobs.engine import (
     LEASE_S,
     Handler,
@@ -104,7 +104,7 @@ class Runner:
         log.info("job %s (%s) begins, attempt %d", job.id, job.kind, job.attempts)
         finish = partial(self.store.finish, job)
         try:
-            result = self._handled(context)
+            result = self._with_room(context)
             message = str(result.pop("message", "Done"))
             json.dumps(result)  # what cannot be stored is an error like any other
             end = partial(finish, JobState.DONE, message=message, result=result)
@@ -135,6 +135,17 @@ class Runner:
             log.info("job %s ends after %.1f s: %s", job.id, time.monotonic() - begun, message)
         else:
             log.warning("job %s ends (%s), but another worker has it by now", job.id, message)
+
+    def _with_room(self, context: JobContext) -> dict[str, Any]:
+        """Have a full disk, whatever ran into it, say so."""
+        try:
+            return self._handled(context)
+        except (SvacError, JobInterrupted):
+            raise
+        except Exception as error:
+            if lacks_room(error):
+                raise no_room(error) from error
+            raise
 
     def _handled(self, context: JobContext) -> dict[str, Any]:
         if UNREADABLE in context.payload:
@@ -167,6 +178,7 @@ class WorkerProcess:
         engine: where the jobs come from.
         handlers: kind -> handler.
         describe: returns (device, model version) for the heartbeat, empty while unknown.
+        gpu_memory: returns (used, total) bytes of its GPU; None without one.
         chores: returns work that nobody asks for, if there is any; called at the start and then once a day.
         watch: the same, called at the start and then with every heartbeat: it must be quick.
         retry_hours: see `Runner`.
@@ -179,6 +191,7 @@ class WorkerProcess:
         handlers: Mapping[str, Handler],
         *,
         describe: Callable[[], tuple[str, str]] = lambda: ("", ""),
+        gpu_memory: Callable[[], tuple[float, float] | None] = lambda: None,
         chores: Callable[[], Sequence[Work]] = lambda: (),
         watch: Callable[[], Sequence[Work]] = lambda: (),
         retry_hours: float = 24.0,
@@ -188,6 +201,7 @@ class WorkerProcess:
         self.id = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.runner = Runner(engine.store, handlers, self.id, retry_hours)
         self._describe = describe
+        self._gpu_memory = gpu_memory
         self._chores = chores
         self._watch = watch
         self._lease_s = lease_s
@@ -286,17 +300,16 @@ class WorkerProcess:
 
     def _beat(self) -> None:
         device, version = self._describe()
-        self.engine.workers.beat(self.id, self.runner.active_ids, device=device, model_version=version)
+        self.engine.workers.beat(
+            self.id, self.runner.active_ids, device=device, model_version=version, gpu=self._gpu_memory()
+        )
 
     def _beat_on(self) -> None:
         """Keep the lease, and look after jobs whose worker did not keep its own."""
-        beats = 0
         while not self._stop.wait(self._lease_s / 6):
-            beats += 1
             # Each by itself: what stops one of them must not stop the others, least of all the heart.
             self._surely(self._beat)
-            if beats % 2 == 0:
-                self._surely(lambda: self.engine.recover(self._lease_s))
+            self._surely(lambda: self.engine.recover(self._lease_s))
             self._surely(self._queue_watched)
             if time.monotonic() - self._chores_done >= CHORES_EVERY_S:
                 self._surely(self._queue_chores)

@@ -135,8 +135,15 @@ class _StateCollector(Collector):
         yield oldest
         free = shutil.disk_usage(self._services.settings.data_dir).free
         yield GaugeMetricFamily("svac_disk_free_bytes", "Free disk where SVAC_DATA_DIR lies.", value=free)
-        alive = len(self._services.workers.alive(LEASE_S))
-        yield GaugeMetricFamily("svac_workers", "Workers that are alive.", value=alive)
+        alive = self._services.workers.alive(LEASE_S)
+        yield GaugeMetricFamily("svac_workers", "Workers that are alive.", value=len(alive))
+        gpu = GaugeMetricFamily(
+            "svac_gpu_memory_bytes", "Memory of the workers' GPUs.", labels=["worker", "kind"]
+        )
+        for worker in alive:
+            for kind, size in zip(("used", "total"), worker.gpu or (), strict=False):
+                gpu.add_metric([worker.id, kind], size)
+        yield gpu
         yield GaugeMetricFamily(
             "svac_events", "Webhooks recorded.", value=sum(self._services.events.counts().values())
         )

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
+import torch
+
 from svac_backend.errors import SvacError, start_logging
 from svac_backend.jobs.engine import LEASE_S, Handler, JobEngine, Work
 from svac_backend.jobs.frames import FramesHandler
@@ -88,6 +90,7 @@ def create_worker(
         engine,
         handlers,
         describe=owner.describe,
+        gpu_memory=owner.gpu_memory,
         chores=chores,
         watch=collect.work,
         retry_hours=settings.retry_hours,
@@ -173,6 +176,17 @@ class ModelOwner:
     def describe(self) -> tuple[str, str]:
         """Return (device, model version), both empty until the model is loaded."""
         return (self.device, self._version) if self.device else ("", "")
+
+    def gpu_memory(self) -> tuple[float, float] | None:
+        """Return (used, total) bytes of the model's GPU, by all processes there; None without one."""
+        if not self.device.startswith("cuda"):
+            return None
+        try:
+            free, total = torch.cuda.mem_get_info(self.device)
+        except RuntimeError as error:  # a device that is broken; the heart must go on
+            log.warning("the memory of %s is not told: %s", self.device, error)
+            return None
+        return float(total - free), float(total)
 
     def _choose(self) -> str:
         while True:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import SvacError, lacks_room, no_room
 
 # A child that was asked to stop ends its step, and writes down how far it is; after so many seconds it is ended.
 STOP_S = 60.0
@@ -139,7 +139,12 @@ class Parent:
     def run(self, work: Callable[[], dict[str, Any]]) -> int:
         """Do the work and report its end; returns the process's status."""
         try:
-            self._say({"result": work()})
+            try:
+                self._say({"result": work()})
+            except Exception as error:
+                if isinstance(error, SvacError) or not lacks_room(error):
+                    raise
+                raise no_room(error) from error
         except SvacError as error:
             self._say({"error": error.message, "hint": error.hint, "temporary": error.temporary})
         return 0

@@ -26,7 +26,7 @@ from werkzeug.exceptions import HTTPException
 from svac_backend.errors import SvacError, log_ids, start_logging
 from svac_backend.jobs.services import Metrics, open_services
 from svac_backend.server import jobs_api, media, protocol
-from svac_backend.server.bodies import BadRequest
+from svac_backend.server.bodies import TOGETHER, BadRequest
 from svac_backend.server.jobs_api import NotFound
 from svac_backend.server.predicting import Predictor
 from svac_backend.server.security import (
@@ -102,6 +102,7 @@ def _watch(app: Flask, metrics: Metrics) -> None:
 
     @app.teardown_request
     def forget(_: BaseException | None) -> None:
+        TOGETHER.give_back(g.pop("body_part", 0))
         if "ids" in g:
             g.ids.close()
 

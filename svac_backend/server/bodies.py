@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flask import request
+from flask import g, request
 from pydantic_core import from_json
 
 from svac_backend.errors import SvacError
@@ -21,6 +22,47 @@ MAX_CONFIG_CHARS = 1_000_000
 _CHUNK = 1 << 22
 
 
+# Bytes that all bodies together may become at a time, and seconds that a request waits for its part. A small body, as
+# nearly all are, takes no part; a larger one is counted as the worst that text of its length becomes.
+MAX_TOGETHER, PATIENCE_S = 500_000_000, 15.0
+_TINY, _WORST = 100_000, 30
+
+
+class Together:
+    """Bounds the memory of all large bodies that are read at the same time."""
+
+    def __init__(self, most: int = MAX_TOGETHER) -> None:
+        self._most, self._taken = most, 0
+        self._changed = threading.Condition()
+
+    def take(self, length: int) -> int:
+        """Wait for the part of a body of so many bytes; return the part, which must be given back.
+
+        Raises:
+            SvacError: others did not end in time.
+        """
+        part = min(_WORST * length, MAX_UNFOLDED) if length > _TINY else 0
+        if part:
+            with self._changed:
+                if not self._changed.wait_for(lambda: self._taken + part <= self._most, PATIENCE_S):
+                    raise SvacError(
+                        "The backend reads other large requests.",
+                        "Send it again in a moment.",
+                        temporary=True,
+                    )
+                self._taken += part
+        return part
+
+    def give_back(self, part: int) -> None:
+        """Let others have what `take` returned."""
+        with self._changed:
+            self._taken -= part
+            self._changed.notify_all()
+
+
+TOGETHER = Together()
+
+
 class BadRequest(SvacError):
     """The request itself is wrong; answered with status 400."""
 
@@ -30,8 +72,11 @@ def read_json() -> dict[str, Any]:
 
     Raises:
         BadRequest: it is none.
+        SvacError: other large bodies are being read.
         werkzeug.exceptions.RequestEntityTooLarge: it is larger than the settings allow.
     """
+    # Before it is read; given back when the request has ended, see `app`.
+    g.body_part = g.get("body_part", 0) + TOGETHER.take(request.content_length or 0)
     raw = request.get_data()
     if not raw:
         raise BadRequest("The request has no body.", "Send a JSON object, as Label Studio does.")

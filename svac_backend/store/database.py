@@ -134,11 +134,12 @@ class Database:
         Raises:
             StoreError: the database cannot be used now.
         """
-        with self._translated(), closing(self.engine.raw_connection()) as connection:
-            raw: Any = connection.driver_connection
+        with self._translated():
             try:
-                return [row[0] for row in raw.execute(query)]
-            except self.engine.dialect.loaded_dbapi.Error as error:
+                with closing(self.engine.raw_connection()) as connection:
+                    raw: Any = connection.driver_connection
+                    return [row[0] for row in raw.execute(query)]
+            except self.engine.dialect.loaded_dbapi.Error as error:  # as the driver has them
                 raise self.system.unusable(error) from error
 
     def size(self) -> int | None:

@@ -225,6 +225,12 @@ class JobStore:
         with self.database.read() as session:
             return int(session.scalar(select(func.count()).select_from(some)) or 0)
 
+    def retrying(self, limit: int = 10) -> list[Job]:
+        """Return jobs that wait to be tried again, those first that are tried next."""
+        query = select(JobRow).where(JobRow.due.is_not(None)).order_by(JobRow.due).limit(limit)
+        with self.database.read() as session:
+            return [_job(row) for row in session.scalars(query)]
+
     def counts(self) -> dict[JobState, int]:
         """Return how many jobs are in each state."""
         with self.database.read() as session:

@@ -58,7 +58,7 @@ class Postgresql:
 
     def __init__(self, url: str, json_deserializer: Any = None) -> None:
         self.url = _parsed(url)
-        self._hidden = [word for word in (self.url.password, url) if word]
+        self._hidden = [str(word) for word in (self.url.password, self.url.query.get("password")) if word]
         host = self.url.host or self.url.query.get("host") or "this machine"
         self._name = f"{self.url.database or 'of the user'} at {host}:{self.url.port or 5432}"
         self._clock: tuple[float, float] | None = None  # the server's time, and ours that nobody sets
@@ -153,7 +153,8 @@ class Postgresql:
     def is_mistake(self, error: DBAPIError) -> bool:
         """Whether the code is to blame, not the server, as for a constraint that is violated."""
         if isinstance(error, ProgrammingError):
-            return str(getattr(error.orig, "sqlstate", "")) != "42501"
+            # Without a state it did not get to the server: libpq takes no such option.
+            return getattr(error.orig, "sqlstate", None) not in (None, "42501")
         return not (isinstance(error, OperationalError | InternalError) or error.connection_invalidated)
 
     def _on_connect(self, connection: Any, _: Any) -> None:

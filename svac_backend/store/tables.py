@@ -45,26 +45,26 @@ def words(value: str) -> str:
     return value.encode("utf-8", "backslashreplace").decode().replace("\0", r"\x00")
 
 
-class Name(TypeDecorator[str]):
-    """A short text: an id, a key, a kind. Its length is told, and kept by nobody: what is longer must not be lost."""
-
-    impl = String
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Take text of any length in PostgreSQL, too, which would refuse what is longer."""
-        return dialect.type_descriptor(Text() if dialect.name == "postgresql" else self.impl_instance)
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """See sqlalchemy. SQLite takes NUL in text, PostgreSQL does not."""
-        return value if value is None or dialect.name == "sqlite" else words(value)
-
-
-class Long(Name):
-    """A text of any length."""
+class Long(TypeDecorator[str]):
+    """A text of any length. SQLite takes NUL in it, PostgreSQL does not, and gets it as an escape."""
 
     impl = Text
     cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """See sqlalchemy."""
+        return value if value is None or dialect.name == "sqlite" else words(value)
+
+
+class Name(Long):
+    """A short text: an id, a key, a kind. Its length is told, and kept by nobody: what is longer must not be lost."""
+
+    impl = String  # type: ignore[assignment]
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Take any length in PostgreSQL, too, which would refuse what is longer."""
+        return dialect.type_descriptor(String() if dialect.name == "postgresql" else self.impl_instance)
 
 
 # PostgreSQL keeps to the range of its types, and a file may have more than 2 GB.
@@ -148,6 +148,8 @@ class WorkerRow(Base):
     model_version: Mapped[str] = mapped_column(Name(100), default="")
     started: Mapped[float]
     heartbeat: Mapped[float]
+    gpu_used: Mapped[float | None] = mapped_column(default=None)
+    gpu_total: Mapped[float | None] = mapped_column(default=None)
 
 
 class PredictionRow(Base):

@@ -62,13 +62,17 @@ def lock_is_held(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """A living worker. Times are seconds since the epoch; `device` is empty until its model is loaded."""
+    """A living worker. Times are seconds since the epoch; `device` is empty until its model is loaded.
+
+    `gpu` is (used, total) bytes of its GPU's memory, by all processes; None without a GPU.
+    """
 
     id: str
     device: str
     model_version: str
     started: float
     heartbeat: float
+    gpu: tuple[float, float] | None = None
 
 
 class WorkerStore:
@@ -92,15 +96,21 @@ class WorkerStore:
             )
 
     def died(self, worker_id: str) -> bool:
-        """Whether a worker is known to be dead: it had a lock, and nobody holds it."""
+        """Whether a worker is known to be dead: it had a lock, and nobody holds it.
+
+        The lock's file stays: others, and for each of its jobs anew, will ask. `forget` deletes it.
+        """
         path = self._lock_path(worker_id)
-        if worker_id in self._held or not path.exists() or lock_is_held(path):
-            return False
-        path.unlink(missing_ok=True)
-        return True
+        return worker_id not in self._held and path.exists() and not lock_is_held(path)
 
     def beat(
-        self, worker_id: str, job_ids: Collection[str] = (), *, device: str = "", model_version: str = ""
+        self,
+        worker_id: str,
+        job_ids: Collection[str] = (),
+        *,
+        device: str = "",
+        model_version: str = "",
+        gpu: tuple[float, float] | None = None,
     ) -> None:
         """Say that a worker lives, and renew its lease of the jobs that it runs."""
         now = self.database.time()
@@ -110,6 +120,7 @@ class WorkerStore:
                 row = WorkerRow(id=worker_id, started=now)
                 session.add(row)
             row.heartbeat, row.device, row.model_version = now, device, model_version
+            row.gpu_used, row.gpu_total = gpu or (None, None)
             held = (JobRow.id.in_(job_ids), JobRow.worker_id == worker_id, JobRow.state == "running")
             session.execute(update(JobRow).where(*held).values(heartbeat=now))
 
@@ -127,7 +138,7 @@ class WorkerStore:
         """Return the workers that live, the oldest first; where no lock shows it, the clock's word is needed, too."""
         with self.database.read() as session:
             rows = session.scalars(select(WorkerRow).order_by(WorkerRow.started)).all()
-            found = [WorkerInfo(r.id, r.device, r.model_version, r.started, r.heartbeat) for r in rows]
+            found = [_info(row) for row in rows]
         silent = self._watch.silent_s({one.id: one.heartbeat for one in found}, lease_s)
         now = self.database.time()
         return [
@@ -139,10 +150,19 @@ class WorkerStore:
         ]
 
     def forget(self, lease_s: float) -> None:
-        """Delete the workers that do not live."""
+        """Delete the workers that do not live; their jobs are put back before, see `jobs.engine`."""
         living = [one.id for one in self.alive(lease_s)]
         with self.database.write() as session:
-            session.execute(delete(WorkerRow).where(WorkerRow.id.not_in(living)))
+            dead = delete(WorkerRow).where(WorkerRow.id.not_in(living)).returning(WorkerRow.id)
+            gone = list(session.scalars(dead))
+        for worker_id in gone:
+            if self.died(worker_id):
+                self._lock_path(worker_id).unlink(missing_ok=True)
 
     def _lock_path(self, worker_id: str) -> Path:
         return self.database.data_dir / LOCKS / f"{quote(worker_id, safe='')}.lock"
+
+
+def _info(row: WorkerRow) -> WorkerInfo:
+    gpu = None if row.gpu_used is None or row.gpu_total is None else (row.gpu_used, row.gpu_total)
+    return WorkerInfo(row.id, row.device, row.model_version, row.started, row.heartbeat, gpu)

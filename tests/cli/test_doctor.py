@@ -27,6 +27,7 @@ from svac_backend.cli.doctor.machine import (
     GIB,
     check_data_folder,
     check_database,
+    check_jobs,
     check_model,
     check_settings,
     check_worker,
@@ -35,6 +36,7 @@ from svac_backend.errors import SvacError
 from svac_backend.server.app import create_app
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
+from svac_backend.store.jobs import JobStore
 from svac_backend.store.workers import WorkerStore
 from svac_backend.svac.files.weights import model_version
 
@@ -112,6 +114,21 @@ def test_worker(settings: Settings, database: Database) -> None:
         assert check_worker(settings, database).status is Status.OK
     store.beat("w1", device="cpu", model_version=f"{model_version(settings.model)}0")
     assert check_worker(settings, database).status is Status.WARNING
+
+
+def test_jobs_that_wait_to_be_tried_again(settings: Settings, database: Database) -> None:
+    store = JobStore(database)
+    assert check_jobs(settings, database).status is Status.OK
+    store.submit("prelabel", {}, "k")
+    job = store.claim("model", "w")
+    assert job is not None
+    store.put_off(job, "Label Studio cannot be reached.", "Start it.", 60.0)
+    found = check_jobs(settings, database)
+    assert found.status is Status.WARNING
+    assert (
+        f"1 job waits to be tried again. Job {job.id} (prelabel, tried 1 time): Label Studio" in found.detail
+    )
+    assert "Start it." in found.fix
 
 
 @pytest.fixture

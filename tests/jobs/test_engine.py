@@ -22,7 +22,8 @@ from svac_backend.jobs.engine import (
 )
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
-from svac_backend.store.jobs import LIGHT_LANE, MODEL_LANE
+from svac_backend.store.jobs import LANES, LIGHT_LANE, MODEL_LANE
+from svac_backend.store.workers import WorkerStore
 from tests.databases import OpenDatabase
 
 
@@ -108,6 +109,22 @@ def test_recover_queues_the_jobs_of_the_dead_only(engine: JobEngine) -> None:
     assert engine.get(dead).state is JobState.QUEUED
     assert engine.get(alive).state is JobState.RUNNING
     assert drain(engine) == [dead]
+
+
+def test_all_jobs_of_a_worker_that_is_known_to_be_dead_come_back_at_once(engine: JobEngine) -> None:
+    """Whoever has asked about it before, as `/ready` and `/metrics` do all the time."""
+    jobs = [engine.submit(kind, {}, kind).id for kind in ("prelabel", "frames", "finetune")]
+    dead = WorkerStore(engine.store.database)
+    dead.hold("dead")
+    dead.beat("dead")
+    for lane in LANES:
+        assert engine.store.claim(lane, "dead") is not None
+    engine.recover(lease_s=30)
+    assert [engine.get(job).state for job in jobs] == [JobState.RUNNING] * 3
+    dead._held.pop("dead").release()  # as the system does when it dies
+    assert engine.workers.alive(30) == []
+    engine.recover(lease_s=30)
+    assert [engine.get(job).state for job in jobs] == [JobState.QUEUED] * 3
 
 
 def test_a_job_is_taken_with_its_payload(engine: JobEngine) -> None:

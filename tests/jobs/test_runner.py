@@ -420,3 +420,12 @@ def test_a_full_disk_is_something_that_time_mends(
     now = store.get(job.id)
     assert now is not None
     assert (now.state, now.message, now.hint) == (state, message, "Make room.")
+
+    def raw(_: JobContext) -> dict[str, Any]:
+        raise OSError(number, os.strerror(number), "frames/0.jpg")
+
+    job = store.submit("work", {}, "raw")
+    assert Runner(store, {"work": raw}, "w").run(MODEL_LANE)
+    now = store.get(job.id)
+    assert now is not None
+    assert (now.state, now.message) == (state, message)

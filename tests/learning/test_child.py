@@ -34,6 +34,19 @@ def make(tmp_path: Path) -> Make:
     return start
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "OSError(28, 'No space left on device')",
+        "RuntimeError('I/O error: No space left on device (os error 28)')",
+    ],
+)
+def test_a_full_disk_is_told_as_something_that_time_mends(make: Make, said: str) -> None:
+    with pytest.raises(SvacError, match="no room left") as caught:
+        make(f"raise {said}").follow(lambda *_: None)
+    assert caught.value.temporary
+
+
 def test_reports_and_the_result_come_whatever_libraries_print(make: Make, tmp_path: Path) -> None:
     child = make(
         "print('{\"result\": 1}')\n"

@@ -18,7 +18,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from svac_backend.jobs.services import Services
-from svac_backend.server.bodies import MAX_UNFOLDED, unfolded
+from svac_backend.server.bodies import MAX_UNFOLDED, TOGETHER, unfolded
 from svac_backend.settings import Settings
 from svac_backend.svac.files.weights import model_version
 from tests.learning.adapter_folders import adapter_folder
@@ -305,6 +305,26 @@ def test_a_locked_database_is_said_and_no_crash(
 )
 def test_what_a_body_becomes_is_known_before_it_is_read(text: bytes, unfolds: bool) -> None:
     assert (unfolded(text) > MAX_UNFOLDED) is unfolds
+
+
+def test_large_bodies_at_a_time_are_bounded_before_they_are_read(
+    make: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, large = make().test_client(), b"[" + b" " * 900_000 + b"]"
+    monkeypatch.setattr("svac_backend.server.bodies.PATIENCE_S", 0.1)
+    for _ in range(40):  # each gives its part back, also a refused one
+        assert client.post("/webhook", data=large, content_type="application/json").status_code == 400
+    part = TOGETHER.take(20_000_000)
+    assert part == MAX_UNFOLDED
+    more = [TOGETHER.take(1_000_000) for _ in range(3)]
+    try:
+        refused = client.post("/webhook", data=large, content_type="application/json")
+        assert (refused.status_code, refused.get_json()["hint"]) == (503, "Send it again in a moment.")
+        assert client.post("/webhook", json={"action": "A"}).status_code == 201  # a small one goes by
+    finally:
+        for one in (part, *more):
+            TOGETHER.give_back(one)
+    assert client.post("/webhook", data=large, content_type="application/json").status_code == 400
 
 
 def test_deeply_nested_and_endless_bodies_are_refused(make: Callable[..., Flask]) -> None:

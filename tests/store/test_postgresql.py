@@ -50,7 +50,7 @@ def test_nothing_that_is_told_has_the_password(url: str, database: Database, tmp
         url.replace("127.0.0.1", f"{password}@127.0.0.1"),  # an @ in a password that was not escaped
         url.replace("127.0.0.1:", "127.0.0.1:x"),
         url.replace("postgresql", "mysql"),
-        f"{url}?{password}={password}",
+        f"{server}/x?password={password}&no_such_option=1",
         f"{server}/no_such_database",
         server.rpartition(":")[0] + ":1/x",
         password,

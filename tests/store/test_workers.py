@@ -99,9 +99,11 @@ def test_the_death_of_a_worker_is_seen_at_once_and_a_jump_of_the_clock_is_none(
     holder.wait()
     assert workers.died("other:7:abc")
     workers.beat("other:7:abc")  # whatever was on its way
-    assert [one.id for one in WorkerStore(open_database(tmp_path)).alive(30)] == [
-        "other:7:abc"
-    ]  # by the clock alone
+    other = WorkerStore(open_database(tmp_path))
+    assert other.alive(30) == []
+    assert other.died("other:7:abc")  # also who asks again, about another job of it
+    other.forget(30)
+    assert list((tmp_path / "workers").iterdir()) == []
     monkeypatch.undo()
 
 

@@ -85,7 +85,7 @@ def drip(stage: Stage) -> list[Figure]:
         seconds = stage.until(lambda: stage.jobs([number])[0]["state"] in FINAL, "a cancelled job", 30)
     except SvacError:
         seconds = 30.0
-    return [Figure("dripping media: cancelled after", seconds, 2.5, "s")]
+    return [Figure("dripping media: cancelled after", seconds, 2.0, "s")]
 
 
 def bad_address(stage: Stage) -> list[Figure]:
@@ -115,9 +115,7 @@ def scanner(stage: Stage) -> list[Figure]:
         numbers = [stage.label_studio.add_task({}) for _ in hosts]
         tasks = [task(n, video=f"http://{host}/x.mp4") for n, host in zip(numbers, hosts, strict=True)]
         stage.post("/predict", predict_body(tasks))
-        stage.until(
-            lambda: not any(job["state"] in ("queued", "running") for job in stage.jobs(numbers)), "ends"
-        )
+        stage.until(lambda: all(job["error"] for job in stage.jobs(numbers)), "a refusal of each")
         asked = 0
         try:
             while True:
@@ -146,13 +144,13 @@ def takeover(stage: Stage) -> list[Figure]:
 
 def bulk(stage: Stage) -> list[Figure]:
     """A large config and many tasks in a call."""
-    size = _size(stage)
+    size = stage.database_mb()
     config = CONFIG.replace("<View>", "<View>" + "<!-- " + "x" * 900_000 + " -->", 1)
     body = predict_body([task(10_000 + n, prompt="", video="") for n in range(150)])
     wide = predict_body([task(20_000 + n) for n in range(150)])
     for one in (body, wide):
         stage.post("/predict", {**one, "label_config": config})
-    return [Figure("config of 0.9 MB and 300 tasks: database grew", _size(stage) - size, 20, "MB")]
+    return [Figure("config of 0.9 MB and 300 tasks: database grew", stage.database_mb() - size, 20, "MB")]
 
 
 def lines(stage: Stage) -> list[Figure]:
@@ -163,9 +161,7 @@ def lines(stage: Stage) -> list[Figure]:
     forged = {**task(1, prompt=""), "id": "7\nFORGED line"}
     stage.post("/predict", predict_body([forged]))
     stage.post("/webhook", {"action": "A\nFORGED line", "project": {"id": "1\nFORGED line"}})
-    stage.until(
-        lambda: not any(job["state"] in ("queued", "running") for job in stage.jobs([number])), "an end"
-    )
+    stage.until(lambda: all(job["error"] for job in stage.jobs([number])), "a refusal")
     logs = "".join(stage.log(name) for name in stage.processes)
     told = logs + httpx.get(f"{stage.url}/jobs?limit=1000", timeout=20).text
     errors = str(stage.query("SELECT error, hint, message FROM jobs"))
@@ -199,7 +195,10 @@ def attacks(options: Options) -> Outcome:
         bulk,
     )
     figures = []
-    with options.folder("attacks") as root, Stage(root, seed=options.seed) as stage:
+    with (
+        options.folder("attacks") as root,
+        Stage(root, database=options.database, seed=options.seed) as stage,
+    ):
         for attack in tried:
             figures += attack(stage)
     return Outcome("attacks", figures)
@@ -212,8 +211,4 @@ def _passed(stage: Stage) -> int:
     return stage.behind()
 
 
-def _size(stage: Stage) -> float:
-    return sum(path.stat().st_size for path in stage.data.glob(f"{FILE_NAME}*")) / 1e6
-
-
-ATTACKS = [Drill("attacks", "the attacks of the table in docs/security.md", attacks)]
+ATTACKS = [Drill("attacks", "the attacks of the table in docs/security.md", attacks, lambda _: 150)]

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from lab.drill.label_studio import Mood
-from lab.drill.outcome import Drill, Figure, Options, Outcome
+from lab.drill.outcome import Database, Drill, Figure, Options, Outcome
 from lab.drill.stage import FINAL, Stage
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import LEASE_S
@@ -32,6 +32,13 @@ _HOLD = """
 import sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
 connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+_HOLD_TABLES = """
+import psycopg, sys, time
+connection = psycopg.connect(sys.argv[1])
+connection.execute("LOCK TABLE jobs, events, workers, predictions IN EXCLUSIVE MODE")
 print("held", flush=True)
 time.sleep(float(sys.argv[2]))
 """
@@ -177,10 +184,22 @@ def locked(stage: Stage, submit: Submit, options: Options) -> None:
     """Another program holds the database's write lock."""
     stage.at_work(submit())
     command = [sys.executable, "-c", _HOLD, str(stage.data / FILE_NAME), str(options.away_s)]
+    if stage.database_url:
+        command = [sys.executable, "-c", _HOLD_TABLES, stage.database_url, str(options.away_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         holder.wait()
+
+
+def kill_database(stage: Stage, submit: Submit, options: Options) -> None:
+    """PostgreSQL dies at any moment of the work, and comes back a while later."""
+    assert stage.postgresql is not None
+    stage.at_work(submit())
+    time.sleep(stage.random.uniform(0.0, 3.0))
+    stage.postgresql.kill()
+    time.sleep(stage.random.uniform(0.0, min(30.0, options.away_s)))
+    stage.postgresql.start()
 
 
 def clock_back(stage: Stage, submit: Submit, options: Options) -> None:
@@ -234,7 +253,10 @@ def _scene(name: str, options: Options) -> Iterator[tuple[Stage, str]]:
             )
         if name.startswith("clock"):
             environment, note = _clock(root), "a library in front of the C library's clock"
-        yield stack.enter_context(Stage(root, environment=environment, seed=options.seed)), note
+        # The one fault that the file cannot have has a server on its own.
+        database: Database = "postgresql" if name == "kill-postgresql" else options.database
+        stage = Stage(root, environment=environment, database=database, seed=options.seed)
+        yield stack.enter_context(stage), note
 
 
 def _clock(root: Path) -> dict[str, str]:
@@ -277,6 +299,7 @@ _STRIKES: dict[str, tuple[str, Strike]] = {
     "kill-worker": ("kill -9 of the worker during work", partial(kill, ("worker",))),
     "kill-server": ("kill -9 of the web process during work", partial(kill, ("serve",))),
     "kill-both": ("kill -9 of both", partial(kill, ("serve", "worker"))),
+    "kill-postgresql": ("kill -9 of PostgreSQL during work", kill_database),
     "away": ("Label Studio refuses connections", away),
     "answers-500": ("Label Studio answers 500", partial(moody, "500")),
     "answers-403": ("Label Studio answers 403", partial(moody, "403")),
@@ -289,4 +312,19 @@ _STRIKES: dict[str, tuple[str, Strike]] = {
     "frozen-worker": ("a worker freezes between looking and pushing, beyond its lease", frozen),
 }
 
-FAULTS = [Drill(name, what, partial(_drill, name, strike)) for name, (what, strike) in _STRIKES.items()]
+# Seconds of a round, besides those that the fault lasts: what was put off is tried again up to a minute later.
+_ROUND_S = {"kill-worker": 25, "kill-server": 15, "kill-both": 30, "kill-postgresql": 45, "frozen-worker": 75}
+_LASTING = frozenset(
+    {"away", "answers-500", "answers-403", "answers-slowly", "answers-half", "disk-full", "locked"}
+)
+
+
+def _seconds(name: str, options: Options) -> float:
+    lasts = options.away_s if name in _LASTING else 0.0
+    return 30 + options.rounds * (lasts + _ROUND_S.get(name, 35))
+
+
+FAULTS = [
+    Drill(name, what, partial(_drill, name, strike), partial(_seconds, name))
+    for name, (what, strike) in _STRIKES.items()
+]

@@ -209,8 +209,15 @@ def fuzz_on(stage: Stage, options: Options) -> Outcome:
 
 def fuzz(options: Options) -> Outcome:
     """Fuzz a server and a worker of its own."""
-    with options.folder("fuzz") as root, Stage(root, seed=options.seed) as stage:
+    with options.folder("fuzz") as root, Stage(root, database=options.database, seed=options.seed) as stage:
         return fuzz_on(stage, options)
 
 
-FUZZ = [Drill("fuzz", "malformed requests over all routes, and as webhooks through the worker", fuzz)]
+FUZZ = [
+    Drill(
+        "fuzz",
+        "malformed requests over all routes, and as webhooks through the worker",
+        fuzz,
+        lambda o: 90 + 0.05 * o.requests,
+    )
+]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import statistics
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import Any
 
 from lab.benchmarks.server import post
 from lab.drill.outcome import Drill, Figure, Options, Outcome
 from lab.drill.stage import Stage, predict_body, task
-from svac_backend.store.database import FILE_NAME
+from svac_backend.store.tables import Base
 
 ASKED = 150
 WAITING, RUNNING = 20_000, 3
@@ -23,7 +22,7 @@ import resource, sys, time
 from pathlib import Path
 from svac_backend.jobs.engine import JobEngine, JobState
 from svac_backend.store.database import Database
-engine = JobEngine(Database(Path(sys.argv[1])))
+engine = JobEngine(Database(Path(sys.argv[1]), sys.argv[2]))
 before, seconds, running = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0.0, 1
 for _ in range(20):  # silence is measured from the first look on
     begun = time.monotonic()
@@ -39,16 +38,20 @@ print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1
 
 def copies(stage: Stage, table: str, count: int, **changes: str) -> None:
     """Multiply the first row of a table, whatever its columns are; `changes` are SQL in terms of `n`, from 1 on."""
-    with closing(sqlite3.connect(stage.data / FILE_NAME, timeout=60)) as connection:
-        known = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-        names = [name for name in known if not (table == "events" and name == "id")]
-        values = [changes.get(name, name) for name in names]
-        connection.execute(
-            f"WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {count}) "
-            f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} "
-            f"FROM counted, (SELECT * FROM {table} LIMIT 1)"
-        )
-        connection.commit()
+    names = [name for name in Base.metadata.tables[table].columns.keys() if (table, name) != ("events", "id")]  # noqa: SIM118
+    values = [changes.get(name, name) for name in names]
+    stage.change(
+        f"WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {count}) "
+        f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} "
+        f"FROM counted, (SELECT * FROM {table} LIMIT 1) AS first"
+    )
+
+
+def _id(stage: Stage, letter: str) -> str:
+    """Return SQL of an id of 32 characters, different for each `n`."""
+    if stage.database_url:
+        return f"'{letter}' || lpad(to_hex(n), {32 - len(letter)}, '0')"
+    return f"printf('{letter}%0{32 - len(letter)}x', n)"
 
 
 def _sample(stage: Stage, path: str, body: Any) -> float:
@@ -62,7 +65,9 @@ def growth(options: Options) -> Outcome:
     hook = {"action": "ANNOTATION_CREATED", "project": {"id": 1}, "task": task(1), "annotation": {"id": 1}}
     with ExitStack() as stack:
         empty, grown = (
-            stack.enter_context(Stage(stack.enter_context(options.folder(name)), worker=False))
+            stack.enter_context(
+                Stage(stack.enter_context(options.folder(name)), database=options.database, worker=False)
+            )
             for name in ("empty", "grown")
         )
         for stage in (empty, grown):
@@ -71,7 +76,7 @@ def growth(options: Options) -> Outcome:
         begun = time.monotonic()
         copies(grown, "events", options.events)
         ended = {"state": "'done'", "finished": "created + n", "created": "created - n", "started": "created"}
-        copies(grown, "jobs", options.jobs, id="printf('%032x', n)", key="key || n", **ended)
+        copies(grown, "jobs", options.jobs, id=_id(grown, ""), key="key || n", **ended)
         filled = time.monotonic() - begun
         milliseconds: dict[tuple[str, str], list[float]] = {}
         for turn in range(ASKED):
@@ -85,12 +90,10 @@ def growth(options: Options) -> Outcome:
             figures.append(Figure(f"{path} p95 empty", p95[0], unit="ms"))
             figures.append(Figure(f"{path} p95 grown", p95[1], 2 * p95[0], "ms"))
         again = {"key": "key || state || n", "finished": "NULL", "created": "created - n"}
-        copies(grown, "jobs", WAITING, id="printf('q%031x', n)", state="'queued'", **again)
+        copies(grown, "jobs", WAITING, id=_id(grown, "q"), state="'queued'", **again)
         dead = {"state": "'running'", "worker_id": "'dead'", "heartbeat": "created - 3600", "attempts": "1"}
-        copies(
-            grown, "jobs", RUNNING, id="printf('r%031x', n)", **{**again, "key": "key || 'r' || n", **dead}
-        )
-        command = [sys.executable, "-c", _RECOVER, str(grown.data)]
+        copies(grown, "jobs", RUNNING, id=_id(grown, "r"), **{**again, "key": "key || 'r' || n", **dead})
+        command = [sys.executable, "-c", _RECOVER, str(grown.data), grown.database_url]
         done = subprocess.run(command, env=grown.environment, capture_output=True, text=True, check=True)
         seconds, megabytes, left = map(float, done.stdout.split()[-3:])
         figures.append(Figure(f"longest look beside {WAITING} waiting jobs", seconds, 1.0, "s"))
@@ -99,4 +102,6 @@ def growth(options: Options) -> Outcome:
     return Outcome("growth", figures, f"{options.events} webhooks, {options.jobs} finished jobs")
 
 
-GROWTH = [Drill("growth", "a large database beside an empty one; recovery of many jobs", growth)]
+GROWTH = [
+    Drill("growth", "a large database beside an empty one; recovery of many jobs", growth, lambda _: 240)
+]

@@ -138,8 +138,8 @@ def load_on(stage: Stage, options: Options) -> Outcome:
 
 def load(options: Options) -> Outcome:
     """Press a web process of its own."""
-    with options.folder("load") as root, Stage(root, seed=options.seed) as stage:
+    with options.folder("load") as root, Stage(root, database=options.database, seed=options.seed) as stage:
         return load_on(stage, options)
 
 
-LOAD = [Drill("load", "clients, webhooks and slow half-sent requests at once", load)]
+LOAD = [Drill("load", "clients, webhooks and slow half-sent requests at once", load, lambda o: o.load_s + 60)]

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
+
+Database = Literal["sqlite", "postgresql"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Options:
         away_s: how long a fault lasts.
         patience_s: how long to wait for what should recover.
         requests: malformed ones; clients, slow, rate, load_s: of the load; events, jobs: rows of the growth.
+        week: tasks of the week of use.
+        database: `sqlite` or `postgresql`.
         seed: of every choice.
         keep: folder for data and logs that stay; a temporary one if None.
     """
@@ -37,6 +41,8 @@ class Options:
     load_s: float = 60.0
     events: int = 1_000_000
     jobs: int = 100_000
+    week: int = 100
+    database: Database = "sqlite"
     seed: int = 0
     keep: Path | None = None
 
@@ -93,6 +99,12 @@ class Outcome:
         """Return what is said of a drill that could not be ended."""
         return cls(name, [Figure("not ended", 1, 0)], why)
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Outcome:
+        """Read what `to_json` wrote."""
+        figures = [Figure(**{k: v for k, v in one.items() if k != "held"}) for one in data["figures"]]
+        return cls(data["name"], figures, data["note"])
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able dict."""
         figures = [{**asdict(figure), "held": figure.held} for figure in self.figures]
@@ -101,11 +113,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Drill:
-    """A drill: its name, what is done in a few words, and what does it."""
+    """A drill: its name, what is done in a few words, what does it, and about how many seconds that takes."""
 
     name: str
     what: str
     run: Callable[[Options], Outcome]
+    seconds: Callable[[Options], float]
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:

@@ -18,9 +18,12 @@ from typing import Any
 import av
 import httpx
 import numpy as np
+import psycopg
 
 from lab.benchmarks.server import COMMAND, free_port
 from lab.drill.label_studio import StandIn
+from lab.drill.outcome import Database
+from lab.postgresql import PostgresServer
 from svac_backend.errors import SvacError
 from svac_backend.store.database import FILE_NAME
 
@@ -44,14 +47,23 @@ class Stage:
     Args:
         root: an empty folder; logs and the data folder lie in it.
         environment: settings and more for both processes.
+        database: `sqlite`, or `postgresql` for a server of its own.
         worker: whether there is one.
         seed: of every choice.
     """
 
     def __init__(
-        self, root: Path, *, environment: Mapping[str, str] = {}, worker: bool = True, seed: int = 0
+        self,
+        root: Path,
+        *,
+        environment: Mapping[str, str] = {},
+        database: Database = "sqlite",
+        worker: bool = True,
+        seed: int = 0,
     ) -> None:
         self.root, self.data = root, root / "data"
+        self.postgresql = PostgresServer(durable=True) if database == "postgresql" else None
+        self.database_url = self.postgresql.new_database() if self.postgresql is not None else ""
         self.random = random.Random(seed)
         self.label_studio = StandIn(clip())
         self.port = free_port()
@@ -61,6 +73,7 @@ class Stage:
             **{name: value for name, value in os.environ.items() if not name.startswith("SVAC_")},
             "OMP_NUM_THREADS": "1",
             "SVAC_DATA_DIR": str(self.data),
+            "SVAC_DATABASE_URL": self.database_url,
             "SVAC_PORT": str(self.port),
             "SVAC_LABEL_STUDIO_URL": self.label_studio.url,
             "SVAC_LABEL_STUDIO_API_KEY": "0" * 40,
@@ -89,6 +102,8 @@ class Stage:
         for name in self.processes:
             self.kill(name, signal.SIGTERM)
         self.label_studio.leave()
+        if self.postgresql is not None:
+            self.postgresql.close()
 
     def start(self, command: str, name: str = "") -> None:
         """Start `serve` or `worker`, as a supervisor would; of `serve` also wait until it answers."""
@@ -185,8 +200,29 @@ class Stage:
 
     def query(self, text: str) -> list[tuple[Any, ...]]:
         """Ask the database itself."""
+        if self.database_url:
+            with psycopg.connect(self.database_url) as server:
+                return server.execute(text).fetchall()
         with closing(sqlite3.connect(self.data / FILE_NAME, timeout=30)) as connection:
             return connection.execute(text).fetchall()
+
+    def change(self, *texts: str) -> None:
+        """Change the database itself."""
+        if self.database_url:
+            with psycopg.connect(self.database_url) as server:
+                for text in texts:
+                    server.execute(text)
+            return
+        with closing(sqlite3.connect(self.data / FILE_NAME, timeout=60)) as connection:
+            for text in texts:
+                connection.execute(text)
+            connection.commit()
+
+    def database_mb(self) -> float:
+        """Return the megabytes that the database takes."""
+        if self.database_url:
+            return float(self.query("SELECT pg_database_size(current_database())")[0][0]) / 1e6
+        return sum(path.stat().st_size for path in self.data.glob(f"{FILE_NAME}*")) / 1e6
 
     def behind(self) -> int:
         """Return how many webhooks the worker has not dealt with."""

@@ -21,6 +21,7 @@ from svac_backend.cli.doctor.label_studio import check_files, check_media, check
 from svac_backend.cli.doctor.machine import (
     check_data_folder,
     check_database,
+    check_jobs,
     check_libraries,
     check_model,
     check_settings,
@@ -89,6 +90,7 @@ def check_all(settings: Settings, backend_url: str | None, project: int | None) 
         yield found
     if database is not None:
         yield check_worker(settings, database)
+        yield check_jobs(settings, database)
     yield check_timeouts(settings)
     server = check_server(settings)
     yield server

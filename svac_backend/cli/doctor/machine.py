@@ -8,11 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from svac_backend.cli.doctor.finding import DoctorWarning, Finding, Status, check, failed
+from svac_backend.cli.terminal import counted
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import LEASE_S
 from svac_backend.server.security import Gate
 from svac_backend.settings import Settings, unknown_variables
 from svac_backend.store.database import Database, is_there
+from svac_backend.store.jobs import JobStore
 from svac_backend.store.workers import WorkerStore
 from svac_backend.svac.files.weights import EMBEDDED, locate, version_of, weight_files
 from svac_backend.versions import served_version
@@ -87,6 +89,21 @@ def check_database(settings: Settings) -> tuple[Finding, Database | None]:
     except SvacError as error:
         return failed("database", error), None
     return Finding("database", Status.OK, str(database)), database
+
+
+@check("jobs")
+def check_jobs(settings: Settings, database: Database) -> str:
+    """That none waits for something that is away."""
+    store = JobStore(database)
+    retrying = sum(load.retrying for load in store.lanes())
+    if retrying:
+        first = store.retrying()[0]
+        raise DoctorWarning(
+            f"{counted(retrying, 'job')} {'waits' if retrying == 1 else 'wait'} to be tried again. Job {first.id} "
+            f"({first.kind}, tried {counted(first.tries, 'time')}): {first.error}",
+            f"{first.hint} /jobs lists all that wait.",
+        )
+    return "none waits to be tried again"
 
 
 @check("worker")

@@ -428,6 +428,8 @@ class MediaFetcher:
             raise SvacError(
                 f"{source.shown} cannot be read from here.",
                 "The log of `svac-backend worker` says why. Hosts of a private network must be in SVAC_MEDIA_HOSTS.",
+                # It may be away. What is refused waits as long, or one could tell what is there.
+                temporary=True,
             ) from None
         os.utime(path)  # what was used last is kept longest, see `jobs.retention`
         return path

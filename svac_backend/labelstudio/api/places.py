@@ -23,7 +23,7 @@ from svac_backend.errors import SvacError, split_address
 from svac_backend.labelstudio.api.connection import tls
 
 # The longest that one read, or one look for the job's end, lasts.
-_SLICE_S = 1.0
+_SLICE_S = 0.5
 _LOOKUP_S = 10.0
 # Over so many seconds the least speed must be reached.
 WINDOW_S = 30.0

@@ -230,7 +230,7 @@ def key(of: str, length: int) -> Column[str]:
 
 def name(length: int) -> Any:
     """PostgreSQL would refuse what is longer."""
-    return String(length).with_variant(Text(), "postgresql")
+    return String(length).with_variant(String(), "postgresql")
 
 
 def column(name: str, of: Any) -> Column[Any]:

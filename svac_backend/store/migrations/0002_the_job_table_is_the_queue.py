@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alembic import op
-from sqlalchemy import Column, String, Text, text
+from sqlalchemy import Column, String, text
 
 revision, down_revision = "0002", "0001"
 
@@ -12,7 +12,9 @@ def upgrade() -> None:
     """Give each job the lane of its kind, as `store.jobs.LANE_OF` was when this was written."""
     op.add_column(
         "jobs",
-        Column("lane", String(16).with_variant(Text(), "postgresql"), nullable=False, server_default="model"),
+        Column(
+            "lane", String(16).with_variant(String(), "postgresql"), nullable=False, server_default="model"
+        ),
     )
     op.execute("UPDATE jobs SET lane = 'light' WHERE kind IN ('frames', 'renew', 'collect')")
     op.execute("UPDATE jobs SET lane = 'training' WHERE kind = 'finetune'")

@@ -6,7 +6,7 @@ Jobs of older versions keep the config in their payload.
 from __future__ import annotations
 
 from alembic import op
-from sqlalchemy import Column, Double, Integer, LargeBinary, String, Text, text
+from sqlalchemy import Column, Double, Integer, LargeBinary, String, text
 
 revision, down_revision = "0003", "0002"
 
@@ -15,10 +15,10 @@ def upgrade() -> None:
     """Add the columns, the table and the indices."""
     op.add_column("jobs", Column("tries", Integer, nullable=False, server_default="0"))
     op.add_column("jobs", Column("due", Double))
-    op.add_column("jobs", Column("config", String(64).with_variant(Text(), "postgresql")))
+    op.add_column("jobs", Column("config", String(64).with_variant(String(), "postgresql")))
     op.create_table(
         "configs",
-        Column("sha256", String(64).with_variant(Text(), "postgresql"), primary_key=True),
+        Column("sha256", String(64).with_variant(String(), "postgresql"), primary_key=True),
         Column("data", LargeBinary, nullable=False),
     )
     op.drop_index("jobs_waiting", "jobs")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 from lab.drill import attacks
-from lab.drill.faults import kill, locked, play
+from lab.drill.faults import kill, kill_database, locked, play
 from lab.drill.fuzz import fuzz_on
 from lab.drill.load import press
 from lab.drill.outcome import Figure, Options
@@ -34,6 +35,16 @@ def test_nothing_is_lost_when_the_web_process_is_killed(stage: Stage) -> None:
 def test_nothing_is_lost_when_the_database_is_locked(stage: Stage) -> None:
     found = play(stage, locked, OPTIONS)
     assert (found.lost, found.doubled, found.changed, found.failed, found.late) == (0, 0, 0, 0, 0)
+
+
+def test_nothing_is_lost_when_postgresql_is_killed(tmp_path: Path) -> None:
+    with Stage(tmp_path, database="postgresql") as stage:
+        found = play(stage, kill_database, OPTIONS)
+        assert (found.lost, found.doubled, found.changed, found.failed, found.late) == (0, 0, 0, 0, 0)
+        told = "".join(stage.log(name) for name in ("serve", "worker"))
+        assert stage.postgresql is not None
+        assert stage.postgresql.password not in told
+        assert "cannot be used" in told
 
 
 def test_the_web_process_answers_under_load(stage: Stage) -> None:
