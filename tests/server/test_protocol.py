@@ -247,7 +247,11 @@ def test_metrics(client: FlaskClient, backend: Services) -> None:
 
 def test_alerts_ask_for_figures_that_there_are(client: FlaskClient) -> None:
     client.get("/versions")
+    assert "svac_gpu_memory_bytes{" not in client.get("/metrics").get_data(as_text=True)  # there is no GPU
+    backend: Services = client.application.extensions["svac"]
+    backend.workers.beat("w", device="cuda:0", gpu=(6e9, 8e9))
     figures = client.get("/metrics").get_data(as_text=True)
+    assert 'svac_gpu_memory_bytes{kind="used",worker="w"} 6e+09' in figures
     there = set(re.findall(r"^(svac_\w+)", figures, re.MULTILINE))
     rules = yaml.safe_load((Path(__file__).parents[2] / "scripts" / "alerts.yml").read_text())["groups"][0][
         "rules"
