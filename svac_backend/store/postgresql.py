@@ -143,7 +143,7 @@ class Postgresql:
         """Return what is said of an error of the driver."""
         state = str(getattr(error, "sqlstate", None) or "")
         hint = next((hint for code, hint in _HINTS.items() if state.startswith(code)), _UNREACHED)
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split()).rstrip(".?")
         for word in self._hidden:
             said = said.replace(word, "***")
         # Whatever else is wrong with a server, an operator or a minute mends it.

@@ -228,11 +228,8 @@ class _Transfer:
         """Check the answer and place the stream; return True when the known copy is up to date."""
         self._refuse(response, offset)
         start, size = _content_range(response)
-        state = {
-            "size": size,
-            "etag": response.headers.get("etag"),
-            "modified": response.headers.get("last-modified"),
-        }
+        told = response.headers
+        state = {"size": size, "etag": told.get("etag"), "modified": told.get("last-modified")}
         if size is not None and size > self.how.max_bytes:
             raise self._too_large(size)
         if offset == 0 and self._same(state):
@@ -428,8 +425,7 @@ class MediaFetcher:
             raise SvacError(
                 f"{source.shown} cannot be read from here.",
                 "The log of `svac-backend worker` says why. Hosts of a private network must be in SVAC_MEDIA_HOSTS.",
-                # It may be away. What is refused waits as long, or one could tell what is there.
-                temporary=True,
+                temporary=True,  # it may be away; what is refused waits as long, or one could tell what is there
             ) from None
         os.utime(path)  # what was used last is kept longest, see `jobs.retention`
         return path
