@@ -239,6 +239,13 @@ def next_places(
     return chosen
 
 
+def next_to_delete(gone: Sequence[Region], shown: int) -> list[Region]:
+    """Return as many of some regions, the first ones, as the editor deletes at once of a task that shows so many."""
+    fast = [region for region in gone if region.get("type") not in _SLOW]
+    slow = [region for region in gone if region.get("type") in _SLOW]
+    return [*fast, *slow[: max(1, MOST_WORK // max(1, shown))]]
+
+
 def regions_at(regions: Iterable[Region], places: Collection[Place]) -> list[Region]:
     """Return the regions at these places."""
     return [region for place, found in by_place(regions).items() if place in places for region in found]

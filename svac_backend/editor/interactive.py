@@ -11,16 +11,28 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from svac_backend.editor.answer import Answer, Change, EditorState, as_answer, change
+from svac_backend.editor.answer import Answer, Change, EditorState, as_answer, change, next_to_delete
+from svac_backend.editor.notice import (
+    NO_WORKER,
+    NOTHING_TO_DO,
+    not_found,
+    notes,
+    of_error,
+    partial,
+    unanswered,
+)
 from svac_backend.editor.open_task import OpenTask, Plan
-from svac_backend.editor.request import BOXES, POINTS, Call, Request, draft_with, read_request, tells_whose
+from svac_backend.editor.request import Call, Request, draft_with, read_request, tells_whose
 from svac_backend.errors import SvacError
-from svac_backend.jobs.engine import INTERACTIVE, JobState
+from svac_backend.jobs.engine import INTERACTIVE, LEASE_S, Job, JobState
 from svac_backend.jobs.payloads import PRELABEL, PROPAGATE, PrelabelPayload, PropagatePayload, TaskPayload
 from svac_backend.jobs.rendering import check_frames, config_key
 from svac_backend.jobs.services import Metrics, Services
 from svac_backend.labelstudio.api.access import LabelStudioAccess, task_number
+from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.regions.region import Region
+from svac_backend.labelstudio.regions.sent import removals
+from svac_backend.labelstudio.tasks import Window, shown_frames
 from svac_backend.store.predictions import Prediction
 
 # The editor saves a draft at most 5 s after a change, and a request is a change.
@@ -60,18 +72,28 @@ class Interactive:
             SvacError: the request makes no sense, or what it would replace may hold unseen corrections.
         """
         open_task = OpenTask.of(self.backend, base, task, call.version)
-        request = read_request(call.context or {}, open_task.config)
+        config = open_task.config
+        request = read_request(call.context or {}, config, open_task.shown)
         if request == Request():
             return None
+        if request.remove:
+            return self._remove(open_task, request, call)
+        if not self._can_answer(open_task, request, call):
+            self.metrics.predictions.labels("no worker").inc()
+            return as_answer(notes(config, request, NO_WORKER), 0.0, call.version)
         with self._turn(call) as may_wait:
             open_task, plan = self._settled(open_task, request, call, may_wait)
             if plan is None:
                 log.info("task %s: no correction shows an object, so nothing is propagated", call.task_id)
                 self.metrics.predictions.labels("empty").inc()
-                return as_answer(_left(request, open_task, []), 0.0, call.version)
+                return as_answer(notes(config, request, NOTHING_TO_DO), 0.0, call.version)
             answer = self._obtain(plan, call, may_wait)
-        if answer is None:
-            return None
+        if isinstance(answer, Job):
+            if answer.active:
+                # Nothing is sent yet, and `propagate` goes on with it.
+                made: dict[str, list[Region]] = {name: [] for name in plan.objects}
+                self.backend.sent.record(base.project_id, base.task_id, made, plan.hints, complete=False)
+            return as_answer(notes(config, request, unanswered(plan.names, answer)), 0.0, call.version)
         prediction, complete = answer
         sent = self._change(open_task, plan, prediction, complete)
         self.backend.sent.record(
@@ -82,7 +104,33 @@ class Interactive:
             complete=complete,
             forget=sent.outdated,
         )
-        return as_answer(_left(request, open_task, sent.regions), prediction.score, call.version)
+        said = notes(config, request, _said(plan, prediction, complete, open_task.window))
+        return as_answer([*sent.regions, *said], prediction.score, call.version)
+
+    def _remove(self, open_task: OpenTask, request: Request, call: Call) -> Answer:
+        """Take an object off all frames."""
+        with self._turn(call) as may_wait:
+            open_task = replace(open_task, shown=self._draft(open_task, request, call, may_wait))
+        object_id, regions = open_task.regions_to_remove(request)
+        now = next_to_delete(regions, len(open_task.shown))
+        base, left = open_task.base, len(regions) - len(now)
+        self.backend.sent.record(base.project_id, base.task_id, {object_id: []}, {object_id: {}})
+        said = (
+            f"{left} masks of the object are left: so many at once would freeze the page. Remove it again."
+            if left
+            else ""
+        )
+        answer = [*removals(now), *notes(open_task.config, request, said)]
+        return as_answer(answer, 0.0, call.version)
+
+    def _can_answer(self, open_task: OpenTask, request: Request, call: Call) -> bool:
+        """Whether a worker lives, or what is asked for is known already: nobody need wait for what cannot come."""
+        if self.backend.workers.alive(LEASE_S):
+            return True
+        plan = None if request.propagate else open_task.plan(request)
+        return plan is not None and bool(
+            self.backend.predictions.known([plan.payload.cache_key(call.version)])
+        )
 
     def _settled(
         self, open_task: OpenTask, request: Request, call: Call, may_wait: bool
@@ -141,8 +189,8 @@ class Interactive:
         key = payload.job_key(call.version)
         return self.backend.engine.submit(kind, payload.to_json(), key, priority=INTERACTIVE).id
 
-    def _obtain(self, plan: Plan, call: Call, may_wait: bool) -> tuple[Prediction, bool] | None:
-        """Return the prediction, and whether it is complete: when time is up it is not.
+    def _obtain(self, plan: Plan, call: Call, may_wait: bool) -> tuple[Prediction, bool] | Job:
+        """Return the prediction, and whether it is complete: when time is up it is not. Or the job that has none yet.
 
         The job goes on, and the next time that somebody asks for the same, all of it is there. It becomes no prediction
         of the task: that would show one annotator's draft to all others.
@@ -163,10 +211,10 @@ class Interactive:
         if not job.active:
             log.warning("task %s: job %s ended as %s: %s", call.task_id, job.id, job.state.value, job.error)
             self.metrics.predictions.labels("failed").inc()
-            return None
+            return job
         part = self.backend.parts.get(key)
         self.metrics.predictions.labels("queued" if part is None else "partial").inc()
-        return None if part is None else (part, False)
+        return job if part is None else (part, False)
 
     def _change(self, open_task: OpenTask, plan: Plan, prediction: Prediction, complete: bool) -> Change:
         check_frames(open_task.base.task_data, open_task.base.label_config, prediction.frame_count)
@@ -186,18 +234,33 @@ class Interactive:
         )
 
 
-def without_points(call: Call) -> Answer | None:
-    """Return an empty answer if clicks or boxes asked: with it the editor takes them back."""
-    result = (call.context or {}).get("result")
-    regions = [region for region in result if isinstance(region, Mapping)] if isinstance(result, list) else []
-    pointed = any(region.get("type") in (*POINTS, *BOXES) for region in regions)
-    return as_answer([], 0.0, call.version) if pointed else None
+def refused(call: Call, label_config: str, said: str) -> Answer:
+    """Answer a request that cannot be done: say why, and have the editor take clicks and boxes back.
+
+    Args:
+        call: with the context.
+        label_config: of the project; it may be what is wrong.
+        said: the reason, and what to do.
+    """
+    try:
+        regions = of_error(call.context, cached_config(label_config), said)
+    except SvacError:
+        regions = []
+    return as_answer(regions, 0.0, call.version)
 
 
-def _left(request: Request, open_task: OpenTask, regions: list[Region]) -> list[Region]:
-    """Add to an answer that the command leaves the prompt's field: else it is submitted with the annotation."""
-    text = open_task.config.text
-    if request.left is None or text is None:
-        return regions
-    field = {"id": next(iter(request.ids), "prompt"), "from_name": text.name, "to_name": text.to_name}
-    return [*regions, {**field, "type": "textarea", "value": {"text": list(request.left)}}]
+def _said(plan: Plan, prediction: Prediction, complete: bool, window: Window | None) -> str:
+    """What an annotator is told of an answer; nothing where it is whole and shows something."""
+    wanted = [track for track in prediction.tracks if track.object_id in plan.objects]
+    if not complete:
+        ready = {frame for track in wanted for frame in track.scores}
+        payload = plan.payload
+        span = payload.frames if isinstance(payload, PropagatePayload) else None
+        return partial(plan.names, len(ready), prediction.frame_count if span is None else span[1] - span[0])
+    shown = set(shown_frames(prediction.frame_count, window))
+    missing = [track.object_id for track in wanted if not shown & track.masks.keys()]
+    return (
+        not_found([name for one, name in zip(plan.objects, plan.names, strict=True) if one in missing])
+        if missing
+        else ""
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from svac_backend.editor.request import (
     tells_whose,
     used_ids,
 )
+from svac_backend.errors import SvacError
 from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload, TaskPayload
 from svac_backend.jobs.services import Services
 from svac_backend.labelstudio.config import LabelConfig, cached_config
@@ -50,6 +51,13 @@ class Plan:
     kept: dict[str, dict[int, FrameHint]] = field(default_factory=dict)
     replaces: bool = False
     drawn: tuple[Region, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """What the objects are called, in the order of `objects`; empty where nobody named one."""
+        payload = self.payload
+        its = payload.prompts if isinstance(payload, PrelabelPayload) else payload.objects
+        return [one.expression for one in its]
 
 
 @dataclass(frozen=True)
@@ -130,15 +138,56 @@ class OpenTask:
             SvacError: the request makes no sense on this task.
         """
         if request.propagate:
-            return self._propagate()
+            return self._propagate() or self._rest()
         if request.pointed:
             return self._point(request)
-        return self._find(request.texts) if request.texts else None
+        return self._find(self._wishes(request.texts)) if request.texts else None
 
-    def _find(self, texts: Sequence[Any]) -> Plan:
+    def regions_to_remove(self, request: Request) -> tuple[str, list[Region]]:
+        """Return the object that is to be removed, and all its regions in the editor, those that persons drew, too.
+
+        Raises:
+            SvacError: no object is meant.
+        """
+        canvas = self.annotation.canvas
+        object_id = None if canvas is None else self._meant(request, canvas)
+        if object_id is None or canvas is None:
+            raise SvacError(
+                "No object is meant by that, so nothing is removed.",
+                "Click on the object's mask, or type remove and its sentence.",
+            )
+        drawings = self.annotation.drawn(self.shown, canvas).drawings
+        return object_id, [
+            dict(one) for drawing in drawings if drawing.object_id == object_id for one in drawing.results
+        ]
+
+    def _meant(self, request: Request, canvas: Canvas) -> str | None:
+        if request.texts:
+            wanted = str(request.texts[0]).casefold()
+            names = [one.object_id for one in self._objects() if one.expression.casefold() == wanted]
+            return next(iter(names), None)
+        for item, hint in request.pointed.items():
+            frame = canvas.frame(item)
+            positive = FrameHint(clicks=tuple(replace(click, positive=True) for click in hint.clicks))
+            if (
+                found := pointed_object(positive, self._masks_on({frame}, canvas).get(frame, {}))
+            ) is not None:
+                return found
+        return None
+
+    def _wishes(self, texts: Sequence[Any]) -> list[tuple[str, str]]:
+        most = self.backend.settings.max_prompt_chars
+        return text_wishes(texts, self.config.mask_control(), max_chars=most)
+
+    def _rest(self) -> Plan | None:
+        """Look once more for the objects whose last answer lacked frames."""
+        unfinished = {name for name, one in self.answered.items() if not one.complete}
+        wishes = [(one.label, one.expression) for one in self.known if one.object_id in unfinished]
+        wishes = [wish for wish in wishes if wish[1]]
+        return self._find(wishes) if wishes else None
+
+    def _find(self, wishes: Sequence[tuple[str, str]]) -> Plan:
         """Look for objects by their expressions."""
-        settings = self.backend.settings
-        wishes = text_wishes(texts, self.config.mask_control(), max_chars=settings.max_prompt_chars)
         objects = self._claim(wishes)
         ids = tuple(one.object_id for one in objects)
         payload = PrelabelPayload(**vars(self.base), prompts=tuple(objects), push=False)

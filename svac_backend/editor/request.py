@@ -23,6 +23,10 @@ from svac_backend.masks.tracks import CocoRle
 
 # A key point's label, or what is typed into the prompt's field instead of an expression.
 COMMANDS = frozenset({"propagate", ">>"})
+# A key point's label, or what is typed before a sentence, that takes an object off all frames.
+REMOVE = "remove"
+# What this backend writes into the editor begins with it; what an annotator types does not.
+MARK = "\N{WARNING SIGN} "
 # Points and boxes may reach beyond their frame, but not to where numbers lose their meaning.
 _FARTHEST_PERCENT = 1e6
 POINTS, BOXES = ("keypointlabels", "keypoint"), ("rectanglelabels", "rectangle")
@@ -30,10 +34,11 @@ POINTS, BOXES = ("keypointlabels", "keypoint"), ("rectanglelabels", "rectangle")
 
 @dataclass(frozen=True)
 class Request:
-    """What one interactive call asks for: one of `propagate`, `texts` or `pointed`; or nothing at all.
+    """What one interactive call asks for: one of `propagate`, `remove`, `texts` or `pointed`; or nothing at all.
 
     Attributes:
         propagate: carry corrections to the other frames.
+        remove: take the object that is pointed at, or that goes by the sentence in `texts`, off all frames.
         texts: expressions; of a field that keeps what was typed before only the last one.
         left: what the prompt's field is to show from now on, when a command was typed into it.
         pointed: clicks and a box by `item_index`, in pixels of `size`.
@@ -44,6 +49,7 @@ class Request:
     """
 
     propagate: bool = False
+    remove: bool = False
     texts: tuple[Any, ...] = ()
     left: tuple[str, ...] | None = None
     pointed: Mapping[int, FrameHint] = field(default_factory=dict)
@@ -53,8 +59,13 @@ class Request:
     ids: frozenset[str] = frozenset()
 
 
-def read_request(context: Mapping[str, Any], config: LabelConfig) -> Request:
-    """Return what `params.context` asks for.
+def is_notice(text: Any) -> bool:
+    """Tell whether a text of the prompt's field is one of ours, see `editor.notice`."""
+    return isinstance(text, str) and text.startswith(MARK)
+
+
+def read_request(context: Mapping[str, Any], config: LabelConfig, before: Sequence[Region] = ()) -> Request:
+    """Return what `params.context` asks for; `before` is what the editor showed, to tell what is new.
 
     Raises:
         SvacError: it is malformed, or of a kind that is no prompt.
@@ -66,7 +77,13 @@ def read_request(context: Mapping[str, Any], config: LabelConfig) -> Request:
         if texts and _is_command(texts[-1]):
             left = tuple(text for text in texts if isinstance(text, str) and not _is_command(text))
             return Request(propagate=True, left=left, typed=texts, ids=ids)
-        return Request(texts=tuple(texts[-1:]), typed=texts, ids=ids) if texts else Request()
+        if not texts or is_notice(texts[-1]) or _is_deletion(texts, before, config):
+            return Request()
+        word, _, sentence = str(texts[-1]).strip().partition(" ")
+        if word.casefold() == REMOVE and sentence.strip():
+            kept = tuple(text for text in texts[:-1] if isinstance(text, str))
+            return Request(remove=True, texts=(sentence.strip(),), left=kept, typed=texts, ids=ids)
+        return Request(texts=tuple(texts[-1:]), typed=texts, ids=ids)
     # Beside a region there may be others of its id without a place: its labels, and what else it was given.
     placed = [region for region in regions if "x" in (region.get("value") or ())]
     pointing = [region for region in placed if region.get("type") in (*POINTS, *BOXES)]
@@ -81,7 +98,9 @@ def read_request(context: Mapping[str, Any], config: LabelConfig) -> Request:
     if any(_is_command(label) for label in labels):
         return Request(propagate=True, ids=ids)
     size = _size(pointing)
-    return Request(pointed=_pointed(pointing, size), label=next(iter(labels), None), size=size, ids=ids)
+    remove = any(label.strip().casefold() == REMOVE for label in labels)
+    pointed = _pointed(pointing, size)
+    return Request(remove=remove, pointed=pointed, label=next(iter(labels), None), size=size, ids=ids)
 
 
 def shown_regions(task: Mapping[str, Any], model_version: str) -> list[Region]:
@@ -141,6 +160,16 @@ def used_ids(task: Mapping[str, Any]) -> set[str]:
     items = [item for key in ("drafts", "annotations", "predictions") for item in _items(task, key)]
     names = (region_name(region) for item in items for region in regions_of(item.get("result"), foreign=True))
     return {name.object_id for name in names if name is not None}
+
+
+def _is_deletion(texts: Sequence[Any], before: Sequence[Region], config: LabelConfig) -> bool:
+    """Whether a text was only taken out of the field: the editor asks then, too, and the last text is not new."""
+    name = config.text.name if config.text else None
+    values = [region.get("value") for region in before if region.get("from_name") == name]
+    had = [value.get("text") for value in values if isinstance(value, Mapping)]
+    return any(
+        isinstance(old, list) and len(texts) < len(old) and all(text in old for text in texts) for old in had
+    )
 
 
 def _is_command(text: Any) -> bool:

@@ -125,6 +125,7 @@ class LabelConfig:
         video: the first video, or None; `videos` has all.
         controls: every control that draws masks, on whatever object, in the config's order.
         text: the prompt's TextArea, or None.
+        notes: `<TextArea svac="notes">`, in which this backend tells the annotator what went wrong, or None.
         box_tracks: every `<VideoRectangle>`.
         names: name of every named tag -> its tag in lower case.
     """
@@ -133,6 +134,7 @@ class LabelConfig:
     videos: tuple[VideoTag, ...] = ()
     controls: tuple[MaskControl, ...] = ()
     text: TextControl | None = None
+    notes: TextControl | None = None
     box_tracks: tuple[BoxTracks, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
 
@@ -243,6 +245,7 @@ def parse_config(xml: str) -> LabelConfig:
         videos=_videos(tags),
         controls=controls,
         text=_text(tags, frames),
+        notes=_notes(tags),
         box_tracks=_box_tracks(tags),
         names={tag.attrib["name"]: _kind(tag) for tag in tags if tag.attrib.get("name")},
     )
@@ -322,12 +325,21 @@ def _text(tags: list[Element], frames: FramesTag | None) -> TextControl | None:
     ranked = []
     for tag in tags:
         name, targets = tag.attrib.get("name"), _targets(tag)
-        if _kind(tag) != "textarea" or not name or not targets or _true(tag, "perRegion"):
+        if _kind(tag) != "textarea" or not name or not targets or _true(tag, "perRegion") or _is_notes(tag):
             continue
         on_frames = frames is not None and frames.name in targets
         rank = (_true(tag, "smart"), on_frames, name.lower() == "prompt")
         ranked.append((rank, TextControl(name, frames.name if frames and on_frames else targets[0])))
     return max(ranked, key=lambda item: item[0])[1] if ranked else None
+
+
+def _is_notes(tag: Element) -> bool:
+    return _kind(tag) == "textarea" and tag.attrib.get("svac", "").strip().lower() == "notes"
+
+
+def _notes(tags: list[Element]) -> TextControl | None:
+    found = [tag for tag in tags if _is_notes(tag) and tag.attrib.get("name") and _targets(tag)]
+    return TextControl(found[0].attrib["name"], _targets(found[0])[0]) if found else None
 
 
 def _true(tag: Element, attribute: str) -> bool:

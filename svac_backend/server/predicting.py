@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from svac_backend.editor.answer import Answer
-from svac_backend.editor.interactive import Interactive, without_points
+from svac_backend.editor.interactive import Interactive, refused
 from svac_backend.editor.request import Call, task_payload
 from svac_backend.errors import StoreError, SvacError
 from svac_backend.jobs.engine import BATCH, REJECTED, Work
@@ -86,8 +86,11 @@ class Predictor:
         given: list[PredictedTask] = []
         if context is not None:
             asked_for = [
-                self._or_reject(call, partial(self._interactive, task, label_config, call, works))
-                or without_points(call)
+                self._or_reject(
+                    call,
+                    partial(self._interactive, task, label_config, call, works),
+                    otherwise=partial(refused, call, label_config),
+                )
                 for task, call in zip(tasks, calls, strict=True)
             ]
             self.backend.engine.submit_many(works)
@@ -110,22 +113,27 @@ class Predictor:
         self.backend.engine.submit_many(works)
         return answers
 
-    def _or_reject(self, call: Call, work: Callable[[], T | None]) -> T | None:
-        """Do a part of one task's work; when it fails, the reason is recorded and the other tasks go on."""
+    def _or_reject(
+        self, call: Call, work: Callable[[], T | None], *, otherwise: Callable[[str], T] | None = None
+    ) -> T | None:
+        """Do a part of one task's work; when it fails, the reason is recorded and the other tasks go on.
+
+        `otherwise` is told the reason, and returns what is answered then.
+        """
         try:
             return work()
         except StoreError:
             raise  # it could not be recorded either
         except SvacError as error:
-            self._reject(call, error.message, error.hint)
+            reason = error.message, error.hint
         except Exception as error:
             log.exception("task %s of project %s failed unexpectedly", call.task_id, call.project_id)
-            self._reject(
-                call,
+            reason = (
                 f"Unexpected error ({type(error).__name__}).",
                 "The web process's log has the full report.",
             )
-        return None
+        self._reject(call, *reason)
+        return None if otherwise is None else otherwise(" ".join(reason))
 
     def _interactive(
         self, task: Mapping[str, Any], label_config: str, call: Call, works: list[Work]

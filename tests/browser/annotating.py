@@ -73,14 +73,13 @@ class Annotator(Editor):
         return self.ask(lambda: field.press("Enter"))
 
     def propagate(self, x: float, y: float) -> Asked:
-        """Ask for propagation by the hotkeys m and p and a click on the frame."""
-        self.press("Escape", "m", "p")
+        """Ask for propagation by the documented keys and a click on the frame."""
+        self.press("Escape", "v", "m", "g")
         return self.ask(lambda: self.click_frame(x, y))
 
     def point(self, x: float, y: float, *, positive: bool = True) -> Asked:
         """Click on the object, or with Alt on what it is not."""
-        self.press("Escape", "m")
-        self.choose_label("positive")
+        self.press("Escape", "v", "m", "y")
         modifiers: list[Any] = [] if positive else ["Alt"]
         for key in modifiers:
             self.page.keyboard.down(key)
@@ -91,13 +90,19 @@ class Annotator(Editor):
                 self.page.keyboard.up(key)
 
     def draw_box(self, left: float, top: float, right: float, bottom: float) -> Asked:
-        """Draw a box around an object with the rectangle of the Auto-Detect tools."""
-        self.press("Escape")
-        self.page.locator(".lsf-toolbar__group").last.hover()
-        # The key points come first, then the rectangle, then the rectangle of three points.
-        self.page.locator(".lsf-toolbar__smart > div").nth(1).click()
-        self.choose_label("object_box")
+        """Draw a box around an object with the second Auto-Detect tool."""
+        self.press("Escape", "v", "m", "m", "t")
         return self.ask(lambda: self.drag([(left, top), (right, bottom)]))
+
+    def remove(self, x: float, y: float) -> Asked:
+        """Take the object under a pixel off all frames."""
+        self.press("Escape", "v", "m", "x")
+        return self.ask(lambda: self.click_frame(x, y))
+
+    def notes(self) -> list[str]:
+        """Return what the editor tells the annotator, below the prompt."""
+        shown = [one["value"]["text"] for one in self.results() if one.get("from_name") == "notes"]
+        return [text for texts in shown for text in texts]
 
     def choose_label(self, name: str) -> None:
         """Click on a label below the frame."""

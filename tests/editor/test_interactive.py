@@ -12,6 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 
+from svac_backend.editor.answer import next_to_delete
 from svac_backend.jobs.engine import INTERACTIVE, JobState
 from svac_backend.jobs.payloads import PropagatePayload
 from svac_backend.jobs.services import Services
@@ -20,7 +21,7 @@ from svac_backend.masks.rle import area
 from svac_backend.settings import Settings
 from tests.editor.asking import FIRST, PREDICTED, ask, jobs, masks_of, regions, with_draft
 from tests.jobs.conftest import SmallLabelStudio
-from tests.server.bodies import MOVED, SQUARE, command, predict_body, square, task
+from tests.server.bodies import MOVED, SQUARE, click, command, predict_body, square, task
 from tests.server.conftest import Worker
 
 
@@ -163,6 +164,46 @@ def test_the_command_may_be_typed_and_leaves_the_field(
     (text,) = [region for region in found if region["type"] == "textarea"]
     assert (text["from_name"], text["value"]) == ("prompt", {"text": []})
     assert len(found) == 3
+
+
+def test_an_object_is_removed_from_all_frames_by_a_click(
+    client: FlaskClient, worker: Worker, drafts: list[dict[str, Any]]
+) -> None:
+    other = regions("obj2", {0: square(22, 1, 30, 8), 1: square(22, 1, 30, 8)}, label="cat")
+    (drawn,) = regions("x", {2: square(6, 4, 20, 16)})
+    drawn["id"] = "iQe_2W1Rpp"
+    body = {**PREDICTED, "data": {**PREDICTED["data"], "frames": ["/0", "/1", "/2"]}}
+    asked = predict_body(body, region=click(30, 40, label="remove"))
+    found = ask(client, with_draft(drafts, asked, *FIRST, *other, drawn))
+    assert [(region["id"], region["dynamic"]) for region in found] == [
+        ("obj1-f00000", True),
+        ("obj1-f00001", True),
+        ("iQe_2W1Rpp", True),
+    ]
+    # By its sentence, too; the command leaves the field.
+    *gone, text = ask(client, with_draft(drafts, predict_body(body, text="remove The Dog"), *FIRST, *other))
+    assert [region["id"] for region in gone] == ["obj1-f00000", "obj1-f00001"]
+    assert text["value"] == {"text": []}
+
+
+def test_where_no_object_is_nothing_is_removed(
+    client: FlaskClient, backend: Services, drafts: list[dict[str, Any]]
+) -> None:
+    for asked in (
+        predict_body(PREDICTED, region=click(90, 90, label="remove")),
+        predict_body(PREDICTED, text="remove x"),
+    ):
+        ask(client, with_draft(drafts, asked, *FIRST))
+        (failed,) = backend.engine.find(states=(JobState.FAILED,), limit=1)
+        assert failed.error == "No object is meant by that, so nothing is removed."
+
+
+def test_many_polygons_are_removed_in_portions() -> None:
+    polygons = [{"id": str(n), "type": "polygonlabels"} for n in range(300)]
+    assert next_to_delete(polygons, 300) == polygons[:106]
+    assert next_to_delete(polygons[:80], 300) == polygons[:80]
+    strokes = [{"id": str(n), "type": "brushlabels"} for n in range(300)]
+    assert next_to_delete(strokes, 300) == strokes
 
 
 def test_what_was_corrected_just_before_asking_is_waited_for(

@@ -150,7 +150,7 @@ def test_when_time_is_up_what_is_ready_is_answered_and_nothing_is_pushed(
     part = Prediction(payload.cache_key(version), version, "38", "7", [track], 32, 24, 25.0, 2, 0.5)
     backend.parts.put(part)
     asking.join()
-    assert [region["id"] for region in answers[0]] == ["obj2-f00000"]
+    assert [region["id"] for region in answers[0]] == ["obj2-f00000", "abc"]  # and what the annotator is told
     # The draft of the one who asked is theirs: nothing is to become a prediction that others start from.
     assert [PrelabelPayload.from_json(job.payload).push for job in jobs(backend, "prelabel")] == [False]
     assert not backend.sent.find("38", "7")["obj2"].complete
