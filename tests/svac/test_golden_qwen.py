@@ -281,6 +281,8 @@ def test_a_family_is_known_by_its_tower(kind: str, own: str) -> None:
     text = {k: v for k, v in raw["text_config"].items() if k != "model_type"}
     assert known.name == {"qwen25vl": "sa2va-qwen2.5-vl", "qwen3vl": "sa2va-qwen3-vl"}[kind]
     assert recognise(folder_of(kind, vision_config=vision)) is known
+    newer = vision | {"model_type": f"{raw['vision_config']['model_type']}_vision"}
+    assert recognise(folder_of(kind, vision_config=newer)) is known
     assert recognise(folder_of(kind, vision_config=vision, text_config=text)) is known
     assert known.read_config(raw | {"vision_config": vision, "text_config": text}) == known.read_config(raw)
     assert own in vision

@@ -119,6 +119,8 @@ def test_a_composite_costs_as_much_as_a_frame(kind: str, video: ArrayVideo) -> N
         images = streaming.FrameFeed(frames, clips, model.config).clip_pixels()
         assert len(images) == 3 * 2
         assert len({image.shape for image in images}) == 1
+    shown: list[int] = []
+    model.mllm.vision_model.register_forward_pre_hook(lambda _, given: shown.append(len(given[0])))
     seen = model.mllm.visual(images)
     rows, columns = seen.grids[0]
     unit = model.config.vision.patch_size * model.config.vision.merge
@@ -126,6 +128,7 @@ def test_a_composite_costs_as_much_as_a_frame(kind: str, video: ArrayVideo) -> N
     least, most = model.config.method.image_pixels
     assert least <= images[0].shape[0] * images[0].shape[1] <= most
     assert seen.counts == (rows * columns,) * 6
+    assert shown == [rows * columns * model.config.vision.merge**2] * 6  # never more than one at a time
     assert len(seen.tokens) == 6 * rows * columns
     assert [level.shape for level in seen.deepstack] == [seen.tokens.shape] * (3 if kind == "qwen3vl" else 0)
 
@@ -166,6 +169,20 @@ class Scripted(torch.nn.Module):
         logits[self.ids[self.asked]] = 1
         self.asked += 1
         return logits
+
+
+def test_a_question_is_asked_as_in_the_authors_evaluation() -> None:
+    model = qwen_model("qwen25vl")
+    chat = model.chat.build("Which one is red?", [2, 1], 1)
+    text = model.chat.tokenizer.decode(torch.cat([chat.prefix, chat.suffix]))
+    assert text == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+        "<|vision_start|><|image_pad|><|image_pad|><|vision_end|><|vision_start|><|image_pad|><|vision_end|>"
+        "\n Which one is red? Please respond with a segmentation mask.<|im_end|>\n<|im_start|>assistant\n"
+        "Sure, it is [SEG].<|im_end|>"
+    )
+    with pytest.raises(SvacError, match="reserved"):
+        model.chat.build("<|vision_start|> the red one", [2], 1)
 
 
 def test_a_preset_says_how_large_images_are() -> None:

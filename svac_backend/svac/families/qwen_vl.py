@@ -72,7 +72,8 @@ class QwenVl(Family):
     def recognises(self, folder: Folder) -> bool:
         """Return whether its vision tower is this one."""
         vision, text = folder.part("vision_config"), folder.part("text_config")
-        told = str(vision.get("model_type") or text.get("model_type") or "").removesuffix("_text")
+        told = str(vision.get("model_type") or text.get("model_type") or "")
+        told = told.removesuffix("_text").removesuffix("_vision")  # newer transformers name the parts
         return told == self.kind or (not told.startswith("qwen") and self.own in vision)
 
     def read_config(self, data: Mapping[str, Any]) -> SvacConfig:

@@ -56,6 +56,10 @@ PUBLISHED = (
     PublishedModel("ByteDance/Sa2VA-4B", "sa2va", _4B, 13e9, 46.4, 73.7, "a"),
     PublishedModel("ByteDance/Sa2VA-8B", "sa2va", _8B, 24e9, 51.5, 75.9, "a"),
     PublishedModel("ByteDance/Sa2VA-26B", "sa2va", _26B, 67e9),
+    PublishedModel("ByteDance/Sa2VA-Qwen3-VL-2B", "sa2va", 2_666_775_090),
+    PublishedModel("ByteDance/Sa2VA-Qwen3-VL-4B", "sa2va", 5_057_072_690),
+    PublishedModel("ByteDance/Sa2VA-Qwen2_5-VL-3B", "sa2va", 4_293_849_650),
+    PublishedModel("ByteDance/Sa2VA-Qwen2_5-VL-7B", "sa2va"),
     PublishedModel("QuanzhuNiu/SaSaSa2VA-4B", "sasasa2va", _4B, 15e9),
     PublishedModel("QuanzhuNiu/SaSaSa2VA-26B", "sasasa2va", _26B),
 )
