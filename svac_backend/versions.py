@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from svac_backend.atomic import atomic_path
 from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database, is_there
-from svac_backend.store.versions import Version, VersionState, VersionStore
+from svac_backend.store.versions import BASE, Version, VersionState, VersionStore
 from svac_backend.svac.files.adapters import ABOUT, WEIGHTS, verify_adapter
 from svac_backend.svac.files.weights import version_of
 
@@ -266,3 +267,44 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size
+
+
+def compared(a: Version, b: Version | None) -> Iterator[tuple[str, str, str]]:
+    """Yield (what, of the first, of the second) for all that is known of two versions; None is the base."""
+
+    def both(what: str, tell: Any) -> tuple[str, str, str]:
+        return what, tell(a), "" if b is None else tell(b)
+
+    yield both("model version", lambda one: one.name)
+    yield both("state", lambda one: one.state.value)
+    yield both("why", lambda one: one.reason)
+    yield both("since", lambda one: date_of(one.created))
+    yield both("trained on from", lambda one: one.parent or BASE)
+    yield both("size", lambda one: f"{one.size / 1e6:.1f} MB")
+    figures = [*a.figures, *(() if b is None else b.figures)]
+    for name in dict.fromkeys(figures):
+        yield both(name.replace("_", " "), lambda one, name=name: _number(one.figures.get(name)))
+    data = [*a.data, *(() if b is None else b.data)]
+    for name in dict.fromkeys(data):
+        yield both(name.replace("_", " "), lambda one, name=name: _text(one.data.get(name)))
+
+
+def change(figures: Mapping[str, Any], name: str) -> str:
+    """Return a measure before and after, e.g. `61.0 to 64.2`; empty where it was not taken."""
+    before, after = figures.get(f"{name}_before"), figures.get(f"{name}_after")
+    return "" if before is None or after is None else f"{_number(before)} to {_number(after)}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, int | float) else ""
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value[:10])) + (", ..." if len(value) > 10 else "")
+    return "" if value is None else str(value)
+
+
+def date_of(seconds: float) -> str:
+    """Return a time in this machine's zone."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")

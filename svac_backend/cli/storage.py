@@ -27,7 +27,7 @@ from svac_backend.atomic import atomic_path
 from svac_backend.cli.terminal import bar, counted, show_table
 from svac_backend.errors import SvacError
 from svac_backend.jobs.renew import due_tasks, gone_tasks, linked_tasks, renew
-from svac_backend.jobs.retention import measure
+from svac_backend.jobs.retention import kept, measure
 from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.settings import Settings
 from svac_backend.store.database import FILE_NAME, Database, is_there
@@ -113,20 +113,10 @@ def run_storage(settings: Settings) -> None:
     Raises:
         SvacError: the data folder cannot be used.
     """
-    kept = {
-        "jobs": (settings.keep_jobs_days, "days"),
-        "webhooks": (settings.keep_events_days, "days"),
-        "renderings": (settings.keep_renderings_days, "days"),
-        "versions": (settings.keep_versions_days, "days unless it served"),
-        "runs": (settings.keep_versions_days, "days without a version"),
-        "downloads": (settings.keep_media_gb, "GB"),
-        "predictions": (settings.keep_deleted_days, "days after their task"),
-    }
     table = Table("what", "number", "MB", "kept", box=None)
     with closing(Database.from_settings(settings)) as database:
         for name, (count, size) in measure(settings, database).items():
-            limit, unit = kept.get(name, (0, ""))
-            table.add_row(name, str(count), f"{size / 1e6:.1f}", f"{limit:g} {unit}" if limit else "for good")
+            table.add_row(name, str(count), f"{size / 1e6:.1f}", kept(settings, name))
     show_table(table)
 
 

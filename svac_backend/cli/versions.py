@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import datetime
-from typing import Any
 
 import typer
 from rich.console import Console
@@ -17,7 +15,7 @@ from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.versions import BASE, Version, VersionState
-from svac_backend.versions import Registry
+from svac_backend.versions import Registry, change, compared, date_of
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -34,10 +32,10 @@ def run_list(settings: Settings) -> None:
                 "*" if serving is not None and version.id == serving.id else "",
                 escape(version.id),
                 version.state.value,
-                _change(version.figures, "held_out"),
-                _change(version.figures, "regression"),
+                change(version.figures, "held_out"),
+                change(version.figures, "regression"),
                 _learned(version),
-                _date(version.created),
+                date_of(version.created),
             )
         table.add_row("*" if serving is None else "", BASE, "", "", "", "", "")
         console.print(f"Versions of {escape(base)}")
@@ -96,7 +94,7 @@ def run_compare(settings: Settings, first: str, second: str | None) -> None:
         name = second if second is not None else (a.parent or BASE)
         b = None if name == BASE else registry.store.find(name)
         table = Table("", escape(a.id), BASE if b is None else escape(b.id), box=None)
-        for what, left, right in _rows(a, b):
+        for what, left, right in compared(a, b):
             table.add_row(what, escape(left), escape(right))
         show_table(table)
         if b is not None and a.parent != b.id and b.parent != a.id:
@@ -124,45 +122,8 @@ def _registry(settings: Settings) -> Iterator[Registry]:
         yield Registry(settings, database)
 
 
-def _rows(a: Version, b: Version | None) -> Iterator[tuple[str, str, str]]:
-    def both(what: str, tell: Any) -> tuple[str, str, str]:
-        return what, tell(a), "" if b is None else tell(b)
-
-    yield both("model version", lambda one: one.name)
-    yield both("state", lambda one: one.state.value)
-    yield both("why", lambda one: one.reason)
-    yield both("since", lambda one: _date(one.created))
-    yield both("trained on from", lambda one: one.parent or BASE)
-    yield both("size", lambda one: f"{one.size / 1e6:.1f} MB")
-    figures = [*a.figures, *(() if b is None else b.figures)]
-    for name in dict.fromkeys(figures):
-        yield both(name.replace("_", " "), lambda one, name=name: _number(one.figures.get(name)))
-    data = [*a.data, *(() if b is None else b.data)]
-    for name in dict.fromkeys(data):
-        yield both(name.replace("_", " "), lambda one, name=name: _text(one.data.get(name)))
-
-
-def _change(figures: Mapping[str, Any], name: str) -> str:
-    before, after = figures.get(f"{name}_before"), figures.get(f"{name}_after")
-    return "" if before is None or after is None else f"{_number(before)} to {_number(after)}"
-
-
 def _learned(version: Version) -> str:
     if version.state is VersionState.DAMAGED:
         return escape(version.reason)
     count = version.data.get("corrections", version.data.get("examples"))
     return "" if count is None else f"{count} corrections"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.1f}" if isinstance(value, int | float) else ""
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value[:10])) + (", ..." if len(value) > 10 else "")
-    return "" if value is None else str(value)
-
-
-def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -225,3 +225,18 @@ def measure(settings: Settings, database: Database) -> dict[str, tuple[int, int]
         ]
         found[name] = (len(files), sum(path.stat().st_size for path in files))
     return found
+
+
+def kept(settings: Settings, kind: str) -> str:
+    """Return in words how long a kind of `measure` is kept."""
+    limits = {
+        "jobs": (settings.keep_jobs_days, "days"),
+        "webhooks": (settings.keep_events_days, "days"),
+        "renderings": (settings.keep_renderings_days, "days"),
+        "versions": (settings.keep_versions_days, "days unless it served"),
+        "runs": (settings.keep_versions_days, "days without a version"),
+        "downloads": (settings.keep_media_gb, "GB"),
+        "predictions": (settings.keep_deleted_days, "days after their task"),
+    }
+    limit, unit = limits.get(kind, (0, ""))
+    return f"{limit:g} {unit}" if limit else "for good"

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.report import data_address, render_page
+from svac_backend.learning.curves import drawn_curves
 from svac_backend.learning.examples import Example
 from svac_backend.learning.gate import Decision
 from svac_backend.learning.measure import ExampleScore, mean_j_and_f, truth_of
-from svac_backend.learning.train import read_curves
 from svac_backend.masks.render import overlay
 from svac_backend.masks.rle import from_coco
 from svac_backend.svac.files.adapters import AdapterInfo
@@ -22,12 +20,6 @@ Judged = tuple[Example, ExampleScore, ExampleScore]
 
 _HELD_CASES, _REGRESSION_CASES = 8, 4
 _PICTURE_WIDTH, _JPEG_QUALITY = 300, 85
-_CURVES = {
-    "loss": "loss",
-    "iou": "IoU of the masks in training",
-    "lm": "answer's cross-entropy",
-    "lr": "rate",
-}
 
 
 @dataclass(frozen=True)
@@ -83,7 +75,7 @@ def write_report(
         info=info,
         rows=rows,
         ended=ended,
-        curves=_drawn_curves(curves),
+        curves=drawn_curves(curves),
         held=[_case(row) for row in held[:_HELD_CASES]],
         regression=[_case(row) for row in _ends(changed, _REGRESSION_CASES)],
     )
@@ -94,26 +86,6 @@ def write_report(
             f"{path} can't be written ({error.strerror}).", "Look for space on the disk."
         ) from error
     return path
-
-
-def _drawn_curves(path: Path) -> list[dict[str, str]]:
-    """Return the curves as points of an SVG of 320 x 120, with ends and bounds; none of a run of a single line."""
-    lines = read_curves(path)
-    found = []
-    for key, name in _CURVES.items():
-        at = [(line["step"], line[key]) for line in lines if key in line]
-        if len(at) < 2:
-            continue
-        steps, values = np.array(at).T
-        low, high = float(values.min()), float(values.max())
-        x = 320 * (steps - steps[0]) / max(steps[-1] - steps[0], 1)
-        y = 115 - 110 * (values - low) / ((high - low) or 1)
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-        ends = {"first": values[0], "last": values[-1], "low": low, "high": high}
-        told = {key: f"{value:.3g}" for key, value in ends.items()}
-        steps_told = {"from": f"{steps[0]:.0f}", "to": f"{steps[-1]:.0f}"}
-        found.append({"name": name, "points": points, **told, **steps_told})
-    return found
 
 
 def _ends(rows: Sequence[Judged], count: int) -> list[Judged]:

@@ -37,6 +37,7 @@ from svac_backend.learning.adapters import (
     trained_parameters,
     unload_adapter,
 )
+from svac_backend.learning.curves import read_curves
 from svac_backend.learning.examples import Batches, Item
 from svac_backend.learning.objective import FrozenParts, Losses, Objective
 from svac_backend.learning.options import TrainOptions
@@ -182,7 +183,7 @@ class _Training:
                 parameter.data.copy_(state[name])
             optimizer.load_state_dict(optimizer_state)
         objective, optimizer = accelerator.prepare(objective, optimizer)
-        curves = Curves(self.out, o.log_every, done) if accelerator.is_main_process else None
+        curves = Curves(self.out, o.log_every, done, of=self.steps) if accelerator.is_main_process else None
         began = time.monotonic()
         ended: Ended = "steps"
         feed = prefetch((self._items(step) for step in range(done, self.steps)), 1)
@@ -386,11 +387,13 @@ class Curves:
         folder: gets `curves.jsonl` and `events/`.
         every: steps that one line stands for.
         start: steps that were done before; lines of later ones, from before a kill, are dropped.
+        of: steps that there will be.
     """
 
     folder: Path
     every: int
     start: int = 0
+    of: int = 0
     _sums: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
@@ -417,26 +420,15 @@ class Curves:
         means = {name: round(sum(values) / len(values), 6) for name, values in self._sums.items()}
         self._sums.clear()
         with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, "seconds": round(seconds, 1), **means}) + "\n")
+            file.write(
+                json.dumps({"step": step, "of": self.of, "seconds": round(seconds, 1), **means}) + "\n"
+            )
         for name, value in means.items():
             self._events.add_scalar(f"train/{name}", value, step)
 
     def close(self) -> None:
         """Close the event file."""
         self._events.close()
-
-
-def read_curves(path: Path) -> list[dict[str, float]]:
-    """Return the lines of `curves.jsonl`; a last one that was cut off is left out."""
-    if not path.is_file():
-        return []
-    found = []
-    for line in path.read_text().splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
-    return found
 
 
 def claim(folder: Path, about: Mapping[str, Any]) -> None:

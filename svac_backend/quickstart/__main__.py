@@ -244,6 +244,7 @@ class Quickstart:
         self.steps.say(f"Label Studio:  {server.url}/projects/{project}/data")
         self.steps.say(f"login:         {server.username}   password: {server.password}")
         self.steps.say(f"backend:       {backend_url} (connected to the project)")
+        self.steps.say(f"its pages:     {backend_url}/ui/")
         self.steps.say(f"logs:          {self.data / 'logs'}, {server.log}")
         self.steps.say("Open a task and turn the frames below the picture. Ctrl-C here stops everything;")
         self.steps.say("start it again and your annotations are still there.")

@@ -219,6 +219,13 @@ class CorrectionStore:
             found = (_readable(row, about) for row, about in session.execute(query))
             return [one for one in found if one is not None]
 
+    def of_task(self, project_id: str, task_id: str) -> list[Correction]:
+        """Return the corrections of a task, the oldest first."""
+        query = _joined().where(AnnotationRow.project_id == project_id, AnnotationRow.task_id == task_id)
+        with self.database.read() as session:
+            found = (_readable(row, about) for row, about in session.execute(query))
+            return [one for one in found if one is not None]
+
     def for_training(self) -> list[Correction]:
         """Return the corrections to learn from: of several annotations of a task one, that of an export.
 

@@ -137,6 +137,14 @@ class PredictionStore:
             row = session.execute(query).one_or_none()
             return None if row is None else (row[0], row[1])
 
+    def of_task(self, project_id: str, task_id: str) -> list[tuple[str, str]]:
+        """Return (key, model version) of a task's own predictions, the newest first, without their tracks."""
+        mine = (PredictionRow.project_id == project_id, PredictionRow.task_id == task_id)
+        query = select(PredictionRow.key, PredictionRow.model_version).where(*mine)
+        with self.database.read() as session:
+            found = session.execute(query.order_by(PredictionRow.created.desc(), PredictionRow.key))
+            return [(row[0], row[1]) for row in found]
+
     def known(self, keys: Collection[str]) -> set[str]:
         """Return those of some keys that have a prediction."""
         with self.database.read() as session:

@@ -18,9 +18,10 @@ from accelerate.state import AcceleratorState
 from svac_backend.errors import SvacError
 from svac_backend.learning import train as train_module
 from svac_backend.learning.adapters import load_adapter, read_state
+from svac_backend.learning.curves import read_curves
 from svac_backend.learning.examples import Batches
 from svac_backend.learning.options import TrainOptions, options_for
-from svac_backend.learning.train import Checkpoints, learning_rate, read_curves, train
+from svac_backend.learning.train import Checkpoints, learning_rate, train
 from svac_backend.learning.videos import ClipCache
 from svac_backend.svac.files.adapters import verify_adapter
 from svac_backend.svac.model import Svac

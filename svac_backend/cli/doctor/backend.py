@@ -95,7 +95,7 @@ def check_from_here(settings: Settings, url: str) -> str:
             f"It answers for the model {answers_for}, the settings here name {wanted}.",
             "Start the web process again, or run this with its settings.",
         )
-    return f"{url} answers in {1000 * seconds:.0f} ms, model {wanted}"
+    return f"{url} answers in {1000 * seconds:.0f} ms, model {wanted}; its pages: {url}/ui/"
 
 
 @check("backend, from Label Studio")

@@ -206,6 +206,7 @@ class LabelStudioClient(Connection):
             "title": title,
             "is_interactive": interactive,
             "project": project,
+            "description": f"Jobs, masks, corrections, training and versions: {backend_url.rstrip('/')}/ui/",
         }
         if basic_auth is not None:
             user, password = basic_auth

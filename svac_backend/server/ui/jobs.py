@@ -26,6 +26,8 @@ KINDS = {
 }
 # More jobs than these before one are not counted.
 MOST_AHEAD = 1000
+# Running jobs that stand before all others.
+RUNNING = 10
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ def add(routes: Blueprint, frame: Frame) -> None:
         found = engine.find(states=_states(state), kind=kind or None, before=key_of_page(), limit=ROWS + 1)
         last = found[ROWS - 1] if len(found) > ROWS else None
         counts, lanes = frame.backend.jobs.counts(), frame.backend.jobs.lanes()
+        # What runs is often older than a page of what waits.
+        first = not (state or kind or request.args.get("from"))
+        running = engine.find(states=(JobState.RUNNING,), limit=RUNNING) if first else []
         retrying = sum(lane.retrying for lane in lanes)
         waiting = counts[JobState.QUEUED] - retrying
         summary = f"{counts[JobState.RUNNING]} running, {waiting} waiting, {counts[JobState.FAILED]} failed"
@@ -69,6 +74,7 @@ def add(routes: Blueprint, frame: Frame) -> None:
             "jobs",
             live=True,
             summary=summary,
+            running=[job_line(frame, job) for job in running],
             lines=[job_line(frame, job) for job in found[:ROWS]],
             counts={one.value: count for one, count in counts.items()},
             retrying=retrying,

@@ -40,15 +40,6 @@ def add(routes: Blueprint, frame: Frame) -> None:
             doubtful=DOUBTFUL,
         )
 
-    @routes.get("/projects/<project>/tasks/<task>")
-    def task(project: str, task: str) -> Response:
-        found = tasks.get(project, task)
-        if found is None:
-            raise NotFound(
-                "This task was given no prediction.", "Open it in Label Studio to have it predicted."
-            )
-        return frame.page("task", task=found)
-
 
 def _filter() -> TaskFilter:
     try:

@@ -95,7 +95,7 @@ def test_pages_follow_each_other_without_a_gap(client: FlaskClient, backend: Ser
     path = "/ui/jobs"
     while path:
         html = client.get(path).text
-        seen += re.findall(r'<h2 id="job-([0-9a-f]+)"', html)
+        seen += re.findall(r'<h3 id="job-([0-9a-f]+)"', html)
         following = re.findall(r'href="(/ui/jobs\?from=[^"]+)" rel="next"', html)
         path = following[0] if following else ""
     assert len(seen) == count
