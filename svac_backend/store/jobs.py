@@ -202,9 +202,8 @@ class JobStore:
         """Return jobs, the newest first; `before` is the time and the id of the last one of the page before."""
         query = select(JobRow).order_by(JobRow.created.desc(), JobRow.id).limit(limit)
         if before is not None:
-            created, last = before
-            same = and_(JobRow.created == created, JobRow.id > last)
-            query = query.where(JobRow.created <= created, or_(JobRow.created < created, same))
+            same = and_(JobRow.created == before[0], JobRow.id > before[1])
+            query = query.where(JobRow.created <= before[0], or_(JobRow.created < before[0], same))
         if states:
             query = query.where(JobRow.state.in_([state.value for state in states]))
         if kind is not None:
@@ -218,10 +217,10 @@ class JobStore:
 
     def ahead(self, job: Job, most: int = 1000) -> int:
         """Return how many jobs go before a waiting one in its lane; not more than `most` are counted."""
-        lane = LANE_OF.get(job.kind, MODEL_LANE)
         older = or_(JobRow.created < job.created, and_(JobRow.created == job.created, JobRow.id < job.id))
         first = or_(JobRow.priority > job.priority, and_(JobRow.priority == job.priority, older))
-        some = select(JobRow.id).where(WAITING, JobRow.lane == lane, first).limit(most).subquery()
+        lane = JobRow.lane == LANE_OF.get(job.kind, MODEL_LANE)
+        some = select(JobRow.id).where(WAITING, lane, first).limit(most).subquery()
         with self.database.read() as session:
             return int(session.scalar(select(func.count()).select_from(some)) or 0)
 
@@ -237,6 +236,10 @@ class JobStore:
             found = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)).all()
         by_state = {row[0]: row[1] for row in found}
         return {state: by_state.get(state.value, 0) for state in JobState}
+
+    def count_retrying(self) -> int:
+        """Return how many jobs wait until time has mended something."""
+        return int(self.database.look("SELECT count(*) FROM jobs WHERE due IS NOT NULL")[0])
 
     def lanes(self) -> list[LaneLoad]:
         """Return what each lane has to do."""

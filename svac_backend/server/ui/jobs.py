@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flask import Blueprint, Response, abort, request
@@ -13,6 +14,7 @@ from svac_backend.learning.triggers import FINETUNE
 from svac_backend.server.bodies import BadRequest
 from svac_backend.server.jobs_api import NotFound
 from svac_backend.server.ui.frame import ROWS, Frame, key_of_page
+from svac_backend.store.jobs import LANE_OF, MODEL_LANE
 
 # What people call the kinds of jobs.
 KINDS = {
@@ -63,11 +65,10 @@ def add(routes: Blueprint, frame: Frame) -> None:
         state, kind = request.args.get("state", ""), request.args.get("kind", "")
         found = engine.find(states=_states(state), kind=kind or None, before=key_of_page(), limit=ROWS + 1)
         last = found[ROWS - 1] if len(found) > ROWS else None
-        counts, lanes = frame.backend.jobs.counts(), frame.backend.jobs.lanes()
+        counts, retrying = frame.backend.jobs.counts(), frame.backend.jobs.count_retrying()
         # What runs is often older than a page of what waits.
         first = not (state or kind or request.args.get("from"))
         running = engine.find(states=(JobState.RUNNING,), limit=RUNNING) if first else []
-        retrying = sum(lane.retrying for lane in lanes)
         waiting = counts[JobState.QUEUED] - retrying
         summary = f"{counts[JobState.RUNNING]} running, {waiting} waiting, {counts[JobState.FAILED]} failed"
         return frame.page(
@@ -75,7 +76,7 @@ def add(routes: Blueprint, frame: Frame) -> None:
             live=True,
             summary=summary,
             running=[job_line(frame, job) for job in running],
-            lines=[job_line(frame, job) for job in found[:ROWS]],
+            lines=_lines(frame, found[:ROWS]),
             counts={one.value: count for one, count in counts.items()},
             retrying=retrying,
             waiting=waiting,
@@ -108,15 +109,30 @@ def add(routes: Blueprint, frame: Frame) -> None:
         abort(404)
 
 
-def job_line(frame: Frame, job: Job) -> JobLine:
-    """Return what a page shows of a job."""
+def _lines(frame: Frame, jobs: Sequence[Job]) -> list[JobLine]:
+    """Return what a page shows of jobs. Behind one that has `MOST_AHEAD` before it nobody is counted any more."""
+    full: set[str] = set()
+    lines = {}
+    for job in sorted(jobs, key=lambda job: (-job.priority, job.created, job.id)):
+        lane = LANE_OF.get(job.kind, MODEL_LANE)
+        line = lines[job.id] = job_line(frame, job, MOST_AHEAD if lane in full else None)
+        if line.ahead == MOST_AHEAD:
+            full.add(lane)
+    return [lines[job.id] for job in jobs]
+
+
+def job_line(frame: Frame, job: Job, ahead: int | None = None) -> JobLine:
+    """Return what a page shows of a job; `ahead` is known already, or counted."""
     about = describe(job.payload)
     state = job.state.value
     if job.state is JobState.QUEUED:
         state = "waiting" if job.due is None else "retrying"
     elif job.state is JobState.RUNNING and job.cancel_requested:
         state = "stopping"
-    ahead = frame.backend.jobs.ahead(job, MOST_AHEAD) if state == "waiting" else None
+    if state != "waiting":
+        ahead = None
+    elif ahead is None:
+        ahead = frame.backend.jobs.ahead(job, MOST_AHEAD)
     return JobLine(
         job,
         KINDS.get(job.kind, job.kind),
