@@ -20,6 +20,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -69,8 +70,10 @@ def main(
             return
     # Measured is what ships: the fp16 file, loaded the way users load it.
     model = Svac.from_pretrained(work / "model", device=device, dtype="float32")
-    travelled = measure_memory(model.sam, SCENES, seeds=range(100))
-    travelled |= measure_hidden(model.sam, SCENES, batches=50)
+    sam = model.hint_sam or model.sam
+    scenes = replace(SCENES, width=sam.image_size, height=sam.image_size)
+    travelled = measure_memory(sam, scenes, seeds=range(100))
+    travelled |= measure_hidden(sam, scenes, batches=50)
     measure_and_write_card(work / "model", work, travelled, vars(steps), **asked)
     if publish:
         target = EMBEDDED["svac-tiny"]

@@ -68,7 +68,7 @@ def write_card(
 
 The embedded model of svac-backend: SVAC's architecture in small (InternVL vision tower, pixel shuffle, Qwen2, [SEG]
 tokens, SAM-2), trained from nothing on videos made by `svac_backend/synthetic`. It is for trying things out, for
-tests and for the demo. It has never seen a photograph.
+tests and for the demo. {_seen(config)}
 
 - {_parameters(weights) / 1e6:.1f} M parameters, {weights.stat().st_size / 1e6:.1f} MB of fp16 safetensors; \
 SAM-2 part at {config.sam.image_size} px, vision tower at {config.vision.image_size} px; {method.num_clips} clips of \
@@ -96,6 +96,16 @@ SAM-2 part at {config.sam.image_size} px, vision tower at {config.vision.image_s
 
 {_not_yet(measured, controls)}
 """)
+
+
+def _seen(config: SvacConfig) -> str:
+    """Say whether it has seen photographs."""
+    if config.hints is None:
+        return "It has never seen a photograph."
+    return (
+        "What hears sentences has never seen a photograph. What a person shows (a click, a box, a corrected\nmask) "
+        f"goes through a SAM-2 of its own at {config.hints.image_size} px, which has: it is of use on real video."
+    )
 
 
 def _not_yet(measured: Measured, controls: Controls) -> str:
@@ -142,7 +152,7 @@ def _not_yet(measured: Measured, controls: Controls) -> str:
     ]
     said += [
         "Words beyond those of the generated sentences, and the kinds of things that training never shows.",
-        "Photographs, parts of things, and what is said of a part of the video.",
+        "Sentences about photographs and real video, parts of things, and what is said of a part of the video.",
         "Expressions are decoded frame by frame; memory serves corrections only.",
     ]
     return "\n".join(f"- {line}" for line in said)

@@ -67,6 +67,14 @@ def affine(
     return result
 
 
+def convolve(layer: nn.Conv2d, x: Tensor, *, ceiling: float) -> Tensor:
+    """Return the convolution's result, f32 [n, C', h', w'], cut off below 0 and above `ceiling`."""
+    operation = torch.ops.mkldnn._convolution_pointwise
+    shape = (layer.padding, layer.stride, layer.dilation, layer.groups)
+    result: Tensor = operation(x, layer.weight, layer.bias, *shape, "hardtanh", [0.0, ceiling], "")
+    return result
+
+
 def norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
     """Return x f32 [..., C], each vector normalised."""
     return F.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)

@@ -94,8 +94,20 @@ class _InvertedResidual(nn.Module):
         return x + y if self.added else y
 
 
+class _Convolved(nn.Sequential):
+    """A convolution and ReLU6 behind it, in one operation where there is one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        convolution = self[0]
+        assert isinstance(convolution, nn.Conv2d)
+        if fused.available(x):
+            return fused.convolve(convolution, x, ceiling=6.0)
+        result: Tensor = super().forward(x)
+        return result
+
+
 def _convolution(channels: int, out: int, side: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, out, side, stride, side // 2, groups=groups), nn.ReLU6())
+    return _Convolved(nn.Conv2d(channels, out, side, stride, side // 2, groups=groups), nn.ReLU6())
 
 
 def _trunk(config: SamConfig) -> nn.Module:

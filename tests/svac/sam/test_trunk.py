@@ -56,6 +56,17 @@ def test_mobilenet_gives_the_fpn_maps_of_four_strides() -> None:
     assert sum(parameter.numel() for parameter in MobileNetV2().parameters()) == 1_795_936
 
 
+def test_fused_convolutions_are_the_same() -> None:
+    torch.manual_seed(0)
+    trunk, pixels = MobileNetV2(), 3 * torch.randn(2, 3, 64, 96)
+    plain = trunk(pixels)  # with gradients, for which there is no fused operation
+    with torch.no_grad():
+        quick = trunk(pixels)
+        assert fused.available(pixels)
+    for a, b in zip(plain, quick, strict=True):
+        assert torch.allclose(a, b, atol=1e-5 * float(a.abs().max()))
+
+
 @pytest.mark.parametrize("match_dim", [0, 12])
 def test_features_have_the_shapes_that_the_decoder_knows(match_dim: int) -> None:
     sam = build_sam(small(match_dim=match_dim)).eval()
