@@ -83,7 +83,9 @@ def import_masks(
                 check_masks(video, known, settings)
 
         labels = [track.label for video in found.values() for track in video.tracks if track.label]
-        xml = destination.new_config(labels, check, kind=config_kind(list(found), windowing))
+        objects = max((len(video.tracks) for video in found.values()), default=0)
+        windowing = windowing.for_objects(objects)
+        xml = destination.new_config(labels, check, kind=config_kind(list(found), windowing, objects))
         client = stack.enter_context(closing(LabelStudioClient.from_settings(settings)))
         with console.status("asking Label Studio"):
             project = destination.open(client, root, xml, check)

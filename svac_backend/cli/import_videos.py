@@ -31,7 +31,7 @@ from svac_backend.cli.terminal import Progress, bar, console
 from svac_backend.datasets.windows import Windowing
 from svac_backend.errors import SvacError
 from svac_backend.jobs.payloads import PrelabelPayload
-from svac_backend.jobs.rendering import BRUSH_FRAMES, config_key, render, task_score
+from svac_backend.jobs.rendering import brush_masks, config_key, render, task_score
 from svac_backend.labelstudio.api.access import label_studio_name
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import LabelConfig
@@ -65,10 +65,19 @@ if TYPE_CHECKING:
 COPIED, CUT, SEGMENTED = 0.03, 0.3, 0.9
 
 
-def config_kind(sources: Sequence[SourceVideo], windowing: Windowing) -> str:
-    """Return which shipped config a new project gets: `polygon` where a task shows more than 100 frames."""
-    longest = max((w.count for source in sources for w in windowing.of(source.info.frame_count)), default=0)
-    return "polygon" if longest > BRUSH_FRAMES else "brush"
+def config_kind(sources: Sequence[SourceVideo], windowing: Windowing, objects: int) -> str:
+    """Return which shipped config a new project gets: `polygon` where a task's brush masks would freeze its page.
+
+    Args:
+        sources: the videos.
+        windowing: how they are split.
+        objects: how many are asked for in each of them.
+    """
+    for source in sources:
+        longest = max(window.count for window in windowing.of(source.info.frame_count))
+        if longest * max(1, objects) > brush_masks(source.info.width, source.info.height):
+            return "polygon"
+    return "brush"
 
 
 def import_videos(
@@ -87,7 +96,7 @@ def import_videos(
         videos: the files.
         prompts: what to segment in each of them; empty for what the config's labels say.
         destination: where to. A shipped config gets the prompts' labels: for brush masks, or for polygons where a
-            task shows more than 100 frames.
+            task's brush masks would freeze its page.
         windowing: how a long video is split.
         predict: segment the videos; else only frames and tasks are made.
 
@@ -98,6 +107,7 @@ def import_videos(
     if not videos:
         raise SvacError("There is no video.", "Name video files, or a data set with --masks.")
     windowing.check()
+    windowing = windowing.for_objects(len(prompts))
     if destination.create is not None and destination.config is None and predict and not prompts:
         raise SvacError("There is no prompt.", 'Say what to segment, for example --prompt "the white dog".')
 
@@ -110,7 +120,7 @@ def import_videos(
     root = files_root(settings)
     with console.status("looking at the videos"):
         sources = [check_video(path, settings) for path in videos]
-    xml = destination.new_config(labels, check, kind=config_kind(sources, windowing))
+    xml = destination.new_config(labels, check, kind=config_kind(sources, windowing, len(prompts)))
     # People who read the task need no list of one.
     prompt = prompts[0] if len(prompts) == 1 else list(prompts) or None
     with (
@@ -265,12 +275,14 @@ class Importer:
             words += (
                 f", a mask on {masked} of them" if masked else "; [yellow]nothing was found on any of them[/]"
             )
-        longest = max(window.count if window else len(shown) for window in windows)
-        if longest > BRUSH_FRAMES and self.project.config.mask_control().kind == "brush":
-            words += (
-                f"; [yellow]{longest} frames of brush masks make the editor slow[/]: "
-                "take a smaller --window or polygon labels"
-            )
+        if prediction is not None and self.project.config.mask_control().kind == "brush":
+            longest = max(window.count if window else len(shown) for window in windows)
+            masks = longest * len(prediction.tracks)
+            if masks > brush_masks(prediction.width, prediction.height):
+                words += (
+                    f"; [yellow]{masks} brush masks in a task make the editor slow[/]: "
+                    "take a smaller --window or polygon labels"
+                )
         return words
 
     def _tasks_in_project(self) -> dict[str, dict[str, int]]:

@@ -32,6 +32,8 @@ from svac_backend.masks.tracks import Track
 
 # Submitting a brush mask costs the editor 0.11 s: a task of so many frames is sent in about 14 s.
 DEFAULT_WINDOW = 100
+# Polygons in one task: its page opens within 4 s and is submitted within 2.
+MOST_MASKS = 300
 # Enough to see on both sides of a cut how the object moves, and that it is the same one; a person corrects near a cut
 # with the next frames in sight, and pays for it with 4 % more frames.
 DEFAULT_OVERLAP = 4
@@ -51,6 +53,11 @@ class Windowing:
     size: int = DEFAULT_WINDOW
     overlap: int | None = None
     stride: int = 1
+
+    def for_objects(self, count: int) -> Windowing:
+        """Return windows that hold no more than `MOST_MASKS` with so many objects; a size of one's own stays."""
+        fits = MOST_MASKS // max(1, count)
+        return replace(self, size=max(1, fits)) if self.size == DEFAULT_WINDOW > fits else self
 
     def check(self) -> None:
         """Raise `SvacError` where the numbers are possible for no video."""

@@ -135,7 +135,8 @@ def change(
     old = [
         region for name, regions in by_object(editor.shown).items() if name in objects for region in regions
     ]
-    new = _regions_of(tracks, ready, old, prediction, window, config, settings, rendered)
+    strokes = sum(1 for region in editor.shown if str(region.get("type")).startswith("brush"))
+    new = _regions_of(tracks, ready, old, prediction, window, config, settings, rendered, strokes)
     ever = by_object([*editor.shown, *editor.before])
     come = [
         region
@@ -177,13 +178,17 @@ def _regions_of(
     config: LabelConfig,
     settings: Settings,
     rendered: Sequence[Region] | None,
+    strokes: int,
 ) -> list[Region]:
-    """Return the regions of some tracks, drawn by the control of the `old` ones; those rendered already if they fit."""
+    """Return the regions of some tracks, drawn by the control of the `old` ones; those rendered already if they fit.
+
+    A new object becomes polygons where brush masks would be too many together with the `strokes` that are shown.
+    """
     sent = frames_to_send(prediction.tracks, prediction.frame_count, settings, window)
     if sent is not None:  # every frame that the editor shows already is brought up to date
         sent |= {name.frame for region in old if (name := region_name(region))}
     control = control_of(old, config, {track.label for track in tracks}) or choose_control(
-        config, tracks, window, sent
+        config, tracks, window, sent, others=strokes
     )
     found = None if rendered is None or sent is not None else _fitting(rendered, ready, control)
     if found is not None:

@@ -18,15 +18,16 @@ from svac_backend.labelstudio.regions.written import tracks_to_results, validate
 from svac_backend.labelstudio.tasks import WINDOW_KEY, Window, shown_frames, window_of
 from svac_backend.masks.flags import frame_certainty, worst_stretch
 from svac_backend.masks.hints import FrameHints
-from svac_backend.masks.tracks import Track, frames_with_masks
+from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
 from svac_backend.store.predictions import Prediction, PredictionStore
 
 # The editor's frame rate where the config does not say one.
 EDITOR_FPS = 24.0
 
-# Submitting a brush mask costs the editor 0.11 s, a polygon 0.007 s: beyond this it would hang for long.
-BRUSH_FRAMES = 100
+# Before each request, and on Submit, the editor writes all brush masks anew: 0.11 s for one of 1280x720 pixels, 0.04 s
+# for a small one. Beyond these numbers the page would stand still for more than 5 s; a polygon takes 0.007 s.
+BRUSH_MASKS, BRUSH_PIXELS = 100, 40e6
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ def config_key(label_config: str, settings: Settings, window: Window | None = No
         settings.min_area_px,
         settings.send_every,
         settings.send_below_score,
-        BRUSH_FRAMES,
+        BRUSH_MASKS,
+        BRUSH_PIXELS,
         window and window.to_json(),
     ]
     return hashlib.sha256(json.dumps([label_config, options]).encode()).hexdigest()
@@ -75,33 +77,45 @@ def frames_to_send(
     return frames
 
 
+def brush_masks(width: int, height: int) -> int:
+    """Return how many brush masks of that size, in pixels, a task may have before its page stands still."""
+    return max(1, min(BRUSH_MASKS, int(BRUSH_PIXELS / (width * height))))
+
+
 def choose_control(
-    config: LabelConfig, tracks: Sequence[Track], window: Window | None = None, frames: set[int] | None = None
+    config: LabelConfig,
+    tracks: Sequence[Track],
+    window: Window | None = None,
+    frames: set[int] | None = None,
+    *,
+    others: int = 0,
 ) -> MaskControl:
-    """Return the control to show tracks with: brush, but polygons for a long task where the config has both.
+    """Return the control to show tracks with: brush, but polygons for many masks where the config has both.
 
     Args:
         config: the project's labelling config.
         tracks: what is shown.
         window: which of the video's frames the task shows; None for all.
         frames: of these, those that are sent; None for all.
+        others: brush masks that the task shows besides.
 
     Raises:
         SvacError: the config can show no masks.
     """
     control = config.mask_control()
-    count = sum(
-        (window is None or window.item(frame) is not None) and (frames is None or frame in frames)
-        for frame in frames_with_masks(tracks)
-    )
-    if control.kind != "brush" or count <= BRUSH_FRAMES:
+    shown = [
+        mask["size"]
+        for track in tracks
+        for frame, mask in track.masks.items()
+        if (window is None or window.item(frame) is not None) and (frames is None or frame in frames)
+    ]
+    count = others + len(shown)
+    if control.kind != "brush" or not shown or count <= brush_masks(shown[0][1], shown[0][0]):
         return control
     try:
         polygons = config.mask_control("polygon")
     except SvacError:
-        log.warning(
-            "%d frames of brush masks: the editor will be slow; add <PolygonLabels> to the config", count
-        )
+        log.warning("%d brush masks: the editor will be slow; add <PolygonLabels> to the config", count)
         return control
     return polygons if all(track.label in polygons.labels for track in tracks) else control
 

@@ -89,6 +89,8 @@ def test_a_hundred_and_one_frames_are_two_tasks_of_half() -> None:
     assert Windowing(100).of(101) == [Window(0, 52), Window(48, 53)]
     assert Windowing(100).of(100) == [Window(0, 100)]
     assert Windowing(0).of(101) == [Window(0, 101)]
+    assert [Windowing().for_objects(count).size for count in (0, 1, 3, 4, 400)] == [100, 100, 100, 75, 1]
+    assert Windowing(90).for_objects(10).size == 90, "a size of one's own stays"
     assert Windowing(3).of(10) == Windowing(3, 1).of(10), "a small window shares half of its frames at most"
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.rendering import (
-    BRUSH_FRAMES,
+    BRUSH_MASKS,
+    brush_masks,
     check_frames,
     choose_control,
     config_key,
@@ -49,12 +50,27 @@ def prediction(frames: int, label: str = "dog") -> Prediction:
 
 def test_brush_for_short_polygons_for_long(settings: Settings) -> None:
     both = cached_config(config(BRUSH, POLYGON))
-    assert choose_control(both, prediction(BRUSH_FRAMES).tracks).name == "mask"
-    assert choose_control(both, prediction(BRUSH_FRAMES + 1).tracks).name == "poly"
+    assert choose_control(both, prediction(BRUSH_MASKS).tracks).name == "mask"
+    assert choose_control(both, prediction(BRUSH_MASKS + 1).tracks).name == "poly"
     only_brush = cached_config(config(BRUSH))
-    assert choose_control(only_brush, prediction(BRUSH_FRAMES + 1).tracks).name == "mask"
+    assert choose_control(only_brush, prediction(BRUSH_MASKS + 1).tracks).name == "mask"
     other_labels = cached_config(config(BRUSH, POLYGON.replace("dog", "cat")))
-    assert choose_control(other_labels, prediction(BRUSH_FRAMES + 1).tracks).name == "mask"
+    assert choose_control(other_labels, prediction(BRUSH_MASKS + 1).tracks).name == "mask"
+
+
+def test_masks_are_counted_and_large_ones_sooner_become_polygons() -> None:
+    both = cached_config(config(BRUSH, POLYGON))
+    (one,) = prediction(BRUSH_MASKS // 2).tracks
+    assert choose_control(both, [one, one]).name == "mask"
+    assert choose_control(both, [one, one, one]).name == "poly"
+    assert choose_control(both, [one], others=BRUSH_MASKS // 2 + 1).name == "poly"
+    assert [brush_masks(*size) for size in ((64, 48), (640, 360), (1280, 720), (1920, 1080))] == [
+        100,
+        100,
+        43,
+        19,
+    ]
+    assert brush_masks(8000, 8000) == 1
 
 
 def test_render_makes_a_region_for_each_frame(settings: Settings) -> None:
@@ -130,10 +146,10 @@ def test_windows_number_the_frames_of_their_task(settings: Settings) -> None:
 
 def test_polygons_beyond_100_frames_of_the_task() -> None:
     both = cached_config(config(BRUSH, POLYGON))
-    tracks = prediction(3 * BRUSH_FRAMES).tracks
-    assert choose_control(both, tracks, Window(50, BRUSH_FRAMES)).name == "mask"
-    assert choose_control(both, tracks, Window(50, BRUSH_FRAMES + 1)).name == "poly"
-    assert choose_control(both, tracks, None, set(range(BRUSH_FRAMES))).name == "mask"
+    tracks = prediction(3 * BRUSH_MASKS).tracks
+    assert choose_control(both, tracks, Window(50, BRUSH_MASKS)).name == "mask"
+    assert choose_control(both, tracks, Window(50, BRUSH_MASKS + 1)).name == "poly"
+    assert choose_control(both, tracks, None, set(range(BRUSH_MASKS))).name == "mask"
 
 
 def test_a_tasks_frames_are_those_of_its_window(settings: Settings, database: Database) -> None:
@@ -201,11 +217,11 @@ def test_an_overview_of_boxes_where_the_config_asks_for_it(settings: Settings) -
 def test_merging_shows_masks_as_they_were_sent(settings: Settings) -> None:
     """A track that grew beyond 100 frames does not turn an annotation of brush masks into polygons."""
     xml = config(BRUSH, POLYGON)
-    sent = render(prediction(BRUSH_FRAMES), xml, settings)
-    made = prediction(BRUSH_FRAMES + 1)
+    sent = render(prediction(BRUSH_MASKS), xml, settings)
+    made = prediction(BRUSH_MASKS + 1)
     merged = merge(made, xml, settings, sent, {}, sent=sent)
     assert {region["from_name"] for region in merged} == {"mask"}
-    assert len(merged) == BRUSH_FRAMES + 1
+    assert len(merged) == BRUSH_MASKS + 1
     assert {region["from_name"] for region in render(made, xml, settings)} == {"poly"}
 
 
