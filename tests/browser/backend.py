@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,13 +28,20 @@ COMMAND = Path(sys.executable).with_name("svac-backend")
 
 
 @contextmanager
-def running_backend(label_studio: LabelStudioServer, folder: Path, logs: Path) -> Iterator[str]:
+def running_backend(
+    label_studio: LabelStudioServer,
+    folder: Path,
+    logs: Path,
+    *,
+    commands: Sequence[str] = ("serve", "worker"),
+) -> Iterator[str]:
     """Run `svac-backend serve` and `svac-backend worker`, and yield the address of the web process.
 
     Args:
         label_studio: the running server.
         folder: takes the data.
         logs: folder that takes the logs, `serve.log` and `worker.log`.
+        commands: what runs.
     """
     port = choose_port(FIRST_PORT, taken=[label_studio.port])
     env = {
@@ -52,7 +59,7 @@ def running_backend(label_studio: LabelStudioServer, folder: Path, logs: Path) -
     url = f"http://{LOCAL}:{port}"
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        for command in ("serve", "worker"):
+        for command in commands:
             log = logs / f"{command}.log"
             process = Process(command, [str(COMMAND), command], log, env, folder)
             stack.callback(process.stop)
