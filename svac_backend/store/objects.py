@@ -23,7 +23,7 @@ from svac_backend.store.tables import ObjectRow, SentRow, SnapshotRow
 
 def video_name(identity: str) -> str:
     """Return the name under which a video's objects are kept, 64 hex digits; see `predictions.video_identity`."""
-    return hashlib.sha256(identity.encode()).hexdigest()
+    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class ObjectStore:

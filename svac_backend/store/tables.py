@@ -46,14 +46,16 @@ def words(value: str) -> str:
 
 
 class Long(TypeDecorator[str]):
-    """A text of any length. SQLite takes NUL in it, PostgreSQL does not, and gets it as an escape."""
+    """A text of any length. Halves of characters, which no database takes, are escaped; in PostgreSQL NUL is, too."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """See sqlalchemy."""
-        return value if value is None or dialect.name == "sqlite" else words(value)
+        if value is None or dialect.name != "sqlite":
+            return None if value is None else words(value)
+        return value.encode("utf-8", "backslashreplace").decode()
 
 
 class Name(Long):

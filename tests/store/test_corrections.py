@@ -9,6 +9,7 @@ import pytest
 
 from svac_backend.masks.tracks import CocoRle, Track
 from svac_backend.store.corrections import Annotation, AnnotationState, Correction, CorrectionStore
+from svac_backend.store.objects import video_name
 from tests.databases import OpenDatabase
 
 MASK = CocoRle(size=[4, 5], counts="04d0")
@@ -143,3 +144,12 @@ def test_corrected_tasks_are_those_where_something_was_drawn(store: CorrectionSt
     assert store.corrected_tasks() == 2
     assert store.corrected_tasks(after=4) == 1
     assert store.corrected_tasks(after=6) == 0
+
+
+def test_an_annotation_whose_words_are_no_text_is_kept_all_the_same(store: CorrectionStore) -> None:
+    odd = "half \ud800 and \0"
+    about = Annotation("38", "9", 1, "7", AnnotationState.EMPTY, hostname=odd, video_url=odd, who=odd)
+    assert store.put(replace(about, video=video_name(odd)))
+    found = store.annotation("38", "9")
+    assert found is not None
+    assert (found.video_url.startswith("half \\ud800 and"), found.video) == (True, video_name(odd))
