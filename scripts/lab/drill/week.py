@@ -118,8 +118,8 @@ def week_on(stage: Stage, options: Options) -> Outcome:
     ]
     for name in dict.fromkeys([*before, *after]):
         (many, size), (few, rest) = before.get(name, (0, 0)), after.get(name, (0, 0))
-        figures.append(Figure(f"{name} ({many}) before", size / 1e6, unit="MB"))
-        figures.append(Figure(f"{name} ({few}) {LATER_DAYS:.0f} days later", rest / 1e6, unit="MB"))
+        figures.append(Figure(f"{name} ({many}) before", size / 1e3, unit="kB"))
+        figures.append(Figure(f"{name} ({few}) {LATER_DAYS:.0f} days later", rest / 1e3, unit="kB"))
         if name in KEPT:
             figures.append(Figure(f"{name} lost", many - few + (many == 0), 0))
     return Outcome("week", figures, "with the settings' own limits; videos of 8 frames of 96x64 pixels")
