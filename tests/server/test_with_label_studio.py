@@ -74,10 +74,6 @@ class Connected:
         return not self.backend.engine.find(states=(JobState.QUEUED, JobState.RUNNING))
 
 
-# Of the tests that go all the way; the others' ways through the database are parts of these.
-on_both = pytest.mark.parametrize("connected", PARAMETERS, indirect=True)
-
-
 @pytest.fixture
 def connected(
     label_studio: LabelStudioServer, settings: Settings, tmp_path: Path, request: pytest.FixtureRequest
@@ -140,7 +136,7 @@ def kinds(backend: Services) -> list[str]:
     return sorted(job.kind for job in backend.engine.find() if job.kind != "retain")
 
 
-@on_both
+@pytest.mark.parametrize("connected", PARAMETERS, indirect=True)
 def test_from_the_first_click_to_masks_on_frames(connected: Connected) -> None:
     client, backend = connected.client, connected.backend
     (state,) = client.list_ml_backends(connected.project)
@@ -275,7 +271,6 @@ def test_annotations_and_training_arrive(connected: Connected) -> None:
     assert events[0].body["task"]["id"] == connected.task
 
 
-@on_both
 def test_corrections_come_and_go_and_start_training_learns_from_them(connected: Connected) -> None:
     """With Label Studio's own webhooks; what a real training makes of corrections is tested elsewhere."""
     client, backend = connected.client, connected.backend
@@ -303,7 +298,7 @@ def test_corrections_come_and_go_and_start_training_learns_from_them(connected: 
     post(connected, f"/api/ml/{connected.ml_backend}/train", {})
     (job,) = connected.until(lambda: backend.engine.find(kind="finetune"))
     assert job.payload["project_id"] == str(connected.project)
-    connected.until(connected.idle, 90)
+    connected.until(connected.idle, 240)
     job = backend.engine.get(job.id)
     assert (job.state, job.error) == (JobState.DONE, None)
     assert job.message.startswith("1 corrected video so far: 7 more are needed")
