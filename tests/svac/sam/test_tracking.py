@@ -258,7 +258,8 @@ def test_half_precision_finds_nearly_the_same(dtype: str) -> None:
     # Of random weights too many logits are next to 0.
     whole, half = (Svac.from_pretrained("svac-tiny", device="cpu", dtype=d) for d in ("float32", dtype))
     prompts = [given(0, 3), {6: click_on(1, 6), 9: absent()}, {4: FrameHint(box=(20, 10, 60, 50))}]
-    full, reduced = run(whole, prompts), run(half, prompts)
+    # Few frames: half precision is slow on many CPUs.
+    full, reduced = (run(model, prompts, frames=range(4, 7)) for model in (whole, half))
     assert full.keys() == reduced.keys()
     assert np.mean([full[key] ^ reduced[key] for key in full]) < 0.05
 
