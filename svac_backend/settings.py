@@ -30,10 +30,12 @@ class Settings(BaseSettings):
         None,
         description="Branch, tag or commit of the hub repository; pin a commit so that masks never change.",
     )
-    preset: Literal["svac", "sasasa2va", "sa2va", "sa2va-small-images", "sa2va-i"] | None = Field(
-        None,
-        description="Run the weights the way of `svac`, `sasasa2va`, `sa2va`, `sa2va-small-images` or `sa2va-i` "
-        "(docs/models.md); empty: the model's own way.",
+    preset: Literal["svac", "sasasa2va", "sa2va", "sa2va-small-images", "sa2va-i", "sa2va-i-12"] | None = (
+        Field(
+            None,
+            description="Run the weights the way of `svac`, `sasasa2va`, `sa2va`, `sa2va-small-images`, `sa2va-i` or "
+            "`sa2va-i-12` (docs/models.md); empty: the model's own way.",
+        )
     )
     generate: bool = Field(
         False,
@@ -42,7 +44,7 @@ class Settings(BaseSettings):
     original_sam: Path | None = Field(
         None,
         description="Weights of the original SAM-2.0 (safetensors, or a Sa2VA-i checkpoint), whose mask decoder "
-        "propagates; for `sa2va-i`.",
+        "propagates; for `sa2va-i` on weights of Sa2VA (Sa2VA-i's own hold it).",
     )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(

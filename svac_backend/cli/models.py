@@ -90,7 +90,7 @@ def show(settings: Settings) -> None:
         aliases = tuple(f"{one.repository}@{ref}" for ref in (*one.refs, one.commit))
         name = one.repository if "main" in one.refs else f"{one.repository}@{refs[0]}"
         where = f"downloaded, {one.commit[:12]}"
-        row((name, *aliases), preset_of(one.folder), _size(one.size), where, published.get(one.repository))
+        row((name, *aliases), _preset(one.folder), _size(one.size), where, published.get(one.repository))
     missing = [known for known in PUBLISHED if known.name not in {one.repository for one in here}]
     facts, error = ask_hub_about([known.name for known in missing])
     for known in missing:
@@ -150,6 +150,14 @@ def _device() -> _Device:
     memory = psutil.virtual_memory()
     room = f"{memory.available / GB:.0f} of {memory.total / GB:.0f} GB of memory free"
     return _Device(f"no GPU that torch can use, {room}, in f32", memory.available, False)
+
+
+def _preset(folder: Path) -> str:
+    """Return how a downloaded model is run; the hub's cache may hold some that can't run here."""
+    try:
+        return preset_of(folder)
+    except SvacError:
+        return "can't run here"
 
 
 def _bytes(folder: Path) -> int:

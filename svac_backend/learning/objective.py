@@ -136,7 +136,7 @@ class Objective(nn.Module):
         bce, dice = weighted_mask_loss(out.logits, target, weight)
         present = (target.flatten(1).sum(1) > 0).float()
         existence = none
-        if self.model.config.method.no_object_masking:
+        if self.model.config.method.seg_masking:
             each = F.binary_cross_entropy_with_logits(out.existence, present, reduction="none")
             existence = EXISTENCE_WEIGHT * (each * weight).sum() / weight.sum()
         anchor = anchor_loss(items, embeddings)

@@ -68,10 +68,11 @@ def plan(num_frames: int, method: MethodConfig) -> ClipPlan:
     m, n = method.frames_per_clip, method.num_clips
     total = n * m
     if method.sampling in ("first", "linspace"):
-        # The first frames, or first and last and evenly spaced ones between. A short video has fewer images, not
-        # repeated ones.
-        last = total - 1 if method.sampling == "first" else num_frames - 1
-        spread = (k * last // max(total - 1, 1) for k in range(total))
+        # The first frames, or first and last and evenly spaced ones between, cut to whole numbers as in Sa2VA-i's code.
+        # A short video has fewer images, not repeated ones.
+        spread = range(total)
+        if method.sampling == "linspace":
+            spread = np.linspace(0, num_frames - 1, total, dtype=int).tolist()
         seen = tuple(sorted({i for i in spread if i < num_frames}))
         rest = next((i for i in range(num_frames) if i not in seen), None)
         return ClipPlan(seen, tuple((i, 0) for i in seen), rest, len(seen), num_frames)

@@ -1,7 +1,8 @@
 """Configuration of a model: its architecture and how it is run. Free of torch.
 
-The presets follow `sa2va` (Sa2VA, published code), `sa2va-i` (the same weights with Sa2VA-i's inference),
-`sa2va-small-images` (Sa2VA with the image sizes that its Qwen-VL versions were trained on; the same for others),
+The presets follow `sa2va` (Sa2VA, published code), `sa2va-small-images` (Sa2VA with the image sizes that its Qwen-VL
+versions were trained on; the same for others), `sa2va-i` (Sa2VA-i's inference, on its own weights or on Sa2VA's, with 5
+key frames as evaluated), `sa2va-i-12` (with 12, as in its authors' demos; any number is `frames_per_clip`),
 `sasasa2va` (SaSaSa2VA, published code) and `svac` (the paper "SVAC": ASTC and CSA, sections 3.2 to 3.4, and its README;
 N, m and the grid are not published).
 """
@@ -94,12 +95,15 @@ class SamConfig:
 
     Attributes:
         trunk: what looks at the pixels, before the FPN: SAM-2's own Hiera, whose sizes are below, or MobileNetV2.
+        original_decoder: whether the original SAM-2's mask decoder is there beside the tuned one, to propagate with
+            (`sam.original_mask_decoder`; Sa2VA-i).
         match_dim: channels of the features by which a frame's cells are matched with those of remembered frames,
             beside memory attention (`FeatureMatching`); 0: SAM-2's memory attention alone.
     """
 
     image_size: int = 1024
     trunk: Literal["hiera", "mobilenet_v2"] = "hiera"
+    original_decoder: bool = False
     match_dim: int = 0
     embed_dim: int = 144
     num_heads: int = 2
@@ -132,9 +136,9 @@ class MethodConfig:
         sampling: which frames the MLLM sees and which clip a frame belongs to (`clips.plan`).
         propagation: `none` decodes each frame alone with its clip's [SEG]; `memory` decodes the frames that the
             MLLM saw and propagates to the rest with SAM-2's memory (Sa2VA); `anchor` decodes the frames that the MLLM
-            saw without memory, gives their masks to SAM-2's memory and propagates to the rest with SAM-2's original
-            mask decoder where one is given (Sa2VA-i).
-        no_object_masking: empty mask where SAM-2's object score is not positive.
+            saw, the key frames, without memory, gives their masks to the original SAM-2's memory and returns what comes
+            back of them and of the rest (Sa2VA-i).
+        no_object_masking: empty mask where SAM-2's object score is not positive; with `anchor` on tracked frames only.
         template: chat template, one of the family's.
         question, answer: text with `{exp}`; `answer` is `clips` ("Clip_1 [SEG], ...") or `repeat` ("[SEG][SEG].").
         answer_prefix: text before the first [SEG].
@@ -171,12 +175,27 @@ class MethodConfig:
             )
 
     @property
+    def seg_masking(self) -> bool:
+        """Whether what a [SEG] decodes is empty where the object score is not positive; key frames never are."""
+        return self.no_object_masking and self.propagation != "anchor"
+
+    @property
     def images_per_clip(self) -> int:
         """Images that the MLLM sees for one clip."""
         if not self.astc:
             return self.frames_per_clip
         return 1 if self.frames_per_clip == 1 else 2
 
+
+_SA2VA_I = MethodConfig(
+    num_clips=1,
+    frames_per_clip=5,
+    astc=False,
+    sampling="linspace",
+    propagation="anchor",
+    answer_prefix="Sure, it is ",
+    image_pixels=_SHOWN_PIXELS,
+)
 
 PRESETS: dict[str, MethodConfig] = {
     "svac": MethodConfig(),
@@ -191,15 +210,8 @@ PRESETS: dict[str, MethodConfig] = {
         answer_prefix="Sure, it is ",
         image_pixels=_SHOWN_PIXELS,
     ),
-    "sa2va-i": MethodConfig(
-        num_clips=1,
-        frames_per_clip=5,
-        astc=False,
-        sampling="linspace",
-        propagation="anchor",
-        answer_prefix="Sure, it is ",
-        image_pixels=_SHOWN_PIXELS,
-    ),
+    "sa2va-i": _SA2VA_I,
+    "sa2va-i-12": replace(_SA2VA_I, frames_per_clip=12),
 }
 
 

@@ -28,7 +28,7 @@ from svac_backend.svac.language.templates import ChatTemplate
 from svac_backend.svac.language.tokenizer import tokenizer_file
 from svac_backend.svac.sam.decoding import WindowDecoder, masks_of_windows
 from svac_backend.svac.sam.grounding import FrameEncoder, build_sam, frames_at_a_time
-from svac_backend.svac.sam.memory import original_sam
+from svac_backend.svac.sam.memory import original_sam, tracking_sam
 from svac_backend.svac.sam.tracking import Propagation
 from svac_backend.svac.streaming import FrameFeed, prefetch
 from svac_backend.video.reader import as_video
@@ -137,6 +137,11 @@ class Svac(nn.Module):
     def _chat(self) -> ChatTemplate:
         images = self.family.tokens_per_image(self.config)
         return ChatTemplate(self.tokenizer_file, self.config.method, images, self.family.chat)
+
+    @property
+    def _tracking(self) -> SAM2Base:
+        """SAM-2 as it propagates masks."""
+        return self._original_sam[0] if self._original_sam else tracking_sam(self.sam)
 
     def use_original_sam(self, path: Path) -> Svac:
         """Propagate (`propagation="anchor"`) with the mask decoder of the original SAM-2; the rest is the same there.
@@ -262,11 +267,13 @@ class Svac(nn.Module):
         if window is None:
             window = frames_at_a_time(self.config.sam.image_size)
         clips = plan(len(video), self.config.method)
-        anchors = clips.selected if self.config.method.propagation == "anchor" and clips.propagated else ()
+        anchored = self.config.method.propagation == "anchor"
+        anchors = clips.selected if anchored else ()
+        tracking = self._tracking if anchored else self.sam
         if progress:
             progress(0.0, "reading the clips")
         with frame_workers(self.device, independent=clips.propagated is None) as workers:
-            encoder = FrameEncoder(self.sam, workers)
+            encoder = FrameEncoder(tracking, workers)
             feed = FrameFeed(video, clips, self.config, frozenset(anchors), window, encoder)
             embeddings, owners = self._objects(feed, expressions, answers, workers)
             decoder = WindowDecoder(
@@ -277,7 +284,7 @@ class Svac(nn.Module):
                 embeddings,
                 owners if unite else range(len(owners)),
                 len(expressions) if unite else len(owners),
-                propagation=next(iter(self._original_sam), None),
+                tracking=tracking,
             )
             if anchors:
                 decoder.condition(anchors, feed.kept(anchors))
@@ -315,7 +322,7 @@ class Svac(nn.Module):
         Raises:
             SvacError: an object without hints, hints that do not fit the video, or frames that it does not have.
         """
-        sam = next(iter(self._original_sam), self.hint_sam or self.sam)
+        sam = self._tracking if self.hint_sam is None or self._original_sam else self.hint_sam
         yield from Propagation(sam, video, hints, frames=frames, window=window, progress=progress).run()
 
 

@@ -34,11 +34,11 @@ def plain_propagation(
     absent: dict[int, Any] = {}
     masks = {}
     for frame, prompt in prompts.items():
-        out = _step(sam, video, frame, {}, prompt)
+        out = sam_step(sam, video, frame, {}, prompt)
         empty = prompt.mask is not None and not area(prompt.mask)
         (absent if empty else conditioned)[frame] = out
         given = prompt.mask
-        masks[frame] = _full(sam, out["pred_masks"], shape) if given is None else from_coco(given)
+        masks[frame] = full_size(sam, out["pred_masks"], shape) if given is None else from_coco(given)
     walks: dict[tuple[int, int], dict[int, Any]] = {}
     for frame in range(len(video)):
         if frame in prompts:
@@ -53,12 +53,12 @@ def plain_propagation(
                 walked[i] = absent[i]
                 continue
             memory = {"cond_frame_outputs": conditioned, "non_cond_frame_outputs": walked}
-            walked[i] = _step(sam, video, i, memory, None, reverse=step < 0)
-        masks[frame] = _full(sam, walked[frame]["pred_masks"], shape)
+            walked[i] = sam_step(sam, video, i, memory, None, reverse=step < 0)
+        masks[frame] = full_size(sam, walked[frame]["pred_masks"], shape)
     return masks
 
 
-def _step(
+def sam_step(
     sam: SAM2Base,
     video: VideoSource,
     frame: int,
@@ -67,6 +67,7 @@ def _step(
     *,
     reverse: bool = False,
 ) -> dict[str, Any]:
+    """Run one frame through sam2's own step: what was shown on it, or what memory says of it."""
     size = sam.image_size
     pixels = astc.sam_pixels(astc.resize(video.frame(frame), size)[None])
     _, features, positions, sizes = sam._prepare_backbone_features(sam.forward_image(pixels))
@@ -105,7 +106,8 @@ def _step(
     return out | {"maskmem_features": encoded.bfloat16(), "maskmem_pos_enc": position}
 
 
-def _full(sam: SAM2Base, logits: torch.Tensor, shape: tuple[int, int]) -> np.ndarray:
+def full_size(sam: SAM2Base, logits: torch.Tensor, shape: tuple[int, int]) -> np.ndarray:
+    """Return one object's logits [1, 1, S/4, S/4] as a mask, bool [H, W]."""
     size = (sam.image_size, sam.image_size)
     large = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
     full = F.interpolate(large, size=shape, mode="bilinear", align_corners=False)

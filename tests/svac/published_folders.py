@@ -33,16 +33,16 @@ def published_folder(folder: Path, golden: Path, kind: str, *, shards: int = 3) 
     Args:
         folder: where; made.
         golden: the folder of the golden cases.
-        kind: `sa2va` or `sasasa2va`.
+        kind: `sa2va`, `sa2vai` or `sasasa2va`.
         shards: number of safetensors files.
     """
     folder.mkdir(parents=True)
-    raw = json.loads((golden / f"tiny_config_{kind}.json").read_text())
-    name = {"sa2va": "Sa2VA", "sasasa2va": "SaSaSa2VA"}[kind]
+    name = {"sa2va": "Sa2VA", "sa2vai": "Sa2VA", "sasasa2va": "SaSaSa2VA"}[kind]
+    raw = json.loads((golden / f"tiny_config_{name.lower()}.json").read_text())
     config = {
         "architectures": [f"{name}ChatModel"],
-        "auto_map": {"AutoModel": f"modeling_{kind}_chat.{name}ChatModel"},
-        "model_type": f"{kind}_chat",
+        "auto_map": {"AutoModel": f"modeling_{name.lower()}_chat.{name}ChatModel"},
+        "model_type": f"{name.lower()}_chat",
         "vision_config": raw["vision_config"],
         "llm_config": raw["llm_config"] | {"attn_implementation": "flash_attention_2"},
         "downsample_ratio": 0.5,

@@ -23,6 +23,7 @@ from tests.svac.published_folders import TINY_SAM, golden_state
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 QK_NORM = {"qk_normalization": True, "qkv_bias": False, "norm_type": "rms_norm"}
+INTERNVL3 = {"template": "qwen_chat", "answer_prefix": "Sure, the segmentation result is "}
 INTERNLM2 = {"template": "internlm2_chat", "answer_prefix": "Sure, "}
 CASES = {
     "sasasa2va_uniform_23f": (
@@ -51,21 +52,24 @@ CASES = {
     ),
     "sa2va_3f": ("sa2va", "sa2va", "the red circle in this image.", {}, {}, "qwen2"),
     "sa2va_8f": ("sa2va", "sa2va", "the red circle in this image.", {}, {}, "qwen2"),
+    "sa2va_internvl3_8f": ("sa2va", "sa2va", "the red circle in this image.", INTERNVL3, {}, "qwen2"),
+    "sa2vai_3f": ("sa2va-i", "sa2vai", "the red circle in this image.", {}, {}, "qwen2"),
+    "sa2vai_12f": ("sa2va-i", "sa2vai", "the red circle in this image.", {}, {}, "qwen2"),
 }
 
 
 def golden_model(case: str) -> tuple[Svac, str]:
     """Build the tiny model of a case with the published weights' stand-ins; returns it and its expression."""
     preset, manifest, expression, method, vision, architecture = CASES[case]
-    raw = json.loads(
-        (GOLDEN / f"tiny_config_{'sa2va' if preset == 'sa2va' else 'sasasa2va'}.json").read_text()
-    )
+    kind = "sasasa2va" if preset == "sasasa2va" else "sa2va"
+    raw = json.loads((GOLDEN / f"tiny_config_{kind}.json").read_text())
     config = SvacConfig(
         vision=VisionConfig(**(whitelisted(VisionConfig, raw["vision_config"]) | vision)),
         language=LanguageConfig(
             **(whitelisted(LanguageConfig, raw["llm_config"]) | {"architecture": architecture})
         ),
-        sam=TINY_SAM,
+        sam=replace(TINY_SAM, original_decoder=preset == "sa2va-i"),
+        family=preset,
     ).with_preset(preset)
     # The cases' questions end with a full stop of their own.
     config = replace(config, method=replace(config.method, question="Please segment {exp}", **method))
@@ -104,6 +108,15 @@ class Trace:
             return upsample(small, size, height, width)
 
         monkeypatch.setattr(decoding, "masks_at_size", logits)
+        once = decoding.masks_in_one_step
+
+        def key_frame(small: torch.Tensor, height: int, width: int) -> torch.Tensor:
+            masks = once(small, height, width)
+            self.keep("anchor_logits", small[None])
+            self.keep("anchor_masks", masks[None])
+            return masks
+
+        monkeypatch.setattr(decoding, "masks_in_one_step", key_frame)
 
     def keep(self, name: str, value: torch.Tensor) -> None:
         self.found.setdefault(name, []).append(value.detach().float())
@@ -126,10 +139,25 @@ STAGES: dict[str, tuple[str, Callable[[np.ndarray, np.lib.npyio.NpzFile], np.nda
     "llm_last_gen": ("llm_last", lambda x, g: x[len(g["input_ids"]) :][: len(g["sequences"]) - 1], 1e-4),
     "seg_hidden": ("seg_hidden", lambda x, _: x, 1e-4),
     "seg_embed": ("seg_embed", lambda x, _: x, 1e-4),
-    "g_pixel_sub": ("g_pixel", lambda x, _: x[:, :, ::16, ::16], 0),
+    # Key frames come before the others, and once more with them.
+    "g_pixel_sub": ("g_pixel", lambda x, g: x[-len(g["frames"]) :, :, ::16, ::16], 0),
+    "anchor_logits_sub": ("anchor_logits", lambda x, g: x[places(g)][:, :, ::2, ::2], 1e-3),
     "sam_logits_sub": ("sam_logits", lambda x, _: x[:, :, ::8, ::8], 1e-3),
     "sam_logits_f0": ("sam_logits", lambda x, _: x[0, :, ::2, ::2], 1e-3),
 }
+
+
+def places(golden: np.lib.npyio.NpzFile) -> list[int]:
+    """Return where the key frames' indices, which repeat in a short video, stand among them without repetition."""
+    indices = golden["sample_idx"].tolist()
+    return [sorted(set(indices)).index(i) for i in indices]
+
+
+def packed(golden: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+    """Return masks of one object, bool [T, H, W]."""
+    shape = tuple(golden[f"{name}_shape"])
+    bits = np.unpackbits(golden[f"{name}_packed"])[: np.prod(shape)]
+    return bits.reshape(-1, *shape[-2:]).astype(bool)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -156,14 +184,26 @@ def test_every_stage_equals_the_published_code(case: str, monkeypatch: pytest.Mo
             assert difference <= tolerance, f"{field} is off by {difference}"
     assert {"seg_embed", "masks_packed"} <= set(golden)
 
-    shape = tuple(golden["masks_shape"])
-    expected_masks = (
-        np.unpackbits(golden["masks_packed"])[: np.prod(shape)]
-        .reshape(shape)
-        .astype(bool)
-        .reshape(-1, *shape[-2:])
-    )
-    assert (masks != expected_masks).sum() == 0
+    assert (masks != packed(golden, "masks")).sum() == 0
+    if "sample_idx" in golden:
+        assert list(clips.selected) == sorted(set(golden["sample_idx"].tolist()))
+        key_frames = trace["anchor_masks"][places(golden)][:, 0] > 0
+        assert (key_frames != packed(golden, "anchor_masks")).sum() == 0
+
+
+@pytest.mark.parametrize("decoder", ["sam_mask_decoder", "original_mask_decoder"])
+def test_only_what_sa2va_i_tracks_is_masked_where_no_object_is(decoder: str) -> None:
+    """The tuned decoder's object score changes nothing; the original's empties the frames between key frames."""
+    model, expression = golden_model("sa2vai_12f")
+    golden = np.load(GOLDEN / "sa2vai_12f.npz")
+    getattr(model.sam, decoder).pred_obj_score_head.layers[2].bias.data.fill_(-3.0)
+    masks = np.stack([f.masks[0] for f in model.segment(ArrayVideo(golden["frames"]), [expression])])
+    expected = packed(golden, "masks")
+    if decoder == "original_mask_decoder":
+        tracked = sorted(set(range(12)) - set(golden["sample_idx"].tolist()))
+        expected[tracked] = False
+    assert expected.any()
+    assert (masks != expected).sum() == 0
 
 
 def test_windows_and_expressions_in_one_batch_change_no_mask() -> None:

@@ -48,16 +48,23 @@ def test_the_embedded_model_on_a_file(
         assert np.array_equal(np.stack([frame.masks[number] for frame in ours]), plain[number])
 
 
-@pytest.mark.parametrize("case", ["sa2va_8f", "sasasa2va_wrap_around_12f"])
+@pytest.mark.parametrize(
+    "case", ["sa2va_8f", "sa2va_internvl3_8f", "sa2vai_12f", "sasasa2va_wrap_around_12f"]
+)
 def test_golden_models(case: str) -> None:
+    """Two expressions at once; the answer to the first one holds two [SEG] where each is an object."""
     model, expression = golden_model(case)
     video = ArrayVideo(np.load(GOLDEN / f"{case}.npz")["frames"])
-    expressions = [expression, "the blue square."]
-    ours = list(model.segment(video, expressions, window=3))
-    for number, text in enumerate(expressions):
-        plain = plain_masks(model, video, text)
-        assert plain.any()
-        assert np.array_equal(np.stack([frame.masks[number] for frame in ours]), plain)
+    two = "Sure, it is [SEG] and [SEG]." if model.config.method.num_clips == 1 else None
+    ours = list(model.segment(video, [expression, "the blue square."], answers=[two, None], window=3))
+    plain = plain_masks(model, video, expression, two)
+    if two:
+        plain = plain | plain_masks(model, video, expression, two, number=1)
+    assert plain.any()
+    assert np.array_equal(np.stack([frame.masks[0] for frame in ours]), plain)
+    plain = plain_masks(model, video, "the blue square.")
+    assert plain.any()
+    assert np.array_equal(np.stack([frame.masks[1] for frame in ours]), plain)
     assert case in CASES
 
 

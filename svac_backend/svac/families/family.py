@@ -28,7 +28,7 @@ Image = NDArray[np.uint8]
 Rule = tuple[re.Pattern[str], str]
 
 SAM = SamConfig()  # published configurations do not describe SAM-2: it is always Hiera-L at 1024 pixels
-_SAM_KEYS = "grounding_encoder.sam2_model."
+SAM_KEYS = "grounding_encoder.sam2_model."
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ class Family:
         Raises:
             SvacError: the key belongs to no part of the model.
         """
-        if key.startswith(_SAM_KEYS):
-            return {"sam." + key[len(_SAM_KEYS) :].replace(".g_weight", ".gamma"): tensor}
+        if key.startswith(SAM_KEYS):
+            return {"sam." + key[len(SAM_KEYS) :].replace(".g_weight", ".gamma"): tensor}
         for pattern, target in self.rules:
             if pattern.match(key):
                 return {pattern.sub(target, key): tensor}

@@ -50,7 +50,7 @@ class PublishedModel:
 
 
 _1B, _4B, _8B, _26B = 1_163_665_714, 3_941_809_714, 8_317_666_866, 25_778_005_938
-# Sa2VA-i's files hold a second mask decoder.
+_DECODER = 4_215_109  # Sa2VA-i's files hold a second mask decoder
 PUBLISHED = (
     PublishedModel("ByteDance/Sa2VA-1B", "sa2va", _1B, 5e9, 47.0, 69.5, "a"),
     PublishedModel("ByteDance/Sa2VA-4B", "sa2va", _4B, 13e9, 46.4, 73.7, "a"),
@@ -60,6 +60,13 @@ PUBLISHED = (
     PublishedModel("ByteDance/Sa2VA-Qwen3-VL-4B", "sa2va", 5_057_072_690),
     PublishedModel("ByteDance/Sa2VA-Qwen2_5-VL-3B", "sa2va", 4_293_849_650),
     PublishedModel("ByteDance/Sa2VA-Qwen2_5-VL-7B", "sa2va"),
+    PublishedModel("ByteDance/Sa2VA-InternVL3-2B", "sa2va", 2_316_157_234),
+    PublishedModel("ByteDance/Sa2VA-InternVL3-8B", "sa2va"),
+    PublishedModel("ByteDance/Sa2VA-InternVL3-14B", "sa2va"),
+    PublishedModel("kumuji/Sa2VA-i-1B", "sa2va-i", _1B + _DECODER, 5e9, 52.6, 73.6, "a"),
+    PublishedModel("kumuji/Sa2VA-i-4B", "sa2va-i", _4B + _DECODER, 13e9, 56.6, 78.6, "a"),
+    PublishedModel("kumuji/Sa2VA-i-8B", "sa2va-i", _8B + _DECODER, 24e9, 59.5, 79.1, "a"),
+    PublishedModel("kumuji/Sa2VA-i-26B", "sa2va-i", _26B + _DECODER, 67e9, 63.2, 81.2, "a"),
     PublishedModel("QuanzhuNiu/SaSaSa2VA-4B", "sasasa2va", _4B, 15e9),
     PublishedModel("QuanzhuNiu/SaSaSa2VA-26B", "sasasa2va", _26B),
 )

@@ -57,6 +57,11 @@ def _whole(large: Tensor, height: int, width: int) -> Tensor:
     return full[:, 0].sigmoid_() > 0.5
 
 
+def masks_in_one_step(logits: Tensor, height: int, width: int) -> Tensor:
+    """Upsample logits [k, S/4, S/4] to the frame's size at once, as Sa2VA-i does on key frames; bool [k, H, W]."""
+    return _whole(logits[:, None].float(), height, width)
+
+
 def _fill(mask: NDArray[np.bool_], padded: NDArray[np.float32]) -> bool:
     """Set the pixels of a mask, bool [H, W], that logits make positive; False where rounding decides one.
 
@@ -187,7 +192,7 @@ class WindowDecoder:
         embeddings: f32 [O, N, d_model], one per object and clip.
         owners: for each object the row of the result that it belongs to; objects of one row are united.
         rows: rows of the result. A row without an object has empty masks and the score 0.
-        propagation: SAM-2 with the original mask decoder, for propagation `anchor`.
+        tracking: SAM-2 with the original mask decoder, for propagation `anchor`; its features are what windows have.
     """
 
     def __init__(
@@ -199,25 +204,29 @@ class WindowDecoder:
         embeddings: Tensor,
         owners: Sequence[int],
         rows: int,
-        propagation: SAM2Base | None = None,
+        tracking: SAM2Base | None = None,
     ) -> None:
         self.sam, self.config, self.clips, self.size = sam, config, clips, size
         self.embeddings, self.owners, self.rows = embeddings, owners, rows
         self.clips_of: dict[int, list[int]] = {}
         for frame, clip in clips.decode:
             self.clips_of.setdefault(frame, []).append(clip)
+        self.tracking = tracking or sam
+        self.anchored = config.method.propagation == "anchor"
         self.anchors: dict[int, _Found] = {}
         self.memory: MemoryTracker | None = None
-        if clips.propagated is not None and len(embeddings):
+        if (self.anchored or clips.propagated is not None) and len(embeddings):
             self.memory = MemoryTracker(
-                propagation or sam,
+                self.tracking,
                 len(embeddings),
                 clips.num_frames,
                 no_object_masking=config.method.no_object_masking,
             )
 
     def condition(self, indices: Sequence[int], pixels: NDArray[np.uint8]) -> None:
-        """Decode the anchor frames without memory and give their masks to memory (Sa2VA-i).
+        """Decode the key frames without memory and give their masks to memory; what it keeps is the result (Sa2VA-i).
+
+        Each mask decoder is given its own projection of the frame (`conv_s0`, `conv_s1`), as published.
 
         Args:
             indices: the frames that the MLLM saw.
@@ -226,10 +235,13 @@ class WindowDecoder:
         if self.memory is None:
             return
         for k, index in enumerate(indices):
-            features = encode_frames(self.sam, astc.sam_pixels(pixels[k : k + 1]))
-            self.anchors.update(self._decode_pairs(index, features, remember=False))
-            masks = masks_at_size(self.anchors[index][0], self.config.sam.image_size, *self.size)
-            self.memory.condition_masks(index, features, masks)
+            picture = astc.sam_pixels(pixels[k : k + 1])
+            features = encode_frames(self.sam, picture)
+            logits, scores = self._decode_pairs(index, features, remember=False)[index]
+            if self.tracking is not self.sam:
+                features = encode_frames(self.tracking, picture)
+            masks = masks_in_one_step(logits, *self.size)
+            self.anchors[index] = (self.memory.condition_masks(index, features, masks), scores)
 
     def begin(self, start: int, features: FrameFeatures) -> EncodedWindow:
         """Decode a window whose first frame is `start`, unless memory needs the windows before it; any thread may."""
@@ -251,7 +263,9 @@ class WindowDecoder:
             return
         if found is None:
             assert window.features is not None
-            found = self.anchors or self._decode_pairs(window.start, window.features, remember=True)
+            found = self.anchors
+            if not self.anchored:
+                found = self._decode_pairs(window.start, window.features, remember=True)
         for i in frames:
             if i in found:
                 yield i, found.pop(i)
@@ -271,7 +285,7 @@ class WindowDecoder:
         def decoded(part: list[tuple[int, int, int]]) -> Decoded:
             chosen = features.take([i - start for i, _, _ in part])
             language = torch.stack([self.embeddings[o, clip] for _, o, clip in part])
-            low, no_object = without_memory(self.sam, chosen), self.config.method.no_object_masking
+            low, no_object = without_memory(self.sam, chosen), self.config.method.seg_masking
             return decode(self.sam, low, chosen.high, language.to(low.dtype), no_object_masking=no_object)
 
         parts = [decoded(pairs[k : k + _PAIRS]) for k in range(0, len(pairs), _PAIRS)]

@@ -8,6 +8,7 @@ SAM-2's image encoder over windows of frames, begun before the features are need
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -127,7 +128,8 @@ def _trunk(config: SamConfig) -> nn.Module:
 def build_sam(config: SamConfig) -> SAM2Base:
     """Build SAM-2.0 with random weights, wired as sam2's published `sam2_hiera_*.yaml` files are.
 
-    Where the configuration has `match_dim`, it has a `FeatureMatching` as `matching` beside SAM-2's own modules.
+    Where the configuration has `match_dim`, it has a `FeatureMatching` as `matching` beside SAM-2's own modules, and
+    where it has `original_decoder`, a second mask decoder as `original_mask_decoder`.
     """
     d, grid = config.d_model, config.image_size // 16
 
@@ -204,6 +206,8 @@ def build_sam(config: SamConfig) -> SAM2Base:
         multimask_max_pt_num=1,
         use_mlp_for_obj_ptr_proj=True,
     )
+    if config.original_decoder:
+        sam.original_mask_decoder = copy.deepcopy(sam.sam_mask_decoder)
     if config.match_dim:
         sam.matching = FeatureMatching(config.backbone_channels[::-1][1:3], config.match_dim)
     return sam

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import select_closest_cond_frames
-from torch import Tensor
+from torch import Tensor, nn
 
 from svac_backend.errors import SvacError
 from svac_backend.svac.files import checkpoints
@@ -28,6 +28,7 @@ from svac_backend.svac.sam.matching import Remembered, matching_of
 
 # Conditioning frames that cells are matched with, the nearest ones, and frames before this one.
 MATCHED, BEFORE = 2, 2
+_ORIGINAL = "sam.original_mask_decoder."
 
 
 class MemoryTracker:
@@ -79,21 +80,25 @@ class MemoryTracker:
         """
         self.outputs["cond_frame_outputs"][index] = self._remember(features, logits, existence, token)
 
-    def condition_masks(self, index: int, features: FrameFeatures, masks: Tensor) -> None:
+    def condition_masks(self, index: int, features: FrameFeatures, masks: Tensor) -> Tensor:
         """Remember a conditioning frame by masks that are taken as they are, as SAM-2 does with a user's masks.
 
         Args:
             index: 0-based frame index.
             features: of this one frame.
             masks: bool [E, H, W], at any size.
+
+        Returns:
+            f32 [E, S/4, S/4], the logits that SAM-2 keeps of them: about 10 within, -10 without.
         """
-        self.outputs["cond_frame_outputs"][index] = self._take(features, masks)
+        self.outputs["cond_frame_outputs"][index], logits = self._take(features, masks)
+        return logits
 
     def absent(self, index: int, features: FrameFeatures) -> None:
         """Remember that the objects are not on a frame, as if that had been tracked; arguments as above."""
         size = self.sam.image_size
         masks = torch.zeros(self.num_objects, size, size, dtype=torch.bool, device=features.low.device)
-        self.outputs["non_cond_frame_outputs"][index] = self._take(features, masks)
+        self.outputs["non_cond_frame_outputs"][index], _ = self._take(features, masks)
 
     def track(self, index: int, features: FrameFeatures, *, reverse: bool = False) -> tuple[Tensor, Tensor]:
         """Predict the next frame from memory; returns logits f32 [E, S/4, S/4] and scores f32 [E].
@@ -157,8 +162,11 @@ class MemoryTracker:
         pointer = present * self.sam.obj_ptr_proj(token) + (1 - present) * self.sam.no_obj_ptr
         return self._encode(features, high, existence[:, None], pointer, logits)
 
-    def _take(self, features: FrameFeatures, masks: Tensor) -> dict[str, Any]:
-        """Encode masks, bool [E, H, W], that come from outside; without any pixel there is no object."""
+    def _take(self, features: FrameFeatures, masks: Tensor) -> tuple[dict[str, Any], Tensor]:
+        """Encode masks, bool [E, H, W], that come from outside; without any pixel there is no object.
+
+        Returns what is remembered, and the masks' logits f32 [E, S/4, S/4].
+        """
         size = (self.sam.image_size, self.sam.image_size)
         many = features.take([0] * self.num_objects)
         scaled = F.interpolate(
@@ -169,7 +177,7 @@ class MemoryTracker:
             out = self.sam._use_mask_as_output(many.low, list(many.high), (scaled >= 0.5).float())
         low, pointer, existence = out[3].float(), out[5].to(many.low.dtype), out[6]
         high = F.interpolate(low, size=size, mode="bilinear", align_corners=False)
-        return self._encode(features, high, existence, pointer, low[:, 0])
+        return self._encode(features, high, existence, pointer, low[:, 0]), low[:, 0]
 
     def _encode(
         self, features: FrameFeatures, high: Tensor, existence: Tensor, pointer: Tensor, logits: Tensor
@@ -241,15 +249,26 @@ def original_sam(sam: SAM2Base, path: Path) -> SAM2Base:
     """
     decoder = copy.deepcopy(sam.sam_mask_decoder)
     checkpoints.load_into(decoder, _mask_decoder(path))
+    return _with_decoder(sam, decoder.eval())
+
+
+def tracking_sam(sam: SAM2Base) -> SAM2Base:
+    """Return the SAM-2 that propagates: with the original mask decoder where the model has one, sharing all else."""
+    return _with_decoder(sam, sam.original_mask_decoder) if hasattr(sam, "original_mask_decoder") else sam
+
+
+def _with_decoder(sam: SAM2Base, decoder: nn.Module) -> SAM2Base:
     other = copy.copy(sam)
     other._modules = dict(sam._modules)
-    other.sam_mask_decoder = decoder.eval()
+    other.sam_mask_decoder = decoder
     return other
 
 
 def _mask_decoder(path: Path) -> dict[str, Tensor]:
     """Read the tensors `...sam_mask_decoder.*` of a safetensors file, or of a folder of them."""
+    # Our own files of Sa2VA-i have the tuned decoder under the plain name.
     state: dict[str, Tensor] = {}
+    ours: dict[str, Tensor] = {}
     for file in sorted(path.glob("*.safetensors")) if path.is_dir() else [path]:
         try:
             with safe_open(str(file), framework="pt") as tensors:
@@ -257,11 +276,14 @@ def _mask_decoder(path: Path) -> dict[str, Tensor]:
                     before, found, name = key.partition("sam_mask_decoder.")
                     if found and (not before or before.endswith(".")):
                         state[name] = tensors.get_tensor(key)
+                    if key.startswith(_ORIGINAL):
+                        ours[key.removeprefix(_ORIGINAL)] = tensors.get_tensor(key)
         except (SafetensorError, OSError) as error:
             raise SvacError(
                 f"{file} can't be read as safetensors ({error}).",
                 "Set SVAC_ORIGINAL_SAM to a safetensors file.",
             ) from error
+    state = ours or state
     if not state:
         raise SvacError(
             f"{path} holds no SAM-2 mask decoder.",

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from svac_backend.errors import SvacError
 from svac_backend.svac.config import SamConfig, SvacConfig
 from svac_backend.svac.families import family, registry
+from svac_backend.svac.families.family import Folder
 from svac_backend.svac.files import checkpoints
 from svac_backend.svac.files.weights import model_version
 from svac_backend.svac.model import Svac
@@ -73,6 +74,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "rms_norm_eps": 1e-5,
         },
     },
+    "internvl3_2B": {
+        "vision_config": VIT_300M,
+        "template": "qwen_chat",
+        "llm_config": {
+            "architectures": ["Qwen2ForCausalLM"],
+            "hidden_size": 1536,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 12,
+            "num_key_value_heads": 2,
+            "intermediate_size": 8960,
+            "vocab_size": 151674,
+            "rope_theta": 1000000.0,
+            "rope_scaling": {"factor": 2.0, "type": "dynamic"},
+        },
+    },
     "26B": {
         "vision_config": VIT_6B,
         "llm_config": {
@@ -92,18 +108,29 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def full_size(size: str) -> tuple[Svac, SvacConfig, dict[str, tuple[int, ...]]]:
+TUNED = "sam_mask_decoder_modified."
+
+
+def full_size(size: str, kind: str = "sa2va") -> tuple[Svac, SvacConfig, dict[str, tuple[int, ...]]]:
     """Build a published model on the meta device, and read its key list."""
     shapes = {k: tuple(v) for k, v in json.loads((GOLDEN / f"keys_{size}.json").read_text()).items()}
-    sa2va = registry.named("sa2va")
-    config = sa2va.with_vocabulary(sa2va.read_config(CONFIGS[size] | {"ps_version": "v2"}), shapes)
+    if kind == "sa2va-i":  # the published files hold both decoders under these names
+        shapes |= {k.replace("sam_mask_decoder.", TUNED): shape for k, shape in shapes.items()}
+    data = CONFIGS[size] | {"ps_version": "v2"}
+    found = registry.recognise(Folder(data, frozenset(shapes)))
+    assert found.name == kind
+    config = found.with_vocabulary(found.read_config(data), shapes)
     with init_empty_weights():
         return Svac(config, GOLDEN / "tokenizer" / "tokenizer.json"), config, shapes
 
 
-@pytest.mark.parametrize("size", CONFIGS)
-def test_every_published_key_of_the_full_sizes_maps(size: str) -> None:
-    model, config, shapes = full_size(size)
+@pytest.mark.parametrize(
+    ("size", "kind"),
+    [*((size, "sa2va") for size in CONFIGS), *((size, "sa2va-i") for size in ("1B", "4B", "8B", "26B"))],
+)
+def test_every_published_key_of_the_full_sizes_maps(size: str, kind: str) -> None:
+    model, config, shapes = full_size(size, kind)
+    assert sum(TUNED in key for key in shapes) == (131 if kind == "sa2va-i" else 0)
     given = registry.family_of(config).convert_all(
         ((key, torch.empty(shape, device="meta")) for key, shape in shapes.items()), config
     )
@@ -196,6 +223,29 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The golden cases' tiny weights as a published folder: config.json, tokenizer, three shards of mixed dtypes."""
     monkeypatch.setattr(family, "SAM", TINY_SAM)
     return published_folder(tmp_path / "Sa2VA-tiny", GOLDEN, "sa2va")
+
+
+def test_both_decoders_of_sa2va_i_are_read_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family, "SAM", TINY_SAM)
+    folder = published_folder(tmp_path / "tiny", GOLDEN, "sa2vai")
+    model = Svac.from_pretrained(folder, device="cpu")
+    assert (model.config.family, model.config.preset) == ("sa2va-i", "sa2va-i")
+    assert model_version(str(folder)).startswith("sa2va-i-")
+    expected = {k: v for path in folder.glob("*.safetensors") for k, v in load_file(path).items()}
+    for name, published in (("sam_mask_decoder", TUNED), ("original_mask_decoder", "sam_mask_decoder.")):
+        for key, value in getattr(model.sam, name).state_dict().items():
+            assert torch.equal(value, expected[f"grounding_encoder.sam2_model.{published}{key}"])
+    tracking = model._tracking
+    assert tracking.sam_mask_decoder is model.sam.original_mask_decoder
+    assert tracking.memory_encoder is model.sam.memory_encoder
+    model.save_pretrained(tmp_path / "ours")
+    again = Svac.from_pretrained(tmp_path / "ours", device="cpu")
+    assert again.config == model.config
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in model.state_dict().items())
+    # Both layouts give the original decoder to weights of Sa2VA.
+    for source in (folder, tmp_path / "ours"):
+        taken = again.use_original_sam(source)._tracking.sam_mask_decoder.state_dict()
+        assert all(torch.equal(taken[k], v) for k, v in model.sam.original_mask_decoder.state_dict().items())
 
 
 def reference(folder: Path) -> dict[str, torch.Tensor]:

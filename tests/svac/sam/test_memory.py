@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from svac_backend.errors import SvacError
 from svac_backend.svac.astc import plan
 from svac_backend.svac.config import PRESETS
 from svac_backend.svac.model import Svac
+from svac_backend.svac.sam import decoding
 from svac_backend.svac.sam.decoding import WindowDecoder
 from svac_backend.synthetic.scene import SceneConfig, make_scene
 from svac_backend.video.reader import ArrayVideo
@@ -54,13 +56,36 @@ def test_windows_change_no_mask(anchored: Svac, window: int) -> None:
     assert np.array_equal(masks(anchored, video(), window), whole)
 
 
-def test_anchors_are_decoded_without_memory(anchored: Svac) -> None:
-    """They are what the same [SEG] gives without any propagation."""
-    source = video()
-    with_memory = masks(anchored, source)
+def test_key_frames_are_decoded_without_memory_and_returned_as_memory_keeps_them(
+    anchored: Svac, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits as the same [SEG] gives without any propagation; masks as SAM-2 gives back masks that a person drew."""
+    source, size = video(), anchored.config.sam.image_size
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    once, large = decoding.masks_in_one_step, decoding.masks_at_size
+
+    def key_frame(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        seen.append((logits, once(logits, height, width)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(decoding, "masks_in_one_step", key_frame)
+    found = masks(anchored, source)
+    without: list[torch.Tensor] = []
+    monkeypatch.setattr(decoding, "masks_at_size", lambda low, *to: (without.append(low), large(low, *to))[1])
     anchored.run_as(propagation="memory")
-    without = masks(anchored, ArrayVideo(np.stack([source.frame(i) for i in (0, 3, 6, 9, 13)])))
-    assert np.array_equal(with_memory[[0, 3, 6, 9, 13]], without)
+    masks(anchored, ArrayVideo(np.stack([source.frame(i) for i in (0, 3, 6, 9, 13)])))
+
+    def scaled(maps: torch.Tensor, *to: int, antialias: bool = False) -> torch.Tensor:
+        return F.interpolate(maps, to, mode="bilinear", align_corners=False, antialias=antialias)
+
+    for place, frame in enumerate((0, 3, 6, 9, 13)):
+        logits, drawn = seen[place]
+        assert torch.equal(logits, without[place])
+        assert torch.equal(drawn, scaled(logits[:, None], 64, 96)[:, 0].sigmoid() > 0.5)
+        at_sam = (scaled(drawn[:, None].float(), size, size, antialias=True) >= 0.5).float() * 20 - 10
+        kept = scaled(scaled(at_sam, size // 4, size // 4, antialias=True), size, size)
+        assert np.array_equal(found[frame], (scaled(kept, 64, 96)[:, 0].sigmoid() > 0.5).numpy())
+    assert any(drawn.any() for _, drawn in seen)
 
 
 def test_the_original_decoder_propagates_and_leaves_the_anchors_alone(anchored: Svac, tmp_path: Path) -> None:
