@@ -150,6 +150,21 @@ def flags(
 
 
 @app.command()
+def instances(
+    clips: Annotated[int, typer.Option(min=1, max=500, help="How many clips.")] = 12,
+    frames: Annotated[int, typer.Option(min=5, help="Frames of each.")] = 24,
+    width: Annotated[int, typer.Option(min=32, help="Their width in pixels.")] = 256,
+    height: Annotated[int, typer.Option(min=32, help="Their height in pixels.")] = 144,
+    name: Annotated[str, typer.Option("--model", help="Embedded model, folder or repository.")] = "svac-tiny",
+) -> None:
+    """Instances: how many of several like things keep one id from first to last frame, and IDF1."""
+    from lab.benchmarks import instances as benchmark
+
+    found = benchmark.run(name, clips=clips, width=width, height=height, frames=frames, verbose=True)
+    Console(width=140).print(benchmark.table(found, f"{name}, {frames} frames of {width}x{height}"))
+
+
+@app.command()
 def learn(
     clips: Annotated[int, typer.Option(min=8, max=500, help="Corrected clips of the concept.")] = 16,
     unseen: Annotated[int, typer.Option(min=2, max=500, help="Clips of it to measure on.")] = 24,

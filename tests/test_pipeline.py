@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -12,8 +13,8 @@ from safetensors.torch import save_file
 
 from svac_backend.errors import SvacError
 from svac_backend.masks.hints import Click, FrameHint
-from svac_backend.masks.rle import from_coco, to_coco
-from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
+from svac_backend.masks.rle import from_coco, overlap, to_coco
+from svac_backend.masks.tracks import CocoRle, FrameMasks, ObjectPrompt, Track
 from svac_backend.pipeline import load_model, prelabel, propagate
 from svac_backend.settings import Settings
 from svac_backend.svac.model import Svac
@@ -164,3 +165,67 @@ def test_specks_go_where_that_is_wanted_and_never_from_given_masks(model: Svac, 
 
 def parts(rle: CocoRle) -> int:
     return cv2.connectedComponents(from_coco(rle).view(np.uint8))[0] - 1
+
+
+class TwoSquares:
+    """A model that finds two squares which pass each other, and carries what it is shown to where that went."""
+
+    left = staticmethod(lambda i: 2 + 6 * i)
+    right = staticmethod(lambda i: 50 - 6 * i)
+
+    def segment(
+        self, video: ArrayVideo, sentences: list[str], progress: object = None
+    ) -> Iterator[FrameMasks]:
+        assert sentences == ["the squares", "all"]
+        for i in range(COUNT):
+            both = square(self.left(i)) | square(self.right(i))
+            yield FrameMasks(i, np.stack([both, both]), np.array([0.9, 0.8], np.float32))
+
+    def propagate(
+        self, video: ArrayVideo, hints: list[dict[int, FrameHint]], **_: object
+    ) -> Iterator[tuple[int, int, np.ndarray, float]]:
+        for number, shown in enumerate(hints):
+            (first, hint), *_rest = shown.items()
+            is_left = overlap(hint.mask, to_coco(square(self.left(first)))) > 60
+            for i in range(COUNT):
+                yield number, i, square(self.left(i) if is_left else self.right(i)), 0.7
+
+
+def test_each_gives_a_track_for_each_thing(video: ArrayVideo) -> None:
+    prompts = [ObjectPrompt("obj1", "sq", "each: the squares"), ObjectPrompt("obj2", "o", "all")]
+    told: list[float] = []
+    shown: list[list[str]] = []
+    found = prelabel(
+        TwoSquares(),
+        video,
+        prompts,
+        labels={"sq 2"},
+        progress=lambda done, _: told.append(done),
+        ready=lambda tracks: shown.append([t.object_id for t in tracks]),
+    )
+    assert [(t.object_id, t.label, t.expression) for t in found] == [
+        ("obj1.1", "sq", "sq 1"),
+        ("obj1.2", "sq 2", "sq 2"),
+        ("obj2", "o", "all"),
+    ]
+    assert shown == [["obj2"]] * COUNT
+    assert told == sorted(told)
+    a, b, union = found
+    assert sorted(a.masks) == sorted(union.masks) == list(range(COUNT))
+    for i in range(COUNT):
+        assert overlap(a.masks[i], to_coco(square(TwoSquares.left(i)))) > 60
+        if i in b.masks:
+            assert not overlap(a.masks[i], b.masks[i])
+    assert {0, 1, COUNT - 1} <= b.masks.keys()
+    assert max(a.scores.values()) < 1.0  # no person drew any of it
+
+
+def test_nothing_of_what_each_asks_for_is_one_track_without_masks(video: ArrayVideo) -> None:
+    class Nothing(TwoSquares):
+        def segment(self, video: ArrayVideo, sentences: list[str], **_: object) -> Iterator[FrameMasks]:
+            for i in range(COUNT):
+                yield FrameMasks(i, np.zeros((1, HEIGHT, WIDTH), bool), np.array([0.1], np.float32))
+
+    (one,) = prelabel(Nothing(), video, [ObjectPrompt("obj1", "dog", "each: the dogs")])
+    assert (one.object_id, one.expression, one.masks) == ("obj1.1", "dog 1", {})
+    assert one.scores[3] == pytest.approx(0.1)

@@ -434,6 +434,7 @@ class Prelabeller(Filler):
                 self.model,
                 video,
                 payload.prompts,
+                labels=self.project.config.mask_control().labels,
                 specks=self.settings.speck_share,
                 progress=lambda done, _: progress(done),
             )

@@ -16,8 +16,8 @@ from xml.etree.ElementTree import SubElement, TreeBuilder, XMLParser, fromstring
 from svac_backend.atomic import atomic_path
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig
-from svac_backend.labelstudio.tasks import label_ends, task_prompts
-from svac_backend.masks.tracks import ObjectPrompt
+from svac_backend.labelstudio.tasks import kind_of, label_ends, task_prompts
+from svac_backend.masks.tracks import ObjectPrompt, each_of
 from svac_backend.settings import Settings
 from svac_backend.video.reader import VideoReader
 from svac_backend.video.source import VideoInfo, VideoSource
@@ -93,14 +93,18 @@ def read_config(path: Path) -> str:
 def prompt_labels(prompts: Sequence[str]) -> list[str]:
     """Return the labels that prompts such as "car: the red car" ask for, in order, each once."""
     heads = (_head(line) for line in _lines(prompts))
-    return list(dict.fromkeys(head for head, rest in heads if head and rest))
+    kinds = (kind_of(each) for line in _lines(prompts) if (each := each_of(line)) and not _head(line)[0])
+    return list(
+        dict.fromkeys([*(head for head, rest in heads if head and rest), *(kind for kind in kinds if kind)])
+    )
 
 
 def _head(line: str) -> tuple[str, str]:
     """Split a line at the colon behind its label; "" where it has none.
 
-    A label has few words: "the sign that says: STOP" is a sentence.
+    A label has few words: "the sign that says: STOP" is a sentence. `each:` is no label.
     """
+    line = each_of(line) or line
     end = next(iter(label_ends(line)), 0)
     head = line[:end].strip()
     return (head, line[end + 1 :].strip()) if len(head.split()) <= _LABEL_WORDS else ("", line.strip())
@@ -119,6 +123,7 @@ def check_prompts(prompts: Sequence[str], config: LabelConfig, settings: Setting
     if any(not prompt.strip() for prompt in prompts):
         raise SvacError("A prompt is empty.", 'Say what to segment, for example --prompt "the white dog".')
     for line in _lines(prompts):
+        line = each_of(line) or line
         heads = [line[:i] for i in label_ends(line)]
         if _head(line)[0] and not any(control.find_label(head) for head in heads):
             known = ", ".join(f"'{label}'" for label in control.labels)

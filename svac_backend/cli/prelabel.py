@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from svac_backend.labelstudio.regions.written import to_prediction, tracks_to_re
 from svac_backend.labelstudio.tasks import build_task_data
 from svac_backend.masks.render import OverlayWriter, contact_sheet, overlay
 from svac_backend.masks.rle import from_coco
-from svac_backend.masks.tracks import Track
+from svac_backend.masks.tracks import EACH, Track, each_of, prompt_of
 from svac_backend.settings import Settings
 from svac_backend.versions import served_version
 from svac_backend.video.reader import VideoReader
@@ -36,16 +36,28 @@ COLUMNS, PICTURE_PX = 4, 480
 OVERLAY_FPS = 25.0
 
 
-def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_file: Path | None) -> None:
+def run(
+    settings: Settings,
+    path: Path,
+    prompts: list[str],
+    out: Path,
+    config_file: Path | None,
+    *,
+    instances: bool = False,
+) -> None:
     """Segment one video and write `tracks.json`, `label_studio.json`, `overlay.mp4` and `contact_sheet.png`.
 
-    Without a config file, the config is the shipped one for brushes, with the prompts' labels.
+    Without a config file, the config is the shipped one for brushes, with the prompts' labels; each instance has a
+    label of its own then, `dog 1`. `instances` takes every prompt as if it began with `each:`.
 
     Raises:
         SvacError: no prompt, a bad one, no model, a video that can't be read, or a folder that can't be written.
     """
     if not prompts:
         raise SvacError("There is no prompt.", 'Say what to segment, for example --prompt "the white dog".')
+    if instances:
+        lines = [line for prompt in prompts for line in prompt.splitlines() if line.strip()]
+        prompts = [line if each_of(line) is not None else EACH + line for line in lines]
     config = parse_config(read_config(config_file) if config_file else shipped_config(prompt_labels(prompts)))
     wishes = check_prompts(prompts, config, settings)
     served_version(settings)  # says what is wrong before anything is written
@@ -60,9 +72,18 @@ def run(settings: Settings, path: Path, prompts: list[str], out: Path, config_fi
         model, version = load_served(settings)
         started = time.monotonic()
         with bar("segmenting") as progress:
-            specks = settings.speck_share
-            tracks = prelabel(model, video, wishes, specks=specks, progress=lambda done, _: progress(done))
+            tracks = prelabel(
+                model,
+                video,
+                wishes,
+                labels=config.mask_control().labels,
+                specks=settings.speck_share,
+                progress=lambda done, _: progress(done),
+            )
         seconds = time.monotonic() - started
+        if config_file is None:
+            tracks = [replace(t, label=t.expression) if prompt_of(t.object_id) else t for t in tracks]
+            config = parse_config(shipped_config([track.label for track in tracks]))
         found = Segmented(path.name, version, tracks, prompts, config)
         write_results(out, video, found, settings)
         whole = time.monotonic() - started

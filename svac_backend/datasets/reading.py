@@ -248,7 +248,7 @@ def _read_video(
 ) -> VideoTracks:
     width, height = size
     data = there[0][0].task["data"]
-    known = [Track(**vars(one)) for one in known_objects(data, config, asked)]
+    known = [Track(**vars(one)) for one in known_objects(data, config, asked) if one.each is None]
     shown = Counter(frame for one, _ in there for frame in one.window.frames)
     shared = max(shown.values()) > 1
     parts = []

@@ -26,7 +26,7 @@ from svac_backend.labelstudio.regions.sent import geometry, next_generation, of_
 from svac_backend.labelstudio.regions.written import tracks_to_results, validate_results
 from svac_backend.labelstudio.tasks import Window, shown_frames
 from svac_backend.masks.hints import FrameHints
-from svac_backend.masks.tracks import Track
+from svac_backend.masks.tracks import Track, prompt_of
 from svac_backend.settings import Settings
 from svac_backend.store.predictions import Prediction
 
@@ -121,6 +121,9 @@ def change(
     Raises:
         SvacError: the config can't show it.
     """
+    # What asked for instances is shown, and replaced, as these.
+    names = [*(one.object_id for one in prediction.tracks), *by_object(editor.shown)]
+    objects = [*objects, *(name for name in dict.fromkeys(names) if prompt_of(name) in objects)]
     window, count = editor.window, prediction.frame_count
     predicted = set(range(count) if frames is None else frames)
     tracks: list[Track] = []

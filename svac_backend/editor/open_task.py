@@ -25,7 +25,7 @@ from svac_backend.labelstudio.corrections import Corrections, ReadAnnotation, kn
 from svac_backend.labelstudio.regions.region import Canvas, Region, region_name
 from svac_backend.labelstudio.tasks import Window, text_wishes, window_of
 from svac_backend.masks.hints import FrameHint
-from svac_backend.masks.tracks import CocoRle, ObjectPrompt
+from svac_backend.masks.tracks import CocoRle, ObjectPrompt, prompt_of
 from svac_backend.store.objects import SentObject, video_name
 
 # The editor saves the regions that it gets in a draft, some seconds later.
@@ -261,7 +261,9 @@ class OpenTask:
         """Whether the editor shows some objects: in what it saved, or in answers too recent to be saved."""
         maybe = [] if tells_whose(self.task) else [one for result in self.predictions for one in result]
         names = (region_name(region) for region in (*self.shown, *maybe))
-        if any(name is not None and name.object_id in objects for name in names):
+        if any(
+            name is not None and {name.object_id, prompt_of(name.object_id)} & set(objects) for name in names
+        ):
             return True
         lately = time.time() - UNSAVED_S
         answers = (self.answered.get(object_id) for object_id in objects)
@@ -270,7 +272,9 @@ class OpenTask:
     def _masks(self, objects: Sequence[str]) -> dict[str, dict[int, FrameHint]]:
         """The masks that persons made of some objects."""
         masks = self.corrections.masks
-        return {object_id: masks[object_id] for object_id in objects if masks.get(object_id)}
+        return {
+            name: shown for name, shown in masks.items() if shown and {name, prompt_of(name)} & set(objects)
+        }
 
     def _masks_on(self, frames: set[int], canvas: Canvas) -> dict[int, dict[str, CocoRle]]:
         """The masks of all objects on some frames, by frame and object."""

@@ -18,6 +18,7 @@ from svac_backend.jobs.engine import JobContext, JobState
 from svac_backend.jobs.payloads import PRELABEL, PrelabelPayload, TaskPayload
 from svac_backend.jobs.rendering import check_frames, rendered
 from svac_backend.labelstudio.api.access import LabelStudioAccess
+from svac_backend.labelstudio.config import cached_config
 from svac_backend.labelstudio.regions.written import to_prediction
 from svac_backend.masks.tracks import Track, frames_with_masks
 from svac_backend.pipeline import Progress, Ready, prelabel
@@ -167,8 +168,10 @@ class PrelabelHandler:
         begun = time.monotonic()
 
         def work(model: Svac, video: VideoReader, progress: Progress, ready: Ready) -> list[Track]:
-            specks = settings.speck_share
-            return prelabel(model, video, payload.prompts, specks=specks, progress=progress, ready=ready)
+            labels, specks = cached_config(payload.label_config).mask_control().labels, settings.speck_share
+            return prelabel(
+                model, video, payload.prompts, labels=labels, specks=specks, progress=progress, ready=ready
+            )
 
         prediction, cached = self.maker.make(context, payload, key, version, work)
         # Rendered also when nothing is pushed: the web process then only has to pass it on.

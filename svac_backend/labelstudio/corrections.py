@@ -16,7 +16,7 @@ from svac_backend.labelstudio.regions.sent import sent_regions
 from svac_backend.labelstudio.tasks import task_prompts, window_of
 from svac_backend.masks.hints import FrameHint, FrameHints
 from svac_backend.masks.rle import area, iou
-from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track
+from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track, prompt_of
 from svac_backend.store.objects import SentObject
 
 # A mask that was scaled or smoothed comes back from the editor a little different.
@@ -81,14 +81,17 @@ class ReadAnnotation:
         """Return what persons call each object: its own sentence, or its label's `prompt`; "" where nobody said it.
 
         The bare name of a label is no sentence for what a click, a box or a hand began: a machine may have chosen it,
-        and another object of that label may be there.
+        and another object of that label may be there. No sentence means one of the instances of `each:` alone.
         """
         prompts = {
             name: prompt for one in self.config.drawing_controls() for name, prompt in one.labels.items()
         }
         objects = {one.object_id: one.label for one in (*self.corrections.objects, *self.known)}
         own = {one.object_id: one.expression for one in self.known if says_something(one.expression)}
-        return {name: own.get(name) or prompts.get(label) or "" for name, label in objects.items()}
+        return {
+            name: own.get(name) or (prompts.get(label) if prompt_of(name) is None else None) or ""
+            for name, label in objects.items()
+        }
 
     def drawn(self, regions: Sequence[Region], canvas: Canvas | None = None) -> Drawn:
         """Return what is drawn by some of the annotation's regions, and whose it is; otherwise as `tracks`."""
@@ -141,7 +144,8 @@ def read_annotation(
     Raises:
         SvacError: a region, or the task's window, is malformed.
     """
-    known = known_objects(task_data, config, claimed)
+    # What asks for instances is none itself: they have ids of their own.
+    known = [one for one in known_objects(task_data, config, claimed) if one.each is None]
     on = config.frames.name if config.frames else None
     size = frame_size(now, *(one.regions for one in answered.values()), *predictions, on=on)
     canvas = None if size is None else Canvas(*size, window_of(task_data))

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, quote
 from svac_backend.errors import SvacError, split_address, without_secrets
 from svac_backend.labelstudio.config import LabelConfig, MaskControl
 from svac_backend.masks.limits import MAX_FRAMES, MAX_TEXT_CHARS
-from svac_backend.masks.tracks import ObjectPrompt
+from svac_backend.masks.tracks import EACH, ObjectPrompt, each_of
 
 PROMPT_KEY = "prompt"
 LOCAL_FILES_ROUTE = "/data/local-files/"
@@ -40,7 +40,8 @@ def task_prompts(
     They come from the first of these that exists: the text of the interactive context; the task's `prompt` (an
     expression, several lines, a list, or label -> expression(s)); the labels of the config, each by its `prompt`
     attribute or else by its own name. `car: the red car` picks the label `car` where the config has it; an expression
-    without a label gets the label of the same name, or the first label. Duplicates are dropped.
+    without a label gets the label of the same name, or the first label. `each: the dogs` asks for every dog as an
+    object of its own, see `masks.instances`. Duplicates are dropped.
 
     Args:
         task_data: the task's `data`.
@@ -193,7 +194,7 @@ def _from_value(prompt: Any, control: MaskControl) -> Iterator[_Wish]:
             if not texts:
                 raise _empty(f"The prompt of '{name}'")
             for text in texts:
-                yield from ((label, line) for line in _lines(text, f"The prompt of '{name}'"))
+                yield from ((label, _sentence(line)) for line in _lines(text, f"The prompt of '{name}'"))
     else:
         yield from _from_list(
             prompt if isinstance(prompt, list | tuple) else [prompt], control, "The task's prompt"
@@ -232,7 +233,16 @@ def label_ends(line: str) -> list[int]:
 
 
 def _split_label(line: str, control: MaskControl) -> _Wish:
-    """`car: the red car` -> (car, the red car) when `car` is a label; any other colon stays in the sentence."""
+    """`car: the red car` -> (car, the red car) when `car` is a label; any other colon stays in the sentence.
+
+    `each: the cars`, `each: car: the cars` and `car: each: the cars` are instances of the label `car`.
+    """
+    things = each_of(line)
+    if things is not None:
+        if not things:
+            raise _empty("What follows 'each:'")
+        label, expression = _split_label(things, control)
+        return label or control.find_label(kind_of(expression)), _sentence(EACH + expression)
     # Labels may hold colons themselves, so the longest one that fits decides.
     end = max(len(label) for label in control.labels) + 2
     # `car:the red car` is taken, too: the label is known. `12:30` is a time, whatever labels there are.
@@ -243,8 +253,60 @@ def _split_label(line: str, control: MaskControl) -> _Wish:
             expression = line[position + 1 :].strip()
             if not expression:
                 raise _empty(f"The prompt of '{label}'")
-            return label, expression
+            return label, _sentence(expression)
     return control.find_label(line), line
+
+
+def _sentence(text: str) -> str:
+    """Return an expression as it is kept: what asks for instances begins with `each: `, however that was typed."""
+    things = each_of(text)
+    if things is None:
+        return text
+    if not things:
+        raise _empty("What follows 'each:'")
+    return _sentence(things) if each_of(things) is not None else EACH + things
+
+
+_BEFORE_NOUNS = {"the", "all", "every", "each", "both", "of", "a", "an", "these", "those"}
+_AFTER_NOUNS = {
+    "that",
+    "which",
+    "who",
+    "in",
+    "on",
+    "at",
+    "with",
+    "of",
+    "near",
+    "behind",
+    "beside",
+    "between",
+    "under",
+}
+_PLURALS = {
+    "people": "person",
+    "men": "man",
+    "women": "woman",
+    "children": "child",
+    "mice": "mouse",
+    "geese": "goose",
+}
+
+
+def kind_of(sentence: str) -> str:
+    """Return what one of the things of a sentence is called, `dog` of `all the dogs that jump`; empty if unclear."""
+    words = sentence.casefold().split()
+    while words and words[0] in _BEFORE_NOUNS:
+        words = words[1:]
+    end = next((i for i, word in enumerate(words) if word in _AFTER_NOUNS), len(words))
+    noun = words[end - 1] if end else ""
+    if noun in _PLURALS:
+        return _PLURALS[noun]
+    if noun.endswith("ies") and len(noun) > 4:
+        return noun[:-3] + "y"
+    if noun.endswith(("ches", "shes", "sses", "xes")):
+        return noun[:-2]
+    return noun[:-1] if noun.endswith("s") and not noun.endswith(("ss", "us")) else noun
 
 
 def _checked(wishes: list[_Wish], control: MaskControl, max_chars: int) -> list[tuple[str, str]]:

@@ -74,6 +74,20 @@ def overlap(a: CocoRle, b: CocoRle) -> int:
     return int(coco.area(coco.merge([first, second], intersect=True)))
 
 
+def shares(masks: Sequence[CocoRle], others: Sequence[CocoRle]) -> NDArray[np.float64]:
+    """Return which share of each mask each other one covers, f64 [A, B]; 0.0 of an empty mask.
+
+    Raises:
+        SvacError: as `iou`.
+    """
+    checked = _of_one_size([*masks, *others])
+    if not masks or not others:
+        return np.zeros((len(masks), len(others)))
+    # With "crowds" pycocotools divides the intersection by the first mask's area.
+    found = coco.iou(checked[: len(masks)], checked[len(masks) :], [1] * len(others))
+    return np.nan_to_num(np.asarray(found, dtype=np.float64).reshape(len(masks), len(others)))
+
+
 def bounding_box(rle: CocoRle) -> tuple[int, int, int, int]:
     """Return left, top, width and height in pixels of what a mask covers; all 0 if it is empty.
 

@@ -6,6 +6,7 @@ mask it says how close the model came to finding one. `masks.flags` says where a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
@@ -34,6 +35,29 @@ class ObjectPrompt:
     object_id: str
     label: str
     expression: str
+
+    @property
+    def each(self) -> str | None:
+        """The sentence whose things become objects of their own, where the expression asks for that."""
+        return each_of(self.expression)
+
+
+# `each: the dogs` makes an object of each dog; else a sentence is one object, however many things it means.
+EACH = "each: "
+_EACH = re.compile(r"each\s*:(?!\d)\s*(.*)", re.IGNORECASE | re.DOTALL)
+_INSTANCE = re.compile(r"(\S+)\.[0-9]{1,4}")
+
+
+def each_of(text: str) -> str | None:
+    """Return the sentence of `each: the dogs`; None where the text does not begin like that."""
+    match = _EACH.fullmatch(text.strip())
+    return match[1].strip() if match else None
+
+
+def prompt_of(object_id: str) -> str | None:
+    """Return the id of the prompt that an instance comes from, `obj1` of `obj1.2`; None for any other object."""
+    match = _INSTANCE.fullmatch(object_id)
+    return match[1] if match else None
 
 
 @dataclass(frozen=True)

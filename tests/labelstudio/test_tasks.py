@@ -14,10 +14,12 @@ from svac_backend.labelstudio.config import LabelConfig, parse_config
 from svac_backend.labelstudio.tasks import (
     MAX_OBJECTS,
     build_task_data,
+    kind_of,
     local_files_path,
     local_files_url,
     task_prompts,
 )
+from svac_backend.masks.tracks import ObjectPrompt
 
 XML = """<View><TextArea name="prompt" toName="frames" smart="true"/>
 <Image name="frames" valueList="$frames"/>
@@ -219,3 +221,45 @@ def test_file_outside_the_root_has_no_address(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_are_refused(config: LabelConfig, prompt: Any) -> None:
     with pytest.raises(SvacError, match="no Unicode text"):
         task_prompts({"prompt": prompt}, config, max_chars=50)
+
+
+@pytest.mark.parametrize(
+    ("typed", "label", "expression"),
+    [
+        ("each: the dogs", "dog", "each: the dogs"),
+        ("Each :  the white dogs that jump", "dog", "each: the white dogs that jump"),
+        ("each: dog: the ones at 12:30", "dog", "each: the ones at 12:30"),
+        ("dog: each: the small ones", "dog", "each: the small ones"),
+        ("each: each: the dogs", "dog", "each: the dogs"),
+        ("each: the puppies", "cat", "each: the puppies"),
+        ("each:12 is no word of ours", "cat", "each:12 is no word of ours"),
+        ("each of the dogs", "cat", "each of the dogs"),
+    ],
+)
+def test_each_asks_for_instances(typed: str, label: str, expression: str) -> None:
+    config = parse_config(
+        '<View><Image name="frames" valueList="$frames"/><BrushLabels name="m" toName="frames">'
+        '<Label value="cat"/><Label value="dog"/></BrushLabels></View>'
+    )
+    wanted = [ObjectPrompt("obj1", label, expression)]
+    assert task_prompts({"prompt": typed}, config, max_chars=100) == wanted
+    if typed.startswith("each: the"):
+        assert task_prompts({"prompt": {label: typed}}, config, max_chars=100) == wanted
+    for empty in ("each:", "dog: each: ", "each: dog:"):
+        with pytest.raises(SvacError, match="is empty"):
+            task_prompts({"prompt": empty}, config, max_chars=100)
+
+
+def test_what_one_of_several_things_is_called() -> None:
+    said = {
+        "the dogs": "dog",
+        "all the white Dogs that jump": "dog",
+        "the boxes on the left": "box",
+        "people": "person",
+        "every puppy": "puppy",
+        "the ponies": "pony",
+        "glass": "glass",
+        "that one": "",
+        "the": "",
+    }
+    assert {sentence: kind_of(sentence) for sentence in said} == said

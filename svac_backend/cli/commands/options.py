@@ -7,10 +7,21 @@ from typing import Annotated
 
 import typer
 
+from svac_backend.settings import Settings
+
 Prompts = Annotated[
     list[str] | None,
     typer.Option(
-        "--prompt", "-p", help='What to segment; repeat it for more objects. "car: the red car" sets a label.'
+        "--prompt",
+        "-p",
+        help='What to segment; repeat it for more objects. "car: the red car" sets a label, '
+        '"each: the dogs" makes an object of every dog.',
+    ),
+]
+Specks = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=0.99, help="Drop islands and holes below this share of a mask; default: SVAC_SPECK_SHARE."
     ),
 ]
 
@@ -28,3 +39,8 @@ ModelName = Annotated[
     str | None,
     typer.Argument(help="`owner/name[@revision]`, a folder, or an embedded model; default: SVAC_MODEL."),
 ]
+
+
+def with_specks(settings: Settings, share: float | None) -> Settings:
+    """Return the settings with the share that a command was given, if it was."""
+    return settings if share is None else settings.model_copy(update={"speck_share": share})

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from svac_backend.cli.commands.options import Config, Frames, LayoutName, Prompts, Results, SplitName
+from svac_backend.cli.commands.options import (
+    Config,
+    Frames,
+    LayoutName,
+    Prompts,
+    Results,
+    Specks,
+    SplitName,
+    with_specks,
+)
 from svac_backend.cli.terminal import get_settings
 from svac_backend.errors import SvacError
 
@@ -19,13 +28,18 @@ PANEL = "Videos and data sets"
 def prelabel(
     video: Annotated[Path, typer.Argument(help="A video file.")],
     prompt: Prompts = None,
+    instances: Annotated[
+        bool,
+        typer.Option("--instances", help="An object for each thing that a prompt means, as with `each:`."),
+    ] = False,
+    specks: Specks = None,
     out: Results = Path("out"),
     config: Config = None,
 ) -> None:
     """Segment a video: tracks, Label Studio results, an overlay video and a contact sheet."""
     from svac_backend.cli.prelabel import run
 
-    run(get_settings(), video, prompt or [], out, config)
+    run(with_specks(get_settings(), specks), video, prompt or [], out, config, instances=instances)
 
 
 @commands.command(rich_help_panel=PANEL)
@@ -43,6 +57,7 @@ def propagate(
     tracks: Annotated[
         Path | None, typer.Option(help="A tracks.json of this video, whose objects are corrected.")
     ] = None,
+    specks: Specks = None,
     out: Results = Path("out"),
     config: Config = None,
 ) -> None:
@@ -50,7 +65,7 @@ def propagate(
     from svac_backend.cli.propagate import run
 
     run(
-        get_settings(),
+        with_specks(get_settings(), specks),
         video,
         out,
         masks=masks,
