@@ -19,6 +19,7 @@ from svac_backend.editor.notice import (
     notes,
     of_error,
     partial,
+    shows_notice,
     unanswered,
 )
 from svac_backend.editor.open_task import OpenTask, Plan
@@ -59,6 +60,8 @@ class Interactive:
         # A waiting call holds a thread: some must stay free for webhooks.
         self._waiters = threading.BoundedSemaphore(max(1, backend.settings.server_threads // 2))
         self._access = LabelStudioAccess(backend.settings, backend.connections)
+        # Tasks in which a notice stands that no draft may hold yet.
+        self._told: set[tuple[str, str]] = set()
 
     def answer(self, base: TaskPayload, task: Mapping[str, Any], call: Call) -> Answer | None:
         """Return the regions that a request changes, or None when there is nothing to say yet.
@@ -80,20 +83,22 @@ class Interactive:
             return self._remove(open_task, request, call)
         if not self._can_answer(open_task, request, call):
             self.metrics.predictions.labels("no worker").inc()
-            return as_answer(notes(config, request, NO_WORKER), 0.0, call.version)
+            return as_answer(self._notes(open_task, request, NO_WORKER), 0.0, call.version)
         with self._turn(call) as may_wait:
             open_task, plan = self._settled(open_task, request, call, may_wait)
             if plan is None:
                 log.info("task %s: no correction shows an object, so nothing is propagated", call.task_id)
                 self.metrics.predictions.labels("empty").inc()
-                return as_answer(notes(config, request, NOTHING_TO_DO), 0.0, call.version)
+                return as_answer(self._notes(open_task, request, NOTHING_TO_DO), 0.0, call.version)
             answer = self._obtain(plan, call, may_wait)
         if isinstance(answer, Job):
             if answer.active:
                 # Nothing is sent yet, and `propagate` goes on with it.
                 made: dict[str, list[Region]] = {name: [] for name in plan.objects}
                 self.backend.sent.record(base.project_id, base.task_id, made, plan.hints, complete=False)
-            return as_answer(notes(config, request, unanswered(plan.names, answer)), 0.0, call.version)
+            return as_answer(
+                self._notes(open_task, request, unanswered(plan.names, answer)), 0.0, call.version
+            )
         prediction, complete = answer
         sent = self._change(open_task, plan, prediction, complete)
         self.backend.sent.record(
@@ -104,7 +109,7 @@ class Interactive:
             complete=complete,
             forget=sent.outdated,
         )
-        said = notes(config, request, _said(plan, prediction, complete, open_task.window))
+        said = self._notes(open_task, request, _said(plan, prediction, complete, open_task.window))
         return as_answer([*sent.regions, *said], prediction.score, call.version)
 
     def _remove(self, open_task: OpenTask, request: Request, call: Call) -> Answer:
@@ -120,8 +125,30 @@ class Interactive:
             if left
             else ""
         )
-        answer = [*removals(now), *notes(open_task.config, request, said)]
+        answer = [*removals(now), *self._notes(open_task, request, said)]
         return as_answer(answer, 0.0, call.version)
+
+    def _notes(self, open_task: OpenTask, request: Request, said: str) -> list[Region]:
+        """Return what tells the annotator something, or takes away what they were told before."""
+        task = (open_task.base.project_id, open_task.base.task_id)
+        clear = task in self._told or shows_notice(open_task.shown, open_task.config)
+        (self._told.add if said else self._told.discard)(task)
+        return notes(open_task.config, request, said, clear=clear)
+
+    def refused(self, call: Call, label_config: str, said: str) -> Answer:
+        """Answer a request that cannot be done: say why, and have the editor take clicks and boxes back.
+
+        Args:
+            call: with the context.
+            label_config: of the project; it may be what is wrong.
+            said: the reason, and what to do.
+        """
+        self._told.add((call.project_id, call.task_id))
+        try:
+            regions = of_error(call.context, cached_config(label_config), said)
+        except SvacError:
+            regions = []
+        return as_answer(regions, 0.0, call.version)
 
     def _can_answer(self, open_task: OpenTask, request: Request, call: Call) -> bool:
         """Whether a worker lives, or what is asked for is known already: nobody need wait for what cannot come."""
@@ -232,21 +259,6 @@ class Interactive:
             complete=complete,
             rendered=None if rendered is None else json.loads(rendered),
         )
-
-
-def refused(call: Call, label_config: str, said: str) -> Answer:
-    """Answer a request that cannot be done: say why, and have the editor take clicks and boxes back.
-
-    Args:
-        call: with the context.
-        label_config: of the project; it may be what is wrong.
-        said: the reason, and what to do.
-    """
-    try:
-        regions = of_error(call.context, cached_config(label_config), said)
-    except SvacError:
-        regions = []
-    return as_answer(regions, 0.0, call.version)
 
 
 def _said(plan: Plan, prediction: Prediction, complete: bool, window: Window | None) -> str:

@@ -20,13 +20,21 @@ NOTES_ID = "svac-notes"
 GO_ON = "Type propagate"
 
 
-def notes(config: LabelConfig, request: Request, said: str = "") -> list[Region]:
+def shows_notice(regions: Sequence[Region], config: LabelConfig) -> bool:
+    """Tell whether an editor with these regions shows a notice in the tag for it."""
+    name = config.notes.name if config.notes else None
+    values = [region.get("value") or {} for region in regions if region.get("from_name") == name]
+    return any(value.get("text") for value in values)
+
+
+def notes(config: LabelConfig, request: Request, said: str = "", *, clear: bool = True) -> list[Region]:
     """Return the regions that show a notice, or take the one before away; none where the config has no place for it.
 
     Args:
         config: the project's labelling config.
         request: whose answer it is.
         said: what to tell, without the mark; empty when all went well.
+        clear: whether a notice may be shown that is to go; an empty text would be submitted with the annotation.
     """
     found: list[Region] = []
     own = config.text
@@ -37,7 +45,7 @@ def notes(config: LabelConfig, request: Request, said: str = "") -> list[Region]
             texts.append(MARK + said)
         if texts != request.typed:
             found.append(_text(own, next(iter(request.ids), "prompt"), texts))
-    if config.notes is not None:
+    if config.notes is not None and (said or clear):
         found.append(_text(config.notes, NOTES_ID, [MARK + said] if said else []))
     return found
 

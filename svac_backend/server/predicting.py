@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from svac_backend.editor.answer import Answer
-from svac_backend.editor.interactive import Interactive, refused
+from svac_backend.editor.interactive import Interactive
 from svac_backend.editor.request import Call, task_payload
 from svac_backend.errors import StoreError, SvacError
 from svac_backend.jobs.engine import BATCH, REJECTED, Work
@@ -89,7 +89,7 @@ class Predictor:
                 self._or_reject(
                     call,
                     partial(self._interactive, task, label_config, call, works),
-                    otherwise=partial(refused, call, label_config),
+                    otherwise=partial(self.interactive.refused, call, label_config),
                 )
                 for task, call in zip(tasks, calls, strict=True)
             ]

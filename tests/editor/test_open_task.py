@@ -136,7 +136,7 @@ def test_windows_of_a_video_speak_of_the_same_objects(client: FlaskClient, worke
 def test_when_time_is_up_what_is_ready_is_answered_and_nothing_is_pushed(
     make: Callable[..., Flask],
 ) -> None:
-    app = make(predict_wait_s=0.4)
+    app = make(predict_wait_s=2.0)
     backend: Services = app.extensions["svac"]
     answers: list[list[Region]] = []
     body = predict_body(PREDICTED, text="the cat")
