@@ -34,7 +34,7 @@ from svac_backend.svac.model import Svac
 from svac_backend.svac.sam.grounding import encode_frames
 
 # Of the loss: how near [SEG] stays to what it was on generated scenes, and the language model's own loss.
-_ANCHORED, _SPOKEN = 1.0, 0.1
+_ANCHORED, _SPOKEN = 4.0, 0.1
 
 
 @dataclass

@@ -79,12 +79,13 @@ def _within(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"sam.{name}" for name in names)
 
 
-_FINE_WORDS, _TRUNK_WORDS = (*_within(_FINE), "mllm.vision_model."), _within(_TRUNK)
+# The language path is trained slowly: at the rate of the rest, generated sentences' IoU fell from 0.44 to 0.27.
+_FINE_WORDS, _TRUNK_WORDS = (*_within(_FINE), "mllm.vision_model."), (*_within(_TRUNK), "mllm.")
 STAGES: tuple[PhotoStage, ...] = (
     PhotoStage(StagePlan("prompts", 1, 1000, 5e-4, 2e-3, _TRUNK), 320, 6),
     PhotoStage(StagePlan("memory", 2, 430, 3e-4, 2e-3, _FINE, _TRUNK), 320, 2, (2, 3, 4, 5, 6), 8),
     PhotoStage(
-        StagePlan("words", 3, 1800, 3e-4, 3e-3, _FINE_WORDS, _TRUNK_WORDS),
+        StagePlan("words", 3, 1800, 2e-4, 2e-3, _FINE_WORDS, _TRUNK_WORDS),
         *(320, 2, (3, 4, 5, 6), 6),
         sequences=0.35,
         clips=3,
