@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -95,6 +97,7 @@ class PostgresServer:
                 stderr=log,
                 cwd=self._folder,
                 start_new_session=True,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
                 **self._as,
             )
         self._until(self._answers, "PostgreSQL did not start")
@@ -142,6 +145,11 @@ class PostgresServer:
         )
         if done.returncode:
             raise SvacError(f"{name} failed.", done.stderr.decode(errors="replace")[-2000:])
+
+
+def _end_with_parent() -> None:
+    """Have the server end when who started it does, however: a test run that was killed must leave nothing behind."""
+    ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG
 
 
 def _program(name: str) -> str:
