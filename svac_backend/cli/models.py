@@ -115,7 +115,7 @@ def _figures(known: PublishedModel | None) -> str:
     """Return what was reported, such as `47.0 / 69.5 [a]`."""
     if known is None or known.mevis is None:
         return ""
-    return escape(f"{known.mevis:.1f} / {known.davis or 0:.1f} [{known.source}]")
+    return escape(f"{known.mevis:.1f} / {f'{known.davis:.1f}' if known.davis else '-'} [{known.source}]")
 
 
 def _dtypes(facts: HubFacts) -> str:
