@@ -73,10 +73,12 @@ if $bin/python -c "import sys; sys.exit(sys.version_info < (3, 12))"; then
 fi
 [ $coverage = 0 ] || measured=(--cov=svac_backend --cov-report=term:skip-covered)
 stage "unit tests" env OMP_NUM_THREADS=1 $bin/pytest -q -n $((processes < 4 ? processes : 4)) \
-  -m "not integration and not browser" --durations=10 --junit-xml=test-output/unit.xml ${measured[@]+"${measured[@]}"}
+  -m "not integration and not browser" --durations=25 --junit-xml=test-output/unit.xml ${measured[@]+"${measured[@]}"}
 if [ $unit_only = 0 ]; then
-  stage "integration tests" $bin/pytest -q -m integration --durations=10 --junit-xml=test-output/integration.xml
-  stage "browser tests" $bin/pytest -q -m browser --durations=10 --junit-xml=test-output/browser.xml
+  # These wait for processes and pages more than they compute. Two at a time, each with a Label Studio of its own; the
+  # tests of a file stay together, for they share what they started.
+  stage "integration and browser tests" env OMP_NUM_THREADS=1 $bin/pytest -q -n 2 --dist loadfile -m "integration or browser" \
+    --durations=25 --junit-xml=test-output/integration.xml
 fi
 
 [ ${#failed[@]} = 0 ] || echo "[test] failed: $(printf '%s; ' "${failed[@]}" | sed 's/; $//')"
