@@ -29,8 +29,16 @@ all). Web process, worker and command line read the same ones.
 """
 COMMANDS_PAGE = """# Command line
 
-`svac-backend COMMAND --help` prints the same. An error is one sentence on what is wrong and one on what to do; the exit
-status is then 1.
+`svac-backend COMMAND --help` prints the same. Answers (ids, paths, tables) go to standard output, with `--json` as
+JSON; progress, notes and errors go to standard error. An error is one sentence on what is wrong and one on what to do.
+
+| exit status | |
+|---|---|
+| 0 | done |
+| 1 | an error, a check that failed, or a row of a list that is not in |
+| 2 | wrong options |
+| 3 | nothing, or too little, to export or to learn from yet |
+| 78 | a setting that cannot be used |
 """
 
 

@@ -64,6 +64,10 @@ class Registry:
         found = self.serving()
         return found.name if found else self.base
 
+    def names(self) -> set[str]:
+        """Return the names of all versions of the model that the settings name. Raises `SvacError` as `base`."""
+        return {self.base, *(version.name for version in self.store.all(self.base))}
+
     def serving(self, *, verify: bool = False) -> Version | None:
         """Return the version that serves, None for the base itself.
 

@@ -140,6 +140,18 @@ def test_export_and_masks(place: Path) -> None:
     assert not (place / "x").exists()
 
 
+def test_too_little_to_export_has_a_status_of_its_own(place: Path) -> None:
+    task = {"id": 1, "data": {"video": "/v.mp4", "frames": ["/0.jpg"]}, "annotations": []}
+    (place / "project.json").write_text(json.dumps([task]))
+    arguments = "export", "--format", "coco", "--out", "x", "--from", "project.json", "--config", str(CONFIG)
+    done = subprocess.run(
+        [str(COMMAND), *arguments], cwd=place, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == ""
+    assert "There are no annotations to export." in done.stderr
+
+
 def test_settings_that_cannot_be_used(place: Path) -> None:
     for command in (["serve"], ["worker"], ["doctor"], ["prelabel", "good.mp4", "-p", "x"]):
         wrong, todo = refused(place, *command, status=78, SVAC_PORT="many", SVAC_DTYPE="hunter2")

@@ -7,17 +7,16 @@ from contextlib import AbstractContextManager, closing
 from datetime import datetime
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from svac_backend.cli.inputs import open_video
 from svac_backend.cli.prelabel import spread, write_contact_sheet
-from svac_backend.cli.terminal import bar, counted, show_table
+from svac_backend.cli.terminal import answer, bar, console, counted, rows_of
 from svac_backend.datasets.layouts import DataSet
 from svac_backend.datasets.reading import free_name, video_stem
 from svac_backend.datasets.video_tracks import VideoTracks
-from svac_backend.errors import SvacError
+from svac_backend.errors import NotEnoughData, SvacError
 from svac_backend.learning.collect import Collector
 from svac_backend.learning.freeze import Videos
 from svac_backend.settings import Settings
@@ -25,10 +24,8 @@ from svac_backend.store.corrections import Correction, CorrectionStore
 from svac_backend.store.database import Database
 from svac_backend.video.reader import VideoReader
 
-console = Console(highlight=False, soft_wrap=True)
 
-
-def run_list(settings: Settings, project: int | None = None) -> None:
+def run_list(settings: Settings, project: int | None = None, *, as_json: bool = False) -> None:
     """Print the corrections, the oldest first, and what could not be collected."""
     with closing(Database.from_settings(settings)) as database:
         found = CorrectionStore(database).all(project_id="" if project is None else str(project))
@@ -47,8 +44,8 @@ def run_list(settings: Settings, project: int | None = None) -> None:
                 datetime.fromtimestamp(one.when).astimezone().strftime("%Y-%m-%d %H:%M"),
                 escape(one.model_version),
             )
-        if found:
-            show_table(table)
+        if found or as_json:
+            answer(rows_of(table), table, as_json=as_json)
         videos = len({one.annotation.video for one in found})
         console.print(
             f"{counted(len(found), 'correction')} on {counted(videos, 'video')}; "
@@ -134,7 +131,7 @@ def run_export(
             if project is None or one.project_id == str(project)
         ]
         if not found:
-            raise SvacError(
+            raise NotEnoughData(
                 "There are no corrections to export.",
                 "Submit a corrected task, and let the worker collect it.",
             )

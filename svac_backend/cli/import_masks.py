@@ -18,7 +18,9 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from svac_backend.cli.import_videos import Filler, Importer, config_kind
+from svac_backend.cli.filling import Filler
+from svac_backend.cli.import_videos import Importer, config_kind
+from svac_backend.cli.imported import Imported
 from svac_backend.cli.inputs import SourceVideo, check_video
 from svac_backend.cli.projects import Destination, Project, files_root
 from svac_backend.cli.terminal import Progress, bar, console
@@ -30,7 +32,7 @@ from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.regions.region import Region
 from svac_backend.labelstudio.regions.written import to_prediction
-from svac_backend.labelstudio.tasks import Prompt, Window, task_prompts
+from svac_backend.labelstudio.tasks import Window, task_prompts
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
 from svac_backend.store.predictions import Prediction
@@ -49,8 +51,8 @@ def import_masks(
     windowing: Windowing,
     *,
     become: str = "predictions",
-) -> None:
-    """Import a data set; print what was done and the project's address.
+) -> Imported:
+    """Import a data set; say what was done and the project's address.
 
     Args:
         settings: Label Studio and its files root.
@@ -88,15 +90,15 @@ def import_masks(
         xml = destination.new_config(labels, check, kind=config_kind(list(found), windowing, objects))
         client = stack.enter_context(closing(LabelStudioClient.from_settings(settings)))
         with console.status("asking Label Studio"):
-            project = destination.open(client, root, xml, check)
-
-        def prompt(source: SourceVideo) -> Prompt | None:
-            return prompt_lines(found[source], project.config) or None
+            project = destination.open(settings, client, root, xml, check)
 
         by_path = {source.path: video for source, video in found.items()}
         version, drawn = f"masks-{data_set.layout}", become == "annotations"
         filler = MaskFiller(settings, client, project, by_path, version, annotations=drawn)
-        Importer(settings, client, project, prompt, root, windowing, filler).run(list(found))
+        importer = Importer(settings, client, project, root, windowing, filler)
+        return importer.run(
+            [(source, prompt_lines(video, project.config) or None) for source, video in found.items()]
+        )
 
 
 def _matched(
@@ -220,7 +222,8 @@ class MaskFiller(Filler):
             self.client.create_annotation(task, [drawn(region) for region in results])
             return
         self.client.create_prediction(task, to_prediction(results, self.version))
-        self._show()
+        # In a new project these are what people want to see, not what a connected model would predict.
+        self._show(others=not self.project.is_new)
 
     def shown_instead(self) -> str | None:
         """See `Filler.shown_instead`; annotations are always shown."""

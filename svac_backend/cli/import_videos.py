@@ -8,16 +8,16 @@ tasks' data: a run that failed can be run again.
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from svac_backend.cli.filling import Filler, Prelabeller
+from svac_backend.cli.imported import FailedVideo, Imported, ImportedVideo, Row
 from svac_backend.cli.inputs import (
     SourceVideo,
     check_prompts,
@@ -30,35 +30,27 @@ from svac_backend.cli.projects import Destination, Project, files_root
 from svac_backend.cli.terminal import Progress, bar, console
 from svac_backend.datasets.windows import Windowing
 from svac_backend.errors import SvacError
-from svac_backend.jobs.payloads import PrelabelPayload
-from svac_backend.jobs.rendering import brush_masks, config_key, render, task_score
-from svac_backend.labelstudio.api.access import label_studio_name
+from svac_backend.jobs.rendering import brush_masks
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import LabelConfig
-from svac_backend.labelstudio.regions.region import Region
-from svac_backend.labelstudio.regions.written import to_prediction
 from svac_backend.labelstudio.tasks import (
+    NAME_KEY,
     PROMPT_KEY,
     WINDOW_KEY,
     Prompt,
     Window,
     build_task_data,
     local_files_url,
-    task_prompts,
-    video_url,
 )
 from svac_backend.masks.tracks import frames_with_masks
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
-from svac_backend.store.events import ConnectionStore
-from svac_backend.store.predictions import Prediction, PredictionStore
-from svac_backend.store.tasks import PredictedTask, TaskStore
+from svac_backend.store.predictions import Prediction
 from svac_backend.versions import served_version
 from svac_backend.video.frames import write_frames
-from svac_backend.video.source import VideoSource
 
 if TYPE_CHECKING:
-    from svac_backend.svac.model import Svac
+    pass
 
 
 # Where a video's bar stands when its copy, its frames, its masks are made; then come its tasks.
@@ -88,8 +80,8 @@ def import_videos(
     windowing: Windowing,
     *,
     predict: bool = True,
-) -> None:
-    """Import videos; print what was done and the project's address.
+) -> Imported:
+    """Import videos; say what was done and the project's address.
 
     Args:
         settings: Label Studio, its files root, the model.
@@ -128,9 +120,68 @@ def import_videos(
         closing(LabelStudioClient.from_settings(settings)) as client,
     ):
         with console.status("asking Label Studio"):
-            project = destination.open(client, root, xml, check)
+            project = destination.open(settings, client, root, xml, check)
         filler = Prelabeller(settings, client, database, project, version) if version else None
-        Importer(settings, client, project, lambda _: prompt, root, windowing, filler).run(sources)
+        importer = Importer(settings, client, project, root, windowing, filler)
+        return importer.run([(source, prompt) for source in sources])
+
+
+def import_rows(
+    settings: Settings,
+    rows: Sequence[Row],
+    destination: Destination,
+    windowing: Windowing,
+    *,
+    predict: bool = True,
+) -> Imported:
+    """Import the videos of some rows of a list, each with its own prompts; one that cannot be imported stops no other.
+
+    Args: as `import_videos`.
+
+    Raises:
+        SvacError: something stops them all: the project, Label Studio, the model.
+    """
+    version = served_version(settings) if predict else None
+    root = files_root(settings)
+    known = destination.read_config()
+    good: list[tuple[Row, SourceVideo]] = []
+    failed: list[FailedVideo] = []
+    with console.status("looking at the videos"):
+        for row in rows:
+            try:
+                if known is not None:
+                    check_prompts(row.prompts, known, settings)
+                elif not row.prompts and predict:
+                    raise SvacError("There is no prompt.", "Say in the column prompts what to segment.")
+                good.append((row, check_video(row.video, settings)))
+            except SvacError as error:
+                failed.append(FailedVideo(str(row.video), error.message, error.hint, row.line))
+    if not good:
+        return Imported(destination.project or 0, "", failed=failed)
+    labels = prompt_labels([prompt for row, _ in good for prompt in row.prompts])
+    xml = destination.new_config(
+        labels, lambda _: None, kind=config_kind([one for _, one in good], windowing)
+    )
+    with (
+        closing(Database(settings.data_dir)) as database,
+        closing(LabelStudioClient.from_settings(settings)) as client,
+    ):
+        project = destination.open(settings, client, root, xml, LabelConfig.mask_control)
+        filler = Prelabeller(settings, client, database, project, version) if version else None
+        wishes: list[tuple[SourceVideo, Prompt | None]] = []
+        lines: list[int] = []
+        for row, source in good:
+            try:
+                check_prompts(row.prompts, project.config, settings)
+            except SvacError as error:
+                failed.append(FailedVideo(str(row.video), error.message, error.hint, row.line))
+                continue
+            wishes.append((source, row.prompts[0] if len(row.prompts) == 1 else list(row.prompts) or None))
+            lines.append(row.line)
+        importer = Importer(settings, client, project, root, windowing, filler)
+        found = importer.run(wishes, keep_going=True)
+    found.failed = [*failed, *(replace(one, place=lines[one.place]) for one in found.failed)]
+    return found
 
 
 @dataclass(frozen=True)
@@ -141,7 +192,6 @@ class Importer:
         settings: limits and the frames' quality.
         client: of a user who may change the project.
         project: where to.
-        prompt: what to segment in a video, as it stands in its tasks; None leaves it out.
         root: Label Studio's files root.
         windowing: how many frames a task shows.
         filler: draws in the tasks; None for empty ones.
@@ -150,43 +200,60 @@ class Importer:
     settings: Settings
     client: LabelStudioClient
     project: Project
-    prompt: Callable[[SourceVideo], Prompt | None]
     root: Path
     windowing: Windowing
     filler: Filler | None
 
-    def run(self, sources: Sequence[SourceVideo]) -> None:
-        """Import one video after the other; stop at the first that fails.
+    def run(
+        self, wishes: Sequence[tuple[SourceVideo, Prompt | None]], *, keep_going: bool = False
+    ) -> Imported:
+        """Import one video after the other.
+
+        Args:
+            wishes: videos with what to segment, as it stands in their tasks; None leaves it out.
+            keep_going: go on with the next video where one fails, which is named in what is returned.
 
         Raises:
-            SvacError: names the video, what went wrong, and how to continue.
+            SvacError: a video failed: its name, what went wrong, and how to continue.
         """
         tasks = self._tasks_in_project()
-        done: list[str] = []
-        try:
-            for source in sources:
-                name = source.path.name
-                try:
-                    with bar(name) as progress:
-                        outcome = self._import(source, tasks, progress)
-                except SvacError as error:
-                    again = f"Then run it again with --project {self.project.id}: what is in is skipped."
-                    raise SvacError(f"{name} is not in. {error.message}", f"{error.hint} {again}") from error
-                console.print(f"[bold]{escape(name)}[/]: {outcome}")
-                done.append(name)
-        finally:
-            if len(done) < len(sources):
-                missing = [source.path.name for source in sources[len(done) :]]
-                for what, names in (("in", done), ("not in", missing)):
-                    listed = escape(", ".join(names)) or "none"
-                    console.print(f"[bold]{what} project {self.project.id}:[/] {listed}")
-        self._tell_end(len(sources))
+        found = Imported(self.project.id, f"{self.client.url}/projects/{self.project.id}/data")
+        found.model_version = self.filler.version if self.filler else None
+        found.connected = self.project.connected
+        for place, (source, prompt) in enumerate(wishes):
+            name = source.path.name
+            try:
+                with bar(name) as progress:
+                    video = self._import(source, prompt, tasks, progress)
+            except SvacError as error:
+                if keep_going:
+                    found.failed.append(FailedVideo(str(source.path), error.message, error.hint, place))
+                    continue
+                self._tell_stopped(found, [one.path.name for one, _ in wishes[place:]])
+                again = f"Then run it again with --project {self.project.id}: what is in is skipped."
+                raise SvacError(f"{name} is not in. {error.message}", f"{error.hint} {again}") from error
+            console.print(f"[bold]{escape(name)}[/]: {video.words}")
+            found.videos.append(video)
+        self._tell_end(len(found.videos))
+        return found
 
-    def _import(self, source: SourceVideo, tasks: dict[str, dict[str, int]], progress: Progress) -> str:
-        """Import one video, and return what was done, in words."""
+    def _tell_stopped(self, found: Imported, missing: Sequence[str]) -> None:
+        done = [Path(video.file).name for video in found.videos]
+        for what, names in (("in", done), ("not in", missing)):
+            listed = escape(", ".join(names)) or "none"
+            console.print(f"[bold]{what} project {self.project.id}:[/] {listed}")
+
+    def _import(
+        self,
+        source: SourceVideo,
+        prompt: Prompt | None,
+        tasks: dict[str, dict[str, int]],
+        progress: Progress,
+    ) -> ImportedVideo:
+        """Import one video."""
         folder = self.project.folder / source.folder_name
-        url = local_files_url(folder / source.file_name, self.root)
-        prompt = self.prompt(source)
+        below = self.client.url
+        url = local_files_url(folder / source.file_name, self.root, below)
         planned = self.windowing.of(source.info.frame_count)
         # A task that shows every frame needs no window in its data.
         shows_whole = planned == [Window(0, source.info.frame_count)]
@@ -195,7 +262,8 @@ class Importer:
         self._check_same(there, windows)
         missing = [window for window in windows if not self._is_done(there.get(_window_key(window)))]
         if not missing:
-            return f"already in the project ({_listed(list(there.values()))})"
+            ids = list(there.values())
+            return ImportedVideo(str(source.path), ids, f"already in the project ({_listed(ids)})")
         copy = copy_video(source, folder, lambda done: progress(COPIED * done))
         with open_video(copy, self.settings) as video:
             shown = sorted({frame for window in planned for frame in window.frames})
@@ -206,8 +274,8 @@ class Importer:
                 indices=shown,
                 progress=lambda done, _: progress(COPIED + (CUT - COPIED) * done),
             )
-            urls = {i: local_files_url(file, self.root) for i, file in zip(shown, files, strict=True)}
-            data = [self._data(url, urls, window, video.info.fps, prompt) for window in missing]
+            urls = {i: local_files_url(file, self.root, below) for i, file in zip(shown, files, strict=True)}
+            data = [self._data(source, url, urls, window, prompt) for window in missing]
             # Before a task is made, so that a video that cannot be segmented leaves nothing behind.
             prediction = None
             if self.filler is not None:
@@ -218,17 +286,26 @@ class Importer:
             self._fill(there, window, content, prediction)
             progress(SEGMENTED + (1 - SEGMENTED) * number / len(missing))
         made = [there[_window_key(window)] for window in missing]
-        return self._words(made, windows, shown, prediction)
+        return ImportedVideo(
+            str(source.path), made, self._words(made, windows, shown, prediction), is_new=True
+        )
 
     def _data(
-        self, url: str, urls: Mapping[int, str], window: Window | None, fps: float, prompt: Prompt | None
+        self,
+        source: SourceVideo,
+        url: str,
+        urls: Mapping[int, str],
+        window: Window | None,
+        prompt: Prompt | None,
     ) -> dict[str, Any]:
-        if window is None:
-            frames, extra = list(urls.values()), None
-        else:
+        name, frames = source.path.name, list(urls.values())
+        extra: dict[str, Any] = {NAME_KEY: name}
+        if window is not None:
             frames = [urls[frame] for frame in window.frames]
-            extra = {WINDOW_KEY: window.to_json()}
-        return build_task_data(url, frames, fps, prompt, config=self.project.config, extra=extra)
+            # People count from 1, as the editor does.
+            extra = {NAME_KEY: f"{name}, frames {window.start + 1} to {window.frames[-1] + 1}"}
+            extra[WINDOW_KEY] = window.to_json()
+        return build_task_data(url, frames, source.info.fps, prompt, config=self.project.config, extra=extra)
 
     def _fill(
         self,
@@ -323,152 +400,3 @@ def _window_key(window: Window | None) -> str:
 def _listed(tasks: Sequence[int]) -> str:
     """Return e.g. `task 3` or `tasks 3, 4`."""
     return f"task{'s' if len(tasks) > 1 else ''} {', '.join(map(str, tasks))}"
-
-
-class Filler(ABC):
-    """Draws in the tasks of a project.
-
-    Args:
-        settings: how masks are drawn.
-        client: of a user who may change the project.
-        project: whose tasks.
-        version: the model version of what it draws.
-    """
-
-    def __init__(self, settings: Settings, client: LabelStudioClient, project: Project, version: str) -> None:
-        self.settings = settings
-        self.client = client
-        self.project = project
-        self.version = version
-        self._shown = project.model_version
-
-    def has_filled(self, task: int) -> bool:
-        """Tell whether a task has what this draws already."""
-        return any(p.get("model_version") == self.version for p in self.client.list_predictions(task))
-
-    @abstractmethod
-    def predict(
-        self, source: SourceVideo, video: VideoSource, data: dict[str, Any], progress: Progress
-    ) -> Prediction:
-        """Return what there is to draw on a whole video.
-
-        Args:
-            source: the user's file.
-            video: its copy.
-            data: that of one of its tasks.
-            progress: called with 0..1.
-
-        Raises:
-            SvacError: the model, the video or the prompt is not as it should be.
-        """
-
-    def results(self, prediction: Prediction, window: Window | None) -> list[Region]:
-        """Return the regions of one task; None shows all frames.
-
-        Raises:
-            SvacError: the project's config can't show them.
-        """
-        return render(prediction, self.project.xml, self.settings, window=window)
-
-    @abstractmethod
-    def attach(self, task: int, prediction: Prediction, results: list[Region], window: Window | None) -> None:
-        """Put the regions into a task."""
-
-    def shown_instead(self) -> str | None:
-        """Return the other version whose predictions the editor shows first, or None where it shows these."""
-        return None if self._shown in ("", self.version) else self._shown
-
-    def _show(self) -> None:
-        """Have the editor show the version's predictions unless it shows others: without a version it shows none."""
-        if not self._shown:
-            # Label Studio takes only a version that it has seen.
-            self.client.set_model_version(self.project.id, self.version)
-            self._shown = self.version
-
-
-class Prelabeller(Filler):
-    """Segments videos for one project; `version` is that of the model, `database` that of the web process."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        client: LabelStudioClient,
-        database: Database,
-        project: Project,
-        version: str,
-    ) -> None:
-        super().__init__(settings, client, project, version)
-        self._predictions = PredictionStore(database)
-        self._tasks = TaskStore(database)
-        self._connections = ConnectionStore(database)
-
-    @cached_property
-    def model(self) -> Svac:
-        """The model as it serves; loaded when the first video needs it.
-
-        Raises:
-            SvacError: it cannot be loaded, or another version was promoted since the command began.
-        """
-        # Here, since it imports torch: a mistake in the command is told without waiting for that.
-        from svac_backend.jobs.worker import load_served
-
-        model, version = load_served(self.settings)
-        if version != self.version:
-            raise SvacError(
-                f"The model was {self.version} when this command began, and is {version} now.",
-                "Run the same command again.",
-            )
-        return model
-
-    def predict(
-        self, source: SourceVideo, video: VideoSource, data: dict[str, Any], progress: Progress
-    ) -> Prediction:
-        """Segment what a task asks for, or take it from the cache; see `Filler.predict`."""
-        payload = self._payload(data)
-        key = payload.cache_key(self.version)
-        prediction = self._predictions.get(key)
-        if prediction is None:
-            from svac_backend.pipeline import prelabel
-
-            tracks = prelabel(
-                self.model,
-                video,
-                payload.prompts,
-                labels=self.project.config.mask_control().labels,
-                specks=self.settings.speck_share,
-                progress=lambda done, _: progress(done),
-            )
-            prediction = payload.prediction(key, self.version, tracks, video.info)
-            # At once: if Label Studio fails now, the next run need not segment again.
-            self._predictions.put(prediction)
-        return prediction
-
-    def attach(self, task: int, prediction: Prediction, results: list[Region], window: Window | None) -> None:
-        """Send a prediction to its task, have the editor show it, and have `/predict` answer with it at once."""
-        score = task_score(prediction.tracks, prediction.frame_count, window)
-        self.client.create_prediction(task, to_prediction(results, self.version, score))
-        shown_as = config_key(self.project.xml, self.settings, window)
-        self._predictions.put_rendering(prediction.key, shown_as, results)
-        given = PredictedTask(str(self.project.id), str(task), prediction.key, self.version, score)
-        self._tasks.put([given])
-        self._show()
-
-    def shown_instead(self) -> str | None:
-        """See `Filler.shown_instead`; the title of a connected model stands for whatever that model answers."""
-        live = {str(backend.get("title")) for backend in self.client.list_ml_backends(self.project.id)}
-        return None if self._shown in live else super().shown_instead()
-
-    def _payload(self, data: dict[str, Any]) -> PrelabelPayload:
-        """What the web process makes of the task, so that it looks under the same key in the cache."""
-        connection = self._connections.get(str(self.project.id))
-        limit = self.settings.max_prompt_chars
-        return PrelabelPayload(
-            project_id=str(self.project.id),
-            task_id="",
-            task_data=data,
-            prompts=tuple(task_prompts(data, self.project.config, max_chars=limit)),
-            label_config=self.project.xml,
-            hostname=label_studio_name(self.settings, connection),
-            video_url=video_url(data, self.project.config),
-            push=True,
-        )

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from svac_backend.cli.terminal import bar, console, show_table
+from svac_backend.cli.terminal import answer, bar, console, rows_of
 from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
 from svac_backend.svac.files import hub
@@ -48,7 +48,7 @@ def _size(size: float) -> str:
     return f"{size / GB:.1f} GB" if size >= 0.1 * GB else f"{size / 1e6:.1f} MB"
 
 
-def show(settings: Settings) -> None:
+def show(settings: Settings, *, as_json: bool = False) -> None:
     """Print a table of embedded, downloaded and published models; the one in use has a star.
 
     The hub is asked about those that are not here. Where it does not answer, what is known without it is shown.
@@ -101,7 +101,7 @@ def show(settings: Settings) -> None:
     if split_hub_name(settings.model) is None and settings.model not in EMBEDDED:
         folder = locate(settings.model)
         row((settings.model,), preset_of(folder), _size(_bytes(folder)), "folder")
-    show_table(table)
+    answer(rows_of(table), table, as_json=as_json)
     console.print(
         f"Here: {device.described}. Memory is computed from the number of parameters, not measured."
     )

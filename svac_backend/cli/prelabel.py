@@ -44,7 +44,7 @@ def run(
     config_file: Path | None,
     *,
     instances: bool = False,
-) -> None:
+) -> Written:
     """Segment one video and write `tracks.json`, `label_studio.json`, `overlay.mp4` and `contact_sheet.png`.
 
     Without a config file, the config is the shipped one for brushes, with the prompts' labels; each instance has a
@@ -85,7 +85,7 @@ def run(
             tracks = [replace(t, label=t.expression) if prompt_of(t.object_id) else t for t in tracks]
             config = parse_config(shipped_config([track.label for track in tracks]))
         found = Segmented(path.name, version, tracks, prompts, config)
-        write_results(out, video, found, settings)
+        written = write_results(out, video, found, settings)
         whole = time.monotonic() - started
     hint = "The model found nothing of that kind; try other words, for example a colour."
     tell(tracks, info.frame_count, hint)
@@ -94,6 +94,24 @@ def run(
         f"({info.frame_count / seconds:.1f} frames/s; {info.frame_count / whole:.1f} with what was written). "
         f"Model {version}. Results in {escape(str(out))}"
     )
+    return written
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        files: their paths.
+        model_version: of the model.
+        frames: of the video.
+        objects: id, label, expression, number of masks and mean score of each object.
+    """
+
+    files: list[str]
+    model_version: str
+    frames: int
+    objects: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -115,7 +133,7 @@ class Segmented:
     config: LabelConfig
 
 
-def write_results(out: Path, video: VideoReader, found: Segmented, settings: Settings) -> None:
+def write_results(out: Path, video: VideoReader, found: Segmented, settings: Settings) -> Written:
     """Write `tracks.json`, `label_studio.json`, `overlay.mp4` and `contact_sheet.png`.
 
     Raises:
@@ -138,6 +156,18 @@ def write_results(out: Path, video: VideoReader, found: Segmented, settings: Set
         _write_overlay(video, tracks, out / "overlay.mp4")
         titles = {i: f"frame {i}" for i in spread(range(len(video)), 12)}
         write_contact_sheet(video, tracks, titles, out / "contact_sheet.png")
+    names = ("tracks.json", "label_studio.json", "overlay.mp4", "contact_sheet.png")
+    objects = [
+        {
+            "id": track.object_id,
+            "label": track.label,
+            "expression": track.expression,
+            "masks": len(track.masks),
+            "score": round(track.score, 4),
+        }
+        for track in tracks
+    ]
+    return Written([str(out / name) for name in names], found.version, info.frame_count, objects)
 
 
 def _task(info: VideoInfo, found: Segmented, settings: Settings) -> dict[str, Any]:

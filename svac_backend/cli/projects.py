@@ -10,18 +10,21 @@ import re
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
+from rich.markup import escape
 
+from svac_backend.cli.doctor.backend import basic_auth
 from svac_backend.cli.inputs import read_config, shipped_config
+from svac_backend.cli.terminal import console
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.api.connection import plain_http_client
 from svac_backend.labelstudio.api.errors import ApiRefusal
 from svac_backend.labelstudio.config import LabelConfig, parse_config
-from svac_backend.labelstudio.tasks import local_files_url
+from svac_backend.labelstudio.tasks import NAME_KEY, PROMPT_KEY, WINDOW_KEY, local_files_url
 from svac_backend.settings import Settings
 
 # Label Studio's own limits.
@@ -50,6 +53,8 @@ class Project:
         xml, config: its labelling config, as text and read.
         model_version: whose predictions its editor shows: a version, a connected model's title, or "" for none.
         folder: where its videos and frames go.
+        is_new: whether it was made just now.
+        connected: whether the backend is connected to it; None where nobody asked.
     """
 
     id: int
@@ -57,6 +62,8 @@ class Project:
     config: LabelConfig
     model_version: str
     folder: Path
+    is_new: bool = False
+    connected: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,8 @@ class Destination:
         project: id of a project that exists.
         create: or the title of one to make; where an earlier import made it, that one is used again.
         config: file of its labelling config; None: a shipped one.
+        backend_url: how Label Studio reaches the backend, which is connected to a project that is made; None connects
+            nothing.
 
     Raises:
         SvacError: none or both are named, Label Studio does not take the title, or a project that exists would get a
@@ -76,6 +85,7 @@ class Destination:
     project: int | None = None
     create: str | None = None
     config: Path | None = None
+    backend_url: str | None = None
 
     def __post_init__(self) -> None:
         if (self.project is None) == (self.create is None):
@@ -95,6 +105,10 @@ class Destination:
                 "Leave --config out, or change the config in the project's settings.",
             )
 
+    def read_config(self) -> LabelConfig | None:
+        """Return the config that the user named, None without one. Raises `SvacError` as `new_config`."""
+        return parse_config(read_config(self.config)) if self.config else None
+
     def new_config(self, labels: Sequence[str], check: Check, *, kind: str = "brush") -> str:
         """Return the labelling config of a project to make, "" for one that exists.
 
@@ -112,10 +126,13 @@ class Destination:
         check(parse_config(xml))
         return xml
 
-    def open(self, client: LabelStudioClient, root: Path, xml: str, check: Check) -> Project:
+    def open(
+        self, settings: Settings, client: LabelStudioClient, root: Path, xml: str, check: Check
+    ) -> Project:
         """Return the project, made if there is none yet; `check` has nothing against its config.
 
         Args:
+            settings: how the backend is called.
             client: of a user who may change it.
             root: Label Studio's files root.
             xml: what `new_config` returned.
@@ -127,6 +144,14 @@ class Destination:
         """
         if self.create is None:
             return _existing(client, root, self.project or 0, check)
+        project = self._created(client, root, xml, check)
+        if project.is_new:
+            arrange(client, project)
+        if self.backend_url is not None:
+            return connect(settings, client, project, self.backend_url)
+        return project
+
+    def _created(self, client: LabelStudioClient, root: Path, xml: str, check: Check) -> Project:
         same = [int(one["id"]) for one in client.list_projects() if one.get("title") == self.create]
         ours = [number for number in same if (root / FOLDER / str(number)).is_dir()]
         if ours:
@@ -143,15 +168,70 @@ class Destination:
                 f"There is a project '{self.create}' already (number {max(same)}).",
                 f"Give --project {max(same)} to add to it, or --create another title.",
             )
-        number = client.create_project(self.create, xml)
+        number = client.create_project(str(self.create), xml)
         try:
-            return _existing(client, root, number, check)
+            return replace(_existing(client, root, number, check), is_new=True)
         except BaseException:
             # Nothing is in it yet.
             client.delete_project(number)
             with suppress(OSError):
                 (root / FOLDER / str(number)).rmdir()
             raise
+
+
+# What people see of a task at first: in the list, and beside an open task.
+_LISTED = (
+    "id",
+    f"data.{NAME_KEY}",
+    f"data.{PROMPT_KEY}",
+    "predictions_score",
+    "total_annotations",
+    "annotators",
+)
+_BESIDE = ("id", f"data.{NAME_KEY}", "predictions_score", "total_annotations")
+TITLE = "SVAC"
+
+
+def arrange(client: LabelStudioClient, project: Project) -> None:
+    """Give a new project's Data Manager a tab that begins with the task whose masks are worst, and shows no raw JSON.
+
+    Raises:
+        SvacError: Label Studio refuses.
+    """
+    config = project.config
+    keys = [config.frames.key if config.frames else "frames", WINDOW_KEY]
+    keys += [config.video.key, config.video.fps_key or "fps"] if config.video else ["video", "fps"]
+    columns = {*client.list_columns(project.id), *(f"tasks:data.{key}" for key in keys)}
+    hidden = [sorted(columns - {f"tasks:{name}" for name in shown}) for shown in (_LISTED, _BESIDE)]
+    client.create_tab(
+        project.id,
+        "Worst first",
+        hidden=hidden[0],
+        compact=hidden[1],
+        ordering="tasks:predictions_score",
+    )
+
+
+def connect(settings: Settings, client: LabelStudioClient, project: Project, url: str) -> Project:
+    """Connect the backend to a project, and with it the webhook; say so where it cannot be: the import goes on.
+
+    Args:
+        settings: with the user and password that Label Studio must send.
+        client: of a user who may change the project.
+        project: that is connected.
+        url: how Label Studio reaches the backend.
+
+    Returns:
+        The project as it is then.
+    """
+    try:
+        client.connect_ml_backend(project.id, url, title=TITLE, basic_auth=basic_auth(settings))
+    except SvacError as error:
+        console.print(f"[yellow]The model is not connected to project {project.id}.[/] {escape(str(error))}")
+        console.print("Then run: svac-backend doctor; or connect it in the project's Settings > Model.")
+        return replace(project, connected=False)
+    shown = client.get_project(project.id).get("model_version") or ""
+    return replace(project, connected=True, model_version=shown)
 
 
 def _existing(client: LabelStudioClient, root: Path, number: int, check: Check) -> Project:

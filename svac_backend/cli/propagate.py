@@ -16,7 +16,7 @@ from PIL import Image
 from rich.markup import escape
 
 from svac_backend.cli.inputs import open_video, read_config, shipped_config
-from svac_backend.cli.prelabel import Segmented, tell, write_results
+from svac_backend.cli.prelabel import Segmented, Written, tell, write_results
 from svac_backend.cli.terminal import bar, console, counted
 from svac_backend.errors import SvacError
 from svac_backend.evaluation.predictions import writing
@@ -49,7 +49,7 @@ def run(
     boxes: Sequence[str] = (),
     tracks_file: Path | None = None,
     config_file: Path | None = None,
-) -> None:
+) -> Written:
     """Predict objects from what is shown of them, and write the same files as `prelabel`.
 
     Args: as the command's options in `cli.commands`. The objects of `tracks_file` keep their expression; those that
@@ -88,7 +88,8 @@ def run(
             )
         seconds = time.monotonic() - started
         texts = [track.expression for track in tracks]
-        write_results(out, video, Segmented(path.name, version, tracks, texts, config), settings)
+        found = Segmented(path.name, version, tracks, texts, config)
+        written = write_results(out, video, found, settings)
     count = len({i for given in shown.values() for i in given})
     tell(tracks, info.frame_count, "It was found on no frame; show it on one more.")
     console.print(
@@ -96,6 +97,7 @@ def run(
         f"{counted(count, 'corrected frame')}. "
         f"Model {version}. Results in {escape(str(out))}"
     )
+    return written
 
 
 def read_hints(points: Sequence[str], negatives: Sequence[str], boxes: Sequence[str]) -> Shown:

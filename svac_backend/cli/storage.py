@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from svac_backend.atomic import atomic_path
-from svac_backend.cli.terminal import bar, counted, show_table
+from svac_backend.cli.terminal import answer, bar, console, counted, rows_of
 from svac_backend.errors import SvacError
 from svac_backend.jobs.renew import due_tasks, gone_tasks, linked_tasks, renew
 from svac_backend.jobs.retention import kept, measure
@@ -41,8 +40,6 @@ from svac_backend.store.workers import LOCKS, lock_is_held
 LIST, FORMAT = "backup.json", 1
 # Downloads can be had again; locks are of those who run now; earlier states are no part of this one.
 LEFT_OUT, BEFORE = ("media", LOCKS), "before-restore-"
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 def run_renew(settings: Settings, *, every: bool = False) -> None:
@@ -107,7 +104,7 @@ def run_clean(settings: Settings, *, yes: bool = False) -> None:
     )
 
 
-def run_storage(settings: Settings) -> None:
+def run_storage(settings: Settings, *, as_json: bool = False) -> None:
     """Print what takes the room in the data folder, and how long it is kept.
 
     Raises:
@@ -117,11 +114,11 @@ def run_storage(settings: Settings) -> None:
     with closing(Database.from_settings(settings)) as database:
         for name, (count, size) in measure(settings, database).items():
             table.add_row(name, str(count), f"{size / 1e6:.1f}", kept(settings, name))
-    show_table(table)
+    answer(rows_of(table), table, as_json=as_json)
 
 
-def run_backup(settings: Settings, file: Path) -> None:
-    """Write a backup of the data folder; all processes may go on meanwhile.
+def run_backup(settings: Settings, file: Path) -> int:
+    """Write a backup of the data folder; all processes may go on meanwhile. Returns the number of its files.
 
     Raises:
         SvacError: there is no data folder, or the file cannot be written.
@@ -156,7 +153,8 @@ def run_backup(settings: Settings, file: Path) -> None:
             f"The backup {file} cannot be written ({error.strerror or error}).",
             "Make room there, or name another place.",
         ) from error
-    console.print(f"{file}: {counted(len(hashes), 'file')}, {file.stat().st_size / 1e6:.1f} MB.")
+    console.print(f"{counted(len(hashes), 'file')}, {file.stat().st_size / 1e6:.1f} MB")
+    return len(hashes)
 
 
 def run_restore(settings: Settings, file: Path) -> None:

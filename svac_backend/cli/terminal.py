@@ -1,10 +1,16 @@
-"""What all commands share: settings with their problems in words, progress bars, tables, counted things."""
+"""What all commands share: settings with their problems in words, progress bars, answers, counted things.
+
+Answers (ids, paths, tables) go to standard output; what is said meanwhile to standard error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from functools import lru_cache
+from typing import Any
 
 import typer
 from pydantic import ValidationError
@@ -12,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from svac_backend import __version__
 from svac_backend import settings as settings_module
@@ -51,6 +58,31 @@ def show_table(table: Table) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDE)
     console.print(table)
+
+
+def answer(content: Any, lines: Iterable[object] | Table, *, as_json: bool) -> None:
+    """Print what a command found on standard output: as JSON, or else as lines or a table."""
+    if as_json:
+        # Whole, whatever is in it: no terminal's width cuts it.
+        print(json.dumps(content, indent=2, default=_plain, ensure_ascii=False))  # noqa: T201
+    elif isinstance(lines, Table):
+        show_table(lines)
+    else:
+        for line in lines:
+            print(line)  # noqa: T201
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return vars(value)
+    return sorted(value) if isinstance(value, set | frozenset) else str(value)
+
+
+def rows_of(table: Table) -> list[dict[str, str]]:
+    """Return a table's rows by the names of its columns, in plain text."""
+    names = [str(column.header) or "serves" for column in table.columns]
+    cells = [[Text.from_markup(str(cell)).plain for cell in column.cells] for column in table.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
 
 
 def show_version(wanted: bool) -> None:

@@ -6,23 +6,22 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from svac_backend.cli.terminal import show_table
+from svac_backend.cli.terminal import answer, console, rows_of
 from svac_backend.errors import SvacError
+from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
+from svac_backend.store.events import ConnectionStore
 from svac_backend.store.versions import BASE, Version, VersionState
 from svac_backend.versions import Registry, change, compared, date_of
-
-console = Console(highlight=False, soft_wrap=True)
 
 SERVES = "Label Studio predicts anew with it when it asks next: open Settings > Model, or the Data Manager."
 
 
-def run_list(settings: Settings) -> None:
+def run_list(settings: Settings, *, as_json: bool = False) -> None:
     """Print the versions of the model that the settings name, the newest first; the one that serves has a star."""
     with _registry(settings) as registry:
         base, serving, problem = registry.base, registry.serving(verify=True), registry.problem()
@@ -39,7 +38,7 @@ def run_list(settings: Settings) -> None:
             )
         table.add_row("*" if serving is None else "", BASE, "", "", "", "", "")
         console.print(f"Versions of {escape(base)}")
-        show_table(table)
+        answer(rows_of(table), table, as_json=as_json)
         others = {version.base for version in registry.store.all()} - {base}
         if others:
             console.print(
@@ -49,8 +48,10 @@ def run_list(settings: Settings) -> None:
             console.print(f"[yellow]{escape(problem)}[/]")
 
 
-def run_promote(settings: Settings, name: str, *, yes: bool = False) -> None:
-    """Have a version serve from now on; ask first where it was measured to be no better.
+def run_promote(settings: Settings, name: str, *, yes: bool = False) -> str | None:
+    """Have a version serve from now on; ask first where it was measured to be no better. Returns what serves then.
+
+    Projects that show the version which served until now, by its name, follow: they show the newest from then on.
 
     Raises:
         SvacError: there is none of that id, it is damaged, or belongs to another model.
@@ -66,24 +67,30 @@ def run_promote(settings: Settings, name: str, *, yes: bool = False) -> None:
             console.print(f"[yellow]{escape(version.name)} was not good enough. {escape(version.reason)}[/]")
             if not yes and not typer.confirm("Promote it all the same?"):
                 console.print("Nothing is changed.")
-                return
+                return None
+        before = registry.name()
         registry.promote(version.id)
         console.print(f"{escape(version.name)} serves. {SERVES}")
+        _have_followed(settings, registry, before)
+        return version.name
 
 
-def run_roll_back(settings: Settings, to: str | None) -> None:
-    """Have the version serve that served before, or one that served earlier.
+def run_roll_back(settings: Settings, to: str | None) -> str:
+    """Have the version serve that served before, or one that served earlier; returns its name.
 
     Raises:
         SvacError: none served before, or not that one.
     """
     with _registry(settings) as registry:
         target = to if to in (None, BASE) else registry.store.find(str(to)).id
+        before = registry.name()
         registry.roll_back(target)
         console.print(f"{escape(registry.name())} serves again. {SERVES}")
+        _have_followed(settings, registry, before)
+        return registry.name()
 
 
-def run_compare(settings: Settings, first: str, second: str | None) -> None:
+def run_compare(settings: Settings, first: str, second: str | None, *, as_json: bool = False) -> None:
     """Print what is known of two versions side by side; of one and the version it came from, if only one is named.
 
     Raises:
@@ -96,7 +103,7 @@ def run_compare(settings: Settings, first: str, second: str | None) -> None:
         table = Table("", escape(a.id), BASE if b is None else escape(b.id), box=None)
         for what, left, right in compared(a, b):
             table.add_row(what, escape(left), escape(right))
-        show_table(table)
+        answer(rows_of(table), table, as_json=as_json)
         if b is not None and a.parent != b.id and b.parent != a.id:
             console.print("Each was measured on the corrections held out in its own run, which may differ.")
 
@@ -114,6 +121,19 @@ def run_delete(settings: Settings, name: str, *, yes: bool = False) -> None:
             return
         registry.delete(version.id)
         console.print(f"{escape(version.name)} is deleted; {version.size / 1e6:.1f} MB are free again.")
+
+
+def _have_followed(settings: Settings, registry: Registry, before: str) -> None:
+    """Move the projects that show what served before to the newest, and say which; Label Studio may be away."""
+    access = LabelStudioAccess(settings, ConnectionStore(registry.store.database))
+    moved, failure = access.follow_all({before} - {registry.name()})
+    if moved:
+        console.print(f"Projects that show the newest from now on: {', '.join(moved)}.")
+    if failure is not None:
+        console.print(
+            f"[yellow]Projects may still show {escape(before)}: {escape(str(failure))}[/] "
+            "Choose the model in their Settings > Annotation."
+        )
 
 
 @contextmanager

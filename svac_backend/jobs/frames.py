@@ -81,7 +81,7 @@ class LocalFiles:
         """See `FramePlace.add`; the project is allowed to read its folder."""
         if project_id:
             client.allow_local_files(int(project_id), str(self.folder(project_id, task).parent))
-        urls = [local_files_url(file, self.root) for file in files]
+        urls = [local_files_url(file, self.root, client.url) for file in files]
         client.update_task_data(task, {key: urls, **further})
 
 

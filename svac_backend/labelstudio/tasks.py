@@ -18,6 +18,8 @@ from svac_backend.masks.limits import MAX_FRAMES, MAX_TEXT_CHARS
 from svac_backend.masks.tracks import EACH, ObjectPrompt, each_of
 
 PROMPT_KEY = "prompt"
+# What people call a task in the Data Manager.
+NAME_KEY = "name"
 LOCAL_FILES_ROUTE = "/data/local-files/"
 # More objects than this in one task are a mistake, such as a pasted document.
 MAX_OBJECTS = 64
@@ -142,8 +144,13 @@ def build_task_data(
     return data
 
 
-def local_files_url(path: Path, root: Path) -> str:
+def local_files_url(path: Path, root: Path, label_studio: str = "") -> str:
     """Return the address under which Label Studio serves a file below `root`, its LOCAL_FILES_DOCUMENT_ROOT.
+
+    Args:
+        path: the file.
+        root: the folder.
+        label_studio: address of Label Studio; where it lives below a path, browsers need that before the rest.
 
     Raises:
         SvacError: the file is not below the root.
@@ -155,7 +162,9 @@ def local_files_url(path: Path, root: Path) -> str:
             f"{path} is not below Label Studio's local files root {root}.",
             "Put it there, or set SVAC_LABEL_STUDIO_FILES_ROOT to the folder that Label Studio serves.",
         ) from error
-    return f"{LOCAL_FILES_ROUTE}?d={quote(relative.as_posix())}"
+    parts = split_address(label_studio)
+    below = parts.path.rstrip("/") if parts else ""
+    return f"{below}{LOCAL_FILES_ROUTE}?d={quote(relative.as_posix())}"
 
 
 def local_files_path(url: str) -> PurePosixPath | None:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from svac_backend.errors import SvacError
+from svac_backend.errors import NotEnoughData, SvacError
 from svac_backend.evaluation.benchmark import open_benchmark
 from svac_backend.evaluation.truth import open_truth
 from svac_backend.learning.videos import (
@@ -194,7 +194,9 @@ class Batches:
 
     def __post_init__(self) -> None:
         if not self.examples:
-            raise SvacError("There is nothing to learn from.", "Correct some predictions and submit them.")
+            raise NotEnoughData(
+                "There is nothing to learn from.", "Correct some predictions and submit them."
+            )
         known: dict[str, tuple[set[int], set[int]]] = defaultdict(lambda: (set(), set()))
         for example in (*self.examples, *self.replay):
             known[example.video.key][0].update(example.drawn)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from svac_backend.atomic import atomic_write
-from svac_backend.errors import SvacError
+from svac_backend.errors import NotEnoughData
 from svac_backend.learning.adapters import load_adapter, unload_adapter
 from svac_backend.learning.examples import Batches, Example, split_by_video
 from svac_backend.learning.gate import Decision, GateOptions, Scores, decide, too_few
@@ -184,7 +184,7 @@ def figures_of(held: Sequence[Example], scores: Sequence[ExampleScore]) -> Score
     of_held = scores[: len(held)]
     mean = mean_j_and_f(of_held)
     if mean is None:
-        raise SvacError("No correction is held out, so nothing can be judged.", "Correct more videos.")
+        raise NotEnoughData("No correction is held out, so nothing can be judged.", "Correct more videos.")
     own, chance = fit(held, of_held)
     return Scores(mean, mean_j_and_f(scores[len(held) :]), chance, own)
 

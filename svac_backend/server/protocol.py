@@ -127,7 +127,10 @@ def create_blueprint(backend: Services, gate: Gate, predictor: Predictor, metric
             text(body, "access_token", default=""),
             text(body, "schema", default="", most=MAX_CONFIG_CHARS),
         )
+        is_new = backend.connections.get(project) is None
         bind(backend.settings, backend.connections, told, partial(access.accepts, timeout=PROOF_TIMEOUT_S))
+        if is_new:
+            registrar.adopt(project, backend.registry.names())
         registrar.begin(project, request.host)
         return jsonify({"model_version": backend.model_version})
 

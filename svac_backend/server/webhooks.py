@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from svac_backend.errors import SvacError, without_secrets
@@ -118,6 +118,26 @@ class WebhookRegistrar:
         self._lock = threading.Lock()
         self._busy: set[tuple[str, str]] = set()
         self._done: set[tuple[str, str]] = set()
+
+    def adopt(self, project_id: str, versions: Collection[str]) -> None:
+        """Have a project that was connected just now follow the newest version, where `import` left one's name in it.
+
+        Args:
+            project_id: the project.
+            versions: names of the versions of the model.
+        """
+        if project_id.isdigit():
+            arguments = project_id, versions
+            threading.Thread(
+                target=self._adopt, args=arguments, name=f"follow-{project_id}", daemon=True
+            ).start()
+
+    def _adopt(self, project_id: str, versions: Collection[str]) -> None:
+        try:
+            if self._access.follow(project_id, versions):
+                log.info("project %s shows the newest version from now on", project_id)
+        except SvacError as error:
+            log.warning("project %s may not follow the newest version: %s", project_id, error)
 
     def begin(self, project_id: str, address: str) -> None:
         """Have the webhooks of a project that lead to the backend carry the header.

@@ -77,7 +77,7 @@ def test_list(settings: Settings, database: Database, capsys: pytest.CaptureFixt
     put(database, 2)
     put(database, 3, project="39")
     corrections.run_list(settings)
-    out = capsys.readouterr().out
+    out = "".join(capsys.readouterr())
     row = next(line for line in out.splitlines() if "the dog" in line).split("  ")
     cells = [cell.strip() for cell in row if cell.strip()]
     assert cells[:7] == ["1", "38/7", "clip", "the dog", "1", "2", "ann@example.com"]
@@ -85,7 +85,7 @@ def test_list(settings: Settings, database: Database, capsys: pytest.CaptureFixt
     assert "6 corrections on 1 video; a fine-tuning needs 8 videos." in out
     assert "2 are not learned from" in out  # both objects of annotation 1, of which 2 is the later one
     corrections.run_list(settings, 39)
-    assert "2 corrections on 1 video" in capsys.readouterr().out
+    assert "2 corrections on 1 video" in "".join(capsys.readouterr())
 
 
 def test_list_says_what_is_not_collected(
@@ -94,13 +94,13 @@ def test_list_says_what_is_not_collected(
     EventStore(database).add("ANNOTATION_CREATED", "38", b"{}")
     Inbox(database).put_off(1, "Label Studio cannot be reached.", "Start it.")
     corrections.run_list(settings)
-    out = capsys.readouterr().out
+    out = "".join(capsys.readouterr())
     assert "Webhook 1 (it is tried again): Label Studio cannot be reached." in out
     assert "There are new webhooks" in out
     corrections.run_collect(settings)
-    assert "0 annotations collected." in capsys.readouterr().out
+    assert "0 annotations collected." in "".join(capsys.readouterr())
     corrections.run_list(settings)
-    assert "There are new webhooks" not in capsys.readouterr().out
+    assert "There are new webhooks" not in "".join(capsys.readouterr())
 
 
 def test_show_draws_the_masks_of_the_frames_that_are_known(

@@ -51,13 +51,13 @@ def ours(settings: Settings, label_studio: Any) -> Settings:
 
 def test_renew(ours: Settings, label_studio: Any, capsys: pytest.CaptureFixture[str]) -> None:
     run_renew(ours)
-    assert "the links of 3 tasks are new enough" in capsys.readouterr().out
+    assert "the links of 3 tasks are new enough" in "".join(capsys.readouterr())
     moved = ours.model_copy(update={"media_url": "https://moved.example"})
     run_renew(moved)
-    assert "Links of 2 tasks renewed, 1 deleted in Label Studio" in capsys.readouterr().out
+    assert "Links of 2 tasks renewed, 1 deleted in Label Studio" in "".join(capsys.readouterr())
     assert label_studio.tasks[7]["frames"][0].startswith("https://moved.example/media/project-38/task-7/")
     run_renew(moved, every=True)
-    assert "Links of 2 tasks renewed" in capsys.readouterr().out
+    assert "Links of 2 tasks renewed" in "".join(capsys.readouterr())
     with pytest.raises(SvacError, match="SVAC_MEDIA_URL is not set"):
         run_renew(ours.model_copy(update={"media_url": None}))
 
@@ -71,16 +71,16 @@ def test_clean(
     folders = MediaLinks.from_settings(ours).root / "project-38"
     monkeypatch.setattr(typer, "confirm", lambda text: False)
     run_clean(ours)
-    assert "Nothing was deleted." in capsys.readouterr().out
+    assert "Nothing was deleted." in "".join(capsys.readouterr())
     assert (folders / "task-9").is_dir()
     monkeypatch.setattr(typer, "confirm", lambda text: "(1.0 MB)" in text)
     run_clean(ours)
-    printed = capsys.readouterr().out
+    printed = "".join(capsys.readouterr())
     assert "as project/task: 38/9" in printed
     assert "The frames of 1 task are deleted" in printed
     assert sorted(path.name for path in folders.iterdir()) == ["task-7", "task-8"]
     run_clean(ours, yes=True)
-    assert "Nothing to delete" in capsys.readouterr().out
+    assert "Nothing to delete" in "".join(capsys.readouterr())
     away = ours.model_copy(update={"label_studio_url": "http://127.0.0.1:9"})
     with pytest.raises(SvacError, match="cannot be reached"):
         run_clean(away, yes=True)

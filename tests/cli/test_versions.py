@@ -54,7 +54,9 @@ def two(registry: Registry, tmp_path: Path) -> tuple[Version, Version]:
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    return [re.sub(r" {2,}", "  ", line).strip() for line in capsys.readouterr().out.splitlines()]
+    """What was said meanwhile, and the answer."""
+    found = capsys.readouterr()
+    return [re.sub(r" {2,}", "  ", line).strip() for line in (found.err + found.out).splitlines()]
 
 
 def test_list(

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import typer
 from pydantic import SecretStr
+from werkzeug.serving import make_server
 
 from svac_backend import pipeline
+from svac_backend.cli.commands import videos as commands
 from svac_backend.cli.import_videos import import_videos
 from svac_backend.cli.projects import Destination
 from svac_backend.datasets.windows import Windowing
 from svac_backend.errors import SvacError
+from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.local import LabelStudioServer
@@ -94,6 +101,14 @@ def test_a_video_becomes_a_task_with_frames_and_masks(
     assert served.content == video.read_bytes()
     frame = httpx.get(client.url + data["frames"][-1], headers=headers)
     assert (frame.status_code, frame.headers["content-type"]) == (200, "image/jpeg")
+    assert data["name"] == video.name
+    # People see names, the worst first, and no addresses.
+    (tab,) = httpx.get(f"{client.url}/api/dm/views/?project={project}", headers=headers).json()
+    assert tab["data"]["title"] == "Worst first"
+    assert tab["data"]["ordering"] == ["tasks:predictions_score"]
+    hidden = tab["data"]["hiddenColumns"]["explore"]
+    assert {"tasks:data.frames", "tasks:data.video", "tasks:predictions_results"} <= set(hidden)
+    assert not {"tasks:data.name", "tasks:predictions_score", "tasks:id"} & set(hidden)
     # Else the editor would show no prediction.
     assert client.get_project(project)["model_version"] == version
     printed = capsys.readouterr().err
@@ -168,6 +183,92 @@ def test_without_predictions_then_with(
     (again,) = client.list_tasks(project)
     assert again["id"] == task["id"]
     assert len(client.list_predictions(task["id"])) == 1
+
+
+@pytest.fixture
+def backend(settings: Settings) -> Iterator[str]:
+    """The web process, in this one; its address."""
+    server = make_server("127.0.0.1", 0, create_app(settings), threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+
+
+def test_a_list_of_videos_goes_into_connected_projects_that_follow_the_newest_version(
+    settings: Settings,
+    client: LabelStudioClient,
+    backend: str,
+    title: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_video(tmp_path / "a.mp4")
+    write_video(tmp_path / "b.mp4", shade=40)
+    (tmp_path / "bad.mp4").write_text("no video")
+    rows = (
+        f"a.mp4,the red square,car,{title}\nbad.mp4,the dog,,{title}\nb.mp4,the sky|the red square,,{title}\n"
+    )
+    (tmp_path / "list.csv").write_text(f"video,prompts,labels,project\n{rows}")
+    monkeypatch.setattr(commands, "get_settings", lambda: settings)
+    with pytest.raises(typer.Exit) as end:
+        commands.import_(from_=tmp_path / "list.csv", backend_url=backend, as_json=True)
+    assert end.value.exit_code == 1
+    printed = capsys.readouterr()
+    (project,) = projects_of(client, title)
+    (done,) = json.loads(printed.out)
+    assert (done["project"], done["connected"], len(done["videos"])) == (project, True, 2)
+    assert [one["place"] for one in done["failed"]] == [3]
+    assert "Line 3" in printed.err
+    assert "bad.mp4 is not a video" in printed.err
+    tasks = {task["data"]["name"]: task["data"]["prompt"] for task in client.list_tasks(project)}
+    assert tasks == {"a.mp4": "car: the red square", "b.mp4": ["the sky", "the red square"]}
+    hooks = [hook["url"] for hook in client.list_webhooks(project)]
+    assert f"{backend}/webhook" in hooks
+    assert client.get_project(project)["model_version"] == "SVAC", "whatever is promoted"
+
+    # One that was made before, and is connected only now: it shows a version by its name.
+    do_import(settings, write_video(tmp_path / "c.mp4", shade=70), create=f"{title[:40]} two")
+    (other,) = projects_of(client, f"{title[:40]} two")
+    try:
+        assert client.get_project(other)["model_version"] == model_version(settings.model)
+        client.connect_ml_backend(other, backend, title="SVAC")
+        deadline = time.monotonic() + 20
+        while client.get_project(other)["model_version"] != "SVAC":
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        # And one that is connected shows what served until now.
+        client.set_model_version(other, model_version(settings.model))
+        with closing(Database(settings.data_dir)) as database:
+            access = LabelStudioAccess(settings, ConnectionStore(database))
+            assert access.follow_all({"another"}) == ([], None)
+            assert access.follow_all({model_version(settings.model)}) == ([str(other)], None)
+        assert client.get_project(other)["model_version"] == "SVAC"
+    finally:
+        client.delete_project(other)
+
+
+def test_a_backend_that_label_studio_does_not_reach_is_said(
+    settings: Settings,
+    client: LabelStudioClient,
+    title: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    video = write_video(tmp_path / "v.mp4")
+    done = import_videos(
+        settings,
+        [video],
+        ["the dog"],
+        Destination(create=title, backend_url="http://127.0.0.1:9"),
+        Windowing(),
+        predict=False,
+    )
+    assert (done.connected, len(done.tasks)) == (False, 1)
+    assert "The model is not connected" in capsys.readouterr().err
+    assert client.list_ml_backends(done.project) == []
 
 
 def test_labels_of_prompts_are_in_the_new_config(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -263,3 +263,12 @@ def test_what_one_of_several_things_is_called() -> None:
         "the": "",
     }
     assert {sentence: kind_of(sentence) for sentence in said} == said
+
+
+def test_the_address_of_a_local_file_below_a_path(tmp_path: Path) -> None:
+    file = tmp_path / "svac" / "a b.mp4"
+    assert local_files_url(file, tmp_path) == "/data/local-files/?d=svac/a%20b.mp4"
+    assert local_files_url(file, tmp_path, "http://ls:8080/") == "/data/local-files/?d=svac/a%20b.mp4"
+    below = local_files_url(file, tmp_path, "https://host/label-studio/")
+    assert below == "/label-studio/data/local-files/?d=svac/a%20b.mp4"
+    assert local_files_path(below) == PurePosixPath("svac/a b.mp4")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from svac_backend.cli.commands.options import LAYOUTS, Frames, OfProject, SplitName, VersionId, Yes
-from svac_backend.cli.terminal import get_settings
+from svac_backend.cli.commands.options import LAYOUTS, AsJson, Frames, OfProject, SplitName, VersionId, Yes
+from svac_backend.cli.terminal import answer, get_settings
 
 commands = typer.Typer()
 PANEL = "Measuring and learning"
@@ -78,13 +79,14 @@ def finetune(
     register: Annotated[
         bool, typer.Option(help="Register the version, and promote it if it is better.")
     ] = True,
+    as_json: AsJson = False,
 ) -> None:
     """Learn from corrections; only a version that is measured to be better is promoted."""
     from svac_backend.cli.finetune import run
 
     changes = {"steps": steps, "max_minutes": minutes, "lr": lr}
     changes |= {"batch": batch, "accumulate": accumulate, "rank": rank}
-    run(
+    done = run(
         get_settings(),
         data=data,
         split=split,
@@ -93,14 +95,19 @@ def finetune(
         changes=changes,
         register=register,
     )
+    if os.environ.get("RANK", "0") != "0":  # one of several processes speaks
+        return
+    about = {"promoted": done.decision.promote, "reason": done.decision.reason, "steps": done.steps}
+    about |= {"figures": done.decision.figures, "report": done.report, "adapter": done.adapter}
+    answer(about, [done.report] if done.report else [], as_json=as_json)
 
 
 @corrections.command("list")
-def corrections_list(project: OfProject = None) -> None:
+def corrections_list(project: OfProject = None, as_json: AsJson = False) -> None:
     """Show whose annotation says what of which object, and what could not be collected."""
     from svac_backend.cli.corrections import run_list
 
-    run_list(get_settings(), project)
+    run_list(get_settings(), project, as_json=as_json)
 
 
 @corrections.command("show")
@@ -108,11 +115,13 @@ def corrections_show(
     annotation: Annotated[str, typer.Argument(help="Id of an annotation, or project/annotation.")],
     out: Annotated[Path, typer.Option(help="The picture.")] = Path("correction.png"),
     pictures: Annotated[int, typer.Option(min=1, help="Most frames shown.")] = 12,
+    as_json: AsJson = False,
 ) -> None:
     """Write a picture of an annotation's frames and masks: drawn or accepted."""
     from svac_backend.cli.corrections import run_show
 
     run_show(get_settings(), annotation, out, pictures=pictures)
+    answer({"picture": out}, [out], as_json=as_json)
 
 
 @corrections.command("export")
@@ -122,12 +131,14 @@ def corrections_export(
     format_: Annotated[str, typer.Option("--format", help=f"{LAYOUTS}.")] = "mevis",
     split: SplitName = "train",
     frames: Frames = True,
+    as_json: AsJson = False,
 ) -> None:
     """Write what is learned from as a data set: of each video the frames that people drew or accepted."""
     from svac_backend.cli.corrections import run_export
     from svac_backend.datasets.layouts import DataSet
 
     run_export(get_settings(), DataSet(out, format_, split), project=project, frames=frames)
+    answer({"folder": out}, [out], as_json=as_json)
 
 
 @corrections.command("collect")
@@ -139,19 +150,20 @@ def corrections_collect() -> None:
 
 
 @versions.command("list")
-def versions_list() -> None:
+def versions_list(as_json: AsJson = False) -> None:
     """Show the versions, their figures, and which one serves."""
     from svac_backend.cli.versions import run_list
 
-    run_list(get_settings())
+    run_list(get_settings(), as_json=as_json)
 
 
 @versions.command("promote")
-def versions_promote(version: VersionId, yes: Yes = False) -> None:
+def versions_promote(version: VersionId, yes: Yes = False, as_json: AsJson = False) -> None:
     """Have a version serve from now on; asks first where it was measured to be no better."""
     from svac_backend.cli.versions import run_promote
 
-    run_promote(get_settings(), version, yes=yes)
+    serves = run_promote(get_settings(), version, yes=yes)
+    answer({"serves": serves}, [serves] if serves else [], as_json=as_json)
 
 
 @versions.command("rollback")
@@ -159,11 +171,13 @@ def versions_rollback(
     to: Annotated[
         str | None, typer.Option(help="A version that served before, or `base`; default: the one before.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Have the version serve that served before: its masks come back bit for bit."""
     from svac_backend.cli.versions import run_roll_back
 
-    run_roll_back(get_settings(), to)
+    serves = run_roll_back(get_settings(), to)
+    answer({"serves": serves}, [serves], as_json=as_json)
 
 
 @versions.command("compare")
@@ -172,11 +186,12 @@ def versions_compare(
     second: Annotated[
         str | None, typer.Argument(help="Another; default: the one that the first was trained on from.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show figures, lineage and data of two versions side by side."""
     from svac_backend.cli.versions import run_compare
 
-    run_compare(get_settings(), first, second)
+    run_compare(get_settings(), first, second, as_json=as_json)
 
 
 @versions.command("delete")

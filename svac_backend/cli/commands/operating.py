@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from svac_backend.cli.commands.options import ModelName, Yes
-from svac_backend.cli.terminal import console, get_settings
+from svac_backend.cli.commands.options import AsJson, JobIds, ModelName, Yes
+from svac_backend.cli.terminal import answer, console, get_settings
 
 commands = typer.Typer()
 PANEL = "Running it"
@@ -17,6 +17,8 @@ models = typer.Typer(help="List, download, verify, try and remove models.", no_a
 media = typer.Typer(
     help="Frames that the backend serves itself, and their links in tasks.", no_args_is_help=True
 )
+jobs = typer.Typer(help="What the worker has to do, does and did.", no_args_is_help=True)
+commands.add_typer(jobs, name="jobs", rich_help_panel=PANEL)
 commands.add_typer(models, name="models", rich_help_panel=PANEL)
 commands.add_typer(media, name="media", rich_help_panel=PANEL)
 
@@ -56,6 +58,7 @@ def ready(
     worker: Annotated[
         bool, typer.Option("--worker", help="Only whether this host's worker is well.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say whether tasks that are sent now get masks; if not, why, with exit status 1. For health checks."""
     from svac_backend.jobs.services import open_services, reasons_not_ready, reasons_worker_not_ready
@@ -64,17 +67,17 @@ def ready(
     reasons = reasons_worker_not_ready(services) if worker else reasons_not_ready(services)
     for reason in reasons:
         console.print(reason, style="red")
+    answer({"ready": not reasons, "reasons": reasons}, [] if reasons else ["ready"], as_json=as_json)
     if reasons:
         raise typer.Exit(1)
-    console.print("ready", style="green")
 
 
 @models.command("list")
-def models_list() -> None:
+def models_list(as_json: AsJson = False) -> None:
     """Show the models that are here, and the published ones that could be."""
     from svac_backend.cli.models import show
 
-    show(get_settings())
+    show(get_settings(), as_json=as_json)
 
 
 @models.command("download")
@@ -114,11 +117,14 @@ def models_remove(
 
 
 @commands.command(rich_help_panel=PANEL)
-def backup(file: Annotated[Path, typer.Argument(help="The backup, a tar file.")]) -> None:
+def backup(
+    file: Annotated[Path, typer.Argument(help="The backup, a tar file.")], as_json: AsJson = False
+) -> None:
     """Write all that must survive into one file; everything may run on meanwhile."""
     from svac_backend.cli.storage import run_backup
 
-    run_backup(get_settings(), file)
+    count = run_backup(get_settings(), file)
+    answer({"file": file, "files": count}, [file], as_json=as_json)
 
 
 @commands.command(rich_help_panel=PANEL)
@@ -130,11 +136,11 @@ def restore(file: Annotated[Path, typer.Argument(help="A backup.")]) -> None:
 
 
 @commands.command(rich_help_panel=PANEL)
-def storage() -> None:
+def storage(as_json: AsJson = False) -> None:
     """Show what takes the room in the data folder, and how long it is kept."""
     from svac_backend.cli.storage import run_storage
 
-    run_storage(get_settings())
+    run_storage(get_settings(), as_json=as_json)
 
 
 @media.command("renew")
@@ -155,3 +161,48 @@ def media_clean(yes: Yes = False) -> None:
     from svac_backend.cli.storage import run_clean
 
     run_clean(get_settings(), yes=yes)
+
+
+@jobs.command("list")
+def jobs_list(
+    state: Annotated[
+        list[str] | None,
+        typer.Option(help="queued, running, done, failed or cancelled; repeat it for more."),
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="For example prelabel, propagate, finetune.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Show jobs, the newest first, and why the failed ones failed."""
+    from svac_backend.cli.jobs import run_list
+
+    run_list(get_settings(), state or [], kind, limit, as_json=as_json)
+
+
+@jobs.command("watch")
+def jobs_watch(
+    job: Annotated[
+        str | None, typer.Argument(help="Its id, or the beginning of it; default: all active.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Follow a job, or all that are active, to the end; exit status 1 where one failed."""
+    from svac_backend.cli.jobs import run_watch
+
+    run_watch(get_settings(), job, as_json=as_json)
+
+
+@jobs.command("cancel")
+def jobs_cancel(job: JobIds, as_json: AsJson = False) -> None:
+    """Cancel jobs; prints their ids."""
+    from svac_backend.cli.jobs import run_cancel
+
+    run_cancel(get_settings(), job, as_json=as_json)
+
+
+@jobs.command("retry")
+def jobs_retry(job: JobIds, as_json: AsJson = False) -> None:
+    """Do the work of failed or cancelled jobs once more; prints the ids of the jobs that do it."""
+    from svac_backend.cli.jobs import run_retry
+
+    run_retry(get_settings(), job, as_json=as_json)

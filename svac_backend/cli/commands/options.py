@@ -39,6 +39,8 @@ ModelName = Annotated[
     str | None,
     typer.Argument(help="`owner/name[@revision]`, a folder, or an embedded model; default: SVAC_MODEL."),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+JobIds = Annotated[list[str], typer.Argument(help="Their ids, or the beginnings of them.")]
 
 
 def with_specks(settings: Settings, share: float | None) -> Settings:

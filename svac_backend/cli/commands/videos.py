@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from svac_backend.cli.commands.options import (
+    AsJson,
     Config,
     Frames,
     LayoutName,
@@ -17,7 +20,7 @@ from svac_backend.cli.commands.options import (
     SplitName,
     with_specks,
 )
-from svac_backend.cli.terminal import get_settings
+from svac_backend.cli.terminal import answer, console, get_settings
 from svac_backend.errors import SvacError
 
 commands = typer.Typer()
@@ -35,11 +38,13 @@ def prelabel(
     specks: Specks = None,
     out: Results = Path("out"),
     config: Config = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Segment a video: tracks, Label Studio results, an overlay video and a contact sheet."""
+    """Segment a video: tracks, Label Studio results, an overlay video and a contact sheet. Prints their paths."""
     from svac_backend.cli.prelabel import run
 
-    run(with_specks(get_settings(), specks), video, prompt or [], out, config, instances=instances)
+    written = run(with_specks(get_settings(), specks), video, prompt or [], out, config, instances=instances)
+    answer(written, written.files, as_json=as_json)
 
 
 @commands.command(rich_help_panel=PANEL)
@@ -60,11 +65,12 @@ def propagate(
     specks: Specks = None,
     out: Results = Path("out"),
     config: Config = None,
+    as_json: AsJson = False,
 ) -> None:
     """Carry masks, points and boxes from some frames to all others; writes what prelabel writes."""
     from svac_backend.cli.propagate import run
 
-    run(
+    written = run(
         with_specks(get_settings(), specks),
         video,
         out,
@@ -75,6 +81,7 @@ def propagate(
         tracks_file=tracks,
         config_file=config,
     )
+    answer(written, written.files, as_json=as_json)
 
 
 @commands.command("import", rich_help_panel=PANEL)
@@ -99,34 +106,77 @@ def import_(
     as_: Annotated[
         str, typer.Option("--as", help="What masks become: predictions or annotations.")
     ] = "predictions",
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", help="A CSV list with the columns video, prompts, labels, project."),
+    ] = None,
+    connect: Annotated[
+        bool, typer.Option(help="Connect the backend, and its webhook, to a project of --create.")
+    ] = True,
+    backend_url: Annotated[
+        str | None,
+        typer.Option(help="How Label Studio reaches the backend; default: SVAC_HOST and SVAC_PORT."),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Bring videos and prompts, or a data set's masks, into a Label Studio project."""
+    """Bring videos and prompts, or a data set's masks, into a Label Studio project; prints the ids of the tasks."""
+    from svac_backend.cli.doctor.backend import backend_address, default_url
     from svac_backend.cli.import_masks import import_masks
-    from svac_backend.cli.import_videos import import_videos
+    from svac_backend.cli.import_videos import import_rows, import_videos
+    from svac_backend.cli.imported import Imported, Row, import_list
     from svac_backend.cli.projects import Destination
     from svac_backend.datasets.layouts import DataSet
     from svac_backend.datasets.windows import Windowing
 
     settings, windowing = get_settings(), Windowing(0 if whole else window, overlap, stride)
+    url = backend_address(backend_url) if backend_url else default_url(settings)
+
+    def destination(number: int | None, title: str | None) -> Destination:
+        its_config = config if title is not None or config is None or number == project else None
+        return Destination(number, title, its_config, url if connect and title is not None else None)
+
+    def told(*found: Imported) -> None:
+        answer(found[0] if from_ is None else found, (t for one in found for t in one.tasks), as_json=as_json)
+
+    if from_ is not None:
+        if videos or prompt or masks or format_:
+            raise SvacError(
+                "--from LIST says which videos and prompts there are.",
+                "Leave the videos, --prompt, --masks and --format out.",
+            )
+
+        def some(rows: Sequence[Row], number: int | None, title: str | None) -> Imported:
+            return import_rows(settings, rows, destination(number, title), windowing, predict=predictions)
+
+        windowing.check()
+        lists = import_list(from_, project, create, some)
+        told(*lists)
+        failed = [one for found in lists for one in found.failed]
+        for one in sorted(failed, key=lambda one: one.place):
+            where = Text.assemble((f"Line {one.place}, {one.file} is not in. ", "bold red"))
+            console.print(where.append(f"{one.error} {one.hint}", style="not bold"))
+        if failed:
+            raise typer.Exit(1)
+        return
     if masks is None:
         if videos and format_ is not None:
             raise SvacError("--format belongs to --masks.", "Give --masks DIR, or leave --format out.")
-        destination = Destination(project, create, config)
-        import_videos(settings, videos or [], prompt or [], destination, windowing, predict=predictions)
+        target = destination(project, create)
+        told(import_videos(settings, videos or [], prompt or [], target, windowing, predict=predictions))
         return
     if prompt:
         raise SvacError(
             "--prompt does not go with --masks: the data set says what its masks are.",
             "Leave --prompt out, or import the videos without --masks.",
         )
-    data_set, destination = DataSet(masks, format_, split), Destination(project, create, config)
-    import_masks(settings, data_set, videos or [], destination, windowing, become=as_)
+    data_set, target = DataSet(masks, format_, split), destination(project, create)
+    told(import_masks(settings, data_set, videos or [], target, windowing, become=as_))
 
 
 @commands.command(rich_help_panel=PANEL)
 def export(
     format_: LayoutName = None,
-    out: Annotated[Path | None, typer.Option(help="A folder that is new or empty.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder that is new or empty.  [required]")] = None,
     project: Annotated[int | None, typer.Option(help="Id of a project.")] = None,
     from_: Annotated[
         Path | None, typer.Option("--from", help="Or a file that Label Studio exported as JSON.")
@@ -140,8 +190,9 @@ def export(
     ] = False,
     split: SplitName = "train",
     frames: Frames = True,
+    as_json: AsJson = False,
 ) -> None:
-    """Write annotations or predictions as a data set; the windows of a video are joined."""
+    """Write annotations or predictions as a data set; the windows of a video are joined. Prints the folder."""
     from svac_backend.cli.export import ExportSource, run
     from svac_backend.datasets.layouts import FORMATS, DataSet
     from svac_backend.datasets.reading import Choice
@@ -151,4 +202,5 @@ def export(
         raise SvacError(
             "An export has a format and a folder.", f"Give --format {' | '.join(FORMATS)} and --out DIR."
         )
-    run(get_settings(), what, DataSet(out, format_, split), frames=frames)
+    done = run(get_settings(), what, DataSet(out, format_, split), frames=frames)
+    answer(done, [done.folder], as_json=as_json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
@@ -122,6 +122,44 @@ class LabelStudioAccess:
             if headers.get(header) != value:
                 client.set_webhook_headers(int(hook["id"]), {**headers, header: value})
         return count
+
+    def follow(self, project_id: str, versions: Collection[str]) -> bool:
+        """Have a project that shows one of some versions show what its connected model answers; tell whether it does.
+
+        Label Studio knows "the newest" as the connected model's title. A version's name stands for that version alone:
+        a promotion would never reach the project.
+
+        Raises:
+            SvacError: no token is known, or Label Studio refuses or cannot be reached.
+        """
+        client, project = self.client(project_id), task_number(project_id)
+        if (client.get_project(project).get("model_version") or "") not in versions:
+            return False
+        titles = [str(one["title"]) for one in client.list_ml_backends(project) if one.get("state") == "CO"]
+        if not titles:
+            return False
+        client.set_model_version(project, titles[0])
+        return True
+
+    def follow_all(self, versions: Collection[str]) -> tuple[list[str], SvacError | None]:
+        """Do what `follow` does with all projects that are connected.
+
+        Returns:
+            The projects that show the newest from now on, and what kept others from it.
+        """
+        moved: list[str] = []
+        failure: SvacError | None = None
+        for connection in self.connections.all():
+            try:
+                if self.follow(connection.project_id, versions):
+                    moved.append(connection.project_id)
+            except ApiRefusal as error:
+                # One that was deleted, or is of another Label Studio's.
+                log.warning("project %s: %s", connection.project_id, error)
+                failure = error
+            except SvacError as error:
+                return moved, error
+        return moved, failure
 
     def push(
         self,

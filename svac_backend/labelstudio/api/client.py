@@ -65,6 +65,37 @@ class LabelStudioClient(Connection):
         with self._doing(f"set the model version of project {project}"):
             self._sdk.projects.update(project, model_version=model_version)
 
+    def list_columns(self, project: int) -> list[str]:
+        """Return the columns of a project's Data Manager, e.g. `tasks:id`, `tasks:data.video`."""
+        # Not by the SDK: it does not serve this route.
+        what = f"list the columns of project {project}"
+        found = self._request("GET", what, "api/dm/columns/", params={"project": project})
+        columns = [column for column in found["columns"] if column["id"] != "data"]
+        below = {"data": "data."}
+        return [f"tasks:{below.get(column.get('parent'), '')}{column['id']}" for column in columns]
+
+    def create_tab(
+        self, project: int, title: str, *, hidden: Sequence[str], compact: Sequence[str], ordering: str
+    ) -> int:
+        """Add a tab to a project's Data Manager and return its id; the first one is what people see at first.
+
+        Args:
+            project: its id.
+            title: of the tab.
+            hidden: columns that it does not show, as `list_columns` names them.
+            compact: those that it does not show beside an open task.
+            ordering: the column to order by, with `-` before it the largest first.
+        """
+        view = {
+            "title": title,
+            "type": "list",
+            "target": "tasks",
+            "hiddenColumns": {"explore": list(hidden), "labeling": list(compact)},
+            "ordering": [ordering],
+        }
+        body = {"project": project, "data": view}
+        return int(self._post(f"add a tab to project {project}", "api/dm/views/", json=body)["id"])
+
     def delete_project(self, project: int) -> None:
         """Delete a project with its tasks, predictions and annotations."""
         with self._doing(f"delete project {project}"):
