@@ -28,8 +28,11 @@ def run(
     limit: int | None = None,
     predictions: Path | None = None,
     zipped: bool = False,
-) -> None:
+) -> tuple[BenchmarkScores | None, list[Path]]:
     """Predict what is not there yet, score it, and write `results.json`, `results.csv` and `report.html`.
+
+    Returns:
+        The scores, None for a split without masks, and the paths of what was written for people.
 
     Args: as the command's options in `cli.commands`; `predictions` may be another program's.
 
@@ -61,7 +64,7 @@ def run(
             f"The split {benchmark.split!r} of {dataset} has no masks here: predictions only, in "
             f"{escape(str(found.masks))}. Its scores come from the challenge's server."
         )
-        return
+        return None, [found.masks]
     with bar("scoring") as progress:
         scores = score(benchmark, truth, found, workers=workers, progress=progress)
     results = summarize(
@@ -76,6 +79,7 @@ def run(
     cases = worst_cases(benchmark, truth, found, scores, WORST_CASES)
     write_report(results, cases, out / "report.html")
     _show(results, out)
+    return results, [out / name for name in ("results.json", "results.csv", "report.html")]
 
 
 def _tell(done: PredictionRun, workers: int) -> None:

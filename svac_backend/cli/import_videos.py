@@ -159,9 +159,10 @@ def import_rows(
     if not good:
         return Imported(destination.project or 0, "", failed=failed)
     labels = prompt_labels([prompt for row, _ in good for prompt in row.prompts])
-    xml = destination.new_config(
-        labels, lambda _: None, kind=config_kind([one for _, one in good], windowing)
-    )
+    objects = max(len(row.prompts) for row, _ in good)
+    windowing = windowing.for_objects(objects)
+    kind = config_kind([one for _, one in good], windowing, objects)
+    xml = destination.new_config(labels, lambda _: None, kind=kind)
     with (
         closing(Database(settings.data_dir)) as database,
         closing(LabelStudioClient.from_settings(settings)) as client,

@@ -146,7 +146,7 @@ class Destination:
             return _existing(client, root, self.project or 0, check)
         project = self._created(client, root, xml, check)
         if project.is_new:
-            arrange(client, project)
+            arrange(client, project.id, project.config)
         if self.backend_url is not None:
             return connect(settings, client, project, self.backend_url)
         return project
@@ -192,19 +192,18 @@ _BESIDE = ("id", f"data.{NAME_KEY}", "predictions_score", "total_annotations")
 TITLE = "SVAC"
 
 
-def arrange(client: LabelStudioClient, project: Project) -> None:
+def arrange(client: LabelStudioClient, project: int, config: LabelConfig) -> None:
     """Give a new project's Data Manager a tab that begins with the task whose masks are worst, and shows no raw JSON.
 
     Raises:
         SvacError: Label Studio refuses.
     """
-    config = project.config
     keys = [config.frames.key if config.frames else "frames", WINDOW_KEY]
     keys += [config.video.key, config.video.fps_key or "fps"] if config.video else ["video", "fps"]
-    columns = {*client.list_columns(project.id), *(f"tasks:data.{key}" for key in keys)}
+    columns = {*client.list_columns(project), *(f"tasks:data.{key}" for key in keys)}
     hidden = [sorted(columns - {f"tasks:{name}" for name in shown}) for shown in (_LISTED, _BESIDE)]
     client.create_tab(
-        project.id,
+        project,
         "Worst first",
         hidden=hidden[0],
         compact=hidden[1],

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from svac_backend.datasets.coco import Categories
 from svac_backend.datasets.davis import numbers_of
@@ -31,7 +30,7 @@ from svac_backend.datasets.video_tracks import (
 )
 from svac_backend.errors import SvacError
 from svac_backend.masks.limits import check_size
-from svac_backend.masks.polygons import mask_to_polygons, polygons_to_mask
+from svac_backend.masks.polygons import mask_to_polygons, one_ring, polygons_to_mask
 from svac_backend.masks.rle import from_coco, to_coco
 from svac_backend.masks.tracks import Track
 
@@ -96,20 +95,6 @@ class Writer:
         (self._root / "data.yaml").write_text(text, encoding="utf-8")
         self._objects.close()
         return []
-
-
-def one_ring(rings: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return one closed ring, f64 [N, 2], that covers what some rings cover.
-
-    Each further ring is entered from the nearest point of what is there, and left by the same way.
-    """
-    whole = rings[0]
-    for ring in rings[1:]:
-        apart = ((whole[:, None] - ring[None]) ** 2).sum(-1)
-        here, there = np.unravel_index(int(apart.argmin()), apart.shape)
-        round_trip = np.concatenate([ring[there:], ring[: there + 1]])
-        whole = np.concatenate([whole[: here + 1], round_trip, whole[here:]])
-    return whole
 
 
 def read(root: Path, split: str) -> list[VideoTracks]:

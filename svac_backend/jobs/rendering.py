@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.config import SHOWN_KINDS, LabelConfig, MaskControl, cached_config
+from svac_backend.labelstudio.config import SHOWN_KINDS, BoxTracks, LabelConfig, MaskControl, cached_config
 from svac_backend.labelstudio.regions.merge import merge_results
+from svac_backend.labelstudio.regions.outlines import tracks_to_outlines
 from svac_backend.labelstudio.regions.rectangles import tracks_to_boxes
 from svac_backend.labelstudio.regions.region import Canvas, Region, RegionOptions, Results
 from svac_backend.labelstudio.regions.written import tracks_to_results, validate_results
@@ -251,24 +252,35 @@ def _score_key(window: Window | None) -> str:
 
 
 def _overview(prediction: Prediction, config: LabelConfig, settings: Settings) -> list[Region]:
-    """The boxes of the masks, on the whole video, where the config asks for them."""
-    control = config.overview
-    if control is None:
-        return []
+    """The boxes of the masks, and their outlines, on the whole video, where the config asks for them."""
+    canvas, options = Canvas(prediction.width, prediction.height), RegionOptions.of(settings)
+    fps, count = prediction.fps, prediction.frame_count
+    found: list[Region] = []
+    if config.overview is not None and _plays_right(prediction, config, config.overview):
+        found += tracks_to_boxes(
+            prediction.tracks, config.overview, canvas, options, fps=fps, frame_count=count
+        )
+    if config.outlines is not None and _plays_right(prediction, config, config.outlines):
+        found += tracks_to_outlines(
+            prediction.tracks, config.outlines, canvas, options, fps=fps, frame_count=count
+        )
+    return found
+
+
+def _plays_right(prediction: Prediction, config: LabelConfig, control: BoxTracks) -> bool:
+    """Whether the config plays the video at its rate: what follows an object would else lie on other frames."""
     video = next((video for video in config.videos if video.name == control.to_name), None)
     fps = prediction.fps
     if video is not None and video.fps_key is None:
         fps = _number(video.framerate)
     if abs(fps - prediction.fps) > 0.01 * prediction.fps:
         log.warning(
-            'no boxes on the video: the config plays it with %g frames a second, it has %g; write framerate="$fps"',
+            'nothing on the video: the config plays it with %g frames a second, it has %g; write framerate="$fps"',
             fps,
             prediction.fps,
         )
-        return []
-    canvas, options = Canvas(prediction.width, prediction.height), RegionOptions.of(settings)
-    fps, count = prediction.fps, prediction.frame_count
-    return tracks_to_boxes(prediction.tracks, control, canvas, options, fps=fps, frame_count=count)
+        return False
+    return True
 
 
 def _number(framerate: str | None) -> float:

@@ -92,7 +92,7 @@ class TextControl:
 
 @dataclass(frozen=True)
 class BoxTracks:
-    """`<VideoRectangle>` with a `<Labels>` tag beside it: boxes that follow an object through the video.
+    """`<VideoRectangle>` with a `<Labels>` tag beside it: boxes that follow an object through the video; or outlines.
 
     Attributes:
         name: the control's name, `from_name` of its results.
@@ -100,7 +100,8 @@ class BoxTracks:
         labels: the labels of the `<Labels>` tag.
         labels_name: the name of that tag, or None.
         overview: `svac="boxes"`, which Label Studio ignores: this backend fills it with the boxes of the masks, one
-            track for each object.
+            track for each object. Of outlines: `svac="masks"`.
+        outlines: it is `<VideoVectorLabels>`, or `<VideoVector>` with such a tag, of Label Studio Enterprise.
     """
 
     name: str
@@ -108,10 +109,14 @@ class BoxTracks:
     labels: tuple[str, ...] = ()
     labels_name: str | None = None
     overview: bool = False
+    outlines: bool = False
 
 
 # Tags that draw masks on an image, beside a <Labels> tag; those with labels of their own end in "labels".
 MASK_TAGS = ("brush", "polygon", "vector", "bitmask", "rectangle")
+
+# Tags of what follows an object through the video.
+_FOLLOWING = ("videorectangle", "videovector", "videovectorlabels")
 
 SHIPPED_HINT = "Start from labelstudio_config/brush_frames.xml or polygon_frames.xml."
 
@@ -126,7 +131,7 @@ class LabelConfig:
         controls: every control that draws masks, on whatever object, in the config's order.
         text: the prompt's TextArea, or None.
         notes: `<TextArea svac="notes">`, in which this backend tells the annotator what went wrong, or None.
-        box_tracks: every `<VideoRectangle>`.
+        box_tracks: every `<VideoRectangle>`, `<VideoVector>` and `<VideoVectorLabels>`.
         names: name of every named tag -> its tag in lower case.
     """
 
@@ -152,7 +157,16 @@ class LabelConfig:
     @property
     def overview(self) -> BoxTracks | None:
         """The `<VideoRectangle svac="boxes">` that can show boxes of the masks, or None."""
-        return next((boxes for boxes in self.box_tracks if boxes.overview and boxes.labels), None)
+        return self._first_overview(outlines=False)
+
+    @property
+    def outlines(self) -> BoxTracks | None:
+        """The `<VideoVectorLabels svac="masks">` that can show the masks' outlines on the video itself, or None."""
+        return self._first_overview(outlines=True)
+
+    def _first_overview(self, *, outlines: bool) -> BoxTracks | None:
+        shown = (one for one in self.box_tracks if one.overview and one.labels and one.outlines == outlines)
+        return next(shown, None)
 
     def drawing_controls(self) -> tuple[MaskControl, ...]:
         """Return every control whose regions on the frames are masks; none without frames."""
@@ -292,10 +306,15 @@ def _box_tracks(tags: list[Element]) -> tuple[BoxTracks, ...]:
     found = []
     for tag in tags:
         name = tag.attrib.get("name", "")
-        for target in _targets(tag) if name and _kind(tag) == "videorectangle" else []:
-            labels, labels_name = _pair(tags, target)
-            overview = tag.attrib.get("svac", "").strip().lower() == "boxes"
-            found.append(BoxTracks(name, target, tuple(labels), labels_name, overview))
+        kind = _kind(tag)
+        for target in _targets(tag) if name and kind in _FOLLOWING else []:
+            own = kind == "videovectorlabels"
+            labels, labels_name = (_labels(tag), None) if own else _pair(tags, target)
+            outlines = kind != "videorectangle"
+            wanted = "masks" if outlines else "boxes"
+            # What the editor makes of <VideoVector> bears the name of the <Labels> beside it.
+            overview = tag.attrib.get("svac", "").strip().lower() == wanted and kind != "videovector"
+            found.append(BoxTracks(name, target, tuple(labels), labels_name, overview, outlines))
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ that share edges; together they cover what the mask covers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -69,6 +69,24 @@ def mask_to_polygons(
         cover = parts[top : top + height, left : left + width] == part
         rings += [ring + np.array([left, top]) for ring in _part_to_rings(cover, tolerance_px, iou_floor)]
     return sorted(rings, key=_area, reverse=True)
+
+
+def one_ring(rings: Sequence[Ring]) -> Ring:
+    """Return one closed ring, f64 [N, 2], that covers what some rings cover.
+
+    Each further ring is entered from the nearest point of what is there, and left by the same way: a bridge
+    of no width.
+
+    Args:
+        rings: f64 [N, 2] each, one at least.
+    """
+    whole = rings[0]
+    for ring in rings[1:]:
+        apart = ((whole[:, None] - ring[None]) ** 2).sum(-1)
+        here, there = np.unravel_index(int(apart.argmin()), apart.shape)
+        round_trip = np.concatenate([ring[there:], ring[: there + 1]])
+        whole = np.concatenate([whole[: here + 1], round_trip, whole[here:]])
+    return whole
 
 
 def polygons_to_mask(polygons: Iterable[NDArray[np.floating]], height: int, width: int) -> NDArray[np.bool_]:

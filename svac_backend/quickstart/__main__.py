@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 
 from svac_backend.cli.inputs import prompt_labels
+from svac_backend.cli.projects import arrange
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import parse_config
@@ -174,6 +175,7 @@ class Quickstart:
         if known is not None and any(int(project["id"]) == known for project in client.list_projects()):
             return known
         project = client.create_project(title, config)
+        arrange(client, project, parse_config(config))
         self.state.projects[self.key] = project
         self.state.tasks[self.key] = {}
         self.state.save()

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from svac_backend.cli.app import main
 from svac_backend.cli.commands import videos as commands
 from svac_backend.cli.inputs import SHIPPED
 from svac_backend.datasets.layouts import DataSet
@@ -59,14 +61,14 @@ def exported(local: Settings, tmp_path: Path) -> Path:
     return file
 
 
-def export(settings: Settings, layout: str | None, out: Path | None, **options: Any) -> None:
+def export(settings: Settings, layout: str, out: Path, **options: Any) -> None:
     """What the command line does with some options."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(commands, "get_settings", lambda: settings)
         commands.export(layout, out, **options)
 
 
-def refused(settings: Settings, layout: str | None, out: Path | None, **options: Any) -> SvacError:
+def refused(settings: Settings, layout: str, out: Path, **options: Any) -> SvacError:
     with pytest.raises(SvacError) as caught:
         export(settings, layout, out, **options)
     assert caught.value.hint
@@ -110,8 +112,6 @@ def test_what_is_asked_for_must_make_sense(local: Settings, exported: Path, tmp_
     assert "--project ID or --from" in refused(local, "coco", out).hint
     assert "--project ID or --from" in refused(local, "coco", out, from_=exported, project=1).hint
     assert "--config belongs to --from" in refused(local, "coco", out, project=1, config=CONFIG).message
-    assert "--format davis" in refused(local, None, out, from_=exported).hint
-    assert "--out" in refused(local, "coco", None, from_=exported).hint
     assert "no format 'zip'" in refused(local, "zip", out, from_=exported).message
     assert "split" in refused(local, "coco", out, from_=exported, split="a/b").message
     assert "no source" in refused(local, "coco", out, from_=exported, source="dreams").message
@@ -120,6 +120,26 @@ def test_what_is_asked_for_must_make_sense(local: Settings, exported: Path, tmp_
     out.mkdir()
     (out / "mine").write_text("x")
     assert "is not empty" in refused(local, "coco", out, from_=exported).message
+
+
+def test_what_a_command_needs_is_marked() -> None:
+    done = CliRunner().invoke(main, ["export", "--help"], env={"COLUMNS": "200"})
+    marked = [line for line in done.stdout.splitlines() if "[required]" in line]
+    assert [line.split("--")[1].split()[0] for line in marked] == ["format", "out"]
+    missing = CliRunner().invoke(main, ["export", "--format", "coco"])
+    assert (missing.exit_code, "--out" in missing.output) == (2, True)
+
+
+def test_the_answer_is_on_standard_output(
+    local: Settings, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "get_settings", lambda: local)
+    arguments = ["export", "--format", "coco", "--no-frames", "--from", str(exported), "--out"]
+    plain = CliRunner().invoke(main, [*arguments, str(tmp_path / "plain")])
+    assert plain.stdout == f"{tmp_path / 'plain'}\n"
+    assert f"{FRAMES} masks as coco" in plain.stderr
+    told = json.loads(CliRunner().invoke(main, [*arguments, str(tmp_path / "json"), "--json"]).stdout)
+    assert (told["folder"], told["masks"], told["notes"]) == (str(tmp_path / "json"), FRAMES, [])
 
 
 @pytest.mark.parametrize("content", ["no json", "{}", '[{"id": 1}]', "[7]", '[{"data": {"video": "x"}}]'])

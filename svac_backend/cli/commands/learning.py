@@ -36,11 +36,12 @@ def evaluate(
         Path | None, typer.Option(help="Score the predictions of this folder; predict nothing.")
     ] = None,
     zip_: Annotated[bool, typer.Option("--zip", help="Also write submission.zip.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the model on a benchmark: predictions, J and F, and a report; a run that was stopped resumes."""
     from svac_backend.cli.evaluate import run
 
-    run(
+    scores, files = run(
         get_settings(),
         dataset,
         root,
@@ -51,6 +52,8 @@ def evaluate(
         predictions=predictions,
         zipped=zip_,
     )
+    about = None if scores is None else {figures.name: figures for figures in (*scores.types, scores.overall)}
+    answer({"scores": about, "files": files}, files, as_json=as_json)
 
 
 @commands.command(rich_help_panel=PANEL)

@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from svac_backend.cli.commands.options import (
+    LAYOUTS,
     AsJson,
     Config,
     Frames,
@@ -175,8 +176,8 @@ def import_(
 
 @commands.command(rich_help_panel=PANEL)
 def export(
-    format_: LayoutName = None,
-    out: Annotated[Path | None, typer.Option(help="A folder that is new or empty.  [required]")] = None,
+    format_: Annotated[str, typer.Option("--format", help=f"Layout of the data set: {LAYOUTS}.")],
+    out: Annotated[Path, typer.Option(help="A folder that is new or empty.")],
     project: Annotated[int | None, typer.Option(help="Id of a project.")] = None,
     from_: Annotated[
         Path | None, typer.Option("--from", help="Or a file that Label Studio exported as JSON.")
@@ -194,13 +195,9 @@ def export(
 ) -> None:
     """Write annotations or predictions as a data set; the windows of a video are joined. Prints the folder."""
     from svac_backend.cli.export import ExportSource, run
-    from svac_backend.datasets.layouts import FORMATS, DataSet
+    from svac_backend.datasets.layouts import DataSet
     from svac_backend.datasets.reading import Choice
 
     what = ExportSource(Choice(source, only_submitted), project, from_, config)
-    if format_ is None or out is None:
-        raise SvacError(
-            "An export has a format and a folder.", f"Give --format {' | '.join(FORMATS)} and --out DIR."
-        )
     done = run(get_settings(), what, DataSet(out, format_, split), frames=frames)
     answer(done, [done.folder], as_json=as_json)

@@ -17,6 +17,7 @@ from typing import Any
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig
+from svac_backend.labelstudio.regions.outlines import outline_tracks
 from svac_backend.labelstudio.regions.rectangles import box_tracks
 from svac_backend.labelstudio.regions.region import Canvas, Place, RegionName, Results, region_id
 from svac_backend.labelstudio.regions.shapes import kind_of, shape_to_mask
@@ -356,7 +357,7 @@ def results_to_tracks(
             found[object_id].masks[frame] = mask
             found[object_id].scores[frame] = min(_score(drawing) for drawing in drawings)
     drawn_labels = {drawing.label for drawing in drawn.drawings}
-    for boxes in box_tracks(results, config, canvas):
+    for boxes in (*box_tracks(results, config, canvas), *outline_tracks(results, config, canvas)):
         if boxes.object_id is not None and config.drawing_controls():
             continue  # the overview that this backend made of the masks
         if boxes.label in drawn_labels:

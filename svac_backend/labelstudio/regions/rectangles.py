@@ -31,6 +31,8 @@ from svac_backend.video.source import FrameIndex
 
 KIND = "videorectangle"
 _SUFFIX = "-boxes"
+# Of outlines on the video, see `outlines`.
+OUTLINE_KIND, OUTLINE_SUFFIX = "videovectorlabels", "-outline"
 _SHAPE = ("x", "y", "width", "height", "rotation")
 
 
@@ -73,7 +75,7 @@ def tracks_to_boxes(
     Raises:
         SvacError: a track has a mask beyond the video's last frame.
     """
-    times = _times(frame_count, fps)
+    times = frame_times(frame_count, fps)
     least = max(options.min_area_px, 1)
     results = []
     for track in tracks:
@@ -81,7 +83,7 @@ def tracks_to_boxes(
         if not masks or track.label not in control.labels:
             continue
         sequence = []
-        for run in _runs(list(masks)):
+        for run in runs_of(list(masks)):
             boxes = np.array([bounding_box(masks[frame]) for frame in run], dtype=np.float64)
             for at in _keyframes(boxes, tolerance_px):
                 number, time = times.to_label_studio(run[at], fps)
@@ -109,15 +111,17 @@ def tracks_to_boxes(
 
 
 def is_overview(region: Mapping[str, Any]) -> bool:
-    """Tell whether a result is a `VideoRectangle` that this backend made of masks."""
-    return region.get("type") == KIND and str(region.get("id", "")).endswith(_SUFFIX)
+    """Tell whether a result is a `VideoRectangle`, or an outline on the video, that this backend made of masks."""
+    suffix = {KIND: _SUFFIX, OUTLINE_KIND: OUTLINE_SUFFIX}.get(str(region.get("type")))
+    return suffix is not None and str(region.get("id", "")).endswith(suffix)
 
 
 def same_boxes(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether two states of a `VideoRectangle` region have the same keyframes and boxes."""
+    """Tell whether two states of a region that follows an object have the same keyframes and shapes."""
     first, second = _keyframes_of(one), _keyframes_of(other)
     return len(first) == len(second) and all(
-        a[:2] == b[:2] and close(a[2:], b[2:]) for a, b in zip(first, second, strict=True)
+        a[:2] == b[:2] and len(a) == len(b) and close(a[2:], b[2:])
+        for a, b in zip(first, second, strict=True)
     )
 
 
@@ -129,7 +133,7 @@ def box_tracks(results: Iterable[Mapping[str, Any]], config: LabelConfig, canvas
     Raises:
         SvacError: a region is malformed.
     """
-    controls = {(boxes.name, boxes.to_name) for boxes in config.box_tracks}
+    controls = {(boxes.name, boxes.to_name) for boxes in config.box_tracks if not boxes.outlines}
     found = []
     room = MaskRoom()
     for region in results:
@@ -176,17 +180,18 @@ def _keyframes_of(region: Mapping[str, Any]) -> list[tuple[Any, ...]]:
             keyframe.get("frame"),
             keyframe.get("enabled", True),
             *(float(keyframe.get(key) or 0.0) for key in _SHAPE),
+            *(float(point.get(key) or 0.0) for point in keyframe.get("vertices", ()) for key in "xy"),
         )
         for keyframe in sequence
     ]
 
 
-def _times(frame_count: int, fps: float) -> FrameIndex:
+def frame_times(frame_count: int, fps: float) -> FrameIndex:
     """The frames of a video, evenly spaced, as the editor assumes."""
     return FrameIndex(tuple(range(frame_count)), 1 / Fraction(fps))
 
 
-def _runs(frames: Sequence[int]) -> list[list[int]]:
+def runs_of(frames: Sequence[int]) -> list[list[int]]:
     """Divide ascending frames into runs without a gap."""
     runs = [[frames[0]]]
     for before, frame in pairwise(frames):
@@ -225,7 +230,7 @@ def _box_track(region: Mapping[str, Any]) -> BoxTrack:
     return BoxTrack(id_.removesuffix(_SUFFIX) if id_.endswith(_SUFFIX) else None, label)
 
 
-def _count(value: Mapping[str, Any]) -> int:
+def frame_count_of(value: Mapping[str, Any]) -> int:
     last = max(int(keyframe["frame"]) for keyframe in value["sequence"])
     count = max(int(value.get("framesCount") or 0), last)
     if count > MAX_FRAMES:
@@ -235,8 +240,8 @@ def _count(value: Mapping[str, Any]) -> int:
 
 def _shown(value: Mapping[str, Any], window: Window | None) -> Iterator[tuple[int, dict[str, float]]]:
     """Yield the 0-based frames on which the editor shows a region, and its box there."""
-    count = _count(value)
-    times = _times(max(count, 1), 1)
+    count = frame_count_of(value)
+    times = frame_times(max(count, 1), 1)
     keyframes = sorted(value["sequence"], key=lambda keyframe: int(keyframe["frame"]))
     numbers = [int(keyframe["frame"]) for keyframe in keyframes]
     shapes = [{key: float(keyframe.get(key) or 0.0) for key in _SHAPE} for keyframe in keyframes]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import SHOWN_KINDS, LabelConfig, MaskControl
+from svac_backend.labelstudio.regions.outlines import outline_problem
 from svac_backend.labelstudio.regions.rectangles import boxes_problem
 from svac_backend.labelstudio.regions.region import DEFAULT_OPTIONS, Canvas, Region, RegionName, RegionOptions
 from svac_backend.masks.polygons import mask_to_polygons, polygons_to_mask
@@ -129,7 +130,9 @@ def validate_results(
         if not isinstance(region, Mapping):
             raise SvacError(f"Region {position} is not an object.", "Send a list of regions.")
         if region.get("from_name") in boxes and region.get("from_name") not in controls:
-            problem = boxes_problem(region, boxes[str(region["from_name"])], video_frames)
+            control = boxes[str(region["from_name"])]
+            find = outline_problem if control.outlines else boxes_problem
+            problem = find(region, control, video_frames)
         else:
             problem = _problem(region, controls, config, frame_count)
         key = (str(region.get("id")), str(region.get("from_name")))

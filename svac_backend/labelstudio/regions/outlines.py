@@ -1,0 +1,192 @@
+"""Outlines that follow an object through the video: tracks as `VideoVectorLabels` results, and back.
+
+The tag is Label Studio Enterprise's; the open-source editor (1.23.2) does not know it. So this is written after the
+model of such results in label-studio-sdk 2.1.2, and checked with it, but was never seen in an editor. Every frame gets
+a keyframe, so that nothing depends on how an editor draws between two. Where a person left some out, the points move
+on lines if two neighbouring keyframes have as many, or else the earlier outline stays.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svac_backend.errors import SvacError
+from svac_backend.labelstudio.config import BoxTracks, LabelConfig
+from svac_backend.labelstudio.regions.rectangles import (
+    OUTLINE_KIND,
+    OUTLINE_SUFFIX,
+    BoxTrack,
+    frame_count_of,
+    frame_times,
+    runs_of,
+)
+from svac_backend.labelstudio.regions.region import DEFAULT_OPTIONS, Canvas, Region, RegionOptions, region_id
+from svac_backend.labelstudio.tasks import Window
+from svac_backend.masks.limits import MAX_POINTS, MaskRoom
+from svac_backend.masks.polygons import mask_to_polygons, one_ring, polygons_to_mask
+from svac_backend.masks.rle import area, from_coco, to_coco
+from svac_backend.masks.tracks import Track
+
+Vertices = NDArray[np.float64]
+
+
+def tracks_to_outlines(
+    tracks: Iterable[Track],
+    control: BoxTracks,
+    canvas: Canvas,
+    options: RegionOptions = DEFAULT_OPTIONS,
+    *,
+    fps: float,
+    frame_count: int,
+) -> list[Region]:
+    """Return one `VideoVectorLabels` result for each track that has masks, id `<object_id>-outline`.
+
+    A mask in parts, or with holes, is one outline: its rings are joined by bridges of no width.
+
+    Args:
+        tracks: masks of the canvas's size, on frames of the whole video.
+        control: see `LabelConfig.outlines`; tracks whose label it lacks get no outline.
+        canvas: its size counts, its window does not.
+        options: masks of fewer pixels than `min_area_px` count as absent; tolerance and floor of the polygons.
+        fps: frames per second, as in the config's `<Video framerate>`.
+        frame_count: frames of the video.
+    """
+    times = frame_times(frame_count, fps)
+    least = max(options.min_area_px, 1)
+    results = []
+    for track in tracks:
+        masks = {frame: rle for frame, rle in sorted(track.masks.items()) if area(rle) >= least}
+        if not masks or track.label not in control.labels:
+            continue
+        sequence: list[Region] = []
+        for run in runs_of(list(masks)):
+            for frame in run:
+                rings = mask_to_polygons(
+                    from_coco(masks[frame]), tolerance_px=options.tolerance_px, iou_floor=options.iou_floor
+                )
+                number, time = times.to_label_studio(frame, fps)
+                points = np.round(one_ring(rings) / canvas.size * 100, 4).tolist()
+                sequence.append(
+                    {
+                        "frame": number,
+                        "time": time,
+                        # The last frame of a run is the last that shows it, as of a box.
+                        "enabled": frame != run[-1] or frame == frame_count - 1,
+                        "closed": True,
+                        "vertices": [
+                            {"id": f"{frame}-{n}", "x": x, "y": y} for n, (x, y) in enumerate(points)
+                        ],
+                    }
+                )
+        results.append(
+            {
+                "id": f"{track.object_id}{OUTLINE_SUFFIX}",
+                "from_name": control.name,
+                "to_name": control.to_name,
+                "type": OUTLINE_KIND,
+                "origin": "prediction",
+                "score": round(track.score, 4),
+                "value": {
+                    "framesCount": frame_count,
+                    "duration": frame_count / fps,
+                    "labels": [track.label],
+                    "sequence": sequence,
+                },
+            }
+        )
+    return results
+
+
+def outline_tracks(
+    results: Iterable[Mapping[str, Any]], config: LabelConfig, canvas: Canvas
+) -> list[BoxTrack]:
+    """Return the outlines of an annotation, on every frame of the task on which they are shown.
+
+    Raises:
+        SvacError: a region is malformed.
+    """
+    outlines = [one for one in config.box_tracks if one.outlines]
+    controls = {(name, one.to_name) for one in outlines for name in (one.name, one.labels_name)}
+    found = []
+    room = MaskRoom()
+    for region in results:
+        if (region.get("from_name"), region.get("to_name")) not in controls or not _is_outline(region):
+            continue
+        try:
+            id_ = region_id(region)
+            ours = id_.removesuffix(OUTLINE_SUFFIX) if id_.endswith(OUTLINE_SUFFIX) else None
+            track = BoxTrack(ours, _label(region))
+            for frame, vertices in _shown(region["value"], canvas.window):
+                mask = to_coco(polygons_to_mask([vertices / 100 * canvas.size], canvas.height, canvas.width))
+                track.masks[frame] = mask
+                room.take(len(mask["counts"]))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise SvacError(
+                f"The outline '{region.get('id')}' is malformed ({type(error).__name__}).",
+                "Draw it again in the editor, or take the result unchanged from Label Studio.",
+            ) from error
+        found.append(track)
+    return found
+
+
+def outline_problem(region: Mapping[str, Any], control: BoxTracks, frame_count: int | None) -> str | None:
+    """Say why an editor would not show an outline; None if it would, as far as label-studio-sdk knows."""
+    value = region.get("value")
+    if region.get("type") != OUTLINE_KIND or region.get("to_name") != control.to_name:
+        return f"it is no {OUTLINE_KIND} on '{control.to_name}'"
+    if not isinstance(value, Mapping) or not value.get("sequence"):
+        return "its sequence has no keyframe"
+    if _label(region) not in control.labels:
+        return f"its labels are not among {', '.join(control.labels)}"
+    try:
+        shown = dict(_shown(value, None))
+    except (KeyError, TypeError, ValueError, OverflowError, SvacError):
+        return "its sequence is malformed"
+    if frame_count is not None and max(shown, default=0) >= frame_count:
+        return f"it is shown beyond the last frame {frame_count - 1}"
+    return None
+
+
+def _is_outline(region: Mapping[str, Any]) -> bool:
+    return region.get("type") in (OUTLINE_KIND, OUTLINE_KIND.removesuffix("labels"))
+
+
+def _label(region: Mapping[str, Any]) -> str | None:
+    """Return a region's label: where a <Labels> stands beside the tag, its key is the region's type."""
+    value = region["value"]
+    labels = value.get(str(region.get("type"))) or value.get("labels")
+    return str(labels[0]) if isinstance(labels, list) and labels else None
+
+
+def _shown(value: Mapping[str, Any], window: Window | None) -> Iterator[tuple[int, Vertices]]:
+    """Yield the 0-based frames that show an outline, and its points there [N, 2] in percent; a line has none."""
+    count = frame_count_of(value)
+    times = frame_times(max(count, 1), 1)
+    keyframes = sorted(value["sequence"], key=lambda keyframe: int(keyframe["frame"]))
+    numbers = [int(keyframe["frame"]) for keyframe in keyframes]
+    shapes = [_vertices(keyframe["vertices"]) for keyframe in keyframes]
+    for number in range(numbers[0], count + 1):
+        frame = times.from_label_studio(number)
+        at = bisect_right(numbers, number) - 1
+        keyframe, points = keyframes[at], shapes[at]
+        visible = number == numbers[at] or keyframe.get("enabled", True)
+        # What is not closed is a line, and covers nothing.
+        if not visible or not keyframe.get("closed", False) or len(points) < 3:
+            continue
+        if window is not None and window.item(frame) is None:
+            continue
+        if number > numbers[at] and at + 1 < len(numbers) and len(shapes[at + 1]) == len(points):
+            share = (number - numbers[at]) / (numbers[at + 1] - numbers[at])
+            points = points + share * (shapes[at + 1] - points)
+        yield frame, points
+
+
+def _vertices(vertices: Sequence[Mapping[str, Any]]) -> Vertices:
+    if len(vertices) > MAX_POINTS:
+        raise ValueError("too many points")
+    return np.array([[float(point["x"]), float(point["y"])] for point in vertices]).reshape(-1, 2)
