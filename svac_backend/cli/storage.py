@@ -171,8 +171,8 @@ def run_restore(settings: Settings, file: Path) -> None:
             fresh = Path(scratch)
             with console.status("reading the backup"):
                 count = _unpack(file, fresh)
-            aside = folder / time.strftime(f"{BEFORE}%Y%m%d-%H%M%S")
-            aside.mkdir(mode=0o700)
+            # Two may begin in one second.
+            aside = Path(tempfile.mkdtemp(dir=folder, prefix=time.strftime(f"{BEFORE}%Y%m%d-%H%M%S-")))
             if settings.database_url is not None:
                 _into_server(settings, fresh / FILE_NAME, aside / FILE_NAME)
             old = [path for path in folder.iterdir() if not _left_out(path.name)]

@@ -50,7 +50,7 @@ class ExportFile:
                 if file.read(len(_BOM)) != _BOM:
                     file.seek(0)
                 start = file.tell()
-                if file.read(64).lstrip()[:1] not in (b"[", b""):
+                if next(ijson.basic_parse(file))[0] != "start_array":
                     raise self._no_tasks()
                 file.seek(start)
                 for task in ijson.items(file, "item", use_float=True):
