@@ -60,8 +60,10 @@ class ExportFile:
         except OSError as error:
             raise SvacError(f"{self.path} cannot be read: {error.strerror}.", "Check the path.") from error
         except (ijson.JSONError, ValueError, RecursionError) as error:
+            # The parser shows the place, too, in further lines.
+            why = next(iter(str(error).splitlines()), type(error).__name__).strip().rstrip(".")
             raise SvacError(
-                f"{self.path} is not JSON: {error}.", "Export the project from Label Studio as JSON."
+                f"{self.path} is not JSON: {why}.", "Export the project from Label Studio as JSON."
             ) from error
 
     def _no_tasks(self) -> SvacError:
