@@ -97,7 +97,8 @@ def text(body: Mapping[str, Any], name: str, *, default: str | None = None, most
     """Return a field that must be text; `default` stands in for a missing or null one.
 
     Raises:
-        BadRequest: it is missing without default, no text, or longer than `most` characters.
+        BadRequest: it is missing without default, no text, no Unicode (a lone surrogate), or longer than `most`
+            characters.
     """
     value = body.get(name)
     if value is None:
@@ -106,6 +107,12 @@ def text(body: Mapping[str, Any], name: str, *, default: str | None = None, most
         raise BadRequest(f"The body's {name!r} is missing or no text.", f"Send {name!r} as a string.")
     if len(value) > most:
         raise BadRequest(f"The body's {name!r} has {len(value)} characters.", f"Send {most} at most.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRequest(
+            f"The body's {name!r} holds characters that are no Unicode text.", "Send valid UTF-8."
+        ) from error
     return value
 
 

@@ -33,7 +33,7 @@ def test_shipped_configs_show_masks_on_frames(file: str, kind: str, overview: bo
     assert control.labels == {"object": None}
     smart = [tag for tag in ElementTree.parse(CONFIGS / file).iter() if tag.get("smart") == "true"]
     assert [(tag.tag, [label.get("value") for label in tag]) for tag in smart if len(tag)] == [
-        ("KeyPointLabels", ["positive", "negative", "propagate"]),
+        ("KeyPointLabels", ["positive", "negative", "propagate", "remove"]),
         ("RectangleLabels", ["object_box"]),
     ]
     assert config.box_tracks == (BoxTracks("box", "video", ("object",), "boxlabel", overview),)

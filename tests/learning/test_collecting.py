@@ -21,7 +21,6 @@ from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.rle import from_coco, to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
-from svac_backend.store import events as inbox_module
 from svac_backend.store.corrections import AnnotationState, Correction
 from svac_backend.store.database import Database
 from svac_backend.store.events import EventStore
@@ -313,7 +312,7 @@ def test_what_cannot_be_looked_at_now_is_tried_again(
     assert waiting.tries == 1
     assert not collector.pending()
 
-    monkeypatch.setattr(inbox_module.time, "time", lambda: waiting.due + 1 if waiting.due else 0.0)
+    monkeypatch.setattr(database, "time", lambda: waiting.due + 1 if waiting.due else 0.0)
     online = Collector(connected, database)
     assert online.pending()
     assert online.collect().annotations == 1
@@ -332,7 +331,7 @@ def test_a_late_retry_does_not_undo_a_deletion(
     studio.send("ANNOTATIONS_DELETED", annotations=[{"id": 3}])
     collector = Collector(connected, database)
     collector.collect()
-    monkeypatch.setattr(inbox_module.time, "time", lambda: 1e12)
+    monkeypatch.setattr(database, "time", lambda: 1e12)
     collector.collect()
     assert collector.corrections.all() == []
     assert collector.inbox.uncollected() == []

@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
-from svac_backend.jobs.engine import Job, JobState
+from svac_backend.jobs.engine import LEASE_S, Job, JobState
 from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload
 from svac_backend.jobs.services import Services
 from svac_backend.server.app import create_app
@@ -133,6 +133,13 @@ def client(app: Flask) -> FlaskClient:
 def backend(app: Flask) -> Services:
     found: Services = app.extensions["svac"]
     return found
+
+
+@pytest.fixture
+def no_worker(backend: Services) -> None:
+    """The worker that stands in for a real one has left."""
+    for found in backend.workers.alive(LEASE_S):
+        backend.workers.leave(found.id)
 
 
 @pytest.fixture

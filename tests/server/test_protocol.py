@@ -33,6 +33,7 @@ SETUP = {
 }
 
 
+@pytest.mark.usefixtures("no_worker")
 def test_health_says_that_no_worker_runs(client: FlaskClient, backend: Services) -> None:
     for path in ("/", "/health"):
         answer = client.get(path)
@@ -46,6 +47,7 @@ def test_health_says_that_no_worker_runs(client: FlaskClient, backend: Services)
     assert body["problem"] is None
 
 
+@pytest.mark.usefixtures("no_worker")
 def test_ready_says_whether_and_why_not(client: FlaskClient, backend: Services) -> None:
     answer = client.get("/ready")
     assert answer.status_code == 503
@@ -220,6 +222,7 @@ def test_an_answer_names_its_request(client: FlaskClient, given: str, kept: bool
     assert re.fullmatch(r"[\w-]{1,64}", named)
 
 
+@pytest.mark.usefixtures("no_worker")
 def test_metrics(client: FlaskClient, backend: Services) -> None:
     client.post("/predict", json=predict_body(task(), task(8, prompt="")))
     client.post("/webhook", json={"action": "A"})

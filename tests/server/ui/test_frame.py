@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 
-from svac_backend.jobs.engine import LEASE_S, JobState
+from svac_backend.jobs.engine import JobState
 from svac_backend.jobs.services import Services
 from svac_backend.store.tasks import PredictedTask
 from tests.server.bodies import predict_body, task
@@ -187,9 +187,6 @@ def test_errors_are_pages(client: FlaskClient) -> None:
     assert client.get("/nothing").mimetype == "application/json"
 
 
-def test_what_keeps_the_backend_from_work_stands_on_every_page(
-    client: FlaskClient, backend: Services
-) -> None:
-    for worker in backend.workers.alive(LEASE_S):  # that of the fixtures
-        backend.workers.leave(worker.id)
+@pytest.mark.usefixtures("no_worker")
+def test_what_keeps_the_backend_from_work_stands_on_every_page(client: FlaskClient) -> None:
     assert "No worker is running" in client.get("/ui/jobs").text

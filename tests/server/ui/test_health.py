@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from flask.testing import FlaskClient
 
-from svac_backend.jobs.engine import LEASE_S
 from svac_backend.jobs.services import Services
 from tests.server.bodies import predict_body, task
 
 
+@pytest.mark.usefixtures("no_worker")
 def test_health_says_what_ready_says(client: FlaskClient, backend: Services) -> None:
-    for worker in backend.workers.alive(LEASE_S):  # that of the fixtures
-        backend.workers.leave(worker.id)
     html = client.get("/ui/health").text
     assert "not ready" in html
     assert "No worker is running" in html

@@ -99,7 +99,7 @@ def plain(model: Svac, prompts: dict[int, FrameHint]) -> dict[tuple[int, int], n
 
 def test_trained_weights_against_sam2s_own_steps(embedded: Svac, monkeypatch: pytest.MonkeyPatch) -> None:
     # What frame hints go through matches features, too, which sam2's own steps don't.
-    monkeypatch.setattr(embedded, "hint_sam", None)
+    monkeypatch.setitem(embedded._modules, "hint_sam", None)
     prompts = given(0, 3, 10)
     assert same(run(embedded, [prompts]), plain(embedded, prompts))
 
