@@ -65,8 +65,8 @@ PUBLISHED = (
     PublishedModel("ByteDance/Sa2VA-InternVL3-14B", "sa2va", None, None, 59.2, 76.6, "b"),
     PublishedModel("kumuji/Sa2VA-i-1B", "sa2va-i", _1B + _DECODER, 5e9, 52.6, 73.6, "a"),
     PublishedModel("kumuji/Sa2VA-i-4B", "sa2va-i", _4B + _DECODER, 13e9, 56.6, 78.6, "a"),
-    PublishedModel("kumuji/Sa2VA-i-8B", "sa2va-i", _8B + _DECODER, 24e9, 59.5, 79.1, "a"),
-    PublishedModel("kumuji/Sa2VA-i-26B", "sa2va-i", _26B + _DECODER, 67e9, 63.2, 81.2, "a"),
+    PublishedModel("kumuji/Sa2VA-i-8B", "sa2va-i", _8B + _DECODER, 24e9, 59.5, None, "a"),
+    PublishedModel("kumuji/Sa2VA-i-26B", "sa2va-i", _26B + _DECODER, 67e9, 63.2, None, "a"),
     PublishedModel("QuanzhuNiu/SaSaSa2VA-4B", "sasasa2va", _4B, 15e9),
     PublishedModel("QuanzhuNiu/SaSaSa2VA-26B", "sasasa2va", _26B),
 )
