@@ -90,8 +90,12 @@ class Annotator(Editor):
                 self.page.keyboard.up(key)
 
     def draw_box(self, left: float, top: float, right: float, bottom: float) -> Asked:
-        """Draw a box around an object with the second Auto-Detect tool."""
-        self.press("Escape", "v", "m", "m", "t")
+        """Draw a box around an object with the rectangle of the Auto-Detect tools."""
+        self.press("Escape")
+        self.page.locator(".lsf-toolbar__group").last.hover()
+        # The key points come first, then the rectangle, then the rectangle of three points.
+        self.page.locator(".lsf-toolbar__smart > div").nth(1).click()
+        self.choose_label("object_box")
         return self.ask(lambda: self.drag([(left, top), (right, bottom)]))
 
     def remove(self, x: float, y: float) -> Asked:

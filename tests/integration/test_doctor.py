@@ -127,7 +127,8 @@ def test_all_is_well(
     found = examine(backend.settings, backend.url, project)
     assert bad(found) == {}
     assert list(found) == [
-        *("settings", "model", "torch and sam2", "data folder", "database", "worker", "timeouts"),
+        *("settings", "model", "torch and sam2", "data folder", "database", "worker", "jobs"),
+        "timeouts",
         *("Label Studio", "token", "local files", "backend, from here", "backend, from Label Studio"),
         *("webhooks", f"project {project}", "prompts", "connected model", "shown predictions"),
     ]
