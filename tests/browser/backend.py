@@ -65,6 +65,8 @@ def running_backend(
             stack.callback(process.stop)
             if command == "serve":
                 wait_until_up(f"{url}/health", process, timeout=60)
+            else:  # without a worker that lives, nobody waits for masks
+                wait_until_up(f"{url}/ready", process, timeout=120)
         yield url
 
 

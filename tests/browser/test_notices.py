@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from svac_backend.labelstudio.regions.region import by_object
 from svac_backend.labelstudio.tasks import build_task_data, local_files_url
 from svac_backend.synthetic.video import write_mp4
 from svac_backend.video.reader import VideoReader
 from tests.browser.annotating import Annotator
 from tests.browser.backend import FPS, Clip, ConnectedProject, connected_project, running_backend
+from tests.browser.correcting import mask_regions
+from tests.browser.tasks import api
 
 VIDEO = Path(__file__).parents[2] / ".." / "shared" / "videos" / "01_dog.mp4"
 FRAMES, SIZE = 16, (480, 270)
@@ -51,15 +54,36 @@ def real_task(label_studio: Any, project: ConnectedProject) -> int:
     return client.create_task(project.project, build_task_data(video_url, urls, FPS))
 
 
-def test_a_refused_prompt_is_said_in_the_editor(
-    editor: Annotator, project: ConnectedProject, real_task: int
+# Two sentences on a real clip take a while on cores that other work shares.
+@pytest.mark.timeout(900)
+def test_what_goes_wrong_on_a_real_clip_is_said_in_the_editor(
+    editor: Annotator, label_studio: Any, project: ConnectedProject, real_task: int
 ) -> None:
     editor.open_task(project.project, real_task)
     editor.auto_annotate()
+
+    # Prompts that are refused or have nothing to do are answered in words.
     editor.type_prompt("x" * 501)
     assert "501 characters" in noted(editor)
     assert editor.page.get_by_text("501 characters").first.is_visible()
     editor.screenshot("notices_1_refused")
+    editor.propagate(5, 5)
+    assert "nothing to propagate" in noted(editor)
+
+    # Two sentences, each an object; whatever a small model finds of them, it is said or shown.
+    before: set[str] = set()
+    for sentence in ("the dog", "the person"):
+        editor.type_prompt(sentence)
+        shown = set(by_object(mask_regions(editor.results())))
+        missing = f'Nothing was found: "{sentence}"' in noted(editor)
+        assert (len(shown - before), missing) in ((1, False), (0, True)), noted(editor)
+        before = shown
+    editor.screenshot("notices_2_sentences")
+
+    sent, answer = editor.submit()
+    with api(label_studio) as http:
+        stored = http.get(f"/api/annotations/{answer['id']}/").raise_for_status().json()
+    assert stored["result"] == sent["result"]
 
 
 def test_without_a_worker_the_editor_says_so_at_once(
