@@ -8,8 +8,7 @@ on lines if two neighbouring keyframes have as many, or else the earlier outline
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,9 @@ from svac_backend.labelstudio.regions.rectangles import (
     OUTLINE_KIND,
     OUTLINE_SUFFIX,
     BoxTrack,
-    frame_count_of,
+    between_keyframes,
     frame_times,
+    frames_problem,
     runs_of,
 )
 from svac_backend.labelstudio.regions.region import DEFAULT_OPTIONS, Canvas, Region, RegionOptions, region_id
@@ -143,13 +143,7 @@ def outline_problem(region: Mapping[str, Any], control: BoxTracks, frame_count: 
         return "its sequence has no keyframe"
     if _label(region) not in control.labels:
         return f"its labels are not among {', '.join(control.labels)}"
-    try:
-        shown = dict(_shown(value, None))
-    except (KeyError, TypeError, ValueError, OverflowError, SvacError):
-        return "its sequence is malformed"
-    if frame_count is not None and max(shown, default=0) >= frame_count:
-        return f"it is shown beyond the last frame {frame_count - 1}"
-    return None
+    return frames_problem(_shown(value, None), frame_count)
 
 
 def _is_outline(region: Mapping[str, Any]) -> bool:
@@ -165,28 +159,17 @@ def _label(region: Mapping[str, Any]) -> str | None:
 
 def _shown(value: Mapping[str, Any], window: Window | None) -> Iterator[tuple[int, Vertices]]:
     """Yield the 0-based frames that show an outline, and its points there [N, 2] in percent; a line has none."""
-    count = frame_count_of(value)
-    times = frame_times(max(count, 1), 1)
-    keyframes = sorted(value["sequence"], key=lambda keyframe: int(keyframe["frame"]))
-    numbers = [int(keyframe["frame"]) for keyframe in keyframes]
-    shapes = [_vertices(keyframe["vertices"]) for keyframe in keyframes]
-    for number in range(numbers[0], count + 1):
-        frame = times.from_label_studio(number)
-        at = bisect_right(numbers, number) - 1
-        keyframe, points = keyframes[at], shapes[at]
-        visible = number == numbers[at] or keyframe.get("enabled", True)
+    for frame, keyframe, points, following, share in between_keyframes(value, window, _vertices):
         # What is not closed is a line, and covers nothing.
-        if not visible or not keyframe.get("closed", False) or len(points) < 3:
+        if not keyframe.get("closed", False) or len(points) < 3:
             continue
-        if window is not None and window.item(frame) is None:
-            continue
-        if number > numbers[at] and at + 1 < len(numbers) and len(shapes[at + 1]) == len(points):
-            share = (number - numbers[at]) / (numbers[at + 1] - numbers[at])
-            points = points + share * (shapes[at + 1] - points)
+        if following is not None and len(following) == len(points):
+            points = points + share * (following - points)
         yield frame, points
 
 
-def _vertices(vertices: Sequence[Mapping[str, Any]]) -> Vertices:
+def _vertices(keyframe: Mapping[str, Any]) -> Vertices:
+    vertices = keyframe["vertices"]
     if len(vertices) > MAX_POINTS:
         raise ValueError("too many points")
     return np.array([[float(point["x"]), float(point["y"])] for point in vertices]).reshape(-1, 2)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ _SUFFIX = "-boxes"
 # Of outlines on the video, see `outlines`.
 OUTLINE_KIND, OUTLINE_SUFFIX = "videovectorlabels", "-outline"
 _SHAPE = ("x", "y", "width", "height", "rotation")
+# What a keyframe says of where the object is.
+Shape = TypeVar("Shape")
 
 
 @dataclass
@@ -163,11 +165,16 @@ def boxes_problem(region: Mapping[str, Any], control: BoxTracks, frame_count: in
     labels = value.get("labels")
     if not isinstance(labels, list) or not labels or any(label not in control.labels for label in labels):
         return f"its labels are not among {', '.join(control.labels)}"
+    return frames_problem(_shown(value, None), frame_count)
+
+
+def frames_problem(shown: Iterator[tuple[int, Any]], frame_count: int | None) -> str | None:
+    """Say what is wrong with the frames that a region is shown on; None if nothing is."""
     try:
-        shown = dict(_shown(value, None))
+        frames = [frame for frame, _ in shown]
     except (KeyError, TypeError, ValueError, OverflowError, SvacError):
         return "its sequence is malformed"
-    if frame_count is not None and max(shown, default=0) >= frame_count:
+    if frame_count is not None and max(frames, default=0) >= frame_count:
         return f"it is shown beyond the last frame {frame_count - 1}"
     return None
 
@@ -230,31 +237,40 @@ def _box_track(region: Mapping[str, Any]) -> BoxTrack:
     return BoxTrack(id_.removesuffix(_SUFFIX) if id_.endswith(_SUFFIX) else None, label)
 
 
-def frame_count_of(value: Mapping[str, Any]) -> int:
+def between_keyframes(
+    value: Mapping[str, Any], window: Window | None, shape_of: Callable[[Mapping[str, Any]], Shape]
+) -> Iterator[tuple[int, Mapping[str, Any], Shape, Shape | None, float]]:
+    """Yield the 0-based frames on which the editor shows a region, within the task's window.
+
+    With each come the keyframe that holds there, its shape, the next keyframe's (None where nothing moves), and how
+    far on the way there it is, 0..1.
+    """
     last = max(int(keyframe["frame"]) for keyframe in value["sequence"])
     count = max(int(value.get("framesCount") or 0), last)
     if count > MAX_FRAMES:
         raise ValueError("too many frames")
-    return count
-
-
-def _shown(value: Mapping[str, Any], window: Window | None) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield the 0-based frames on which the editor shows a region, and its box there."""
-    count = frame_count_of(value)
     times = frame_times(max(count, 1), 1)
     keyframes = sorted(value["sequence"], key=lambda keyframe: int(keyframe["frame"]))
     numbers = [int(keyframe["frame"]) for keyframe in keyframes]
-    shapes = [{key: float(keyframe.get(key) or 0.0) for key in _SHAPE} for keyframe in keyframes]
+    shapes = [shape_of(keyframe) for keyframe in keyframes]
     for number in range(numbers[0], count + 1):
         frame = times.from_label_studio(number)
         at = bisect_right(numbers, number) - 1
         visible = number == numbers[at] or keyframes[at].get("enabled", True)
         if not visible or (window is not None and window.item(frame) is None):
             continue
-        box = shapes[at]
-        if number > numbers[at] and at + 1 < len(numbers):
-            share = (number - numbers[at]) / (numbers[at + 1] - numbers[at])
-            box = {key: box[key] + share * (shapes[at + 1][key] - box[key]) for key in _SHAPE}
+        moves = number > numbers[at] and at + 1 < len(numbers)
+        share = (number - numbers[at]) / (numbers[at + 1] - numbers[at]) if moves else 0.0
+        yield frame, keyframes[at], shapes[at], shapes[at + 1] if moves else None, share
+
+
+def _shown(value: Mapping[str, Any], window: Window | None) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield the 0-based frames on which the editor shows a region, and its box there."""
+    for frame, _, box, following, share in between_keyframes(
+        value, window, lambda keyframe: {key: float(keyframe.get(key) or 0.0) for key in _SHAPE}
+    ):
+        if following is not None:
+            box = {key: box[key] + share * (following[key] - box[key]) for key in _SHAPE}
         yield frame, box
 
 
