@@ -7,6 +7,7 @@ methods here are those of most. Free of torch when imported, as the web process 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,7 +57,7 @@ class Folder:
         return found if isinstance(found, Mapping) else {}
 
 
-class Family:
+class Family(ABC):
     """A layout of weights and all that depends on it.
 
     Attributes:
@@ -91,17 +92,17 @@ class Family:
     trained_whole: ClassVar[tuple[str, ...]] = ("mllm.text_hidden_fcs.", "sam.sam_mask_decoder.")
     marks: ClassVar[tuple[str, ...]] = ()
 
+    @abstractmethod
     def recognises(self, folder: Folder) -> bool:
         """Return whether a folder is of this family; the registry asks the special ones first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_config(self, data: Mapping[str, Any]) -> SvacConfig:
         """Turn a published config.json into ours.
 
         Raises:
             SvacError: it asks for something that this family does not do.
         """
-        raise NotImplementedError
 
     def load_config(self, path: Path) -> SvacConfig:
         """Read a config.json in our own format. Raises `SvacError` where it is none."""
@@ -140,9 +141,9 @@ class Family:
             for name, part in self.convert(key, tensor, config).items()
         }
 
+    @abstractmethod
     def build_mllm(self, config: SvacConfig) -> Mllm:
         """Build vision tower and language model with random weights: how images become tokens, positions, [SEG]."""
-        raise NotImplementedError
 
     def fitted(self, config: SvacConfig) -> Callable[[Image, tuple[int, int]], Image]:
         """Return what resizes an image u8 [H, W, 3] to u8 [h, w, 3], as the vision tower is given it; any thread may.
