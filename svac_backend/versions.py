@@ -2,13 +2,16 @@
 
 A version's files are looked at before it serves. One that is missing or damaged is marked so, and the last good one
 serves.
+
+Label Studio knows "the newest" as the title of the connected model. Where a project shows by its name the version that
+served until now, every change of what serves makes it show the newest.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +19,10 @@ from typing import Any
 
 from svac_backend.atomic import atomic_path
 from svac_backend.errors import SvacError
+from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database, is_there
+from svac_backend.store.events import ConnectionStore
 from svac_backend.store.versions import BASE, Version, VersionState, VersionStore
 from svac_backend.svac.files.adapters import ABOUT, WEIGHTS, verify_adapter
 from svac_backend.svac.files.weights import version_of
@@ -135,6 +140,7 @@ class Registry:
         figures: Mapping[str, Any] | None = None,
         data: Mapping[str, Any] | None = None,
         job_id: str = "",
+        tell: Callable[[str], None] = log.info,
     ) -> Version:
         """Take in an adapter that fine-tuning wrote.
 
@@ -148,28 +154,34 @@ class Registry:
             reason: why, or why not.
             figures, data: see `store.versions.Version`.
             job_id: of the run.
+            tell: called with a sentence on the projects that show the newest from now on.
 
         Raises:
             SvacError: it is damaged, or cannot be copied.
         """
-        info = verify_adapter(folder)
-        target = self.root / info.adapter_id
-        if not target.is_dir():
-            self._copy(folder, target)
-        version = self.store.register(
-            Version(
-                id=info.adapter_id,
-                base=base,
-                sha256=info.sha256,
-                size=info.bytes,
-                parent=parent,
-                figures=dict(figures or {}),
-                data=dict(data or {}),
-                job_id=job_id,
+        version = self.store.of_job(job_id) if job_id else None
+        if version is None:
+            info = verify_adapter(folder)
+            target = self.root / info.adapter_id
+            if not target.is_dir():
+                self._copy(folder, target)
+            version = self.store.register(
+                Version(
+                    id=info.adapter_id,
+                    base=base,
+                    sha256=info.sha256,
+                    size=info.bytes,
+                    parent=parent,
+                    figures=dict(figures or {}),
+                    data=dict(data or {}),
+                    job_id=job_id,
+                )
             )
-        )
         if version.state is not VersionState.CANDIDATE:
-            return version  # the same run, which went on after its end
+            # The same run, which went on after its end: it may have been stopped before the projects knew.
+            if version.state is VersionState.PROMOTED:
+                self._have_followed(_name(base, parent), tell)
+            return version
         if not promote:
             self.store.decide(version.id, VersionState.KEPT, reason)
         elif self._serving_id(base) != parent:
@@ -180,15 +192,34 @@ class Registry:
             self.store.decide(version.id, VersionState.KEPT, f"{changed} {reason.removeprefix('Promoted. ')}")
         else:
             self.store.promote(version.id, reason)
+            self._have_followed(_name(base, parent), tell)
         return self.store.get(version.id) or version
 
-    def promote(self, version_id: str) -> Version:
-        """Have a version serve from now on.
+    def find(self, name: str) -> Version:
+        """Return the version of an id, the beginning of one, or a name; see `VersionStore.find`.
 
         Raises:
-            SvacError: there is none of that id, or it is damaged.
+            SvacError: there is none, or it is of another model than the settings name.
         """
-        version = self.store.find(version_id)
+        version = self.store.find(name)
+        if version.base != self.base:
+            raise SvacError(
+                f"{version.name} is a version of another model than {self.base}.",
+                "Set SVAC_MODEL and SVAC_PRESET to its model first.",
+            )
+        return version
+
+    def promote(self, version_id: str, tell: Callable[[str], None] = log.info) -> Version:
+        """Have a version serve from now on.
+
+        Args:
+            version_id: see `find`.
+            tell: called with a sentence on the projects that show the newest from now on.
+
+        Raises:
+            SvacError: there is none of that id, it is of another model, or it is damaged.
+        """
+        version, before = self.find(version_id), self.name()
         try:
             self.verify(version)
         except SvacError as error:
@@ -196,15 +227,20 @@ class Registry:
             raise
         if version.state is VersionState.DAMAGED:
             self.store.decide(version.id, VersionState.CANDIDATE, "It was damaged, and is whole again.")
-        return self.store.promote(version.id)
+        promoted = self.store.promote(version.id)
+        self._have_followed(before, tell)
+        return promoted
 
-    def roll_back(self, to: str | None = None) -> Version | None:
-        """Have the version serve that served before; see `VersionStore.roll_back`.
+    def roll_back(self, to: str | None = None, tell: Callable[[str], None] = log.info) -> Version | None:
+        """Have the version serve that served before; see `VersionStore.roll_back`, and `promote` for `tell`.
 
         Raises:
             SvacError: none served before, or not that one.
         """
-        return self.store.roll_back(self.base, to)
+        before = self.name()
+        found = self.store.roll_back(self.base, to)
+        self._have_followed(before, tell)
+        return found
 
     def delete(self, version_id: str) -> Version:
         """Delete a version and its files.
@@ -223,6 +259,19 @@ class Registry:
                 "Delete this folder yourself.",
             ) from error
         return version
+
+    def _have_followed(self, before: str, tell: Callable[[str], None]) -> None:
+        """Have the projects that show what served before show the newest; Label Studio may be away."""
+        access = LabelStudioAccess(self.settings, ConnectionStore(self.store.database))
+        moved, failure = access.follow_all({before} - {self.name()})
+        if moved:
+            tell(f"Projects that show the newest from now on: {', '.join(moved)}.")
+        if failure is not None:
+            log.warning("some projects may still show %s: %s", before, failure)
+            tell(
+                f"Some projects may still show {before}. {failure.message.rstrip('.')}. "
+                "Choose the model in their Settings > Annotation."
+            )
 
     def _serving_id(self, base: str) -> str:
         found = self.store.serving(base)
@@ -251,6 +300,11 @@ class Registry:
                 f"The new version cannot be stored in {target} ({error.strerror}).",
                 "Make room on the disk of SVAC_DATA_DIR, and start the training again: it goes on where it was.",
             ) from error
+
+
+def _name(base: str, version_id: str) -> str:
+    """Return the model version of an adapter, of the base itself where it is empty."""
+    return f"{base}-{version_id}" if version_id else base
 
 
 def served_version(settings: Settings) -> str:

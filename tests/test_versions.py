@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ import pytest
 from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
+from svac_backend.store.events import ConnectionStore
 from svac_backend.store.versions import Version, VersionState
 from svac_backend.svac.files.adapters import ABOUT, WEIGHTS
 from svac_backend.svac.files.weights import version_of
 from svac_backend.versions import Registry
+from tests.jobs.conftest import SmallLabelStudio, serve
 from tests.learning.adapter_folders import adapter_folder
 
 
@@ -110,6 +113,52 @@ def test_a_damaged_version_is_refused_and_the_last_good_one_serves(
     assert good.name in problem
     with pytest.raises(SvacError):
         registry.promote(bad.id)
+
+
+@pytest.fixture
+def label_studio(settings: Settings) -> Iterator[SmallLabelStudio]:
+    with closing(Database.from_settings(settings)) as database:
+        for server in serve():
+            ConnectionStore(database).put("38", server.url, "ab" * 20, "<View/>")
+            yield server
+
+
+@pytest.mark.parametrize("change", ["promote", "roll back", "publish", "publish again"])
+def test_projects_follow_whatever_changes_what_serves(
+    registry: Registry, publish: object, label_studio: SmallLabelStudio, tmp_path: Path, change: str
+) -> None:
+    label_studio.shown = first = registry.base
+    if change == "publish":
+        publish(b"one")  # type: ignore[operator]
+    elif change == "publish again":  # the job was stopped before Label Studio knew
+        publish(b"one")  # type: ignore[operator]
+        label_studio.shown = first
+        publish(b"one")  # type: ignore[operator]
+    else:
+        version = publish(b"one", promote=change == "roll back")  # type: ignore[operator]
+        label_studio.shown = first = version.name if change == "roll back" else first
+        told: list[str] = []
+        if change == "promote":
+            registry.promote(version.id, told.append)
+        else:
+            registry.roll_back(tell=told.append)
+        assert told == ["Projects that show the newest from now on: 38."]
+    assert label_studio.shown == "SVAC"
+
+
+def test_a_project_that_shows_another_version_stays_and_label_studio_may_be_away(
+    registry: Registry, publish: object, label_studio: SmallLabelStudio
+) -> None:
+    label_studio.shown = "chosen by a person"
+    version = publish(b"one")  # type: ignore[operator]
+    assert label_studio.shown == "chosen by a person"
+    label_studio.shutdown()
+    label_studio.server_close()
+    told: list[str] = []
+    registry.roll_back(tell=told.append)
+    (sentence,) = told
+    assert sentence.startswith(f"Some projects may still show {version.name}. ")
+    assert sentence.endswith("Choose the model in their Settings > Annotation.")
 
 
 def test_a_restored_file_can_be_promoted_again(registry: Registry, publish: object) -> None:

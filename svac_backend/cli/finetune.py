@@ -102,6 +102,7 @@ def run(
                 reason=outcome.decision.reason,
                 figures=outcome.decision.figures,
                 data={"examples": len(examples), "from": str(data) if data else "corrections"},
+                tell=lambda sentence: console.print(escape(sentence)),
             )
             _tell(version, outcome.steps, outcome.seconds)
         if frozen is not None and outcome.finished:

@@ -10,11 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from svac_backend.cli.terminal import answer, console, rows_of
-from svac_backend.errors import SvacError
-from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
-from svac_backend.store.events import ConnectionStore
 from svac_backend.store.versions import BASE, Version, VersionState
 from svac_backend.versions import Registry, change, compared, date_of
 
@@ -51,27 +48,19 @@ def run_list(settings: Settings, *, as_json: bool = False) -> None:
 def run_promote(settings: Settings, name: str, *, yes: bool = False) -> str | None:
     """Have a version serve from now on; ask first where it was measured to be no better. Returns what serves then.
 
-    Projects that show the version which served until now, by its name, follow: they show the newest from then on.
-
     Raises:
         SvacError: there is none of that id, it is damaged, or belongs to another model.
     """
     with _registry(settings) as registry:
-        version = registry.store.find(name)
-        if version.base != registry.base:
-            raise SvacError(
-                f"{version.name} is a version of another model than {registry.base}.",
-                "Set SVAC_MODEL and SVAC_PRESET to its model first.",
-            )
+        version = registry.find(name)
         if version.state is VersionState.KEPT:
             console.print(f"[yellow]{escape(version.name)} was not good enough. {escape(version.reason)}[/]")
             if not yes and not typer.confirm("Promote it all the same?"):
                 console.print("Nothing is changed.")
                 return None
-        before = registry.name()
-        registry.promote(version.id)
-        console.print(f"{escape(version.name)} serves. {SERVES}")
-        _have_followed(settings, registry, before)
+        told: list[str] = []
+        registry.promote(version.id, told.append)
+        _say(f"{version.name} serves. {SERVES}", *told)
         return version.name
 
 
@@ -83,10 +72,9 @@ def run_roll_back(settings: Settings, to: str | None) -> str:
     """
     with _registry(settings) as registry:
         target = to if to in (None, BASE) else registry.store.find(str(to)).id
-        before = registry.name()
-        registry.roll_back(target)
-        console.print(f"{escape(registry.name())} serves again. {SERVES}")
-        _have_followed(settings, registry, before)
+        told: list[str] = []
+        registry.roll_back(target, told.append)
+        _say(f"{registry.name()} serves again. {SERVES}", *told)
         return registry.name()
 
 
@@ -123,17 +111,9 @@ def run_delete(settings: Settings, name: str, *, yes: bool = False) -> None:
         console.print(f"{escape(version.name)} is deleted; {version.size / 1e6:.1f} MB are free again.")
 
 
-def _have_followed(settings: Settings, registry: Registry, before: str) -> None:
-    """Move the projects that show what served before to the newest, and say which; Label Studio may be away."""
-    access = LabelStudioAccess(settings, ConnectionStore(registry.store.database))
-    moved, failure = access.follow_all({before} - {registry.name()})
-    if moved:
-        console.print(f"Projects that show the newest from now on: {', '.join(moved)}.")
-    if failure is not None:
-        console.print(
-            f"[yellow]Projects may still show {escape(before)}: {escape(str(failure))}[/] "
-            "Choose the model in their Settings > Annotation."
-        )
+def _say(*sentences: str) -> None:
+    for sentence in sentences:
+        console.print(escape(sentence))
 
 
 @contextmanager

@@ -21,14 +21,12 @@ from pydantic import SecretStr
 
 from svac_backend.errors import JobCancelled, StoreError, SvacError
 from svac_backend.jobs.engine import JobContext, Work
-from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.learning.child import Child, ChildDied
 from svac_backend.learning.collect import Collector
 from svac_backend.learning.freeze import Run, open_run
 from svac_backend.learning.triggers import Trigger
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
-from svac_backend.store.events import ConnectionStore
 from svac_backend.store.versions import VersionState
 from svac_backend.versions import Registry
 
@@ -112,8 +110,7 @@ class FinetuneHandler:
         if not found.get("adapter"):
             return {**result, "promoted": False, "message": reason}
         registry = Registry(self.settings, self.database)
-        before = registry.name()
-        version = registry.store.of_job(context.job.id) or registry.publish(
+        version = registry.publish(
             Path(found["adapter"]),
             base=run.base,
             parent=run.parent,
@@ -123,12 +120,6 @@ class FinetuneHandler:
             data=data_used(run, found),
             job_id=context.job.id,
         )
-        if version.state is VersionState.PROMOTED:
-            access = LabelStudioAccess(self.settings, ConnectionStore(self.database))
-            moved, failure = access.follow_all({before})
-            log.info("projects that follow the newest version now: %s", ", ".join(moved) or "no others")
-            if failure is not None:
-                log.warning("some projects may still show %s: %s", before, failure)
         return {
             **result,
             "version": version.name,

@@ -90,6 +90,7 @@ class SmallLabelStudio(ThreadingHTTPServer):
     Attributes:
         tasks: id -> data; predictions, storages: as they were posted.
         drafts: of all tasks, as they are listed.
+        shown: which model version project 38 shows; its connected model is called `SVAC`.
         tokens: the Authorization header of each call.
     """
 
@@ -100,6 +101,7 @@ class SmallLabelStudio(ThreadingHTTPServer):
         self.predictions: list[dict[str, Any]] = []
         self.storages: list[dict[str, Any]] = []
         self.drafts: list[dict[str, Any]] = []
+        self.shown = ""
         self.tokens: list[str | None] = []
 
 
@@ -122,6 +124,10 @@ class _Routes(BaseHTTPRequestHandler):
             page = {"tasks": tasks, "total": len(tasks), "total_annotations": 0, "total_predictions": 0}
             status = 200 if query["project"] == ["38"] else 404
             self._answer(page if status == 200 else {"detail": "No Project matches the given query."}, status)
+        elif url.path.rstrip("/") == "/api/projects/38":
+            self._answer({"id": 38, "model_version": self.server.shown})
+        elif url.path.rstrip("/") == "/api/ml":
+            self._answer([{"id": 1, "title": "SVAC", "state": "CO", "url": "http://127.0.0.1:9090"}])
         elif url.path.rstrip("/") == "/api/projects":
             self._answer({"count": 1, "results": [{"id": 38}] if first_page else []})
         elif url.path.endswith("/drafts"):
@@ -153,6 +159,10 @@ class _Routes(BaseHTTPRequestHandler):
             one = next(one for one in self.server.predictions if one["id"] == number)
             one.update(self._body())
             self._answer(one)
+            return
+        if "projects" in self.path:
+            self.server.shown = self._body()["model_version"]
+            self._answer({"id": 38, "model_version": self.server.shown})
             return
         task = int(self.path.split("/")[3])
         self.server.tasks[task] = self._body()["data"]

@@ -7,7 +7,6 @@ from pathlib import Path
 from flask import Blueprint, Response, request, send_file
 from werkzeug.wrappers import Response as AnyResponse
 
-from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import Job
 from svac_backend.learning.curves import FILE, drawn_curves, seconds_left
 from svac_backend.learning.freeze import FOLDER, OUT
@@ -117,26 +116,22 @@ def add(routes: Blueprint, frame: Frame) -> None:
             return frame.page(
                 "promote", version=version, serving=serving, good=_passed(version), change=change
             )
-        registry.promote(version.id)
-        return frame.done(f"{version.name} serves from now on.", "ui.versions")
+        told = [f"{version.name} serves from now on."]
+        registry.promote(version.id, told.append)
+        return frame.done(" ".join(told), "ui.versions")
 
     @routes.post("/versions/rollback")
     def roll_back() -> AnyResponse:
         if request.form.get("sure") != "yes":
             return frame.page("rollback", serving=registry.serving())
-        registry.roll_back()
-        return frame.done(f"{registry.name()} serves again.", "ui.versions")
+        told: list[str] = []
+        registry.roll_back(tell=told.append)
+        return frame.done(" ".join([f"{registry.name()} serves again.", *told]), "ui.versions")
 
     def _version(version_id: str) -> Version:
-        found = registry.store.get(version_id)
-        if found is None:
+        if registry.store.get(version_id) is None:
             raise NotFound("There is no such version.", "See the versions.")
-        if found.base != registry.base:
-            raise SvacError(
-                f"{found.name} is a version of another model than {registry.base}.",
-                "Set SVAC_MODEL and SVAC_PRESET to its model first.",
-            )
-        return found
+        return registry.find(version_id)
 
 
 def _passed(version: Version) -> bool:

@@ -11,6 +11,7 @@ from svac_backend.jobs.services import Services
 from svac_backend.learning.curves import drawn_curves, seconds_left
 from svac_backend.learning.triggers import FINETUNE
 from svac_backend.store.versions import BASE
+from tests.jobs.conftest import SmallLabelStudio
 from tests.server.ui.filled import add_training, add_version, end, write_run
 from tests.server.ui.forms import press
 
@@ -78,6 +79,19 @@ def test_a_version_that_did_not_pass_needs_a_second_yes(
     sure = client.post(f"/ui/versions/{bad.id}/promote", data={"token": token, "sure": "yes"})
     assert sure.status_code == 303
     assert backend.registry.name() == bad.name
+
+
+def test_projects_follow_and_the_page_says_so(
+    client: FlaskClient, backend: Services, label_studio: SmallLabelStudio, tmp_path: Path
+) -> None:
+    version = add_version(backend, tmp_path, "kept", good=False)
+    backend.connections.put("38", label_studio.url, "ab" * 20, "<View/>")
+    label_studio.shown = backend.registry.base
+    token = press(client, f"/ui/versions/{version.id}/promote", on="/ui/versions").text
+    token = token.split('name="token" value="')[1].split('"')[0]
+    sure = client.post(f"/ui/versions/{version.id}/promote", data={"token": token, "sure": "yes"})
+    assert label_studio.shown == "SVAC"
+    assert "Projects that show the newest from now on: 38." in client.get(sure.location).text
 
 
 def test_roll_back_asks_first(client: FlaskClient, backend: Services, tmp_path: Path) -> None:
