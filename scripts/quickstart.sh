@@ -2,6 +2,7 @@
 # From nothing to a running Label Studio whose demo project is pre-labelled and whose backend is connected.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+unset PYTHONDONTWRITEBYTECODE # set-up leaves modules uncompiled; each process would compile them anew
 
 usage() {
   cat <<'HELP'

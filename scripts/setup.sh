@@ -3,6 +3,7 @@
 # Can be run again at any time: it takes a second when nothing changed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+unset PYTHONDONTWRITEBYTECODE # see `step`: the byte code of what is imported is to be kept
 
 usage() {
   cat <<'HELP'

@@ -42,6 +42,8 @@ fi
 mkdir -p test-output
 rm -f test-output/*.xml
 failed=()
+# Where it is set, each of the hundreds of processes compiles all modules anew: 9 of 16 s to import the model.
+unset PYTHONDONTWRITEBYTECODE
 # Torch and OpenBLAS threads beyond the cores only slow each other down where several processes run.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)} OMP_WAIT_POLICY=PASSIVE PYTHONUNBUFFERED=1
 
@@ -59,10 +61,19 @@ stage() {
 }
 
 bin=.venv/bin
+# The types take longest, on one core; the other checks run meanwhile.
+$bin/mypy >test-output/types.log 2>&1 &
+mypy=$!
+types() {
+  wait $mypy
+  local status=$?
+  cat test-output/types.log
+  return $status
+}
 stage "lint" $bin/ruff check .
 stage "format" $bin/ruff format --check .
-stage "types" $bin/mypy
 stage "site" env NO_MKDOCS_2_WARNING=1 $bin/mkdocs build --quiet --strict
+stage "types" types
 # One process for each core, with one thread: four at most, each holds torch.
 processes=$(nproc)
 measured=()
@@ -72,13 +83,22 @@ if $bin/python -c "import sys; sys.exit(sys.version_info < (3, 12))"; then
   export COVERAGE_CORE=sysmon
 fi
 [ $coverage = 0 ] || measured=(--cov=svac_backend --cov-report=term:skip-covered)
-stage "unit tests" env OMP_NUM_THREADS=1 $bin/pytest -q -n $((processes < 4 ? processes : 4)) \
-  -m "not integration and not browser" --durations=25 --junit-xml=test-output/unit.xml ${measured[@]+"${measured[@]}"}
+stage "unit tests" env OMP_NUM_THREADS=1 $bin/pytest -q -n $((processes < 4 ? processes : 4)) --dist worksteal \
+  --ignore=tests/browser --ignore=tests/integration -m "not integration and not browser" \
+  --durations=25 --junit-xml=test-output/unit.xml ${measured[@]+"${measured[@]}"}
 if [ $unit_only = 0 ]; then
   # These wait for processes and pages more than they compute. Two at a time, each with a Label Studio of its own; the
-  # tests of a file stay together, for they share what they started.
-  stage "integration and browser tests" env OMP_NUM_THREADS=1 $bin/pytest -q -n 2 --dist loadfile -m "integration or browser" \
-    --durations=25 --junit-xml=test-output/integration.xml
+  # tests of a file stay together, for they share what they started. The longest files begin, so that both end together,
+  # and files without such tests are not even imported.
+  files=$({
+    printf 'tests/%s.py\n' integration/test_quickstart browser/test_pages test_cli browser/test_correcting_prompts \
+      lab/drill/test_quick integration/test_doctor learning/test_train server/test_with_label_studio \
+      browser/test_imported_video integration/test_package svac/test_bounded_memory
+    find tests/browser tests/integration -name 'test_*.py' | sort
+    grep -rlE --include='test_*.py' 'mark\.(integration|browser)' tests | sort
+  } | awk '!seen[$0]++')
+  stage "integration and browser tests" env OMP_NUM_THREADS=1 $bin/pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
+    -m "integration or browser" --durations=25 --junit-xml=test-output/integration.xml $files
 fi
 
 [ ${#failed[@]} = 0 ] || echo "[test] failed: $(printf '%s; ' "${failed[@]}" | sed 's/; $//')"
