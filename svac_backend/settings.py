@@ -64,6 +64,16 @@ class Settings(BaseSettings):
         None,
         description="PostgreSQL in place of the database in SVAC_DATA_DIR: `postgresql://user:password@host:5432/name`.",
     )
+    storage_url: str | None = Field(
+        None,
+        description="Where frames, downloads, training runs and versions lie: another folder, or a bucket: "
+        "`s3://bucket/prefix`, `gs://`, `az://`; empty: SVAC_DATA_DIR. Credentials are those of the cloud's own tools.",
+    )
+    storage_cache_gb: float = Field(
+        20.0,
+        ge=0,
+        description="Gigabytes of a bucket's content that stay in SVAC_DATA_DIR as copies, those used last; 0: all.",
+    )
     min_free_mb: int = Field(
         500,
         ge=0,
@@ -246,11 +256,30 @@ class Settings(BaseSettings):
         "text", description="How: lines to read, or JSON objects with the ids of jobs and requests."
     )
 
-    @field_validator("label_studio_files_root", "preset", "original_sam", "database_url", mode="before")
+    @field_validator(
+        "label_studio_files_root", "preset", "original_sam", "database_url", "storage_url", mode="before"
+    )
     @classmethod
     def _is_named(cls, value: object) -> object:
         """Take an empty variable as none: as a path it would be the current folder."""
         return None if isinstance(value, str) and not value.strip() else value
+
+    @field_validator("storage_url")
+    @classmethod
+    def _is_storage(cls, value: str | None) -> str | None:
+        """Take a folder, or a bucket without credentials: an address is logged and shown."""
+        if value is None or "://" not in value:
+            return value and value.strip()
+        parts = urlsplit(value.strip())
+        if parts.scheme not in ("s3", "gs", "az") or not parts.netloc:
+            raise ValueError(
+                "must be a folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
+            )
+        if "@" in parts.netloc or ":" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError(
+                "must name a bucket and nothing else; credentials belong in the cloud's own variables"
+            )
+        return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
 
     @field_validator("media_url")
     @classmethod

@@ -22,6 +22,7 @@ LAYERS = {
     "errors": 0,
     "atomic": 0,
     "settings": 0,
+    "storage": 1,
     "masks": 1,
     "video": 1,
     "svac": 2,
@@ -42,14 +43,14 @@ LAYERS = {
     "quickstart": 9,
 }
 # Held by the web process, so free of torch.
-TORCH_FREE = ("server", "editor", "labelstudio", "store")
+TORCH_FREE = ("server", "editor", "labelstudio", "storage", "store")
 # Needs a package that is not on the index; its imports are those of server.predicting.
 NOT_IMPORTABLE = {"svac_backend.server.label_studio_ml"}
 
 # What the package must not import, and what is not in the wheel.
 OUTSIDE = {"lab", "scripts", "tests"}
 # The measures of the house. The regrouping aimed at 35,000 lines; a later capability raises MOST_LINES by its own.
-MOST_FILES, MOST_LINES, LONGEST, MEDIAN, SMALL, MOST_SMALL = 236, 44_950, 500, (130, 260), 60, 25
+MOST_FILES, MOST_LINES, LONGEST, MEDIAN, SMALL, MOST_SMALL = 241, 46_000, 500, (130, 260), 60, 25
 
 
 def modules() -> dict[str, Path]:

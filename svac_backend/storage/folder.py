@@ -1,0 +1,204 @@
+"""Storage: frames, downloads, runs and versions, by kind and name. By default a folder, SVAC_DATA_DIR itself.
+
+Who writes an entry does so in `folder`, then calls `publish`; who reads one calls `fetch`, and reads in the folder that
+it returns. In a folder that all share, both cost nothing; `storage.published` has the storage where they carry files.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path, PurePosixPath
+
+from svac_backend.atomic import atomic_write
+from svac_backend.errors import SvacError
+
+
+class Kind(str, Enum):
+    """What is stored; the value is its folder's name. How many parts an entry's name has is `depth`."""
+
+    FRAMES = "served"  # <project>/<task>: what the web process or the store serves to browsers
+    MEDIA = "media"  # a downloaded video
+    RUNS = "training"  # the folder of a fine-tuning, by its job
+    VERSIONS = "versions"  # an adapter, by its version's id
+
+    @property
+    def depth(self) -> int:
+        """Parts of an entry's name."""
+        return 2 if self is Kind.FRAMES else 1
+
+
+class NotStored(SvacError):
+    """There is no such entry."""
+
+    def __init__(self, kind: Kind, name: str, where: str) -> None:
+        super().__init__(
+            f"{kind.value}/{name} is not in {where}.",
+            "Restore it from a backup, or make it anew; all processes need the same SVAC_STORAGE_URL.",
+        )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is known of an entry: its name, and when it was published last, in seconds since 1970."""
+
+    name: str
+    changed: float
+
+
+class Storage:
+    """A folder that everyone who needs it can see, e.g. the data folder of one machine, or an NFS.
+
+    Args:
+        root: the folder.
+    """
+
+    # Whether others see what was written only once it was published.
+    remote = False
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def folder(self, kind: Kind, name: str) -> Path:
+        """Return where an entry lies, or is to be written, on this machine; it need not exist."""
+        return self.root / kind.value / PurePosixPath(checked(kind, name))
+
+    def publish(self, kind: Kind, name: str, *, without: Collection[str] = ()) -> None:
+        """Have everyone see what is in an entry's folder now: the whole of it, or what they saw before.
+
+        Hidden files and parts of files are left out.
+
+        Args:
+            kind, name: of the entry.
+            without: paths in the folder, of files or folders, that nobody else needs.
+
+        Raises:
+            SvacError: the storage cannot be used.
+        """
+
+    def fetch(self, kind: Kind, name: str, *, verify: bool = False) -> Path:
+        """Return the folder of an entry on this machine, as it was published last.
+
+        It stays there for as long as the caller is within `storage.cache.held`, and for ten minutes anyway.
+
+        Args:
+            kind, name: of the entry.
+            verify: read every byte of what is here, however sure it seems.
+
+        Raises:
+            NotStored: there is none.
+            SvacError: the storage cannot be used, or a file in it is damaged.
+        """
+        folder = self.folder(kind, name)
+        if not folder.exists():
+            raise NotStored(kind, name, str(self))
+        return folder
+
+    def fetch_file(self, kind: Kind, name: str, file: str) -> Path:
+        """Return one file of an entry; the others are not carried for it. Raises as `fetch`."""
+        path = self.folder(kind, name) / file
+        if not path.is_file():
+            raise NotStored(kind, f"{name}/{file}", str(self))
+        return path
+
+    def has(self, kind: Kind, name: str) -> bool:
+        """Return whether an entry is there. Raises `SvacError` where the storage cannot be used."""
+        return self.folder(kind, name).exists()
+
+    def delete(self, kind: Kind, name: str) -> None:
+        """Delete an entry, for everyone; there need not be one.
+
+        Raises:
+            SvacError: it cannot be deleted.
+        """
+        remove(self.folder(kind, name))
+
+    def entries(self, kind: Kind) -> list[Stored]:
+        """Return the entries of a kind. Raises `SvacError` where the storage cannot be used."""
+        found = (self.root / kind.value).glob("/".join("*" * kind.depth))
+        return [
+            Stored(path.relative_to(self.root / kind.value).as_posix(), path.stat().st_mtime)
+            for path in sorted(found)
+            if path.is_dir() and not path.name.startswith(".")
+        ]
+
+    def measure(self) -> dict[Kind, tuple[int, int]]:
+        """Return the files and bytes of each kind. Raises `SvacError` where the storage cannot be used."""
+        found = {}
+        for kind in Kind:
+            sizes = [path.stat().st_size for path in (self.root / kind.value).rglob("*") if path.is_file()]
+            found[kind] = (len(sizes), sum(sizes))
+        return found
+
+    def write_note(self, kind: Kind, name: str, file: str, content: bytes) -> None:
+        """Write a small file about an entry that changes by itself; no part of what is published.
+
+        Raises:
+            SvacError: it cannot be written.
+        """
+        path = self.folder(kind, name) / file
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, content)
+        except OSError as error:
+            raise SvacError(
+                f"{path} cannot be written ({error.strerror}).",
+                "Make room there, or let this user write there.",
+            ) from error
+
+    def notes(self, kind: Kind, file: str) -> Iterator[tuple[str, bytes]]:
+        """Yield (name of the entry, content) of all notes of that name. Raises `SvacError`: it cannot be read."""
+        root = self.root / kind.value
+        for path in root.glob("/".join([*"*" * kind.depth, file])):
+            yield path.parent.relative_to(root).as_posix(), path.read_bytes()
+
+    def link(self, kind: Kind, name: str, file: str, seconds: float) -> str | None:
+        """Return an address at which browsers get a file for some time, without us; None where there is none.
+
+        Raises:
+            SvacError: the storage cannot be used.
+        """
+        return None
+
+    def sweep(self) -> int:
+        """Delete what no entry needs any more, e.g. of uploads that never ended; return the number of files."""
+        return 0
+
+    def problem(self) -> str | None:
+        """Return in a sentence why the storage cannot be used now; None: it can."""
+        return None
+
+
+def checked(kind: Kind, name: str) -> str:
+    """Return an entry's name. Raises `SvacError` where it could lead elsewhere."""
+    parts = name.split("/")
+    if len(parts) != kind.depth or any(not part or part.startswith(".") or "\\" in part for part in parts):
+        raise SvacError(f"{name[:100]!r} is no name of something stored.", "This is a bug: please report it.")
+    return name
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder; it may be gone already.
+
+    Raises:
+        SvacError: it cannot be deleted.
+    """
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise SvacError(
+            f"{folder} cannot be deleted ({error.strerror}).", "Delete this folder yourself."
+        ) from error
+
+
+def days_ago(days: float) -> float:
+    """Return the time so many days ago, in seconds since 1970."""
+    return time.time() - days * 86_400.0
