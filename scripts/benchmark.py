@@ -234,17 +234,19 @@ def loop(
 def editor(
     kind: Annotated[str, typer.Option(help="polygon or brush.")] = "polygon",
     frames: Annotated[int, typer.Option(min=10, help="Length of the synthetic clip.")] = 100,
+    objects: Annotated[int, typer.Option(min=1, max=3, help="Objects on every frame.")] = 3,
     width: Annotated[int, typer.Option(min=32, help="Its width in pixels.")] = 640,
     height: Annotated[int, typer.Option(min=32, help="Its height in pixels.")] = 360,
     screenshots: Annotated[Path | None, typer.Option(help="Folder for a picture of each step.")] = None,
 ) -> None:
-    """The annotator's loop in a real Label Studio and browser: seconds of each step, and what blocks the page."""
+    """The annotator's loop in a real Label Studio and browser: seconds and keys of each step, what blocks the page."""
     from lab.benchmarks import editor as benchmark
 
     if kind not in ("polygon", "brush"):
         raise SvacError(f"There are no masks of kind {kind!r}.", "Use polygon or brush.")
-    steps = benchmark.run(kind=kind, frames=frames, width=width, height=height, screenshots=screenshots)
-    Console().print(benchmark.table(steps, f"{kind}, {frames} frames of {width}x{height}"))
+    size = {"frames": frames, "objects": objects, "width": width, "height": height}
+    steps = benchmark.run(kind=kind, **size, screenshots=screenshots)
+    Console().print(benchmark.table(steps, f"{kind}, {frames} frames of {width}x{height}, {objects} objects"))
 
 
 def main() -> None:

@@ -1,8 +1,14 @@
-"""Write the settings and the command line into the documentation and .env.example; a test checks that they are true."""
+"""Write the settings and the command line into the documentation and .env.example; a test checks that they are true.
+
+With --pictures the browser tests make the manual's pictures of the editor and the pages anew (some ten minutes).
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,3 +158,8 @@ if __name__ == "__main__":
     for path, text in documents().items():
         path.write_text(text)
         print(f"wrote {path.relative_to(ROOT)}")
+    if sys.argv[1:] == ["--pictures"]:
+        tests = ["test_correcting_brush.py", "test_correcting_polygon.py", "test_correcting_prompts.py"]
+        tests += ["test_notices.py", "test_pages.py"]
+        run = [sys.executable, "-m", "pytest", "-q", *(f"tests/browser/{name}" for name in tests)]
+        sys.exit(subprocess.run(run, cwd=ROOT, env={**os.environ, "UPDATE_DOCS": "1"}).returncode)

@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.browser.pictures import IN_DOCS
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(
     [
@@ -146,6 +148,19 @@ def test_the_python_example_runs(
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 8
     assert printed[3].startswith("3 (2, 96, 160)")
+
+
+def test_pictures_of_the_editor_and_the_pages_are_those_that_the_browser_tests_make() -> None:
+    made = {picture.name for picture in IN_DOCS.values()}
+    for page in ("annotate.md", "manage.md"):
+        shown = set(re.findall(r"\]\(images/([\w-]+)\.\w+\)", (ROOT / "docs" / page).read_text()))
+        assert shown
+        assert shown <= made | {"editor"}, page  # that one is of the quickstart's demo, as in the README
+    assert {f"{name}.jpg" for name in made} <= {file.name for file in (ROOT / "docs" / "images").iterdir()}
+    tests = "".join(file.read_text() for file in (ROOT / "tests" / "browser").glob("test_*.py"))
+    for name in IN_DOCS:
+        kind = name.removeprefix("pages-").split("-")[0].removesuffix("_brush")
+        assert kind in tests, name
 
 
 def test_documents_are_found() -> None:

@@ -264,6 +264,8 @@ def _read_video(
             raise SvacError(f"Task {one.task.get('id')}: {error.message}", error.hint) from error
         parts.append(Part(one.window, tracks, changed, chosen.saved))
     tracks = join(link(parts, {track.object_id for track in known}))
+    for track in tracks:
+        track.label = config.category(track.label)
     if data.get(PROMPT_KEY) is None:
         # Nobody asked for them: the labels of the config only might have been meant.
         tracks = [track for track in tracks if track.masks]

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from svac_backend.editor.answer import Answer, Change, EditorState, as_answer, change, next_to_delete
@@ -31,9 +30,11 @@ from svac_backend.jobs.rendering import check_frames, config_key
 from svac_backend.jobs.services import Metrics, Services
 from svac_backend.labelstudio.api.access import LabelStudioAccess, task_number
 from svac_backend.labelstudio.config import cached_config
+from svac_backend.labelstudio.corrections import person_of
 from svac_backend.labelstudio.regions.region import Region
 from svac_backend.labelstudio.regions.sent import removals
 from svac_backend.labelstudio.tasks import Window, shown_frames
+from svac_backend.store.objects import NOBODY
 from svac_backend.store.predictions import Prediction
 
 # The editor saves a draft at most 5 s after a change, and a request is a change.
@@ -91,11 +92,15 @@ class Interactive:
                 self.metrics.predictions.labels("empty").inc()
                 return as_answer(self._notes(open_task, request, NOTHING_TO_DO), 0.0, call.version)
             answer = self._obtain(plan, call, may_wait)
+            open_task = self._of_asker(open_task, request, call)
+        person = open_task.person
         if isinstance(answer, Job):
             if answer.active:
                 # Nothing is sent yet, and `propagate` goes on with it.
                 made: dict[str, list[Region]] = {name: [] for name in plan.objects}
-                self.backend.sent.record(base.project_id, base.task_id, made, plan.hints, complete=False)
+                self.backend.sent.record(
+                    base.project_id, base.task_id, made, plan.hints, person=person, complete=False
+                )
             return as_answer(
                 self._notes(open_task, request, unanswered(plan.names, answer)), 0.0, call.version
             )
@@ -106,6 +111,7 @@ class Interactive:
             base.task_id,
             sent.made,
             plan.hints,
+            person=person,
             complete=complete,
             forget=sent.outdated,
         )
@@ -115,11 +121,14 @@ class Interactive:
     def _remove(self, open_task: OpenTask, request: Request, call: Call) -> Answer:
         """Take an object off all frames."""
         with self._turn(call) as may_wait:
-            open_task = replace(open_task, shown=self._draft(open_task, request, call, may_wait))
+            open_task = self._draft(open_task, request, call, may_wait)
         object_id, regions = open_task.regions_to_remove(request)
         now = next_to_delete(regions, len(open_task.shown))
         base, left = open_task.base, len(regions) - len(now)
-        self.backend.sent.record(base.project_id, base.task_id, {object_id: []}, {object_id: {}})
+        nothing: dict[str, list[Region]] = {object_id: []}
+        self.backend.sent.record(
+            base.project_id, base.task_id, nothing, {object_id: {}}, person=open_task.person
+        )
         said = (
             f"{left} masks of the object are left: so many at once would freeze the page. Remove it again."
             if left
@@ -168,14 +177,40 @@ class Interactive:
         if not replaces and (not request.pointed or tells_whose(open_task.task)):
             return open_task, plan
         begun = None if plan is None else self._begin(plan, call)
-        open_task = replace(open_task, shown=self._draft(open_task, request, call, may_wait))
+        open_task = self._draft(open_task, request, call, may_wait)
         settled = open_task.plan(request)
         if begun is not None and plan is not None and (settled is None or settled.payload != plan.payload):
             self.backend.engine.cancel(begun)  # the body lacked the last correction
         return open_task, settled
 
-    def _draft(self, open_task: OpenTask, request: Request, call: Call, may_wait: bool) -> list[Region]:
-        """Wait for the draft that holds the request; return its regions."""
+    def _draft(self, open_task: OpenTask, request: Request, call: Call, may_wait: bool) -> OpenTask:
+        """Wait for the draft that holds the request; return the task as it has it."""
+        found = self._saved(open_task, request, call, may_wait)
+        if found is None:
+            raise SvacError(
+                "Label Studio has no draft with this request, so the last corrections are not known.",
+                "Wait until the editor says that the draft is saved, and ask again.",
+            )
+        draft, regions = found
+        # The request itself was not drawn, although a box may look like a mask.
+        shown = [region for region in regions if region.get("id") not in request.ids]
+        return open_task.of_person(person_of(draft), shown)
+
+    def _of_asker(self, open_task: OpenTask, request: Request, call: Call) -> OpenTask:
+        """Return the task of the person who asks, if a draft tells by now: the body of their first call does not."""
+        if open_task.person != NOBODY:
+            return open_task
+        try:
+            found = self._saved(open_task, request, call, may_wait=False)
+        except SvacError as error:  # a Label Studio that cannot be asked has no say in what is answered
+            log.info("task %s: nobody knows who asked: %s", call.task_id, error)
+            found = None
+        return open_task if found is None else open_task.of_person(person_of(found[0]))
+
+    def _saved(
+        self, open_task: OpenTask, request: Request, call: Call, may_wait: bool
+    ) -> tuple[Mapping[str, Any], list[Region]] | None:
+        """Wait for the draft that holds the request; return it and its regions, or None where it does not come."""
         end = min(call.deadline, call.begun + DRAFT_WAIT_S)
         client, number = self._access.client(call.project_id), task_number(call.task_id)
         while True:
@@ -183,14 +218,8 @@ class Interactive:
             last = not may_wait or time.monotonic() + DRAFT_POLL_S >= end
             # An earlier draft may lack the last stroke: it counts only if no other comes.
             found = draft_with(drafts, request, [] if last else open_task.task.get("drafts"))
-            if found is not None:
-                # The request itself was not drawn, although a box may look like a mask.
-                return [region for region in found if region.get("id") not in request.ids]
-            if last:
-                raise SvacError(
-                    "Label Studio has no draft with this request, so the last corrections are not known.",
-                    "Wait until the editor says that the draft is saved, and ask again.",
-                )
+            if found is not None or last:
+                return found
             time.sleep(DRAFT_POLL_S)
 
     @contextmanager

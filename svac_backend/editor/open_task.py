@@ -10,6 +10,7 @@ from typing import Any
 
 from svac_backend.editor.request import (
     Request,
+    asker,
     pointed_object,
     predicted_regions,
     refined,
@@ -26,7 +27,7 @@ from svac_backend.labelstudio.regions.region import Canvas, Region, region_name
 from svac_backend.labelstudio.tasks import Window, text_wishes, window_of
 from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, prompt_of
-from svac_backend.store.objects import SentObject, video_name
+from svac_backend.store.objects import NOBODY, SentObject, video_name
 
 # The editor saves the regions that it gets in a draft, some seconds later.
 UNSAVED_S = 30.0
@@ -70,7 +71,8 @@ class OpenTask:
         task: as Label Studio sent it.
         shown: the regions that the editor shows, as far as is known.
         predictions: the results of the task's predictions, the oldest first.
-        answered: the answers to interactive calls, by object.
+        answered: the answers to the person's interactive calls, by object.
+        person: who asks; `NOBODY` while no draft tells.
     """
 
     backend: Services
@@ -79,6 +81,7 @@ class OpenTask:
     shown: list[Region]
     predictions: list[list[Region]]
     answered: dict[str, SentObject]
+    person: str = NOBODY
 
     @classmethod
     def of(
@@ -91,8 +94,13 @@ class OpenTask:
             task=task,
             shown=shown_regions(task, model_version),
             predictions=predicted_regions(task),
-            answered=backend.sent.find(base.project_id, base.task_id),
-        )
+            answered={},
+        ).of_person(asker(task))
+
+    def of_person(self, person: str, shown: list[Region] | None = None) -> OpenTask:
+        """Return the task as this person has it open, with these regions if given."""
+        answered = self.backend.sent.find(self.base.project_id, self.base.task_id, person)
+        return replace(self, answered=answered, person=person, shown=self.shown if shown is None else shown)
 
     @property
     def config(self) -> LabelConfig:
@@ -177,7 +185,7 @@ class OpenTask:
 
     def _wishes(self, texts: Sequence[Any]) -> list[tuple[str, str]]:
         most = self.backend.settings.max_prompt_chars
-        return text_wishes(texts, self.config.mask_control(), max_chars=most)
+        return text_wishes(texts, self.config.mask_control(), max_chars=most, known=self._objects())
 
     def _rest(self) -> Plan | None:
         """Look once more for the objects whose last answer lacked frames."""
@@ -267,7 +275,9 @@ class OpenTask:
             return True
         lately = time.time() - UNSAVED_S
         answers = (self.answered.get(object_id) for object_id in objects)
-        return any(one is not None and one.regions and one.updated > lately for one in answers)
+        return any(
+            one is not None and one.regions and one.updated > lately and not one.others for one in answers
+        )
 
     def _masks(self, objects: Sequence[str]) -> dict[str, dict[int, FrameHint]]:
         """The masks that persons made of some objects."""

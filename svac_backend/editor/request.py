@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from svac_backend.errors import SvacError
 from svac_backend.jobs.payloads import TaskPayload
 from svac_backend.labelstudio.config import LabelConfig, cached_config
+from svac_backend.labelstudio.corrections import person_of
 from svac_backend.labelstudio.regions.region import Region, frame_size, region_name, regions_of
 from svac_backend.labelstudio.tasks import context_texts, video_url
 from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.limits import check_frame
 from svac_backend.masks.rle import area, bounding_box, from_coco
 from svac_backend.masks.tracks import CocoRle
+from svac_backend.store.objects import NOBODY
 
 # A key point's label, or what is typed into the prompt's field instead of an expression.
 COMMANDS = frozenset({"propagate", ">>"})
@@ -124,8 +126,15 @@ def tells_whose(task: Mapping[str, Any]) -> bool:
     return bool(_items(task, "drafts")) or not _items(task, "annotations")
 
 
-def draft_with(drafts: Sequence[Mapping[str, Any]], request: Request, seen: Any = ()) -> list[Region] | None:
-    """Return the regions of the draft that holds a request, or None.
+def asker(task: Mapping[str, Any]) -> str:
+    """Return who makes an interactive call, see `person_of`; `NOBODY` before their first draft is saved."""
+    return next((person_of(draft) for draft in _items(task, "drafts")), NOBODY)
+
+
+def draft_with(
+    drafts: Sequence[Mapping[str, Any]], request: Request, seen: Any = ()
+) -> tuple[Mapping[str, Any], list[Region]] | None:
+    """Return the draft that holds a request, and its regions; or None.
 
     Args:
         drafts: of the task, as they are now.
@@ -145,7 +154,7 @@ def draft_with(drafts: Sequence[Mapping[str, Any]], request: Request, seen: Any 
             value = region.get("value")
             # A text keeps its id when it changes.
             if request.typed is None or (isinstance(value, Mapping) and value.get("text") == request.typed):
-                return regions
+                return draft, regions
     return None
 
 

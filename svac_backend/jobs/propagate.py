@@ -15,7 +15,7 @@ from svac_backend.jobs.prelabel import SEGMENTED, PredictionMaker
 from svac_backend.jobs.rendering import merge, rendered, task_score
 from svac_backend.labelstudio.api.access import parent_of, predictions_before
 from svac_backend.labelstudio.config import cached_config
-from svac_backend.labelstudio.corrections import read_annotation
+from svac_backend.labelstudio.corrections import person_of, read_annotation
 from svac_backend.labelstudio.regions.region import Region, regions_of
 from svac_backend.labelstudio.regions.written import to_prediction, validate_results
 from svac_backend.labelstudio.tasks import window_of
@@ -23,7 +23,7 @@ from svac_backend.masks.hints import Click, FrameHint, FrameHints
 from svac_backend.masks.tracks import Track, frames_with_masks
 from svac_backend.pipeline import Progress, Ready, propagate
 from svac_backend.store.events import EventStore
-from svac_backend.store.objects import ObjectStore, SentStore, video_name
+from svac_backend.store.objects import NOBODY, ObjectStore, SentStore, video_name
 from svac_backend.store.predictions import Prediction
 from svac_backend.svac.model import Svac
 from svac_backend.video.reader import VideoReader
@@ -57,9 +57,10 @@ class PropagateHandler:
         begun = time.monotonic()
         now: Sequence[Region] = []
         sent: Sequence[Region] = []
+        by = NOBODY
         if payload.event is not None:
             context.progress(0.0, "Looking for corrections")
-            payload, now, sent = self._from_event(payload)
+            payload, now, sent, by = self._from_event(payload)
             if not payload.hints:
                 return {"message": "Nothing to propagate: no correction shows an object", "corrected": 0}
 
@@ -91,7 +92,8 @@ class PropagateHandler:
             pushed = self._push(payload, prediction, now, sent, context.job.id)
             result["label_studio_prediction"], result["pushed"] = pushed
             # They come back as they are sent now: only this tells that a person made them.
-            self.sent.record(payload.project_id, payload.task_id, {}, payload.hints)
+            for person in dict.fromkeys((NOBODY, by)):
+                self.sent.record(payload.project_id, payload.task_id, {}, payload.hints, person=person)
         result["seconds"] = round(time.monotonic() - begun, 3)
         result["message"] = _summary(len(payload.hints), result["corrected"])
         return result
@@ -125,8 +127,10 @@ class PropagateHandler:
             payload.project_id, payload.task_id, new, key, kind=PROPAGATE, keep=keep
         )
 
-    def _from_event(self, payload: PropagatePayload) -> tuple[PropagatePayload, list[Region], list[Region]]:
-        """Return what to propagate of a submitted annotation, its regions, and those it was made from."""
+    def _from_event(
+        self, payload: PropagatePayload
+    ) -> tuple[PropagatePayload, list[Region], list[Region], str]:
+        """Return what to propagate of a submitted annotation, its regions, those it was made from, and whose it is."""
         found = self.events.find(after=(payload.event or 0) - 1, limit=1)
         if not found or found[0].id != payload.event:
             raise SvacError("The webhook of this job is not in the database.", "Submit the annotation again.")
@@ -135,7 +139,7 @@ class PropagateHandler:
         if not isinstance(annotation, Mapping) or not isinstance(now, list):
             raise SvacError("The webhook has no annotation.", "Submit the annotation again.")
         if annotation.get("was_cancelled"):
-            return payload, now, []  # the task was skipped: what lies in it counts for nothing
+            return payload, now, [], NOBODY  # the task was skipped: what lies in it counts for nothing
         now = regions_of(now)
         client = self.maker.label_studio.client(payload.project_id)
         replaced = self.sent.replaced(payload.project_id, payload.task_id)
@@ -145,7 +149,7 @@ class PropagateHandler:
         read = read_annotation(
             now,
             results,
-            self.sent.find(payload.project_id, payload.task_id),
+            self.sent.find(payload.project_id, payload.task_id, person_of(annotation)),
             self.objects.find(payload.project_id, video_name(payload.video)),
             payload.task_data,
             cached_config(payload.label_config),
@@ -153,11 +157,11 @@ class PropagateHandler:
         )
         read.check_size(now)
         if read.canvas is None:
-            return payload, now, []
+            return payload, now, [], NOBODY
         hints = read.corrections.to_propagate()
         objects = tuple(one for one in read.corrections.objects if one.object_id in hints)
         payload = replace(payload, objects=objects, hints=hints, size=read.canvas.size)
-        return payload, now, read.corrections.sent
+        return payload, now, read.corrections.sent, person_of(annotation)
 
 
 def _summary(objects: int, frames: int) -> str:

@@ -7,6 +7,7 @@ external entities.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
 from xml.etree.ElementTree import Element, ParseError
@@ -73,6 +74,24 @@ class MaskControl:
     to_name: str
     labels: dict[str, str | None] = field(default_factory=dict)
     labels_name: str | None = None
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """The labels that only tell objects apart, `object`, `object 2`, ...; none where the first says something."""
+        first = next(iter(self.labels), "")
+        if not first or says_something(first) or self.labels[first]:
+            return ()
+        return tuple(name for name, prompt in self.labels.items() if not prompt and not says_something(name))
+
+    def colour(self, used: Collection[str], number: int) -> str:
+        """Return the label of an object that nobody gave one: the first of `colours` that no other has, else in turn.
+
+        Args:
+            used: the labels of the other objects.
+            number: how many objects there are; without `colours` it is the first label, as ever.
+        """
+        free = next((label for label in self.colours if label not in used), None)
+        return free or (self.colours[number % len(self.colours)] if self.colours else next(iter(self.labels)))
 
     def find_label(self, name: str) -> str | None:
         """Return the control's label of that name, exact first, then in any case; or None."""
@@ -147,6 +166,11 @@ class LabelConfig:
     def video(self) -> VideoTag | None:
         """The first video of the config, or None."""
         return self.videos[0] if self.videos else None
+
+    def category(self, label: str) -> str:
+        """Return what a label means in a data set: `object 2` only tells objects apart, it is an `object`, too."""
+        alike = (control.colours for control in self.drawing_controls() if label in control.colours)
+        return next(alike, (label,))[0]
 
     @property
     def drawing_names(self) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,16 +12,30 @@ from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig, says_something
 from svac_backend.labelstudio.regions.merge import corrected_hints
 from svac_backend.labelstudio.regions.read import Drawn, is_drawn_on, read_drawn, results_to_tracks
-from svac_backend.labelstudio.regions.region import Canvas, Region, frame_size
+from svac_backend.labelstudio.regions.region import Canvas, Region, by_object, frame_size
 from svac_backend.labelstudio.regions.sent import sent_regions
 from svac_backend.labelstudio.tasks import task_prompts, window_of
 from svac_backend.masks.hints import FrameHint, FrameHints
 from svac_backend.masks.rle import area, iou
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track, prompt_of
-from svac_backend.store.objects import SentObject
+from svac_backend.store.objects import NOBODY, SentObject
 
 # A mask that was scaled or smoothed comes back from the editor a little different.
 SAME_MASK = 0.98
+
+
+# The end of `created_username` of a draft, "Ada Lovelace ada@example.com, 12".
+_USER_ID = re.compile(r"(?:.*[,\s])?(\d+)", re.DOTALL)
+
+
+def person_of(item: Mapping[str, Any]) -> str:
+    """Return whose a draft or an annotation is, by their id in Label Studio: who changed it last; else `NOBODY`."""
+    for key in ("updated_by", "completed_by", "created_username", "user"):
+        value = item.get(key)
+        value = value.get("id") if isinstance(value, Mapping) else value
+        if isinstance(value, int | str) and (found := _USER_ID.fullmatch(str(value))):
+            return found[1]
+    return NOBODY
 
 
 @dataclass(frozen=True)
@@ -135,7 +150,7 @@ def read_annotation(
     Args:
         now: the annotation's regions, or those of its draft.
         predictions: the results of the task's predictions, the oldest first.
-        answered: the answers to interactive calls, see `store.objects`.
+        answered: the answers to the calls of the person whose it is, see `store.objects`.
         claimed: objects that were asked for in the editor.
         task_data: the task's `data`.
         config: the project's labelling config.
@@ -144,6 +159,12 @@ def read_annotation(
     Raises:
         SvacError: a region, or the task's window, is malformed.
     """
+    # What others asked for, or nobody knows who, is none of this person's, unless their annotation has it.
+    there = set(by_object(now))
+    there |= {prompt for name in there if (prompt := prompt_of(name))}
+    foreign = {name for name, one in answered.items() if not one.own} - there
+    # Their ids are taken, but without a label nothing that is drawn becomes theirs.
+    claimed = [ObjectPrompt(one.object_id, "", "") if one.object_id in foreign else one for one in claimed]
     # What asks for instances is none itself: they have ids of their own.
     known = [one for one in known_objects(task_data, config, claimed) if one.each is None]
     on = config.frames.name if config.frames else None

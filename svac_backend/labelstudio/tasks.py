@@ -41,8 +41,9 @@ def task_prompts(
 
     They come from the first of these that exists: the text of the interactive context; the task's `prompt` (an
     expression, several lines, a list, or label -> expression(s)); the labels of the config, each by its `prompt`
-    attribute or else by its own name. `car: the red car` picks the label `car` where the config has it; an expression
-    without a label gets the label of the same name, or the first label. `each: the dogs` asks for every dog as an
+    attribute or else by its own name, but of `object`, `object 2`, ... only the first. `car: the red car` picks the
+    label `car` where the config has it; an expression without a label gets the label of the same name, or the first
+    label, or the next of `object`, `object 2`, ... where that is the first. `each: the dogs` asks for every dog as an
     object of its own, see `masks.instances`. Duplicates are dropped.
 
     Args:
@@ -62,17 +63,26 @@ def task_prompts(
     if task_data.get(PROMPT_KEY) is not None:
         wishes = list(_from_value(task_data[PROMPT_KEY], control))
     else:
-        wishes = [(label, prompt or label) for label, prompt in control.labels.items()]
+        alike = set(control.colours[1:])
+        wishes = [(label, prompt or label) for label, prompt in control.labels.items() if label not in alike]
     return _number(_checked(wishes, control, max_chars))
 
 
-def text_wishes(texts: Sequence[Any], control: MaskControl, *, max_chars: int) -> list[tuple[str, str]]:
+def text_wishes(
+    texts: Sequence[Any], control: MaskControl, *, max_chars: int, known: Sequence[ObjectPrompt] = ()
+) -> list[tuple[str, str]]:
     """Return what a submitted text asks for, as (label, expression) without duplicates; see `task_prompts`.
+
+    Args:
+        texts: what was typed.
+        control: whose labels it may name.
+        max_chars: longest expression accepted.
+        known: the objects that there are: the same sentence means the same one, and another gets another label.
 
     Raises:
         SvacError: it is empty, too long, or no text.
     """
-    return _checked(list(_from_list(texts, control, "The submitted text")), control, max_chars)
+    return _checked(list(_from_list(texts, control, "The submitted text")), control, max_chars, known)
 
 
 def context_texts(context: Mapping[str, Any] | None, config: LabelConfig) -> list[Any] | None:
@@ -140,7 +150,8 @@ def build_task_data(
     if prompt is not None:
         if not prompt or (isinstance(prompt, str) and not prompt.strip()):
             raise _empty("The prompt")
-        data[PROMPT_KEY] = prompt if isinstance(prompt, str | Mapping) else list(prompt)
+        # The editor shows lines; it shows nothing of a list.
+        data[PROMPT_KEY] = prompt if isinstance(prompt, str | Mapping) else "\n".join(prompt)
     return data
 
 
@@ -318,10 +329,18 @@ def kind_of(sentence: str) -> str:
     return noun[:-1] if noun.endswith("s") and not noun.endswith(("ss", "us")) else noun
 
 
-def _checked(wishes: list[_Wish], control: MaskControl, max_chars: int) -> list[tuple[str, str]]:
-    """Return each wish once, with the first label where it names none. Raises `SvacError`."""
-    first = next(iter(control.labels))
-    unique = list(dict.fromkeys((label or first, expression) for label, expression in wishes))
+def _checked(
+    wishes: list[_Wish], control: MaskControl, max_chars: int, known: Sequence[ObjectPrompt] = ()
+) -> list[tuple[str, str]]:
+    """Return each wish once, with a label where it names none, see `MaskControl.colour`. Raises `SvacError`."""
+    colours = set(control.colours)
+    given = {one.expression: one.label for one in reversed(known) if one.label in colours}
+    used = [*dict.fromkeys([*(one.label for one in known), *(label for label, _ in wishes if label)])]
+    for label, expression in wishes:
+        if label is None and expression not in given:
+            given[expression] = control.colour(used, len(known) + len(given))
+            used.append(given[expression])
+    unique = list(dict.fromkeys((label or given[expression], expression) for label, expression in wishes))
     if len(unique) > MAX_OBJECTS:
         raise SvacError(
             f"The task asks for {len(unique)} objects, more than {MAX_OBJECTS}.",

@@ -22,7 +22,7 @@ from svac_backend.labelstudio.api.access import (
     predictions_before,
 )
 from svac_backend.labelstudio.config import LabelConfig, cached_config
-from svac_backend.labelstudio.corrections import Corrections, read_annotation
+from svac_backend.labelstudio.corrections import Corrections, person_of, read_annotation
 from svac_backend.labelstudio.regions.region import Region, region_name, regions_of
 from svac_backend.labelstudio.tasks import Window, video_url
 from svac_backend.masks.hints import FrameHints
@@ -355,7 +355,7 @@ class Collector:
         read = read_annotation(
             one.regions,
             [item["result"] for item in predictions],
-            self.sent.find(about.project_id, about.task_id),
+            self.sent.find(about.project_id, about.task_id, person_of(one.annotation)),
             self.objects.find(about.project_id, video),
             data,
             config,

@@ -21,7 +21,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from svac_backend.cli.inputs import prompt_labels
+from svac_backend.cli.inputs import prompt_labels, shipped_config
 from svac_backend.cli.projects import arrange
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
@@ -33,9 +33,7 @@ from svac_backend.quickstart.content import (
     PromptedVideo,
     State,
     demo_clips,
-    labelled,
     own_clip,
-    project_config,
 )
 from svac_backend.quickstart.processes import LOCAL, Process, choose_port, locked, tail, wait_until_up
 from svac_backend.video.reader import VideoReader
@@ -166,8 +164,7 @@ class Quickstart:
             with VideoReader(clip.video) as video:
                 if video.info.frame_count * len(clip.prompts) > MOST_BRUSH_MASKS:
                     kind = "polygon"
-        labels = prompt_labels([prompt for clip in clips for prompt in labelled(clip.prompts)])
-        return project_config(kind, [label for label in labels if label != "object"])
+        return shipped_config(prompt_labels([prompt for clip in clips for prompt in clip.prompts]), kind=kind)
 
     def _project(self, client: LabelStudioClient, title: str, config: str) -> int:
         self.key = hashlib.sha256(f"{title}\n{config}".encode()).hexdigest()[:12]
@@ -198,7 +195,7 @@ class Quickstart:
             if tasks.get(clip.key) in before:
                 continue
             with self.steps.step(f"pre-label {clip.video.name}: {', '.join(clip.prompts)}"):
-                prompts = [part for prompt in labelled(clip.prompts) for part in ("--prompt", prompt)]
+                prompts = [part for prompt in clip.prompts for part in ("--prompt", prompt)]
                 self._command("import", ["--project", str(project), *prompts, "--", str(clip.video)], env)
             after = {int(task["id"]) for task in client.list_tasks(project)}
             new = after - before

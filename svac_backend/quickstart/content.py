@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
 
 from svac_backend.atomic import atomic_write
-from svac_backend.cli.inputs import SHIPPED, prompt_labels
 from svac_backend.errors import SvacError
 from svac_backend.synthetic.scene import DEMO_SEEDS
 from svac_backend.synthetic.video import make_demo
@@ -19,9 +16,6 @@ DEMO_TITLE = "SVAC demo"
 DEMO_VIDEOS = 3
 # Three objects on each frame stay below the 100 brush masks that the editor submits in a few seconds.
 DEMO_FRAMES = 32
-# The label that the shipped configs have, and colours for those beside it.
-SHIPPED_LABEL = '<Label value="object" background="#00A2FF"/>'
-COLORS = ("#FFB000", "#DC267F", "#785EF0", "#2CA02C", "#FE6100")
 
 
 @dataclass(frozen=True)
@@ -59,34 +53,6 @@ def own_clip(video: Path, prompts: Sequence[str]) -> PromptedVideo:
     if not any(prompt.strip() for prompt in prompts):
         raise SvacError("There is no prompt.", 'Say what to segment, e.g. --prompt "the white dog".')
     return PromptedVideo(video.resolve(), tuple(prompts))
-
-
-def labelled(prompts: Sequence[str]) -> list[str]:
-    """Return the prompts, each with its own label, so that the editor gives each object its own colour.
-
-    The first keeps the config's label `object`; the others become `object 2: ...` unless they name a label.
-    """
-    return [
-        prompt if number == 1 or prompt_labels([prompt]) else f"object {number}: {prompt}"
-        for number, prompt in enumerate(prompts, start=1)
-    ]
-
-
-def project_config(kind: str, labels: Sequence[str]) -> str:
-    """Return the shipped labelling config of a kind, `brush` or `polygon`, with further labels beside `object`.
-
-    Raises:
-        SvacError: the shipped configs are missing.
-    """
-    path = SHIPPED / f"{kind}_frames.xml"
-    if not path.is_file():
-        raise SvacError(f"{path} is missing.", "Get the project's folder again.")
-    tags = [
-        f'<Label value={quoteattr(label)} background="{color}"/>'
-        for label, color in zip(labels, itertools.cycle(COLORS), strict=False)
-    ]
-    # The label's first occurrence is that of the masks; the second belongs to the boxes on the video.
-    return path.read_text(encoding="utf-8").replace(SHIPPED_LABEL, "\n    ".join([SHIPPED_LABEL, *tags]), 1)
 
 
 @dataclass

@@ -94,6 +94,9 @@ def _free(used: Collection[str]) -> str:
 
 HintsByFrame = Mapping[int, FrameHint]
 
+# Whose answers are when no draft told: those of older versions, and of a Label Studio that cannot be asked.
+NOBODY = ""
+
 # So many states of a task's predictions are kept that newer ones replaced: an open editor may still hold one of them.
 REPLACED = 20
 
@@ -103,10 +106,13 @@ class SentObject:
     """One object of a task, as far as interactive calls were answered about it.
 
     Attributes:
-        regions: the answered regions, of each (id, control) the latest.
-        hints: what persons showed of it, by 0-based frame of the video.
+        regions: the answered regions, of each (id, control) the latest; also those that others were answered, whose
+            annotation a person may copy or go on with, but not under an id that this person was sent.
+        hints: what this person showed of it, by 0-based frame of the video.
         complete: whether the latest answer had all frames, or its time was up before.
         updated: when that was, in seconds since the epoch.
+        own: this person is known to have asked for it; of somebody's first answer that may be unknown.
+        others: only others are known to have asked for it.
     """
 
     object_id: str
@@ -114,6 +120,8 @@ class SentObject:
     hints: dict[int, FrameHint] = field(default_factory=dict)
     complete: bool = True
     updated: float = 0.0
+    own: bool = True
+    others: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,11 +143,33 @@ class SentStore:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def find(self, project_id: str, task_id: str) -> dict[str, SentObject]:
-        """Return what a task's calls were answered, by object id."""
+    def find(self, project_id: str, task_id: str, person: str = NOBODY) -> dict[str, SentObject]:
+        """Return what a person's calls in a task were answered, by object id.
+
+        What nobody is known to have asked for counts for everybody, unless this person asked for the same object.
+        """
         query = select(SentRow).where(SentRow.project_id == project_id, SentRow.task_id == task_id)
+        found: dict[str, SentObject] = {}
         with self.database.read() as session:
-            return {row.object_id: _object(row) for row in session.scalars(query.order_by(SentRow.updated))}
+            # The person's own rows come last: they go before all others.
+            rows = list(session.scalars(query))
+            for row in sorted(
+                rows, key=lambda row: (row.person == person, row.person == NOBODY, row.updated)
+            ):
+                regions = {_name(region): region for region in unpack(row.regions)}
+                if (others := found.get(row.object_id)) is not None:
+                    regions = {_name(region): region for region in others.regions} | regions
+                mine = row.person in (person, NOBODY)
+                found[row.object_id] = SentObject(
+                    row.object_id,
+                    list(regions.values()),
+                    _hints(row) if mine else {},
+                    row.complete if mine else True,
+                    row.updated,
+                    own=row.person == person,
+                    others=not mine,
+                )
+        return dict(sorted(found.items(), key=lambda item: item[1].updated))
 
     def record(
         self,
@@ -148,6 +178,7 @@ class SentStore:
         regions: Mapping[str, Sequence[Region]],
         hints: Mapping[str, HintsByFrame],
         *,
+        person: str = NOBODY,
         complete: bool = True,
         forget: Collection[str] = (),
     ) -> None:
@@ -157,13 +188,14 @@ class SentStore:
             project_id, task_id: the task.
             regions: by object id.
             hints: what the answer was made from, by object id; none for an object found by its expression.
+            person: who asked, by their id in Label Studio; `NOBODY` where that is unknown.
             complete: whether the answer has all frames.
             forget: ids of regions that need not be kept any more.
         """
         now = self.database.time()
         with self.database.write(f"sent {project_id} {task_id}") as session:
             for object_id in dict.fromkeys([*regions, *hints]):
-                old = session.get(SentRow, (project_id, task_id, object_id))
+                old = session.get(SentRow, (project_id, task_id, person, object_id))
                 known = {} if old is None else {_name(region): region for region in unpack(old.regions)}
                 known = {name: region for name, region in known.items() if name[0] not in forget}
                 known |= {_name(region): region for region in regions.get(object_id, ())}
@@ -172,6 +204,7 @@ class SentStore:
                     SentRow(
                         project_id=project_id,
                         task_id=task_id,
+                        person=person,
                         object_id=object_id,
                         regions=pack(list(known.values())),
                         prompts=pack(shown),
@@ -207,6 +240,5 @@ def _name(region: Region) -> tuple[str, str]:
     return str(region.get("id")), str(region.get("from_name"))
 
 
-def _object(row: SentRow) -> SentObject:
-    hints = {int(frame): FrameHint.from_json(data) for frame, data in unpack(row.prompts).items()}
-    return SentObject(row.object_id, list(unpack(row.regions)), hints, row.complete, row.updated)
+def _hints(row: SentRow) -> dict[int, FrameHint]:
+    return {int(frame): FrameHint.from_json(data) for frame, data in unpack(row.prompts).items()}

@@ -244,12 +244,13 @@ class ObjectRow(Base):
 
 
 class SentRow(Base):
-    """What a task's interactive calls were answered about one object; see `store.objects.SentObject`."""
+    """What a person's interactive calls in a task were answered about one object; see `store.objects.SentObject`."""
 
     __tablename__ = "sent"
 
     project_id: Mapped[str] = mapped_column(Name(32), primary_key=True)
     task_id: Mapped[str] = mapped_column(Name(32), primary_key=True)
+    person: Mapped[str] = mapped_column(Name(32), primary_key=True)
     object_id: Mapped[str] = mapped_column(Name(64), primary_key=True)
     regions: Mapped[bytes] = mapped_column(LargeBinary)
     prompts: Mapped[bytes] = mapped_column(LargeBinary)

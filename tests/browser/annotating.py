@@ -90,12 +90,8 @@ class Annotator(Editor):
                 self.page.keyboard.up(key)
 
     def draw_box(self, left: float, top: float, right: float, bottom: float) -> Asked:
-        """Draw a box around an object with the rectangle of the Auto-Detect tools."""
-        self.press("Escape")
-        self.page.locator(".lsf-toolbar__group").last.hover()
-        # The key points come first, then the rectangle, then the rectangle of three points.
-        self.page.locator(".lsf-toolbar__smart > div").nth(1).click()
-        self.choose_label("object_box")
+        """Draw a box around an object by the documented keys."""
+        self.press("Escape", "v", "r", "t")
         return self.ask(lambda: self.drag([(left, top), (right, bottom)]))
 
     def remove(self, x: float, y: float) -> Asked:
@@ -107,8 +103,3 @@ class Annotator(Editor):
         """Return what the editor tells the annotator, below the prompt."""
         shown = [one["value"]["text"] for one in self.results() if one.get("from_name") == "notes"]
         return [text for texts in shown for text in texts]
-
-    def choose_label(self, name: str) -> None:
-        """Click on a label below the frame."""
-        self.page.locator(f'.lsf-label:has-text("{name}")').first.click()
-        self.page.wait_for_timeout(150)

@@ -14,11 +14,11 @@ from svac_backend.labelstudio.local import LabelStudioServer
 from svac_backend.synthetic.scene import DEMO_SEEDS, SceneConfig
 from tests.browser.annotating import Annotator
 from tests.browser.backend import FPS, Clip, make_clip, running_backend
+from tests.browser.pictures import OUTPUT
 from tests.integration.label_studio import label_studio
 
 __all__ = ["label_studio"]
 
-OUTPUT = Path(__file__).resolve().parents[2] / "test-output" / "browser"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 
 

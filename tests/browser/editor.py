@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Page
 
+from tests.browser.pictures import for_docs
+
 READY_MS = 60_000
 # A brush mask costs 0.1 s and more to serialise, all of them in one go.
 SUBMIT_MS = 120_000
@@ -120,9 +122,9 @@ class Editor:
         return cast(list[dict[str, Any]], self.page.evaluate(script))
 
     def screenshot(self, name: str) -> Path:
-        """Save what is seen as `<name>.png`."""
+        """Save what is seen as `<name>.png`, and for the manual, see `pictures`."""
         path = self.output / f"{name}.png"
-        self.page.screenshot(path=path)
+        for_docs(name, self.page.screenshot(path=path))
         return path
 
     def stage(self) -> dict[str, float]:

@@ -9,14 +9,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from svac_backend.jobs.services import Services, open_services
@@ -25,17 +22,14 @@ from svac_backend.quickstart.processes import LOCAL, Process, choose_port, wait_
 from svac_backend.settings import Settings
 from svac_backend.synthetic.scene import DEMO_SEEDS, SceneConfig
 from tests.browser.backend import COMMAND, FPS, ConnectedProject, connected_project, make_clip
+from tests.browser.pictures import OUTPUT, for_docs
 from tests.server.ui.filled import KEY, add_task, add_training, add_version
 
-OUTPUT = Path(__file__).resolve().parents[2] / "test-output" / "browser"
 SIZES = {
     "desk": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "has_touch": True},
 }
 JOBS = 50
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "images"
-IN_DOCS = {"jobs-desk": "jobs", "filled-projects-desk": "task", "filled-versions-desk": "versions"}
-IN_DOCS |= {"filled-training-phone": "training"}
 USER, PASSWORD = "manager", "a password"
 
 
@@ -54,16 +48,10 @@ def opened(request: pytest.FixtureRequest, browser: Browser) -> Iterator[tuple[s
 
 
 def look(page: Page, name: str) -> None:
-    """Check a page for what keeps people out, and keep a picture of it.
-
-    With the environment variable UPDATE_DOCS, those that the manual shows are written there.
-    """
+    """Check a page for what keeps people out, and keep a picture of it."""
     page.screenshot(path=OUTPUT / f"pages-{name}.png", full_page=True)
-    if os.environ.get("UPDATE_DOCS") and name in IN_DOCS:
-        page.evaluate("scrollTo(0, 0)")
-        picture = Image.open(BytesIO(page.screenshot())).convert("RGB")
-        picture.thumbnail((760, 900))
-        picture.save(DOCS / f"pages-{IN_DOCS[name]}.jpg", quality=72, optimize=True)
+    page.evaluate("scrollTo(0, 0)")
+    for_docs(f"pages-{name}", page.screenshot())
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
     found = Axe().run(page).response["violations"]
     serious = [

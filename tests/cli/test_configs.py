@@ -25,7 +25,8 @@ def test_shipped_config_takes_further_labels(kind: str, masks: str, file: str) -
     xml = shipped_config(["car", 'a "quoted" <dog> & cat', "car", "object"], kind=kind)
     config = parse_config(xml)
     assert config.mask_control().kind == masks
-    labels = ["object", "car", 'a "quoted" <dog> & cat']
+    colours = ["object", *(f"object {number}" for number in range(2, 7))]
+    labels = [*colours, "car", 'a "quoted" <dog> & cat']
     assert list(config.mask_control().labels) == labels
     assert [list(boxes.labels) for boxes in config.box_tracks] == [labels]
     assert (config.overview is not None) == (kind == "boxes")
@@ -63,6 +64,8 @@ def test_prompts_of_a_config(settings: Settings) -> None:
         ("obj3", "object", "the sky"),
     ]
     assert [wish.expression for wish in check_prompts([], config, settings)] == ["object", "car", "left: far"]
+    several = check_prompts(["the sky", "car: the red one", "a tree", "object 2: a bush"], config, settings)
+    assert [wish.label for wish in several] == ["object", "car", "object 3", "object 2"]
 
 
 @pytest.mark.parametrize("prompt", ["the man at 12:30", "the sign that says: STOP", "12:30 on the clock"])

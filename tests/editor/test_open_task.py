@@ -21,7 +21,7 @@ from svac_backend.settings import Settings
 from svac_backend.store.predictions import Prediction
 from tests.editor.asking import FIRST, PREDICTED, Region, ask, jobs, regions, with_draft
 from tests.jobs.conftest import SmallLabelStudio
-from tests.server.bodies import SQUARE, click, predict_body, square, task
+from tests.server.bodies import SQUARE, click, command, predict_body, square, task
 from tests.server.conftest import Worker
 
 
@@ -202,3 +202,34 @@ def test_refined_masks_are_those_of_the_frame(client: FlaskClient, backend: Serv
     client.post("/predict", data=json.dumps(body), content_type="application/json")
     payload = PropagatePayload.from_json(jobs(backend)[0].payload)
     assert payload.hints["obj1"][0].box == (6.0, 4.0, 20.0, 16.0)
+
+
+def test_what_one_person_asked_for_is_nothing_of_anothers(
+    client: FlaskClient, backend: Services, worker: Worker, drafts: list[dict[str, Any]]
+) -> None:
+    """Two people refine the same object of the prediction by a click: each one's counts in their own editor."""
+    worker.start()
+    for user, x in ((1, 30), (2, 50)):
+        body = with_draft(drafts, predict_body(PREDICTED, region=click(x, 40)), *FIRST)
+        drafts[0]["created_username"] = f"Somebody somebody@example.com, {user}"
+        body["tasks"][0] = {**PREDICTED, "drafts": [{**drafts[0], "updated_at": "T1", "result": FIRST}]}
+        ask(client, body)
+        (hint,) = PropagatePayload.from_json(jobs(backend)[0].payload).hints["obj1"].values()
+        assert [(one.x, one.positive) for one in hint.clicks] == [(x * 32 / 100, True)]
+        assert backend.sent.find("38", "7", str(user))["obj1"].hints == {0: hint}
+    assert backend.sent.find("38", "7", "3")["obj1"].hints == {}
+
+
+def test_an_object_that_another_person_asked_for_does_not_take_what_is_drawn(
+    client: FlaskClient, backend: Services, worker: Worker, drafts: list[dict[str, Any]]
+) -> None:
+    worker.start()
+    asked = with_draft(drafts, predict_body(PREDICTED, text="cat: the black cat"), *FIRST)
+    drafts[0]["created_username"] = "somebody@example.com, 1"
+    assert {region["id"].split("-")[0] for region in ask(client, asked)} == {"obj2"}
+    drawn = {**regions("obj2", {0: square(22, 16, 30, 23)}, "cat")[0], "id": "drawn", "origin": "manual"}
+    for user, owner in (("2", "obj3"), ("1", "obj2")):
+        body = with_draft(drafts, predict_body(PREDICTED, region=command()), *FIRST, drawn)
+        drafts[0]["created_username"] = f"somebody@example.com, {user}"
+        ask(client, body)
+        assert set(PropagatePayload.from_json(jobs(backend)[0].payload).hints) == {owner}

@@ -180,7 +180,7 @@ def test_the_draft_that_holds_a_click() -> None:
     stroke, click = {"id": "stroke"}, {"id": "rwhTmhnW9C"}
     old, new, other = draft(1, "T1", stroke), draft(1, "T2", stroke, click), draft(2, "T3", stroke)
     assert draft_with([old, other], request) is None
-    assert draft_with([new, other], request, [old]) == [stroke, click]
+    assert draft_with([new, other], request, [old]) == (new, [stroke, click])
     assert draft_with([new, other], request, [new]) is None
     assert draft_with([{"id": 3, "result": None}], request, None) is None
 
@@ -189,7 +189,8 @@ def test_the_draft_that_holds_a_text_has_this_text() -> None:
     (before,), (after,) = text("the ring")["result"], text("the ring", "propagate")["result"]
     request = read_request(text("the ring", "propagate"), CONFIG)
     assert draft_with([draft(1, "T1", before)], request) is None
-    assert draft_with([draft(1, "T2", after)], request, [draft(1, "T1", before)]) == [after]
+    saved = draft(1, "T2", after)
+    assert draft_with([saved], request, [draft(1, "T1", before)]) == (saved, [after])
 
 
 def test_all_that_was_ever_there_is_in_use() -> None:

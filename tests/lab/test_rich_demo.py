@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from lab.rich_demo import SCENES, STARTS, WANTED, make_rich_demo, next_scene, prompts_of
 
-from svac_backend.cli.inputs import check_prompts
+from svac_backend.cli.inputs import check_prompts, shipped_config
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.masks.rle import from_coco
 from svac_backend.quickstart.check import read_truth
-from svac_backend.quickstart.content import labelled, project_config
 from svac_backend.settings import Settings
 from svac_backend.synthetic.rich.kinds import KINDS, font_file
 from svac_backend.synthetic.rich.phrases import RichExpression
@@ -70,9 +69,9 @@ def test_the_first_prompt_has_a_mask_on_every_frame(start: int) -> None:
 
 def test_prompts_fit_the_labelling_config() -> None:
     prompts = [p.text for start in STARTS for p in next_scene(start)[1]]
-    config = parse_config(project_config("brush", ["object 2", "object 3"]))
+    config = parse_config(shipped_config())
     for start in range(0, len(prompts), 3):
-        objects = check_prompts(labelled(prompts[start : start + 3]), config, Settings())
+        objects = check_prompts(prompts[start : start + 3], config, Settings())
         assert [o.label for o in objects] == ["object", "object 2", "object 3"]
         assert [o.expression for o in objects] == prompts[start : start + 3]
 

@@ -18,6 +18,7 @@ from svac_backend.labelstudio.tasks import (
     local_files_path,
     local_files_url,
     task_prompts,
+    text_wishes,
 )
 from svac_backend.masks.tracks import ObjectPrompt
 
@@ -65,6 +66,26 @@ def pairs(config: LabelConfig, data: dict[str, Any], context: Any = None) -> lis
 )
 def test_forms_of_the_task_prompt(config: LabelConfig, prompt: Any, expected: list[tuple[str, str]]) -> None:
     assert pairs(config, {"prompt": prompt}) == expected
+
+
+def test_objects_without_a_label_are_told_apart_by_those_that_say_nothing_else() -> None:
+    xml = """<View><Image name="frames" valueList="$frames"/><BrushLabels name="mask" toName="frames">
+      <Label value="object"/><Label value="object 2"/><Label value="car"/><Label value="object 3"/>
+      </BrushLabels></View>"""
+    config = parse_config(xml)
+    control = config.mask_control()
+    assert pairs(config, {}) == [("object", "object"), ("car", "car")]
+    assert pairs(config, {"prompt": ["the dog", "car: x", "object: y", "the cat"]}) == [
+        ("object 2", "the dog"),
+        ("car", "x"),
+        ("object", "y"),
+        ("object 3", "the cat"),
+    ]
+    there = [ObjectPrompt("obj1", "object", "the dog"), ObjectPrompt("obj2", "car", "the cat")]
+    typed = text_wishes(["the dog", "the cat", "a", "b"], control, max_chars=50, known=there)
+    assert typed[:3] == [("object", "the dog"), ("object 2", "the cat"), ("object 3", "a")]
+    assert typed[3][0] in control.colours  # more objects than colours
+    assert [config.category(label) for label in control.labels] == ["object", "object", "car", "object"]
 
 
 def test_labels_are_looked_for_when_the_task_says_nothing(config: LabelConfig) -> None:

@@ -5,18 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from svac_backend.cli.inputs import check_prompts
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.config import parse_config
 from svac_backend.quickstart.content import (
     PromptedVideo,
     State,
     demo_clips,
-    labelled,
     own_clip,
-    project_config,
 )
-from svac_backend.settings import Settings
 from svac_backend.synthetic.scene import DEMO_SEEDS
 from svac_backend.synthetic.video import make_demo
 
@@ -58,23 +53,3 @@ def test_own_clip_needs_a_file_and_a_prompt(tmp_path: Path) -> None:
     with pytest.raises(SvacError, match="There is no prompt"):
         own_clip(video, [" "])
     assert own_clip(video, ["the dog", "the cat"]).prompts == ("the dog", "the cat")
-
-
-@pytest.mark.parametrize("kind", ["brush", "polygon"])
-def test_each_object_gets_a_label_of_its_own(kind: str) -> None:
-    prompts = labelled(["the red object", "the blue object", "car: the car", "the dog"])
-    assert prompts == ["the red object", "object 2: the blue object", "car: the car", "object 4: the dog"]
-    config = parse_config(project_config(kind, ["object 2", "car", "object 4"]))
-    assert list(config.mask_control(kind).labels) == ["object", "object 2", "car", "object 4"]
-    objects = check_prompts(prompts, config, Settings())
-    assert [(o.label, o.expression) for o in objects] == [
-        ("object", "the red object"),
-        ("object 2", "the blue object"),
-        ("car", "the car"),
-        ("object 4", "the dog"),
-    ]
-
-
-def test_labels_with_marks_are_written_as_xml() -> None:
-    config = parse_config(project_config("brush", ['a "b" & <c>']))
-    assert list(config.mask_control().labels) == ["object", 'a "b" & <c>']

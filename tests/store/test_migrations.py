@@ -56,7 +56,7 @@ def rows(path: Path) -> dict[str, list[dict[str, Any]]]:
         ]
         found = {name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")] for name in names}
     found = {name: of for name, of in found.items() if name not in ("alembic_version", "configs", "tasks")}
-    later = ("lane", "tries", "due", "config", "gpu_used", "gpu_total")
+    later = ("lane", "tries", "due", "config", "gpu_used", "gpu_total", "person")
     return {
         name: [{k: v for k, v in row.items() if k not in later} for row in of] for name, of in found.items()
     }

@@ -73,3 +73,27 @@ def test_what_was_replaced_is_kept_until_much_newer_comes(store: SentStore) -> N
         store.keep_replaced("38", "7", one)
     assert store.replaced("38", "7") == states[1:]
     assert store.replaced("38", "8") == [other]
+
+
+def test_answers_are_those_of_the_person_who_asked(store: SentStore) -> None:
+    store.record("38", "7", {"obj1": [region(0, "Ann")]}, {"obj1": {0: CLICKS}}, person="1", complete=False)
+    store.record("38", "7", {"obj1": [region(0, "Bob"), region(1, "Bob")]}, {"obj1": {1: MASK}}, person="2")
+    ann, bob = store.find("38", "7", "1")["obj1"], store.find("38", "7", "2")["obj1"]
+    assert (ann.hints, ann.complete, ann.own, ann.others) == ({0: CLICKS}, False, True, False)
+    assert (bob.hints, bob.complete, bob.own, bob.others) == ({1: MASK}, True, True, False)
+    # What another person was sent is known, as an annotation may be copied, but never in place of one's own.
+    assert sorted(one["value"]["v"] for one in ann.regions) == ["Ann", "Bob"]
+    assert {one["value"]["v"] for one in bob.regions} == {"Bob"}
+    # A third person never asked for it.
+    carol = store.find("38", "7", "3")["obj1"]
+    assert (carol.hints, carol.complete, carol.own, carol.others) == ({}, True, False, True)
+
+
+def test_answers_that_are_nobodys_are_everybodys_until_they_ask_themselves(store: SentStore) -> None:
+    store.record("38", "7", {"obj1": [region(0), region(1)]}, {"obj1": {0: CLICKS}})
+    (found,) = store.find("38", "7", "1").values()
+    assert (found.hints, found.own, found.others) == ({0: CLICKS}, False, False)
+    store.record("38", "7", {"obj1": [region(1, "own")]}, {"obj1": {1: MASK}}, person="1")
+    assert store.find("38", "7", "1")["obj1"].hints == {1: MASK}
+    assert store.find("38", "7", "1")["obj1"].regions == [region(0), region(1, "own")]
+    assert store.find("38", "7", "2")["obj1"].hints == {0: CLICKS}

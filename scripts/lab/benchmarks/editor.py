@@ -1,7 +1,8 @@
-"""The annotator's loop on a long clip: how long each step takes, and how long it blocks the editor.
+"""The annotator's loop on a long clip: how long each step takes and blocks the editor, and what a hand has to do.
 
 A real Label Studio, the backend with the embedded model, and Chromium. What blocks is measured in the page itself: the
-longest time between two animation frames, in which no click and no key would have been answered.
+longest time between two animation frames, in which no click and no key would have been answered. Keys and clicks are
+counted there, too; a sentence counts as the two keys before and after it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from playwright.sync_api import sync_playwright
@@ -26,13 +28,15 @@ from svac_backend.synthetic.scene import DEMO_SEEDS, SceneConfig
 # The helpers that drive the editor are those of the browser tests.
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from tests.browser.annotating import Annotator
+from tests.browser.annotating import Annotator, Asked
 from tests.browser.backend import FPS, connected_project, make_clip, running_backend
 from tests.browser.conftest import ARGUMENTS, chromium
 from tests.browser.correcting import inside, on_frame, region_mask
 
 WATCH = """() => {
-    window.longestGap = 0;
+    window.longestGap = window.keysPressed = window.clicksMade = 0;
+    addEventListener('keydown', () => { window.keysPressed += 1; }, true);
+    addEventListener('mousedown', () => { window.clicksMade += 1; }, true);
     let last = performance.now();
     const tick = now => {
         window.longestGap = Math.max(window.longestGap, now - last);
@@ -47,20 +51,25 @@ PREDICTED_S = 600.0
 
 @dataclass
 class Step:
-    """One step of the loop: what, its seconds, and the longest time in which the editor did not answer."""
+    """One step of the loop: what, its seconds, the longest time in which the editor did not answer, what a hand did."""
 
     name: str
     seconds: float
     blocked: float
     note: str = ""
+    keys: int = 0
+    clicks: int = 0
 
 
-def run(*, kind: str, frames: int, width: int, height: int, screenshots: Path | None = None) -> list[Step]:
+def run(
+    *, kind: str, frames: int, objects: int, width: int, height: int, screenshots: Path | None = None
+) -> list[Step]:
     """Run the loop once.
 
     Args:
         kind: `polygon` or `brush`.
         frames: length of the clip.
+        objects: 1 to 3; the last of several is asked for in the editor, and taken away again at the end.
         width, height: size of its frames in pixels.
         screenshots: folder for pictures of each step.
 
@@ -77,7 +86,8 @@ def run(*, kind: str, frames: int, width: int, height: int, screenshots: Path | 
         backend = stack.enter_context(running_backend(label_studio, folder / "backend", folder))
         clip = make_clip(label_studio, "long", DEMO_SEEDS.start + 102, config)
         project = connected_project(label_studio, backend, kind, prelabelled=True)
-        task = project.add_task(clip, clip.prompts[0])
+        before = clip.prompts[: max(1, objects - 1)]
+        task = project.add_task(clip, "\n".join(before))
         client = label_studio.client()
         started = time.monotonic()
         retrieve_predictions(client, project.project)
@@ -96,21 +106,22 @@ def run(*, kind: str, frames: int, width: int, height: int, screenshots: Path | 
         page.add_init_script(f"({WATCH})()")
         editor = Annotator(page, label_studio.url, output)
         editor.log_in(label_studio.username, label_studio.password)
-        steps += _loop(editor, project.project, task, kind)
+        steps += _loop(editor, project.project, task, kind, clip.prompts[len(before) : objects])
     return steps
 
 
-def _loop(editor: Annotator, project: int, task: int, kind: str) -> list[Step]:
+def _loop(editor: Annotator, project: int, task: int, kind: str, asked_for: list[str]) -> list[Step]:
     page = editor.page
     steps: list[Step] = []
 
     @contextmanager
     def step(name: str) -> Iterator[Step]:
-        page.evaluate("() => { window.longestGap = 0; }")
+        page.evaluate("() => { window.longestGap = window.keysPressed = window.clicksMade = 0; }")
         entry = Step(name, time.monotonic(), 0.0)
         yield entry
         entry.seconds = time.monotonic() - entry.seconds
-        entry.blocked = page.evaluate("() => window.longestGap") / 1000
+        gap, entry.keys, entry.clicks = page.evaluate("() => [longestGap, keysPressed, clicksMade]")
+        entry.blocked = gap / 1000
         steps.append(entry)
         editor.screenshot(f"long_{kind}_{len(steps)}")
 
@@ -119,18 +130,31 @@ def _loop(editor: Annotator, project: int, task: int, kind: str) -> list[Step]:
     regions = editor.regions()
     opened.note = f"{len(regions)} regions"
     editor.auto_annotate()
+    found: list[dict[str, Any]] = []
+    for sentence in asked_for:
+        with step("a sentence") as typed:
+            asked = editor.type_prompt(sentence)
+        found = [region for region in asked.answer if region.get("item_index") == CORRECTED]
+        typed.note = f"{len(asked.answer)} suggestions, {_waited(asked)}"
     with step(f"turn {CORRECTED} frames"):
         editor.go_to_frame(CORRECTED)
     with step("one correction"):
         _correct(editor, kind)
     with step("propagate") as propagated:
         asked = editor.propagate(5, 5)
-    waited = f"answered after {asked.answered_s:.1f} s, shown {asked.accepted_s:.1f} s later"
-    propagated.note = f"{len(asked.answer)} suggestions, {waited}"
+    propagated.note = f"{len(asked.answer)} suggestions, {_waited(asked)}"
+    if found:
+        with step("remove an object") as removed:
+            asked = editor.remove(*inside(region_mask(found[0])))
+        removed.note = f"{len(asked.answer)} regions, {_waited(asked)}"
     with step("submit") as submitted:
         sent, _ = editor.submit()
     submitted.note = f"{len(sent['result'])} regions"
     return steps
+
+
+def _waited(asked: Asked) -> str:
+    return f"answered after {asked.answered_s:.1f} s, shown {asked.accepted_s:.1f} s later"
 
 
 def _correct(editor: Annotator, kind: str) -> None:
@@ -154,8 +178,9 @@ def _correct(editor: Annotator, kind: str) -> None:
 def table(steps: list[Step], title: str) -> Table:
     """Return the steps as a table."""
     shown = Table(title=title)
-    for column in ("step", "seconds", "editor blocked, seconds", ""):
-        shown.add_column(column, justify="right" if "seconds" in column else "left")
+    for column in ("step", "seconds", "editor blocked, seconds", "keys", "clicks", ""):
+        shown.add_column(column, justify="left" if column in ("step", "") else "right")
     for step in steps:
-        shown.add_row(step.name, f"{step.seconds:.1f}", f"{step.blocked:.2f}", step.note)
+        hand = str(step.keys), str(step.clicks)
+        shown.add_row(step.name, f"{step.seconds:.1f}", f"{step.blocked:.2f}", *hand, step.note)
     return shown

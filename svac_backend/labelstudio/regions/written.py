@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.config import SHOWN_KINDS, LabelConfig, MaskControl
+from svac_backend.labelstudio.config import SHOWN_KINDS, LabelConfig, MaskControl, says_something
 from svac_backend.labelstudio.regions.outlines import outline_problem
 from svac_backend.labelstudio.regions.rectangles import boxes_problem
 from svac_backend.labelstudio.regions.region import DEFAULT_OPTIONS, Canvas, Region, RegionName, RegionOptions
@@ -38,8 +38,8 @@ def tracks_to_results(
         options: which masks get regions, and how polygons are made.
 
     Returns:
-        Label Studio results. The id has the video's 0-based frame, `item_index` is the frame's place in the task, and
-        `score` is the frame's.
+        Label Studio results. The id has the video's 0-based frame, `item_index` is the frame's place in the task,
+        `score` is the frame's, and `meta` has the sentence that the object was made from.
 
     Raises:
         SvacError: a track's label is not in the control, or a mask has another size.
@@ -82,6 +82,9 @@ def tracks_to_results(
                 "item_index": item,
                 "score": round(float(track.scores.get(frame, 0.0)), 4),
             }
+            if says_something(track.expression):
+                # The editor shows it beside the region that is selected.
+                base["meta"] = {"text": [track.expression]}
             for part, value in enumerate(_values(from_coco(rle), control.kind, options), start=1):
                 name = RegionName(track.object_id, frame, part=part)
                 results.extend(_regions(base, control, str(name), value, track.label))

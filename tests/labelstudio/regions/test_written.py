@@ -65,6 +65,7 @@ def test_brush_region_is_as_the_editor_wants_it() -> None:
         "image_rotation": 0,
         "item_index": 4,
         "score": 0.54,
+        "meta": {"text": ["the box"]},
         "value": {"format": "rle", "brushlabels": ["object"]},
     }
     assert np.array_equal(decode_brush(rle, HEIGHT, WIDTH), TWO)
