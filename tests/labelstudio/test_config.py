@@ -30,13 +30,14 @@ def test_shipped_configs_show_masks_on_frames(file: str, kind: str, overview: bo
     assert config.text == TextControl("prompt", "frames")
     control = config.mask_control()
     assert (control.kind, control.name, control.to_name) == (kind, "mask", "frames")
-    assert control.labels == {"object": None}
+    colours = ("object", *(f"object {number}" for number in range(2, 7)))
+    assert (tuple(control.labels), control.colours) == (colours, colours)
     smart = [tag for tag in ElementTree.parse(CONFIGS / file).iter() if tag.get("smart") == "true"]
     assert [(tag.tag, [label.get("value") for label in tag]) for tag in smart if len(tag)] == [
         ("KeyPointLabels", ["positive", "negative", "propagate", "remove"]),
         ("RectangleLabels", ["object_box"]),
     ]
-    assert config.box_tracks == (BoxTracks("box", "video", ("object",), "boxlabel", overview),)
+    assert config.box_tracks == (BoxTracks("box", "video", colours, "boxlabel", overview),)
     assert (config.overview is not None) == overview
 
 

@@ -201,7 +201,8 @@ def _with_extras(rendered: list[Region], gone: Sequence[Drawing]) -> list[Region
         (region.get("id"), region.get("from_name")): region for drawing in gone for region in drawing.results
     }
     return [
-        {**region, **{key: value for key, value in old.items() if key not in region}}
+        # A note may be a person's.
+        {**region, **{key: value for key, value in old.items() if key not in region or key == "meta"}}
         for region in rendered
         for old in [extras.get((region["id"], region["from_name"]), {})]
     ]
