@@ -74,12 +74,12 @@ class Annotator(Editor):
 
     def propagate(self, x: float, y: float) -> Asked:
         """Ask for propagation by the documented keys and a click on the frame."""
-        self.press("Escape", "v", "m", "g")
+        self.press("Escape", "v", "k", "g")
         return self.ask(lambda: self.click_frame(x, y))
 
     def point(self, x: float, y: float, *, positive: bool = True) -> Asked:
         """Click on the object, or with Alt on what it is not."""
-        self.press("Escape", "v", "m", "y")
+        self.press("Escape", "v", "k", "y")
         modifiers: list[Any] = [] if positive else ["Alt"]
         for key in modifiers:
             self.page.keyboard.down(key)
@@ -96,7 +96,7 @@ class Annotator(Editor):
 
     def remove(self, x: float, y: float) -> Asked:
         """Take the object under a pixel off all frames."""
-        self.press("Escape", "v", "m", "x")
+        self.press("Escape", "v", "k", "x")
         return self.ask(lambda: self.click_frame(x, y))
 
     def notes(self) -> list[str]:
