@@ -32,7 +32,6 @@ FRAMES, SIZE = 12, (480, 270)
 # On the first frame: the dog's flank, and a box around the person.
 DOG, PERSON = (228.0, 162.0), (84.0, 78.0, 171.0, 210.0)
 CORRECTED = 3
-# Of the labels `object`, `object 2`, ... of the shipped configs.
 PASSWORD = "second-annotator-1"
 
 
