@@ -160,6 +160,7 @@ class Editor:
 
     def press(self, *keys: str) -> None:
         """Press hotkeys one by one; the editor ignores them while a text field or a switch has the focus."""
+        self.page.bring_to_front()  # of several pages only the one in front hears keys
         self.page.evaluate("() => document.activeElement && document.activeElement.blur()")
         for key in keys:
             self.page.keyboard.press(key)
