@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from typing import TYPE_CHECKING
 
 from svac_backend.errors import SvacError
@@ -119,7 +119,10 @@ def _in_processes(
     threads = settings.threads or max(1, (os.cpu_count() or 1) // workers)
     shared = settings.model_copy(update={"threads": threads})
     yield None
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    # A server that imports once what all of them need, and forks them; where there is none, each imports for itself.
+    context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    context.set_forkserver_preload(["svac_backend.pipeline"])
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
         waiting = [pool.submit(_work, video, predictions, shared) for video in videos]
         try:
             for future in as_completed(waiting):

@@ -100,8 +100,9 @@ def test_a_video_that_is_gone_is_named(settings: Settings, database: Database) -
     correct(settings, database, 1)
     assert settings.label_studio_files_root is not None
     (settings.label_studio_files_root / "1.mp4").unlink()
+    run = open_run(settings, database, "job")
     with pytest.raises(SvacError, match=r"The video of task 1 cannot be learned from"):
-        follow(settings, open_run(settings, database, "job"), [])
+        finetune_run(settings, database, run, lambda *_: None, lambda: False)
 
 
 @pytest.fixture
