@@ -130,7 +130,8 @@ install_main() {
   step $folder "the rest of requirements.txt" -r $folder/requirements-rest.txt -c $folder/constraints.txt
   step $folder "svac-backend" --no-build-isolation --no-deps --editable .
   local started=$SECONDS
-  $folder/bin/python -c 'import av, cv2, flask, label_studio_sdk, pycocotools, sam2, shapely, torch, transformers' ||
+  # All that a worker and the web process import, so that they find its byte code.
+  $folder/bin/python -c 'import av, cv2, label_studio_sdk, svac_backend.learning.finetune, svac_backend.server.app, svac_backend.cli.app' ||
     die "The environment .venv was installed, but a package in it cannot be imported (see above)." \
       "Delete .venv and run this again; if it stays so, report it with the lines above."
   say "checking that it imports: $((SECONDS - started)) s"

@@ -116,8 +116,8 @@ def test_a_control_that_stays_above_chance_is_told(tmp_path: Path, control: str)
     assert "J&F is 40.0" in limits or "J&F at 40.0" in limits
 
 
-def test_figures_are_kept_and_the_card_is_written(tmp_path: Path) -> None:
-    shutil.copytree(EMBEDDED["svac-tiny"], tmp_path / "model")
+def test_figures_are_kept_and_the_card_is_written(random_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(random_model, tmp_path / "model")
     config = RichConfig(width=96, height=64, frames=8, split="validation", per_kind=2)
     split = write_split(tmp_path / "split", seeds=range(5000, 5002), config=config, expressions=3)
     every = write_split(tmp_path / "every", seeds=range(5000, 5002), config=config, expressions=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from lab.train_tiny.language_loss import PLACE_LAYER, visual_of
 from lab.train_tiny.oracle import place
 from lab.train_tiny.packed import run_packed
 from lab.train_tiny.scene_store import store_scenes
-from lab.train_tiny.tokenizer import train_tokenizer
 
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam.grounding import encode_frames
@@ -24,11 +24,9 @@ SCENES = replace(recipe.SCENES, width=64, height=64)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Svac:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    train_tokenizer(recipe.CONFIG.method.question, scenes=5, vocabulary=recipe.VOCABULARY).save(str(path))
+def model(tokenizer_file: Path) -> Svac:
     torch.manual_seed(0)
-    model = Svac(recipe.CONFIG, path).eval()
+    model = Svac(recipe.CONFIG, tokenizer_file).eval()
     with torch.no_grad():
         model.sam.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(recipe.WAVES)
     init_vision(model)

@@ -241,7 +241,8 @@ def test_both_decoders_of_sa2va_i_are_read_and_saved(tmp_path: Path, monkeypatch
     model.save_pretrained(tmp_path / "ours")
     again = Svac.from_pretrained(tmp_path / "ours", device="cpu")
     assert again.config == model.config
-    assert all(torch.equal(again.state_dict()[key], value) for key, value in model.state_dict().items())
+    found = again.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in model.state_dict().items())
     # Both layouts give the original decoder to weights of Sa2VA.
     for source in (folder, tmp_path / "ours"):
         taken = again.use_original_sam(source)._tracking.sam_mask_decoder.state_dict()
