@@ -125,10 +125,10 @@ class Settings(BaseSettings):
     label_studio_timeout_s: float = Field(30.0, gt=0, description="Timeout of one API call.")
 
     # How frames reach the editor
-    frames_via: Literal["auto", "local-files", "backend"] = Field(
+    frames_via: Literal["auto", "local-files", "store", "backend"] = Field(
         "auto",
-        description="How frames reach the editor: `local-files` of Label Studio, or the `backend`'s own `/media`; "
-        "`auto`: local files where SVAC_LABEL_STUDIO_FILES_ROOT is set, else the backend where SVAC_MEDIA_URL is.",
+        description="How frames reach the editor: `local-files` of Label Studio, signed links of the `store` that "
+        "SVAC_STORAGE_URL names, or the `backend`'s own `/media`; `auto`: the first for which the setting is there.",
     )
     media_url: str | None = Field(
         None,
@@ -143,7 +143,7 @@ class Settings(BaseSettings):
         30.0,
         gt=0,
         le=3650,
-        description="Days that a link to `/media` lives; the worker renews it at half of that.",
+        description="Days that a link to a frame lives, a store's 7 at most; the worker renews it at half of that.",
     )
 
     # What is accepted

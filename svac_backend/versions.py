@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import datetime
@@ -21,13 +22,16 @@ from svac_backend.atomic import atomic_path
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.settings import Settings
+from svac_backend.storage.folder import Kind, remove
+from svac_backend.storage.published import open_storage
 from svac_backend.store.database import Database, is_there
 from svac_backend.store.events import ConnectionStore
 from svac_backend.store.versions import BASE, Version, VersionState, VersionStore
 from svac_backend.svac.files.adapters import ABOUT, WEIGHTS, verify_adapter
 from svac_backend.svac.files.weights import version_of
 
-FOLDER = "versions"
+# How long it is taken on trust that a version's files are in a bucket.
+SEEN_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +47,9 @@ class Registry:
     def __init__(self, settings: Settings, database: Database) -> None:
         self.settings = settings
         self.store = VersionStore(database)
-        self.root = settings.data_dir / FOLDER
+        self.storage = open_storage(settings)
+        # Versions that were found in a bucket, and when.
+        self._seen: dict[str, float] = {}
         # What was found to be whole: path -> (time of change, size) of its weights.
         self._whole: dict[Path, tuple[int, int]] = {}
 
@@ -57,8 +63,8 @@ class Registry:
         return version_of(self.settings)
 
     def folder(self, version: Version) -> Path:
-        """Return where a version's files are."""
-        return self.root / version.id
+        """Return where a version's files are on this machine; where they lie in a bucket, `verify` brings them."""
+        return self.storage.folder(Kind.VERSIONS, version.id)
 
     def name(self) -> str:
         """Return the model version that serves; the files are only glanced at.
@@ -90,6 +96,8 @@ class Registry:
             try:
                 self.verify(found) if verify else self._glance(found)
             except SvacError as error:
+                if error.temporary:  # the storage is away: that says nothing of the version
+                    raise
                 self.damaged(found, error)
                 continue
             return found
@@ -120,6 +128,9 @@ class Registry:
         if now is not None and self._whole.get(weights) == now:
             return
         self._whole.pop(weights, None)
+        if self.storage.remote:
+            self.storage.fetch(Kind.VERSIONS, version.id, verify=True)
+            now = _stamp(weights)
         info = verify_adapter(self.folder(version))
         if info.sha256 != version.sha256:
             raise SvacError(
@@ -162,9 +173,12 @@ class Registry:
         version = self.store.of_job(job_id) if job_id else None
         if version is None:
             info = verify_adapter(folder)
-            target = self.root / info.adapter_id
+            target = self.storage.folder(Kind.VERSIONS, info.adapter_id)
+            if target.is_dir() and self.storage.remote:
+                remove(target)  # a copy, which need not be whole
             if not target.is_dir():
                 self._copy(folder, target)
+            self.storage.publish(Kind.VERSIONS, info.adapter_id)  # before anybody hears of it
             version = self.store.register(
                 Version(
                     id=info.adapter_id,
@@ -223,7 +237,8 @@ class Registry:
         try:
             self.verify(version)
         except SvacError as error:
-            self.damaged(version, error)
+            if not error.temporary:
+                self.damaged(version, error)
             raise
         if version.state is VersionState.DAMAGED:
             self.store.decide(version.id, VersionState.CANDIDATE, "It was damaged, and is whole again.")
@@ -250,14 +265,7 @@ class Registry:
         """
         version = self.store.find(version_id)
         self.store.delete(version.id)
-        try:
-            if self.folder(version).is_dir():
-                shutil.rmtree(self.folder(version))
-        except OSError as error:
-            raise SvacError(
-                f"{self.folder(version)} cannot be deleted ({error.strerror}).",
-                "Delete this folder yourself.",
-            ) from error
+        self.storage.delete(Kind.VERSIONS, version.id)
         return version
 
     def _have_followed(self, before: str, tell: Callable[[str], None]) -> None:
@@ -278,6 +286,9 @@ class Registry:
         return found.id if found else ""
 
     def _glance(self, version: Version) -> None:
+        if self.storage.remote:
+            self._glance_far(version)
+            return
         weights = self.folder(version) / WEIGHTS
         stamp = _stamp(weights)
         if stamp is None or stamp[1] != version.size or not (self.folder(version) / ABOUT).is_file():
@@ -285,6 +296,25 @@ class Registry:
             raise SvacError(
                 f"{weights} {what}.", "Restore the file from a backup, or roll back to another version."
             )
+
+    def _glance_far(self, version: Version) -> None:
+        """See whether a bucket has a version's files. Who only asks for the name need not have them here."""
+        now = time.monotonic()
+        if now - self._seen.get(version.id, -SEEN_S) < SEEN_S:
+            return
+        try:
+            there = self.storage.has(Kind.VERSIONS, version.id)
+        except SvacError as error:
+            if not error.temporary:
+                raise
+            log.warning("version %s is taken on trust: %s", version.name, error)
+            there = True
+        if not there:
+            raise SvacError(
+                f"{version.id} is not in {self.storage}.",
+                "Restore it there, or roll back to another version.",
+            )
+        self._seen[version.id] = now
 
     def _copy(self, source: Path, target: Path) -> None:
         """Copy an adapter, whole or not at all."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import sqlite3
 import tarfile
 import tempfile
@@ -25,15 +24,19 @@ from rich.table import Table
 from svac_backend.atomic import atomic_path
 from svac_backend.cli.terminal import answer, bar, console, counted, rows_of
 from svac_backend.errors import SvacError
-from svac_backend.jobs.renew import due_tasks, gone_tasks, linked_tasks, renew
+from svac_backend.jobs.renew import RECORD, LinkedTask, due_tasks, gone_tasks, linked_tasks, renew
 from svac_backend.jobs.retention import kept, measure
 from svac_backend.labelstudio.api.access import LabelStudioAccess
+from svac_backend.learning.freeze import CACHE
 from svac_backend.settings import Settings
+from svac_backend.storage.folder import Kind, Storage
+from svac_backend.storage.published import open_storage
 from svac_backend.store.database import FILE_NAME, Database, is_there
 from svac_backend.store.events import ConnectionStore
-from svac_backend.store.links import MediaLinks
+from svac_backend.store.links import MediaLinks, links_from_store
 from svac_backend.store.postgresql import Postgresql
 from svac_backend.store.schema import HEAD
+from svac_backend.store.versions import VersionStore
 from svac_backend.store.workers import LOCKS, lock_is_held
 
 # The last entry of a backup.
@@ -50,20 +53,20 @@ def run_renew(settings: Settings, *, every: bool = False) -> None:
     Raises:
         SvacError: SVAC_MEDIA_URL is not set, Label Studio cannot be reached, or it refused some tasks.
     """
-    if settings.media_url is None:
+    if settings.media_url is None and not links_from_store(settings):
         raise SvacError(
             "SVAC_MEDIA_URL is not set, so new links have no address.",
             "Set it to the address at which the annotators' browsers reach `svac-backend serve`.",
         )
-    links = MediaLinks.from_settings(settings)
-    tasks = due_tasks(links, every=every)
+    links, storage = MediaLinks.of_frames(settings), open_storage(settings)
+    tasks = due_tasks(links, storage, every=every)
     if not tasks:
-        count = sum(1 for _ in linked_tasks(links.root))
+        count = sum(1 for _ in linked_tasks(links.root, storage))
         console.print(f"Nothing to renew: the links of {counted(count, 'task')} are new enough.")
         return
     with closing(Database.from_settings(settings)) as database, bar("renewing links") as progress:
         access = LabelStudioAccess(settings, ConnectionStore(database))
-        done = renew(tasks, links, access.client, lambda fraction, _: progress(fraction))
+        done = renew(tasks, links, access.client, lambda fraction, _: progress(fraction), storage)
     console.print(f"{done}.")
     if done.refused:
         raise SvacError(
@@ -78,13 +81,13 @@ def run_clean(settings: Settings, *, yes: bool = False) -> None:
     Raises:
         SvacError: Label Studio cannot be reached, or refuses.
     """
-    root = MediaLinks.from_settings(settings).root
+    root, storage = MediaLinks.from_settings(settings).root, open_storage(settings)
     with closing(Database.from_settings(settings)) as database, console.status("asking Label Studio"):
-        gone = gone_tasks(root, LabelStudioAccess(settings, ConnectionStore(database)).client)
+        gone = gone_tasks(root, LabelStudioAccess(settings, ConnectionStore(database)).client, storage)
     if not gone:
         console.print("Nothing to delete: every task with frames here is in Label Studio.")
         return
-    size = sum(file.stat().st_size for task in gone for file in task.folder.iterdir())
+    size = sum(storage.size(Kind.FRAMES, _name(task)) for task in gone)
     names = ", ".join(f"{task.project_id}/{task.task}" for task in gone[:10])
     more = f" and {len(gone) - 10} more" if len(gone) > 10 else ""
     console.print(f"Deleted in {settings.label_studio_url}, as project/task: {names}{more}")
@@ -92,16 +95,14 @@ def run_clean(settings: Settings, *, yes: bool = False) -> None:
         console.print("Nothing was deleted.")
         return
     for task in gone:
-        try:
-            shutil.rmtree(task.folder)
-        except OSError as error:
-            raise SvacError(
-                f"{task.folder} cannot be deleted ({error.strerror}).",
-                "Let this user write to SVAC_DATA_DIR.",
-            ) from error
+        storage.delete(Kind.FRAMES, _name(task))
     console.print(
         f"The frames of {counted(len(gone), 'task')} are deleted; {size / 1e6:,.1f} MB are free again."
     )
+
+
+def _name(task: LinkedTask) -> str:
+    return f"{task.folder.parent.name}/{task.folder.name}"
 
 
 def run_storage(settings: Settings, *, as_json: bool = False) -> None:
@@ -115,6 +116,29 @@ def run_storage(settings: Settings, *, as_json: bool = False) -> None:
         for name, (count, size) in measure(settings, database).items():
             table.add_row(name, str(count), f"{size / 1e6:.1f}", kept(settings, name))
     answer(rows_of(table), table, as_json=as_json)
+
+
+def run_publish(settings: Settings) -> None:
+    """Bring the frames, runs and versions of the data folder into the bucket; downloads come by themselves.
+
+    Raises:
+        SvacError: the settings name no bucket, or it cannot be used; begun again, it goes on where it was.
+    """
+    storage = open_storage(settings)
+    if not storage.remote:
+        raise SvacError(
+            "SVAC_STORAGE_URL names no bucket, so there is nowhere to bring anything.",
+            "Set it to s3://bucket/prefix, gs:// or az://.",
+        )
+    here = Storage(storage.root)
+    found = [(kind, one.name) for kind in Kind if kind is not Kind.MEDIA for one in here.entries(kind)]
+    with bar("storing") as progress:
+        for number, (kind, name) in enumerate(found):
+            progress(number / len(found))
+            storage.publish(kind, name, without=[CACHE] if kind is Kind.RUNS else [])
+        for name, text in here.notes(Kind.FRAMES, RECORD):
+            storage.write_note(Kind.FRAMES, name, RECORD, text)
+    console.print(f"{counted(len(found), 'folder')} stored in {storage}.")
 
 
 def run_backup(settings: Settings, file: Path) -> int:
@@ -138,7 +162,7 @@ def run_backup(settings: Settings, file: Path) -> int:
             database.copy_to(copy)
             with tarfile.open(part, "w") as tar:
                 hashes = {FILE_NAME: _add(tar, copy, FILE_NAME)}
-                for path in _kept(folder, {file.absolute(), part.absolute()}):
+                for path in _kept(settings, {file.absolute(), part.absolute()}):
                     name = path.relative_to(folder).as_posix()
                     try:
                         hashes[name] = _add(tar, path, name)
@@ -154,6 +178,13 @@ def run_backup(settings: Settings, file: Path) -> int:
             "Make room there, or name another place.",
         ) from error
     console.print(f"{counted(len(hashes), 'file')}, {file.stat().st_size / 1e6:.1f} MB")
+    if settings.storage_url is not None:
+        stored = {kind: of for kind, of in open_storage(settings).measure().items() if of[0]}
+        told = ", ".join(f"{kind.name.lower()} {size / 1e6:.1f} MB" for kind, (_, size) in stored.items())
+        console.print(
+            f"Not in it: what lies in {settings.storage_url} ({told or 'nothing'}). Have that storage keep older "
+            "states itself, by versioning or snapshots."
+        )
     return len(hashes)
 
 
@@ -188,6 +219,18 @@ def run_restore(settings: Settings, file: Path) -> None:
         ) from error
     Database.from_settings(settings).close()  # brings an older one up to date
     console.print(f"{counted(count, 'file')} restored to {folder}; what was there before is in {aside.name}.")
+    if settings.storage_url is not None:
+        _name_missing(settings)
+
+
+def _name_missing(settings: Settings) -> None:
+    """Tell which versions the database names and the storage, which no backup holds, lacks."""
+    storage = open_storage(settings)
+    with closing(Database.from_settings(settings)) as database:
+        found = VersionStore(database).all()
+    missing = [one.name for one in found if not storage.has(Kind.VERSIONS, one.id)]
+    told = f"lacks the versions {', '.join(missing)}" if missing else "has all versions that the backup names"
+    console.print(f"{storage} is as it was: it {told}.", style="yellow" if missing else None)
 
 
 def _into_server(settings: Settings, file: Path, aside: Path) -> None:
@@ -199,14 +242,17 @@ def _into_server(settings: Settings, file: Path, aside: Path) -> None:
     file.unlink()
 
 
-def _kept(folder: Path, but: set[Path]) -> Iterator[Path]:
+def _kept(settings: Settings, but: set[Path]) -> Iterator[Path]:
     """Yield the files of a data folder that belong into a backup, but for the database."""
+    folder, storage = settings.data_dir, open_storage(settings)
+    copies = {kind.value for kind in Kind} if storage.remote else set()
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         passing = any(part.startswith(".") or part.endswith((".lock", ".part")) for part in parts)
         wanted = (
             not passing
             and not _left_out(parts[0])
+            and parts[0] not in copies
             and not parts[0].startswith(FILE_NAME)
             and path.absolute() not in but
         )

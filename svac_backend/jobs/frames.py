@@ -19,7 +19,9 @@ from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.config import LabelConfig, cached_config
 from svac_backend.labelstudio.tasks import local_files_url, window_of
 from svac_backend.settings import Settings
-from svac_backend.store.links import MediaLinks
+from svac_backend.storage.folder import Kind, Storage
+from svac_backend.storage.published import open_storage
+from svac_backend.store.links import MediaLinks, links_from_store
 from svac_backend.video.frames import write_frames
 from svac_backend.video.reader import VideoReader
 
@@ -87,13 +89,14 @@ class LocalFiles:
 
 @dataclass(frozen=True)
 class OwnMedia:
-    """Frames in the data folder; the web process serves them to whoever has a link, as long as the link lives."""
+    """Frames in the storage; the web process, or the store, serves them to whoever has a link that lives."""
 
     links: MediaLinks
+    storage: Storage
 
     def folder(self, project_id: str, task: int) -> Path:
         """See `FramePlace.folder`."""
-        return self.links.root / _project(project_id) / f"task-{task}"
+        return self.links.root / stored_name(project_id, task)
 
     def add(
         self,
@@ -111,20 +114,28 @@ class OwnMedia:
                 f"Task {task} came without its project.", "Send the task from Label Studio again."
             )
         linked = LinkedTask(self.folder(project_id, task), project_id, task, key)
+        self.storage.publish(Kind.FRAMES, stored_name(project_id, task))
         # Before the task has them: links that are out and that nobody remembers would die for good.
-        remember(linked)
+        remember(linked, storage=self.storage)
         made = self.links.clock()
         client.update_task_data(task, {key: [self.links.url(file) for file in files], **further})
-        remember(linked, made, self.links.identity)
+        remember(linked, made, self.links.identity, storage=self.storage)
 
 
-def frames_way(settings: Settings) -> Literal["local-files", "backend"]:
+def frames_way(settings: Settings) -> Literal["local-files", "store", "backend"]:
     """Return how frames reach the editor.
 
     Raises:
         SvacError: the setting that the way needs is missing.
     """
     root, way = settings.label_studio_files_root, settings.frames_via
+    if links_from_store(settings):
+        return "store"
+    if way == "store":
+        raise SvacError(
+            "SVAC_FRAMES_VIA is store, and SVAC_STORAGE_URL names no bucket.",
+            "Set it to s3://bucket/prefix or the like, or choose another way.",
+        )
     if way == "auto":
         way = "local-files" if root is not None else "backend"
         if way == "backend" and settings.media_url is None:
@@ -151,7 +162,12 @@ def frame_place(settings: Settings) -> FramePlace:
     root = settings.label_studio_files_root
     if frames_way(settings) == "local-files" and root is not None:
         return LocalFiles(root)
-    return OwnMedia(MediaLinks.from_settings(settings))
+    return OwnMedia(MediaLinks.of_frames(settings), open_storage(settings))
+
+
+def stored_name(project_id: str, task: int) -> str:
+    """Return the name under which a task's frames are stored."""
+    return f"{_project(project_id)}/task-{task}"
 
 
 def _project(project_id: str) -> str:

@@ -23,9 +23,11 @@ from svac_backend.errors import JobCancelled, StoreError, SvacError
 from svac_backend.jobs.engine import JobContext, Work
 from svac_backend.learning.child import Child, ChildDied
 from svac_backend.learning.collect import Collector
-from svac_backend.learning.freeze import Run, open_run
+from svac_backend.learning.freeze import CACHE, Run, open_run
 from svac_backend.learning.triggers import Trigger
 from svac_backend.settings import Settings
+from svac_backend.storage.folder import Kind, Storage
+from svac_backend.storage.published import open_storage
 from svac_backend.store.database import Database
 from svac_backend.store.versions import VersionState
 from svac_backend.versions import Registry
@@ -78,19 +80,22 @@ class FinetuneHandler:
             found = run.result() or self._train(context, run)
         except JobCancelled:
             shutil.rmtree(run.folder, ignore_errors=True)
+            open_storage(self.settings).delete(Kind.RUNS, context.job.id)
             raise
         result = {"corrections": len(run.corrections), **self._publish(context, run, found)}
         run.tidy()
+        open_storage(self.settings).publish(Kind.RUNS, context.job.id)
         return {**result, "seconds": round(time.monotonic() - begun, 1)}
 
     def _train(self, context: JobContext, run: Run) -> dict[str, Any]:
-        deaths = 0
+        deaths, keeper = 0, _Keeper(open_storage(self.settings), context, run)
         while True:
             child = Child(self.command(run.folder), settings_to_json(self.settings), run.log)
             log.info("job %s trains in process %d", context.job.id, child.pid)
             try:
-                result = child.follow(context.progress)
+                result = child.follow(keeper.progress)
                 run.finish(result)
+                keeper.storage.publish(Kind.RUNS, context.job.id, without=[CACHE])
                 return result
             except ChildDied as death:
                 deaths += 1
@@ -111,7 +116,7 @@ class FinetuneHandler:
             return {**result, "promoted": False, "message": reason}
         registry = Registry(self.settings, self.database)
         version = registry.publish(
-            Path(found["adapter"]),
+            run.out / Path(found["adapter"]).name,  # its folder may have been another machine's
             base=run.base,
             parent=run.parent,
             promote=bool(found["promote"]),
@@ -126,6 +131,28 @@ class FinetuneHandler:
             "promoted": version.state is VersionState.PROMOTED,
             "message": f"{version.name}: {version.reason}",
         }
+
+
+class _Keeper:
+    """Stores a run whenever it has a new checkpoint, so that it can go on elsewhere."""
+
+    def __init__(self, storage: Storage, context: JobContext, run: Run) -> None:
+        self.storage, self._context, self._run = storage, context, run
+        self._kept = self._last()
+
+    def progress(self, fraction: float, message: str) -> None:
+        """Report how far the run is."""
+        last = self._last()
+        if self.storage.remote and last != self._kept:
+            self._kept = last
+            try:
+                self.storage.publish(Kind.RUNS, self._context.job.id, without=[CACHE])
+            except SvacError as error:  # the training goes on; the next checkpoint may be stored
+                log.warning("a checkpoint of job %s is not stored: %s", self._context.job.id, error)
+        self._context.progress(fraction, message)
+
+    def _last(self) -> str:
+        return max((path.name for path in self._run.out.glob("checkpoints/step-*")), default="")
 
 
 def data_used(run: Run, found: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from svac_backend.jobs.engine import (
     Work,
     pause_after,
 )
+from svac_backend.storage.cache import held
 from svac_backend.store.database import UNREADABLE
 from svac_backend.store.jobs import LANES, JobStore
 from svac_backend.store.tables import words
@@ -156,7 +157,8 @@ class Runner:
                 f"This worker cannot do jobs of kind {context.job.kind!r}.",
                 "Update the worker; its version is old.",
             )
-        return handler(context)
+        with held():
+            return handler(context)
 
     def _stored(self, job: Job, end: Callable[[], bool]) -> bool:
         """Store a job's end. Work that is done is not done again because the database is held, or away, for a while."""

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from svac_backend.atomic import atomic_write
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import JobContext, Work
 from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.labelstudio.api.client import LabelStudioClient
 from svac_backend.labelstudio.api.errors import ApiRefusal
 from svac_backend.settings import Settings
-from svac_backend.store.links import PARAMETER, ROUTE, MediaLinks
+from svac_backend.storage.folder import Kind, Storage
+from svac_backend.storage.published import open_storage
+from svac_backend.store.links import PARAMETER, ROUTE, MediaLinks, links_from_store
 
 RECORD, FORMAT = "links.json", "svac-links-1"
 # Renewed at this share of its life, a link survives a worker that is off for the rest.
@@ -75,7 +76,9 @@ class Renewal:
         return ", ".join(parts)
 
 
-def remember(task: LinkedTask, made: float = 0.0, identity: str = "") -> None:
+def remember(
+    task: LinkedTask, made: float = 0.0, identity: str = "", *, storage: Storage | None = None
+) -> None:
     """Write down beside its frames which task has links to them, and since when.
 
     Raises:
@@ -83,47 +86,51 @@ def remember(task: LinkedTask, made: float = 0.0, identity: str = "") -> None:
     """
     content = {"format": FORMAT, **asdict(task), "made": made, "identity": identity}
     del content["folder"]
-    path = task.folder / RECORD
-    try:
-        task.folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps(content))
-    except OSError as error:
-        raise SvacError(
-            f"{path} cannot be written ({error.strerror}).",
-            "Make room in SVAC_DATA_DIR, or let us write there.",
-        ) from error
+    name = f"{task.folder.parent.name}/{task.folder.name}"
+    (storage or _around(task.folder.parents[1])).write_note(
+        Kind.FRAMES, name, RECORD, json.dumps(content).encode()
+    )
 
 
-def linked_tasks(root: Path) -> Iterator[LinkedTask]:
-    """Yield the tasks whose frames lie below a folder, by project and in the order of their numbers."""
+def linked_tasks(root: Path, storage: Storage | None = None) -> Iterator[LinkedTask]:
+    """Yield the tasks whose frames lie in a storage, by project and in the order of their numbers.
 
-    def by_number(path: Path) -> list[tuple[int, str]]:
-        return [(len(name), name) for name in path.relative_to(root).parts[:2]]
+    Args:
+        root: folder of the frames on this machine.
+        storage: None: the one that the folder is in.
+    """
 
-    for path in sorted(root.glob(f"*/*/{RECORD}"), key=by_number):
+    def by_number(found: tuple[str, bytes]) -> list[tuple[int, str]]:
+        return [(len(part), part) for part in found[0].split("/")]
+
+    for name, text in sorted((storage or _around(root)).notes(Kind.FRAMES, RECORD), key=by_number):
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(text)
             if content.pop("format") != FORMAT:
                 raise ValueError
-            yield LinkedTask(folder=path.parent, **content)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            yield LinkedTask(folder=root / name, **content)
+        except (ValueError, KeyError, TypeError, AttributeError):
             log.error(
                 "%s is damaged: its task's links are not renewed; delete the folder, cut the frames anew",
-                path,
+                root / name / RECORD,
             )
 
 
-def due_tasks(links: MediaLinks, *, every: bool = False) -> list[LinkedTask]:
+def _around(root: Path) -> Storage:
+    return Storage(root.parent)
+
+
+def due_tasks(links: MediaLinks, storage: Storage | None = None, *, every: bool = False) -> list[LinkedTask]:
     """Return the tasks that need new links: theirs are old, or of another address or key; or every one.
 
     Without SVAC_MEDIA_URL none is due: there is no address to write.
     """
-    if not links.base_url:
+    if not links.ready:
         return []
     limit = links.clock() - RENEW_AT * links.lifetime_s
     return [
         task
-        for task in linked_tasks(links.root)
+        for task in linked_tasks(links.root, storage)
         if every or task.made < limit or task.identity != links.identity
     ]
 
@@ -133,6 +140,7 @@ def renew(
     links: MediaLinks,
     client: Callable[[str], LabelStudioClient],
     progress: Callable[[float, str], None] = lambda fraction, message: None,
+    storage: Storage | None = None,
 ) -> Renewal:
     """Give tasks new links to the frames that they have. Nothing else in them is changed.
 
@@ -143,6 +151,7 @@ def renew(
         links: makes the links.
         client: returns the Label Studio of a project.
         progress: called with (fraction, message).
+        storage: where the frames are; None: in the links' own folder.
 
     Raises:
         SvacError: Label Studio cannot be reached, or accepts no token of ours.
@@ -152,7 +161,7 @@ def renew(
         progress(position / len(tasks), f"Renewed the links of {done.renewed} of {len(tasks)} tasks")
         try:
             # One by one: whoever else changes a task's data must not do it between our reading and our writing.
-            _renew_one(task, links, client(task.project_id), done)
+            _renew_one(task, links, client(task.project_id), done, storage)
         except ApiRefusal as error:
             if error.status in (401, 429) or error.status >= 500:
                 raise
@@ -160,7 +169,9 @@ def renew(
     return done
 
 
-def _renew_one(task: LinkedTask, links: MediaLinks, client: LabelStudioClient, done: Renewal) -> None:
+def _renew_one(
+    task: LinkedTask, links: MediaLinks, client: LabelStudioClient, done: Renewal, storage: Storage | None
+) -> None:
     made = links.clock()
     data = _data_of([task], client).get(task.task)
     fresh = None if data is None else _fresh(data.get(task.key), task, links)
@@ -171,17 +182,19 @@ def _renew_one(task: LinkedTask, links: MediaLinks, client: LabelStudioClient, d
     else:
         client.set_task_data(task.task, {**data, task.key: fresh})
         done.renewed += 1
-    remember(task, made, links.identity)
+    remember(task, made, links.identity, storage=storage)
 
 
-def gone_tasks(root: Path, client: Callable[[str], LabelStudioClient]) -> list[LinkedTask]:
+def gone_tasks(
+    root: Path, client: Callable[[str], LabelStudioClient], storage: Storage | None = None
+) -> list[LinkedTask]:
     """Return the tasks with frames below a folder that are not in their project any more, or whose project is gone.
 
     Raises:
         SvacError: Label Studio cannot be reached, or refuses.
     """
     gone = []
-    for project_id, group in groupby(linked_tasks(root), key=lambda task: task.project_id):
+    for project_id, group in groupby(linked_tasks(root, storage), key=lambda task: task.project_id):
         of_project = list(group)
         for start in range(0, len(of_project), PORTION):
             some = of_project[start : start + PORTION]
@@ -211,12 +224,15 @@ def _fresh(urls: Any, task: LinkedTask, links: MediaLinks) -> list[Any] | None:
     if not isinstance(urls, list):
         return None
     name = re.escape(quote(f"{task.folder.parent.name}/{task.folder.name}/"))
-    pattern = re.compile(rf"https?://[^?#]*{ROUTE}{name}(\w[\w.-]*)\?{PARAMETER}=[\w.-]+")
+    ours = rf"{ROUTE}{name}(\w[\w.-]*)\?{PARAMETER}=[\w.-]+"
+    stored = rf"/{Kind.FRAMES.value}/{name}[0-9a-f]{{16}}/(\w[\w.-]*)\?\S+"
+    pattern = re.compile(rf"https?://[^?#]*(?:{ours}|{stored})")
     matches = [pattern.fullmatch(url) if isinstance(url, str) else None for url in urls]
     if not any(matches):
         return None
     return [
-        links.url(task.folder / match[1]) if match else url for url, match in zip(urls, matches, strict=True)
+        links.url(task.folder / (match[1] or match[2])) if match else url
+        for url, match in zip(urls, matches, strict=True)
     ]
 
 
@@ -229,7 +245,9 @@ def renewal_if_due(settings: Settings) -> list[Work]:
     Raises:
         SvacError: the data folder cannot be used.
     """
-    if settings.media_url is None or not due_tasks(MediaLinks.from_settings(settings)):
+    if settings.media_url is None and not links_from_store(settings):
+        return []
+    if not due_tasks(MediaLinks.of_frames(settings), open_storage(settings)):
         return []
     return [Work(RENEW, {}, RENEW)]
 
@@ -252,8 +270,9 @@ class RenewHandler:
         Raises:
             SvacError: Label Studio cannot be reached, or refuses all tasks.
         """
-        links = MediaLinks.from_settings(self.settings)
-        done = renew(due_tasks(links), links, self.label_studio.client, context.progress)
+        links, storage = MediaLinks.of_frames(self.settings), open_storage(self.settings)
+        tasks = due_tasks(links, storage)
+        done = renew(tasks, links, self.label_studio.client, context.progress, storage)
         if done.refused and not done.renewed:
             raise SvacError(f"{done}.", "Mend what it says; the worker tries again within a day.")
         return {

@@ -6,7 +6,6 @@ Corrections, and what annotators showed, stay for good. A webhook goes only afte
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from sqlalchemy import Text, cast, delete, func, or_, select, tuple_
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import JobContext
 from svac_backend.learning.collect import deleted_ids
-from svac_backend.learning.freeze import FOLDER as RUNS
 from svac_backend.settings import Settings
+from svac_backend.storage.folder import Kind, Storage
+from svac_backend.storage.published import open_storage
 from svac_backend.store.database import Database
 from svac_backend.store.events import EventStore, Inbox
 from svac_backend.store.jobs import ACTIVE
@@ -34,14 +34,13 @@ from svac_backend.store.tables import (
     RenderingRow,
     UncollectedRow,
 )
-from svac_backend.versions import FOLDER as VERSIONS
 from svac_backend.versions import Registry
 
 RETAIN = "retain"
 DAY_S = 86_400.0
 PORTION = 500  # rows deleted in one transaction
 TASKS_DELETED = "TASKS_DELETED"
-MEDIA = "media"
+COPIES = "copies of the storage here"
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +71,7 @@ class RetainHandler:
             "versions": self._versions,
             "runs": self._runs,
             "downloads": self._media,
+            "stored files that nothing needs": open_storage(self.settings).sweep,
         }
         gone = {}
         for number, (name, step) in enumerate(steps.items()):
@@ -148,19 +148,22 @@ class RetainHandler:
         limit, store = _before(self.settings.keep_versions_days), Registry(self.settings, self.database).store
         with self.database.read() as session:
             active = set(session.scalars(select(JobRow.id).where(JobRow.state.in_(ACTIVE))))
-        root = self.settings.data_dir / RUNS
-        folders = [path for path in root.glob("*") if path.is_dir() and path.stat().st_mtime < limit]
-        old = [path for path in folders if path.name not in active and store.of_job(path.name) is None]
-        return sum(self._surely(partial(shutil.rmtree, path), str(path)) for path in old)
+        storage = open_storage(self.settings)
+        names = [one.name for one in storage.entries(Kind.RUNS) if one.changed < limit]
+        old = [name for name in names if name not in active and store.of_job(name) is None]
+        return sum(self._surely(partial(storage.delete, Kind.RUNS, name), f"run {name}") for name in old)
 
     def _media(self) -> int:
         """Downloads beyond the limit, those first that were not used for longest; never what was used today."""
+        storage, limit = open_storage(self.settings), self.settings.keep_media_gb * 1e9
+        if storage.remote:
+            return storage.prune(Kind.MEDIA, limit) if limit else 0
         files = []
-        for path in (self.settings.data_dir / MEDIA).glob("*"):
+        for path in (storage.root / Kind.MEDIA.value).glob("*"):
             if path.suffix != ".json" and path.is_file():
                 about = path.stat()
                 files.append((max(about.st_atime, about.st_mtime), about.st_size, path))
-        limit, now = self.settings.keep_media_gb * 1e9, time.time()
+        now = time.time()
         total, count = sum(size for _, size, _ in files), 0
         for used, size, path in sorted(files):
             broken_off = path.name.startswith("partial-")
@@ -216,9 +219,19 @@ def measure(settings: Settings, database: Database) -> dict[str, tuple[int, int]
     room = database.size()
     if room is not None:
         found["database on its server"] = (1, room)
-    folder = settings.data_dir
-    kinds = {"downloads": MEDIA, "frames": "served", "runs": RUNS, "versions": VERSIONS}
-    for name, part in {**kinds, "database file": "svac.db", "earlier states": "*before-*"}.items():
+    folder, storage = settings.data_dir, open_storage(settings)
+    stored = storage.measure()
+    kinds = {
+        "downloads": Kind.MEDIA,
+        "frames": Kind.FRAMES,
+        "runs": Kind.RUNS,
+        "versions": Kind.VERSIONS,
+    }
+    found.update({name: stored[kind] for name, kind in kinds.items()})
+    if storage.remote:
+        here = Storage(storage.root).measure().values()
+        found[COPIES] = (sum(count for count, _ in here), sum(size for _, size in here))
+    for name, part in {"database file": "svac.db", "earlier states": "*before-*"}.items():
         tops = list(folder.glob(part)) + (list(folder.glob("svac.db-*")) if part == "svac.db" else [])
         files = [
             path for top in tops for path in ([top] if top.is_file() else top.rglob("*")) if path.is_file()
@@ -236,6 +249,7 @@ def kept(settings: Settings, kind: str) -> str:
         "versions": (settings.keep_versions_days, "days unless it served"),
         "runs": (settings.keep_versions_days, "days without a version"),
         "downloads": (settings.keep_media_gb, "GB"),
+        COPIES: (settings.storage_cache_gb, "GB"),
         "predictions": (settings.keep_deleted_days, "days after their task"),
     }
     limit, unit = limits.get(kind, (0, ""))

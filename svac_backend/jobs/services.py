@@ -18,6 +18,7 @@ from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import LEASE_S, JobEngine
 from svac_backend.learning.triggers import Trigger
 from svac_backend.settings import Settings
+from svac_backend.storage.published import open_storage
 from svac_backend.store.database import Database
 from svac_backend.store.events import ConnectionStore, EventStore
 from svac_backend.store.jobs import JobStore
@@ -155,7 +156,7 @@ def reasons_not_ready(services: Services) -> list[str]:
     The database, the model, a worker that serves it, and free disk. That the database can be written is seen by its
     worker: each heartbeat is a write.
     """
-    reasons = _disk(services)
+    reasons = [*_disk(services), *_storage(services)]
     try:
         workers = services.workers.alive(LEASE_S)
     except SvacError as error:
@@ -187,6 +188,11 @@ def reasons_worker_not_ready(services: Services) -> list[str]:
     if any(worker.id.startswith(f"{host}:") for worker in workers):
         return _disk(services)
     return [f"No worker of {host} was heard of in the last {LEASE_S:.0f} s.", *_disk(services)]
+
+
+def _storage(services: Services) -> list[str]:
+    problem = open_storage(services.settings).problem()
+    return [] if problem is None else [problem]
 
 
 def _disk(services: Services) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,19 @@ from svac_backend.atomic import atomic_write
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.access import LabelStudioAccess
 from svac_backend.settings import Settings
+from svac_backend.storage.folder import Kind, NotStored
+from svac_backend.storage.published import open_storage
 from svac_backend.store.corrections import Correction, CorrectionStore
 from svac_backend.store.database import Database, pack, unpack
 from svac_backend.store.events import ConnectionStore, Inbox
 from svac_backend.store.versions import Training, TrainingStore
 from svac_backend.versions import Registry
 
-FOLDER, DATA, RESULT, OUT, LOG = "training", "data.bin", "result.json", "out", "log.txt"
+DATA, RESULT, OUT, LOG = "data.bin", "result.json", "out", "log.txt"
 # What a finished run needs no more; the registry has a copy of the adapter.
 SCRATCH = ("cache", "checkpoints", "adapter")
+# What is made again where the run goes on elsewhere, sooner than it would come.
+CACHE = f"{OUT}/cache"
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,11 @@ def open_run(settings: Settings, database: Database, job_id: str) -> Run:
     Raises:
         SvacError: there is no model, or the folder cannot be written.
     """
-    folder = settings.data_dir / FOLDER / job_id
+    storage = open_storage(settings)
+    folder = storage.folder(Kind.RUNS, job_id)
+    if storage.remote:
+        with suppress(NotStored):  # it has begun on another machine
+            storage.fetch(Kind.RUNS, job_id)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not (folder / DATA).is_file():
@@ -90,6 +99,7 @@ def open_run(settings: Settings, database: Database, job_id: str) -> Run:
             f"The fine-tuning cannot write to {folder} ({error.strerror}).",
             "Make room on the disk of SVAC_DATA_DIR, and let this user write there.",
         ) from error
+    storage.publish(Kind.RUNS, job_id, without=[CACHE])
     TrainingStore(database).begin(Training(job_id, run.base, run.parent, run.event, len(run.corrections)))
     return run
 

@@ -21,6 +21,7 @@ from svac_backend.learning.gate import GateOptions, too_few
 from svac_backend.learning.options import options_from
 from svac_backend.pipeline import load_model
 from svac_backend.settings import Settings
+from svac_backend.storage.cache import held
 from svac_backend.store.database import Database
 from svac_backend.store.versions import VersionStore
 from svac_backend.versions import Registry
@@ -127,7 +128,8 @@ def main() -> int:
     start_logging(settings.log_level, settings.log_format)
     run = read_run(Path(sys.argv[1]))
     database = Database.from_settings(settings)
-    return parent.run(lambda: finetune_run(settings, database, run, parent.progress, parent.should_stop))
+    with held():  # the videos that it reads again and again
+        return parent.run(lambda: finetune_run(settings, database, run, parent.progress, parent.should_stop))
 
 
 if __name__ == "__main__":

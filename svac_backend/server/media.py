@@ -17,6 +17,8 @@ from svac_backend.errors import split_address
 from svac_backend.jobs.services import Services
 from svac_backend.server.jobs_api import NotFound
 from svac_backend.settings import Settings
+from svac_backend.storage.folder import Kind, NotStored
+from svac_backend.storage.published import open_storage
 from svac_backend.store.events import ConnectionStore
 from svac_backend.store.links import PARAMETER, ROUTE, MediaLinks
 
@@ -47,7 +49,7 @@ def create_blueprint(backend: Services) -> Blueprint:
         SvacError: the key that signs the links cannot be used.
     """
     routes = Blueprint("media", __name__)
-    links = MediaLinks.from_settings(backend.settings)
+    links, storage = MediaLinks.from_settings(backend.settings), open_storage(backend.settings)
     origins = Origins(backend.settings, backend.connections)
 
     @routes.get(f"{ROUTE}<path:name>")
@@ -56,6 +58,13 @@ def create_blueprint(backend: Services) -> Blueprint:
         kind = TYPES.get(PurePosixPath(name).suffix.lower())
         if kind is None:
             raise _gone()
+        if storage.remote:
+            project, _, rest = name.partition("/")
+            task, _, file = rest.partition("/")
+            try:
+                storage.fetch_file(Kind.FRAMES, f"{project}/{task}", file)
+            except NotStored as error:
+                raise _gone() from error
         try:
             # It takes ranges and validators from the request, and never leaves the folder.
             response = send_from_directory(links.root, name, mimetype=kind, conditional=True)

@@ -6,6 +6,7 @@ it returns. In a folder that all share, both cost nothing; `storage.published` h
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Collection, Iterator
@@ -128,6 +129,11 @@ class Storage:
             if path.is_dir() and not path.name.startswith(".")
         ]
 
+    def size(self, kind: Kind, name: str) -> int:
+        """Return the bytes of an entry. Raises `SvacError` where the storage cannot be used."""
+        folder = self.folder(kind, name)
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
     def measure(self) -> dict[Kind, tuple[int, int]]:
         """Return the files and bytes of each kind. Raises `SvacError` where the storage cannot be used."""
         found = {}
@@ -166,13 +172,34 @@ class Storage:
         """
         return None
 
+    def shared(self, name: str, own: bytes) -> bytes:
+        """Return the secret of that name that all machines share: the first one that any of them had.
+
+        Args:
+            name: of a file.
+            own: this machine's, which becomes everybody's where there is none.
+
+        Raises:
+            SvacError: the storage cannot be used.
+        """
+        return own
+
+    def prune(self, kind: Kind, limit: float) -> int:
+        """Delete the entries of a bucket published first, but not of today, until so many bytes are left.
+
+        Returns their number. A folder of downloads is pruned by `jobs.retention`, which sees what was used last.
+        """
+        return 0
+
     def sweep(self) -> int:
         """Delete what no entry needs any more, e.g. of uploads that never ended; return the number of files."""
         return 0
 
     def problem(self) -> str | None:
         """Return in a sentence why the storage cannot be used now; None: it can."""
-        return None
+        if not self.root.exists() or os.access(self.root, os.W_OK):
+            return None
+        return f"{self.root} cannot be written: let this user write there, or set SVAC_STORAGE_URL."
 
 
 def checked(kind: Kind, name: str) -> str:

@@ -22,10 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from svac_backend.atomic import atomic_write
 from svac_backend.errors import SvacError, lacks_room, no_room
 from svac_backend.settings import Settings
 from svac_backend.storage.bucket import Bucket, NoObject
-from svac_backend.storage.cache import Cache, Whole, files_of, look_at
+from svac_backend.storage.cache import LOCKS, Cache, Whole, files_of, look_at
 from svac_backend.storage.folder import Kind, NotStored, Storage, Stored, checked, days_ago
 
 FORMAT = "svac-storage-1"
@@ -37,6 +38,8 @@ SMALL = 4 << 20
 TRIES = 3
 # How long `fetch_file` takes the word of a manifest that it has read: pages ask for frame after frame.
 FRESH_S = 30.0
+# How long it counts whether the store could be used, and how long it may take to find out.
+PROBE_S, PATIENCE_S = 15.0, 5.0
 GIB = 1 << 30
 
 log = logging.getLogger(__name__)
@@ -61,6 +64,8 @@ class BucketStorage(Storage):
         self.bucket = bucket
         self.cache = cache
         self._read: dict[tuple[Kind, str], tuple[float, Manifest]] = {}
+        self._secrets: dict[str, bytes] = {}
+        self._probed: tuple[float, str | None] = (-PROBE_S, None)
         self._reading = threading.Lock()
 
     def __str__(self) -> str:
@@ -72,6 +77,7 @@ class BucketStorage(Storage):
         for attempt in range(1, TRIES + 1):
             try:
                 self._publish(kind, name, folder, without)
+                self.cache.use(kind, name)
                 break
             except (FileNotFoundError, _Changed) as error:
                 # A process at work replaces files: a checkpoint by the next one.
@@ -240,6 +246,10 @@ class BucketStorage(Storage):
         found = self.bucket.listing(start.rstrip("/"))
         return [Stored(one.key[len(start) :].removesuffix(".json"), one.changed) for one in found]
 
+    def size(self, kind: Kind, name: str) -> int:
+        """See `Storage.size`."""
+        return sum(size for _, size in (self._manifest(kind, name) or {}).values())
+
     def measure(self) -> dict[Kind, tuple[int, int]]:
         """See `Storage.measure`."""
         found = {}
@@ -285,6 +295,42 @@ class BucketStorage(Storage):
                 self._read[kind, name] = time.monotonic(), found
         return found
 
+    def shared(self, name: str, own: bytes) -> bytes:
+        """See `Storage.shared`. While the store is away, the one that was shared last will do."""
+        with self._reading:
+            if name in self._secrets:
+                return self._secrets[name]
+        copy = self.root / LOCKS / name
+        try:
+            found = self.bucket.create(f"keys/{name}", own)
+        except SvacError as error:
+            if not copy.is_file():
+                raise
+            log.warning("%s is the one that was shared last: %s", name, error)
+            return copy.read_bytes()
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            atomic_write(copy, found, mode=0o600)
+        except OSError as error:
+            raise _unusable(copy, error) from error
+        with self._reading:
+            self._secrets[name] = found
+        return found
+
+    def prune(self, kind: Kind, limit: float) -> int:
+        """See `Storage.prune`."""
+        sizes: dict[str, int] = {}
+        for about in self.bucket.listing(kind.value):
+            name = "/".join(about.key.split("/")[1 : 1 + kind.depth])
+            sizes[name] = sizes.get(name, 0) + about.size
+        total, count = sum(sizes.values()), 0
+        for one in sorted(self.entries(kind), key=lambda one: one.changed):
+            if total <= limit or one.changed > days_ago(1):
+                break
+            self.delete(kind, one.name)
+            total, count = total - sizes.get(one.name, 0), count + 1
+        return count
+
     def sweep(self) -> int:
         """See `Storage.sweep`."""
         count, old = 0, days_ago(1)
@@ -302,7 +348,19 @@ class BucketStorage(Storage):
         return count
 
     def problem(self) -> str | None:
-        """See `Storage.problem`: an object is written, read and deleted."""
+        """See `Storage.problem`: an object is written, read and deleted. What was found counts for a while."""
+        when, found = self._probed
+        if time.monotonic() - when > PROBE_S:
+            pool = ThreadPoolExecutor(1, thread_name_prefix="storage-probe")
+            try:
+                found = pool.submit(self._probe).result(PATIENCE_S)
+            except TimeoutError:
+                found = f"{self} has not answered within {PATIENCE_S:g} s."
+            pool.shutdown(wait=False)
+            self._probed = time.monotonic(), found
+        return found
+
+    def _probe(self) -> str | None:
         key = f"notes/probe-{threading.get_native_id()}-{time.time_ns()}"
         try:
             self.bucket.write(key, key.encode())

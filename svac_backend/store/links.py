@@ -17,6 +17,9 @@ from itsdangerous import BadSignature, TimestampSigner
 
 from svac_backend.errors import SvacError, split_address
 from svac_backend.settings import Settings
+from svac_backend.storage.bucket import LONGEST_LINK_S
+from svac_backend.storage.folder import Kind, Storage
+from svac_backend.storage.published import open_storage
 
 # Below the data folder.
 FOLDER, KEY_FILE = "served", "media.key"
@@ -59,10 +62,28 @@ class MediaLinks:
         Raises:
             SvacError: the folder cannot be written, or its key is damaged.
         """
-        key = _key(settings.data_dir / KEY_FILE)
+        storage = open_storage(settings)
+        key = storage.shared(KEY_FILE, _key(storage.root / KEY_FILE))
+        if not re.fullmatch(_KEY, key):
+            raise SvacError(f"{KEY_FILE} in {storage} is no key of media links.", "Delete it there.")
         lifetime_s = settings.media_link_days * DAY_S
         # Absolute: Flask would take a relative folder for one beside the package.
-        return cls(settings.data_dir.absolute() / FOLDER, settings.media_url or "", lifetime_s, key)
+        return cls(storage.root.absolute() / FOLDER, settings.media_url or "", lifetime_s, key)
+
+    @classmethod
+    def of_frames(cls, settings: Settings) -> MediaLinks:
+        """Return what links the frames of tasks: the store's own signatures where there is one, else as above."""
+        links, storage = cls.from_settings(settings), open_storage(settings)
+        if not links_from_store(settings):
+            return links
+        return StoreLinks(
+            links.root, links.base_url, min(links.lifetime_s, LONGEST_LINK_S), links.key, storage=storage
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is an address that links can begin with."""
+        return bool(self.base_url)
 
     @property
     def identity(self) -> str:
@@ -133,6 +154,44 @@ class MediaLinks:
         return _Signer(self.key, self.clock)
 
 
+@dataclass(frozen=True)
+class StoreLinks(MediaLinks):
+    """Links that lead browsers to a bucket, and past us; where it can sign none, to /media as all others.
+
+    Attributes:
+        storage: the bucket.
+    """
+
+    storage: Storage = field(kw_only=True)
+
+    @property
+    def identity(self) -> str:
+        """See `MediaLinks.identity`."""
+        return f"{self.storage} {self.base_url}"
+
+    @property
+    def ready(self) -> bool:
+        """See `MediaLinks.ready`."""
+        return True
+
+    def url(self, path: Path) -> str:
+        """See `MediaLinks.url`; the file must have been published."""
+        project, task, *file = path.relative_to(self.root).parts
+        link = self.storage.link(Kind.FRAMES, f"{project}/{task}", "/".join(file), self.lifetime_s)
+        if link is None and not self.base_url:
+            raise SvacError(
+                f"{self.storage} signs no links with these credentials.",
+                "Give it a key that can, or set SVAC_MEDIA_URL: the web process then serves the frames.",
+            )
+        return link or super().url(path)
+
+
+def links_from_store(settings: Settings) -> bool:
+    """Whether browsers get frames straight from a bucket."""
+    by_itself = settings.frames_via == "auto" and settings.label_studio_files_root is None
+    return (by_itself or settings.frames_via == "store") and open_storage(settings).remote
+
+
 class _Signer(TimestampSigner):
     def __init__(self, key: bytes, clock: Callable[[], float]) -> None:
         # itsdangerous' defaults are those of its first days: SHA-1.
@@ -141,6 +200,9 @@ class _Signer(TimestampSigner):
 
     def get_timestamp(self) -> int:
         return int(self._clock())
+
+
+_KEY = rb"[0-9a-f]{64}"
 
 
 def _key(path: Path) -> bytes:
@@ -153,7 +215,7 @@ def _key(path: Path) -> bytes:
             f"The key of media links, {path}, cannot be used ({error.strerror}).",
             "Let this user read and write SVAC_DATA_DIR, on a local disk.",
         ) from error
-    if not re.fullmatch(rb"[0-9a-f]{64}", key):
+    if not re.fullmatch(_KEY, key):
         raise SvacError(
             f"{path} is no key of media links.",
             "Delete it, and start the web process and the worker again: a new one is made, and all links renewed.",

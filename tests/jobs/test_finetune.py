@@ -20,10 +20,10 @@ from svac_backend.jobs.engine import Job, JobEngine, JobState
 from svac_backend.jobs.learn import FinetuneHandler, settings_to_json
 from svac_backend.jobs.process import WorkerProcess
 from svac_backend.learning.collect import Collector
-from svac_backend.learning.freeze import FOLDER
 from svac_backend.learning.triggers import FINETUNE, Trigger
 from svac_backend.masks.tracks import CocoRle, Track
 from svac_backend.settings import Settings
+from svac_backend.storage.folder import Kind
 from svac_backend.store.corrections import Annotation, AnnotationState, Correction, CorrectionStore
 from svac_backend.store.database import Database
 from svac_backend.versions import Registry
@@ -97,7 +97,7 @@ def ask(settings: Settings, database: Database, engine: JobEngine) -> Job:
 
 def diary(settings: Settings, job: Job) -> list[tuple[int, int]]:
     """(process id, first step) of each process that trained."""
-    lines = (settings.data_dir / FOLDER / job.id / "diary.txt").read_text().splitlines()
+    lines = (settings.data_dir / Kind.RUNS.value / job.id / "diary.txt").read_text().splitlines()
     return [(int(line.split()[0]), int(line.split()[2])) for line in lines]
 
 
@@ -125,7 +125,7 @@ def test_a_better_version_is_taken_in_and_promoted(
         1,
         ["38/7"],
     )
-    assert not (settings.data_dir / FOLDER / job.id / "out" / "checkpoints").exists()
+    assert not (settings.data_dir / Kind.RUNS.value / job.id / "out" / "checkpoints").exists()
 
     again = engine.wait(ask(settings, database, engine).id, timeout=60)
     second = registry.serving(verify=True)
@@ -194,7 +194,7 @@ def test_a_cancelled_training_ends_its_process_and_leaves_nothing(
     engine.cancel(job.id)
     assert until(engine, job, lambda now: not now.active).state is JobState.CANCELLED
     assert not psutil.pid_exists(pid)
-    assert not (settings.data_dir / FOLDER / job.id).exists()
+    assert not (settings.data_dir / Kind.RUNS.value / job.id).exists()
 
 
 def test_predictions_go_on_meanwhile_and_a_second_request_starts_no_second_run(

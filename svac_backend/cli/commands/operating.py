@@ -136,10 +136,17 @@ def restore(file: Annotated[Path, typer.Argument(help="A backup.")]) -> None:
 
 
 @commands.command(rich_help_panel=PANEL)
-def storage(as_json: AsJson = False) -> None:
-    """Show what takes the room in the data folder, and how long it is kept."""
-    from svac_backend.cli.storage import run_storage
+def storage(
+    as_json: AsJson = False,
+    publish: Annotated[
+        bool, typer.Option(help="First bring what the data folder holds into the bucket of SVAC_STORAGE_URL.")
+    ] = False,
+) -> None:
+    """Show what takes the room in the data folder and in the storage, and how long it is kept."""
+    from svac_backend.cli.storage import run_publish, run_storage
 
+    if publish:
+        run_publish(get_settings())
     run_storage(get_settings(), as_json=as_json)
 
 

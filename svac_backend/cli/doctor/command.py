@@ -25,6 +25,7 @@ from svac_backend.cli.doctor.machine import (
     check_libraries,
     check_model,
     check_settings,
+    check_storage,
     check_worker,
 )
 from svac_backend.cli.doctor.project import check_arrival, check_project
@@ -84,6 +85,8 @@ def check_all(settings: Settings, backend_url: str | None, project: int | None) 
     yield check_libraries(settings)
     folder = check_data_folder(settings)
     yield folder
+    if settings.storage_url is not None:
+        yield check_storage(settings)
     database = None
     if folder.status is not Status.FAILURE:
         found, database = check_database(settings)

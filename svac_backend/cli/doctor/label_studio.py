@@ -21,6 +21,8 @@ from svac_backend.jobs.frames import frames_way
 from svac_backend.labelstudio.api.connection import plain_http_client
 from svac_backend.labelstudio.api.errors import refusal, translated
 from svac_backend.settings import Settings
+from svac_backend.storage.folder import Kind
+from svac_backend.storage.published import open_storage
 from svac_backend.store.database import Database
 from svac_backend.store.events import ConnectionStore
 from svac_backend.store.links import MediaLinks
@@ -148,11 +150,14 @@ def _check_media(settings: Settings, database: Database | None) -> str:
 
 
 def _ask(settings: Settings, page: str) -> httpx.Response:
-    links = MediaLinks.from_settings(settings)
-    folder = links.root / f"doctor-{secrets.token_hex(4)}"
+    links, storage = MediaLinks.from_settings(settings), open_storage(settings)
+    name = f"doctor/probe-{secrets.token_hex(4)}"
+    folder = links.root / (name if storage.remote else name.replace("/probe", ""))
     try:
         folder.mkdir(parents=True)
         (folder / "frame.jpg").write_bytes(PICTURE)
+        if storage.remote:
+            storage.publish(Kind.FRAMES, name)
         with plain_http_client(10) as http:
             return http.get(links.url(folder / "frame.jpg"), headers={"Origin": page})
     except OSError as error:
@@ -161,6 +166,8 @@ def _ask(settings: Settings, page: str) -> httpx.Response:
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if storage.remote:
+            storage.delete(Kind.FRAMES, name)
 
 
 def _page(settings: Settings, database: Database | None) -> str:

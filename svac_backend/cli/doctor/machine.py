@@ -13,8 +13,10 @@ from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import LEASE_S
 from svac_backend.server.security import Gate
 from svac_backend.settings import Settings, unknown_variables
+from svac_backend.storage.published import open_storage
 from svac_backend.store.database import Database, is_there
 from svac_backend.store.jobs import JobStore
+from svac_backend.store.links import links_from_store
 from svac_backend.store.workers import WorkerStore
 from svac_backend.svac.files.weights import EMBEDDED, locate, version_of, weight_files
 from svac_backend.versions import served_version
@@ -80,6 +82,21 @@ def check_data_folder(settings: Settings) -> str:
             "Run this as the user of the web process, or give this user the right to write there.",
         ) from error
     return with_space(folder, "SVAC_DATA_DIR")
+
+
+@check("storage")
+def check_storage(settings: Settings) -> str:
+    """That what SVAC_STORAGE_URL names can be written and read, and how browsers get frames from it."""
+    storage = open_storage(settings)
+    problem = storage.problem()
+    if problem is not None:
+        raise SvacError(
+            problem, "Until then, what is there is read from the copies here, and new work waits."
+        )
+    if not storage.remote:
+        return with_space(storage.root.absolute(), "SVAC_STORAGE_URL")
+    way = "links of its own" if links_from_store(settings) else "links of ours"
+    return f"{storage} can be written and read; frames by {way}"
 
 
 def check_database(settings: Settings) -> tuple[Finding, Database | None]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from flask import Blueprint, Response, request, send_file
 from werkzeug.wrappers import Response as AnyResponse
 
+from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import Job
 from svac_backend.learning.curves import FILE, drawn_curves, seconds_left
-from svac_backend.learning.freeze import FOLDER, OUT
+from svac_backend.learning.freeze import OUT
 from svac_backend.learning.triggers import FINETUNE
 from svac_backend.server.jobs_api import NotFound
 from svac_backend.server.ui.frame import Frame
 from svac_backend.server.ui.jobs import job_line
+from svac_backend.storage.folder import Kind
+from svac_backend.storage.published import open_storage
 from svac_backend.store.corrections import CorrectionStore
 from svac_backend.store.versions import BASE, TrainingStore, Version, VersionState
 from svac_backend.versions import change, compared
@@ -29,13 +33,22 @@ REPORT_POLICY = (
 def add(routes: Blueprint, frame: Frame) -> None:
     """Add the routes of training and of versions."""
     backend, registry = frame.backend, frame.backend.registry
+    storage = open_storage(backend.settings)
     corrections, trainings = CorrectionStore(backend.database), TrainingStore(backend.database)
 
     def out(job_id: str) -> Path:
-        return backend.settings.data_dir.absolute() / FOLDER / job_id / OUT
+        return storage.folder(Kind.RUNS, job_id).absolute() / OUT
+
+    def curves(job_id: str) -> Path:
+        with suppress(SvacError):  # before the first checkpoint a bucket has none
+            storage.fetch_file(Kind.RUNS, job_id, f"{OUT}/{FILE}")
+        return out(job_id) / FILE
 
     def report(job_id: str) -> Path | None:
         path = out(job_id) / "report.html"
+        if storage.remote and not path.is_file():
+            with suppress(SvacError):  # not every run has one
+                storage.fetch_file(Kind.RUNS, job_id, f"{OUT}/{path.name}")
         return path if path.is_file() else None
 
     @routes.get("/training")
@@ -44,8 +57,7 @@ def add(routes: Blueprint, frame: Frame) -> None:
         new = corrections.corrected_tasks(after=trainings.last_event(registry.base))
         now = [run for run in runs if run.active]
         rows = [
-            (job_line(frame, run), drawn_curves(out(run.id) / FILE), seconds_left(out(run.id) / FILE))
-            for run in now
+            (job_line(frame, run), drawn_curves(curves(run.id)), seconds_left(curves(run.id))) for run in now
         ]
         ended = [(job_line(frame, run), report(run.id)) for run in runs if not run.active]
         summary = (

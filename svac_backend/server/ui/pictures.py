@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.frames import frame_place
+from svac_backend.jobs.frames import frame_place, stored_name
 from svac_backend.jobs.services import Services
 from svac_backend.labelstudio.api.access import LabelStudioAccess, label_studio_name, task_number
 from svac_backend.labelstudio.config import LabelConfig, cached_config
@@ -31,6 +31,8 @@ from svac_backend.masks.flags import frame_certainty
 from svac_backend.masks.render import PALETTE
 from svac_backend.masks.rle import from_coco
 from svac_backend.masks.tracks import CocoRle
+from svac_backend.storage.folder import Kind
+from svac_backend.storage.published import open_storage
 from svac_backend.store.links import MediaLinks
 from svac_backend.store.predictions import Prediction
 from svac_backend.video.frames import frame_name
@@ -176,6 +178,11 @@ class Pictures:
             path = frame_place(settings).folder(project, task_number(task)) / frame_name(index)
             if path.is_file():
                 return path
+        storage = open_storage(settings)
+        if storage.remote:
+            with suppress(SvacError):  # the video will do
+                name = stored_name(project, task_number(task))
+                return storage.fetch_file(Kind.FRAMES, name, frame_name(index))
         told = self.task(project, task)
         config = self._config(project)
         urls = told.data.get(config.frames.key if config and config.frames else "frames")

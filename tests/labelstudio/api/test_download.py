@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from svac_backend.errors import SvacError
-from svac_backend.labelstudio.api.media import Download, Source
+from svac_backend.labelstudio.api.downloads import Download, Source
 from svac_backend.labelstudio.api.places import Places
 
 CONTENT = bytes(range(256)) * 40

@@ -15,7 +15,8 @@ import pytest
 from svac_backend.errors import JobCancelled, SvacError
 from svac_backend.labelstudio.api import places as places_module
 from svac_backend.labelstudio.api.client import LabelStudioClient
-from svac_backend.labelstudio.api.media import Download, MediaFetcher, Source
+from svac_backend.labelstudio.api.downloads import Download, Source
+from svac_backend.labelstudio.api.media import MediaFetcher
 from svac_backend.labelstudio.api.places import Pace, Places, Refused, TooSlow, origin
 from svac_backend.settings import Settings
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from svac_backend.jobs.engine import Job, JobState
 from svac_backend.jobs.frames import OwnMedia
 from svac_backend.jobs.services import Services
-from svac_backend.learning.freeze import FOLDER, OUT
+from svac_backend.learning.freeze import OUT
 from svac_backend.learning.triggers import FINETUNE
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
+from svac_backend.storage.folder import Kind
 from svac_backend.store.corrections import Annotation, AnnotationState, Correction, CorrectionStore
 from svac_backend.store.jobs import TRAINING_LANE
 from svac_backend.store.links import MediaLinks
@@ -83,7 +84,7 @@ def add_training(backend: Services, *, steps: int = 40, of: int = 180) -> Job:
 
 def write_run(backend: Services, job_id: str, *, steps: int, of: int, report: str = "") -> Path:
     """Write the curves, and the report, of a training."""
-    out = backend.settings.data_dir / FOLDER / job_id / OUT
+    out = backend.settings.data_dir / Kind.RUNS.value / job_id / OUT
     out.mkdir(parents=True)
     lines = [
         {"step": step, "of": of, "seconds": 3.0 * step, "loss": 2.0 / step, "iou": 1 - 0.5 / step}
