@@ -74,7 +74,11 @@ def server(
 @app.command()
 def model(
     size: Annotated[
-        str, typer.Option(help="tiny (the embedded model), 1b or 4b (full shapes, random weights).")
+        str,
+        typer.Option(
+            help="tiny (the embedded model); 1b or 4b (full shapes, random weights); sa2va, internvl3, sa2va-i, "
+            "sasasa2va, qwen3-vl or qwen2.5-vl (small shapes of that family, random weights)."
+        ),
     ] = "tiny",
     frames: Annotated[int, typer.Option(min=1, help="Length of the synthetic clip.")] = 100,
     width: Annotated[int, typer.Option(min=32, help="Its width in pixels.")] = 1280,
@@ -85,8 +89,8 @@ def model(
     """The model: our way to run it against the published one, for 1 and for 5 expressions on one video."""
     from lab.benchmarks import model as benchmark
 
-    if size not in ("tiny", "1b", "4b"):
-        raise SvacError(f"There is no size {size!r}.", "Use tiny, 1b or 4b.")
+    if size not in benchmark.SIZES:
+        raise SvacError(f"There is no size {size!r}.", f"Use one of {', '.join(benchmark.SIZES)}.")
     shown, lines = benchmark.run(
         size=size, frames=frames, width=width, height=height, device=device, rounds=rounds
     )

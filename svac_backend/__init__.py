@@ -11,7 +11,12 @@ From a video to masks in Python:
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# torch's threads spin while they wait for each other. On cores that anything else needs, they then wait longer than
+# they work: 10 to 20 times as long. libgomp reads this once, when torch is loaded, so it is set before that can happen.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from svac_backend.svac.model import Svac

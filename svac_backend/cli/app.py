@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from typing import Annotated
-
-# Worker, server and Label Studio share the cores: threads that spin while they wait starve the others.
-# libgomp reads this when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
 from rich.text import Text

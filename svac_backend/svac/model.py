@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from svac_backend.svac.files import checkpoints, hub
 from svac_backend.svac.language.mllm import GreedyWriter, objects_of
 from svac_backend.svac.language.templates import ChatTemplate
 from svac_backend.svac.language.tokenizer import tokenizer_file
+from svac_backend.svac.parts import explained, free_bytes
 from svac_backend.svac.sam.decoding import WindowDecoder, masks_of_windows
 from svac_backend.svac.sam.grounding import FrameEncoder, build_sam, frames_at_a_time
 from svac_backend.svac.sam.memory import original_sam, tracking_sam
@@ -79,7 +82,7 @@ class Svac(nn.Module):
             name_or_folder: `svac-tiny`, a folder with config.json, a tokenizer and safetensors, or `owner/name`.
             revision: branch, tag or commit of the repository; also written `owner/name@revision`.
             device: `auto` takes the first GPU, else the CPU.
-            dtype: of the parameters; `auto` is bfloat16 on a GPU and float32 on the CPU.
+            dtype: of the parameters; `auto` is bfloat16 on a GPU, and on a CPU where `dtype_for` says so; else float32.
 
         Raises:
             SvacError: nothing is there, it is damaged, it can't be downloaded, or the device is not there.
@@ -89,7 +92,7 @@ class Svac(nn.Module):
         config = checkpoints.read_config(folder)
         with init_empty_weights():
             model = cls(config, tokenizer_file(folder))
-        kind = _DTYPES.get(dtype) or (torch.bfloat16 if target.type == "cuda" else torch.float32)
+        kind = _DTYPES.get(dtype) or dtype_for(target, sum(p.numel() for p in model.parameters()))
         checkpoints.load(model, folder, config, target, kind)
         return model.eval()
 
@@ -156,13 +159,16 @@ class Svac(nn.Module):
         self._original_sam = [original_sam(self.sam, path)]
         return self
 
-    def compile_encoders(self) -> Svac:
-        """Compile the vision tower and SAM-2's image encoder (torch.compile); for GPUs, where shapes are large."""
+    def compile_encoders(self, *, graphs: bool = False) -> Svac:
+        """Compile the vision tower and SAM-2's image encoder (torch.compile); for GPUs, where shapes are large.
+
+        Args:
+            graphs: also record them as CUDA graphs, which keep memory of their own.
+        """
         if self.device.type == "cuda":
-            self.mllm.vision_model.compile()
-            self.sam.image_encoder.compile()
-            if self.hint_sam is not None:
-                self.hint_sam.image_encoder.compile()
+            modules = [self.mllm.vision_model, self.sam.image_encoder]
+            for module in modules if self.hint_sam is None else [*modules, self.hint_sam.image_encoder]:
+                module.compile(mode="reduce-overhead" if graphs else None)
         return self
 
     @torch.inference_mode()
@@ -234,15 +240,15 @@ class Svac(nn.Module):
             answers: for each expression the answer to force instead of the method's own, or None.
             unite: one mask per expression, the union of its objects; False: one per object, those of the first
                 expression first. (The published evaluations look at the first object only.)
-            window: frames that are held and encoded at a time; None: 16 where SAM-2 sees 1024 px, and more of
-                smaller ones.
-            progress: called with a fraction 0..1 and a message.
+            window: frames that are held and encoded at a time; None: 16 where SAM-2 sees 1024 px, 4 on a CPU, more of
+                smaller ones, and fewer where a GPU has little memory free.
+            progress: called with a fraction 0..1 and a message, which says how long it will take where it takes long.
 
         Raises:
             SvacError: at the first frame: no expression, an empty one, or a video without frames, or one that can't be
-                opened.
+                opened. At any: a GPU has too little memory for a single frame.
         """
-        with as_video(video) as source:
+        with as_video(video) as source, explained():
             yield from self._segment(source, expressions, answers, unite, window, progress)
 
     def _segment(
@@ -265,7 +271,7 @@ class Svac(nn.Module):
                 "Give one answer or None per expression, and leave `generate` off.",
             )
         if window is None:
-            window = frames_at_a_time(self.config.sam.image_size)
+            window = frames_at_a_time(self.config.sam.image_size, self.device, free_bytes(self.device))
         clips = plan(len(video), self.config.method)
         anchored = self.config.method.propagation == "anchor"
         anchors = clips.selected if anchored else ()
@@ -273,7 +279,7 @@ class Svac(nn.Module):
         if progress:
             progress(0.0, "reading the clips")
         with frame_workers(self.device, independent=clips.propagated is None) as workers:
-            encoder = FrameEncoder(tracking, workers)
+            encoder = FrameEncoder(tracking, workers, anchors)
             feed = FrameFeed(video, clips, self.config, frozenset(anchors), window, encoder)
             embeddings, owners = self._objects(feed, expressions, answers, workers)
             decoder = WindowDecoder(
@@ -291,10 +297,12 @@ class Svac(nn.Module):
             made = masks_of_windows(feed, decoder)
             # Masks are many small steps in Python: one thread takes them while the workers are at the next window.
             with closing(prefetch(made, _AHEAD) if encoder.ahead else made) as frames:
+                begun = time.monotonic()
                 for number, frame in enumerate(frames, 1):
                     yield frame
                     if progress and (number % window == 0 or number == len(video)):
-                        progress(number / len(video), f"frame {number} of {len(video)}")
+                        left = (time.monotonic() - begun) / number * (len(video) - number)
+                        progress(number / len(video), f"frame {number} of {len(video)}{remaining(left)}")
 
     @torch.inference_mode()
     def propagate(
@@ -323,7 +331,59 @@ class Svac(nn.Module):
             SvacError: an object without hints, hints that do not fit the video, or frames that it does not have.
         """
         sam = self._tracking if self.hint_sam is None or self._original_sam else self.hint_sam
-        yield from Propagation(sam, video, hints, frames=frames, window=window, progress=progress).run()
+        with explained():
+            yield from Propagation(sam, video, hints, frames=frames, window=window, progress=progress).run()
+
+
+def remaining(seconds: float) -> str:
+    """Return how long it will take, to stand behind what is done; nothing where it is a matter of seconds."""
+    if seconds < 10:
+        return ""
+    amount = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+    return f", about {amount} left"
+
+
+# A model that gains by bf16 on a CPU has so many parameters; smaller ones have fused operations, which are fp32's.
+_LARGE = 300_000_000
+
+
+def dtype_for(device: torch.device, parameters: int) -> torch.dtype:
+    """Return what parameters are best kept in: bf16 on a GPU, and on a CPU that computes it faster than fp32.
+
+    That is a processor with AVX512-BF16 or AMX, on which a product of the size of a language model's took less time;
+    others emulate bf16 and are slower. Masks agree with fp32's as on a GPU (`tests/svac/test_model.py`).
+
+    Args:
+        device: where the model runs.
+        parameters: how many it has.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16
+    if device.type == "cpu" and parameters >= _LARGE and computes_bf16() and bf16_is_faster():
+        return torch.bfloat16
+    return torch.float32
+
+
+def computes_bf16() -> bool:
+    """Whether this processor has instructions for products of bf16."""
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)
+
+
+@cache
+def bf16_is_faster() -> bool:
+    """Whether a product of bf16 takes less than three quarters of the time of fp32's here; measured once."""
+    left, right = torch.ones(256, 2048), torch.ones(2048, 2048)
+    pairs = (left, right), (left.bfloat16(), right.bfloat16())
+    times: list[list[float]] = [[], []]
+    for _ in range(
+        4
+    ):  # in turns, and the best of each: whatever else is at work meanwhile counts for neither
+        for taken, pair in zip(times, pairs, strict=True):
+            begun = time.perf_counter()
+            torch.mm(*pair)
+            taken.append(time.perf_counter() - begun)
+    return min(times[1]) < 0.75 * min(times[0])
 
 
 def pick_device(name: str) -> torch.device:

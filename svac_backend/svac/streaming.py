@@ -18,7 +18,7 @@ from svac_backend.svac.astc import ClipPlan, clip_images
 from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.cpu import resampling
 from svac_backend.svac.families.registry import family_of
-from svac_backend.svac.sam.grounding import FrameEncoder, FrameFeatures
+from svac_backend.svac.sam.grounding import FrameEncoder, Then
 from svac_backend.video.source import VideoSource
 
 T = TypeVar("T")
@@ -167,8 +167,8 @@ class FrameFeed:
         """Return the SAM-2 pixels of frames of `keep`, u8 [k, S, S, 3]."""
         return np.stack([self._small[i] for i in indices])
 
-    def features(self, then: Callable[[int, FrameFeatures], T]) -> Generator[list[T]]:
-        """Yield what `then` makes of the parts of each window of the video, given a part's first frame and features.
+    def features(self, then: Then[T]) -> Generator[list[T]]:
+        """Yield what `then` makes of the parts of each window of the video; see `FrameEncoder.start`.
 
         Windows are encoded, and handed to `then`, one ahead.
         """

@@ -139,8 +139,7 @@ STAGES: dict[str, tuple[str, Callable[[np.ndarray, np.lib.npyio.NpzFile], np.nda
     "llm_last_gen": ("llm_last", lambda x, g: x[len(g["input_ids"]) :][: len(g["sequences"]) - 1], 1e-4),
     "seg_hidden": ("seg_hidden", lambda x, _: x, 1e-4),
     "seg_embed": ("seg_embed", lambda x, _: x, 1e-4),
-    # Key frames come before the others, and once more with them.
-    "g_pixel_sub": ("g_pixel", lambda x, g: x[-len(g["frames"]) :, :, ::16, ::16], 0),
+    "g_pixel_sub": ("g_pixel", lambda x, g: x[encoded(g), :, ::16, ::16], 0),
     "anchor_logits_sub": ("anchor_logits", lambda x, g: x[places(g)][:, :, ::2, ::2], 1e-3),
     "sam_logits_sub": ("sam_logits", lambda x, _: x[:, :, ::8, ::8], 1e-3),
     "sam_logits_f0": ("sam_logits", lambda x, _: x[0, :, ::2, ::2], 1e-3),
@@ -151,6 +150,14 @@ def places(golden: np.lib.npyio.NpzFile) -> list[int]:
     """Return where the key frames' indices, which repeat in a short video, stand among them without repetition."""
     indices = golden["sample_idx"].tolist()
     return [sorted(set(indices)).index(i) for i in indices]
+
+
+def encoded(golden: np.lib.npyio.NpzFile) -> list[int]:
+    """Return where each frame stands among those that were encoded: each once, the key frames before the others."""
+    count = len(golden["frames"])
+    key_frames = sorted(set(golden["sample_idx"].tolist())) if "sample_idx" in golden else []
+    order = [*key_frames, *(i for i in range(count) if i not in key_frames)]
+    return [order.index(i) for i in range(count)]
 
 
 def packed(golden: np.lib.npyio.NpzFile, name: str) -> np.ndarray:

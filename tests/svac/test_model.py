@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from textwrap import dedent
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from safetensors.torch import load_file
 import svac_backend
 from svac_backend.errors import SvacError
 from svac_backend.svac.config import PRESETS
-from svac_backend.svac.model import Svac, pick_device
+from svac_backend.svac.model import Svac, dtype_for, pick_device, remaining
 from svac_backend.synthetic.scene import SceneConfig, make_scene
 from svac_backend.synthetic.video import write_mp4
 from svac_backend.video.reader import ArrayVideo, VideoReader
@@ -80,6 +83,20 @@ def test_each_clip_is_decoded_with_its_own_embedding(model: Svac) -> None:
     assert not differs[15:].any()
 
 
+def test_progress_says_how_long_it_will_take(model: Svac, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(monotonic=count(0, 30).__next__)
+    monkeypatch.setattr("svac_backend.svac.model.time", clock)
+    told: list[str] = []
+    list(model.segment(_video(9), ["the red circle"], window=3, progress=lambda _, text: told.append(text)))
+    assert told[1:] == [
+        "frame 3 of 9, about 60 seconds left",
+        "frame 6 of 9, about 30 seconds left",
+        "frame 9 of 9",
+    ]
+    assert remaining(9.9) == ""
+    assert remaining(600) == ", about 10 minutes left"
+
+
 def test_save_and_load_change_nothing(model: Svac, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "m")
     again = Svac.from_pretrained(tmp_path / "m", device="cpu", dtype="float32")
@@ -121,9 +138,22 @@ def test_the_quick_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest
     assert names["frame"].masks.shape == (1, 128, 128)
 
 
-def test_importing_the_package_imports_no_torch() -> None:
+def test_importing_the_package_imports_no_torch_and_keeps_its_threads_from_spinning() -> None:
     script = "import sys, svac_backend; assert 'torch' not in sys.modules; print(svac_backend.Svac.__name__)"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "Svac\n"
+    own = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    # libgomp says itself, when torch loads it, how its threads wait.
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env=own | {"OMP_DISPLAY_ENV": "TRUE"},
+    )
+    assert done.stdout == "Svac\n"
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
+    script = "import os, svac_backend; print(os.environ['OMP_WAIT_POLICY'])"
+    own |= {"OMP_WAIT_POLICY": "ACTIVE"}
+    kept = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=own)
+    assert kept.stdout == "ACTIVE\n"
 
 
 def test_bad_input_is_refused(model: Svac) -> None:
@@ -160,6 +190,32 @@ def test_a_missing_model_and_a_missing_device_say_what_to_do() -> None:
         Svac.from_pretrained("no-such-model")
     with pytest.raises(SvacError, match="SVAC_DEVICE"):
         pick_device("cuda:7" if not torch.cuda.is_available() else "no-such-device")
+
+
+@pytest.mark.parametrize(
+    ("device", "parameters", "processor", "faster", "expected"),
+    [
+        ("cuda", 7_000_000, "", False, torch.bfloat16),
+        ("cpu", 1_000_000_000, "_is_avx512_bf16_supported", True, torch.bfloat16),
+        ("cpu", 1_000_000_000, "_is_amx_tile_supported", True, torch.bfloat16),
+        ("cpu", 1_000_000_000, "_is_amx_tile_supported", False, torch.float32),
+        ("cpu", 1_000_000_000, "", True, torch.float32),
+        ("cpu", 20_000_000, "_is_amx_tile_supported", True, torch.float32),
+        ("mps", 1_000_000_000, "", True, torch.float32),
+    ],
+)
+def test_a_cpu_takes_bf16_where_it_computes_it_and_that_is_faster(
+    device: str,
+    parameters: int,
+    processor: str,
+    faster: bool,
+    expected: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name == processor, raising=False)
+    monkeypatch.setattr("svac_backend.svac.model.bf16_is_faster", lambda: faster)
+    assert dtype_for(torch.device(device), parameters) == expected
 
 
 @pytest.mark.parametrize("preset", ["svac", "sa2va", "sa2va-i"])

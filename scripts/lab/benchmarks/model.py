@@ -20,27 +20,22 @@ import torch
 from rich.table import Table
 
 from lab.benchmarks import model_ways as ways
+from lab.shapes import FAMILIES, config_of, random_model, small_config
 from svac_backend.errors import SvacError
-from svac_backend.svac.config import LanguageConfig, SvacConfig
-from svac_backend.svac.files.weights import locate
 from svac_backend.svac.model import Svac, pick_device
 from svac_backend.synthetic.scene import DEMO_SEEDS, SceneConfig, make_scene
 from svac_backend.synthetic.video import write_mp4
 
-Size = Literal["tiny", "1b", "4b"]
 Way = Literal["published", "ours"]
 WAYS: tuple[Way, ...] = ("published", "ours")
 
-# The language models of Sa2VA-1B and SaSaSa2VA-4B; both have InternViT-300M and SAM-2.0 Hiera-L.
-LANGUAGES = {
-    "1b": LanguageConfig(
-        hidden_size=896, num_hidden_layers=24, num_attention_heads=14, intermediate_size=4864
-    ),
-    "4b": LanguageConfig(),
-}
-PARAMETERS = {"tiny": 7e6, "1b": 1.1e9, "4b": 4.0e9}
+# Full shapes, run as SaSaSa2VA; and a small one of each family, as the family runs.
+FULL = {"1b": "ByteDance/Sa2VA-1B", "4b": "QuanzhuNiu/SaSaSa2VA-4B"}
+SIZES = ("tiny", *FULL, *FAMILIES)
+PARAMETERS = {"1b": 1.2e9, "4b": 4.0e9}
 # Beside the weights: activations of a window, the published way's pixels and logits of the whole video.
-WORKING_BYTES = {"tiny": 2e9, "1b": 8e9, "4b": 10e9}
+WORKING_BYTES = {"1b": 8e9, "4b": 10e9}
+_SMALL_PARAMETERS, _SMALL_WORKING_BYTES = 12e6, 2e9
 
 
 @dataclass(frozen=True)
@@ -94,13 +89,14 @@ class WayComparison:
         )
 
 
-def check_memory(size: Size, device: torch.device, dtype: torch.dtype) -> None:
+def check_memory(size: str, device: torch.device, dtype: torch.dtype) -> None:
     """Refuse sizes that don't fit.
 
     Raises:
         SvacError: two models with what they work on need more memory than is free.
     """
-    needed = 2 * (PARAMETERS[size] * dtype.itemsize + WORKING_BYTES[size])
+    weights = PARAMETERS.get(size, _SMALL_PARAMETERS) * dtype.itemsize
+    needed = 2 * (weights + WORKING_BYTES.get(size, _SMALL_WORKING_BYTES))
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
     else:
@@ -113,20 +109,13 @@ def check_memory(size: Size, device: torch.device, dtype: torch.dtype) -> None:
         )
 
 
-def build(size: Size, device: torch.device, dtype: torch.dtype) -> Svac:
-    """Return the embedded model, or full shapes with random weights and the embedded model's tokenizer."""
+def build(size: str, device: torch.device, dtype: torch.dtype) -> Svac:
+    """Return the embedded model, or full or small shapes with random weights."""
     if size == "tiny":
         return Svac.from_pretrained("svac-tiny", device=str(device), dtype=str(dtype).removeprefix("torch."))
-    torch.manual_seed(0)
-    config = SvacConfig(language=LANGUAGES[size]).with_preset("sasasa2va")
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with device:
-            model = Svac(config, locate("svac-tiny") / "tokenizer.json")
-    finally:
-        torch.set_default_dtype(default)
-    return model.to(device, dtype).eval()
+    if size in FULL:
+        return random_model(config_of(FULL[size]).with_preset("sasasa2va"), device, dtype)
+    return random_model(small_config(size), device, dtype)
 
 
 def make_clip(folder: Path, frames: int, width: int, height: int) -> tuple[Path, list[str]]:
@@ -145,7 +134,7 @@ def make_clip(folder: Path, frames: int, width: int, height: int) -> tuple[Path,
 
 
 def compare(
-    path: Path, expressions: Sequence[str], counts: Sequence[int], *, size: Size, device: str, rounds: int
+    path: Path, expressions: Sequence[str], counts: Sequence[int], *, size: str, device: str, rounds: int
 ) -> tuple[list[WayComparison], int]:
     """Run both ways in turns; returns the runs and how many mask pixels differ."""
     target = pick_device(device)
@@ -170,7 +159,7 @@ def compare(
 
 
 @contextmanager
-def _contender(way: Way, size: Size, device: str, dtype: torch.dtype) -> Iterator[Connection]:
+def _contender(way: Way, size: str, device: str, dtype: torch.dtype) -> Iterator[Connection]:
     """Start a process that runs one way, so that its peak memory is its own."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
@@ -210,7 +199,7 @@ def _answer(connection: Connection, question: tuple[Path, list[str], bool]) -> o
     return answer
 
 
-def _serve(connection: Connection, way: Way, size: Size, device: str, dtype: torch.dtype) -> None:
+def _serve(connection: Connection, way: Way, size: str, device: str, dtype: torch.dtype) -> None:
     """Answer until the other end is closed. The first question is also answered once without being timed."""
     model = build(size, torch.device(device), dtype)
     run = ways.published if way == "published" else ways.ours
@@ -288,7 +277,7 @@ def machine(device: torch.device) -> str:
 
 
 def run(
-    *, size: Size, frames: int, width: int, height: int, device: str, rounds: int
+    *, size: str, frames: int, width: int, height: int, device: str, rounds: int
 ) -> tuple[Table, list[str]]:
     """Run the benchmark; returns the table, and the lines that go below it."""
     target = pick_device(device)

@@ -18,6 +18,7 @@ maps of single cells.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -100,28 +101,41 @@ def foldable(sam: SAM2Base) -> bool:
     )
 
 
-def encode(sam: SAM2Base, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mask decoder's maps of n frames f32 [n, 3, S, S], channels last in memory.
+def encode(
+    sam: SAM2Base, pixels: Tensor, decoders: Sequence[MaskDecoder]
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Return the maps that mask decoders are given of n frames f32 [n, 3, S, S], channels last in memory.
 
     Returns:
-        [n, C/8, S/4, S/4], [n, C/4, S/8, S/8] and [n, C, S/16, S/16].
+        For each of the decoders [n, C/8, S/4, S/4] and [n, C/4, S/8, S/8]; and for all [n, C, S/16, S/16].
     """
     trunk, neck = sam.image_encoder.trunk, sam.image_encoder.neck
     side = pixels.shape[-1] // trunk.patch_embed.proj.stride[0]
     positions = trunk._get_pos_embed((side, side))
-    parts = [_fine(sam, part, positions) for part in pixels.split(max(1, _CELLS // side**2))]
-    s0, s1, x = (torch.cat(levels) for levels in zip(*parts, strict=True))
+    split = pixels.split(max(1, _CELLS // side**2))
+    parts = [_fine(sam, part, positions, decoders) for part in split]
+    x, *levels = (torch.cat(level) for level in zip(*parts, strict=True))
     third = _stage(trunk, 2, x)
-    return _first(s0), _first(s1), _first(_coarse(neck, third, _stage(trunk, 3, third)))
+    fine = [_first(level) for level in levels]
+    coarse = _first(_coarse(neck, third, _stage(trunk, 3, third)))
+    return list(zip(fine[::2], fine[1::2], strict=True)), coarse
 
 
-def _fine(sam: SAM2Base, pixels: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mask decoder's two fine maps and what Hiera's second stage ends with, [n, h, w, c] each."""
-    trunk, decoder = sam.image_encoder.trunk, sam.sam_mask_decoder
+def _fine(sam: SAM2Base, pixels: Tensor, positions: Tensor, decoders: Sequence[MaskDecoder]) -> list[Tensor]:
+    """Return what Hiera's second stage ends with, and the two fine maps of each decoder, [n, h, w, c] each."""
+    trunk = sam.image_encoder.trunk
     laterals = [conv.conv for conv in sam.image_encoder.neck.convs][::-1]
     first = _stage(trunk, 0, (trunk.patch_embed(pixels) + positions).contiguous())
     second = _stage(trunk, 1, first)
-    return _twice(first, laterals[0], decoder.conv_s0), _twice(second, laterals[1], decoder.conv_s1), second
+    fine = [
+        _twice(level, lateral, projection)
+        for decoder in decoders
+        for level, lateral, projection in (
+            (first, laterals[0], decoder.conv_s0),
+            (second, laterals[1], decoder.conv_s1),
+        )
+    ]
+    return [second, *fine]
 
 
 def _stage(trunk: Hiera, number: int, x: Tensor) -> Tensor:

@@ -33,7 +33,8 @@ class PublishedModel:
     Attributes:
         name: its repository.
         preset: how it is run.
-        parameters: how many values its weights have, counted over its published keys; None where they were not seen.
+        parameters: how many values its weights have, counted over its published keys; where these were not seen
+            (InternVL3-8B and -14B, Qwen2.5-VL-7B) computed from its base model's public sizes.
         fine_tuning: bytes that fine-tuning needs on a GPU, computed (docs/learn.md); None where it was not computed.
         mevis: J&F that was reported on MeViS, or None.
         davis: J&F that was reported on Ref-DAVIS17, or None.
@@ -56,13 +57,13 @@ PUBLISHED = (
     PublishedModel("ByteDance/Sa2VA-4B", "sa2va", _4B, 13e9, 46.4, 73.7, "a"),
     PublishedModel("ByteDance/Sa2VA-8B", "sa2va", _8B, 24e9, 51.5, 75.9, "a"),
     PublishedModel("ByteDance/Sa2VA-26B", "sa2va", _26B, 67e9),
-    PublishedModel("ByteDance/Sa2VA-Qwen3-VL-2B", "sa2va", 2_666_775_090),
-    PublishedModel("ByteDance/Sa2VA-Qwen3-VL-4B", "sa2va", 5_057_072_690, None, 57.1, 75.9, "b"),
-    PublishedModel("ByteDance/Sa2VA-Qwen2_5-VL-3B", "sa2va", 4_293_849_650, None, 51.6, 73.4, "b"),
-    PublishedModel("ByteDance/Sa2VA-Qwen2_5-VL-7B", "sa2va", None, None, 56.4, 79.4, "b"),
-    PublishedModel("ByteDance/Sa2VA-InternVL3-2B", "sa2va", 2_316_157_234, None, 53.9, 74.5, "b"),
-    PublishedModel("ByteDance/Sa2VA-InternVL3-8B", "sa2va", None, None, 56.4, 76.3, "b"),
-    PublishedModel("ByteDance/Sa2VA-InternVL3-14B", "sa2va", None, None, 59.2, 76.6, "b"),
+    PublishedModel("ByteDance/Sa2VA-Qwen3-VL-2B", "sa2va", 2_666_775_090, 10e9),
+    PublishedModel("ByteDance/Sa2VA-Qwen3-VL-4B", "sa2va", 5_057_072_690, 17e9, 57.1, 75.9, "b"),
+    PublishedModel("ByteDance/Sa2VA-Qwen2_5-VL-3B", "sa2va", 4_293_849_650, 15e9, 51.6, 73.4, "b"),
+    PublishedModel("ByteDance/Sa2VA-Qwen2_5-VL-7B", "sa2va", 8_527_539_250, 27e9, 56.4, 79.4, "b"),
+    PublishedModel("ByteDance/Sa2VA-InternVL3-2B", "sa2va", 2_316_157_490, 8e9, 53.9, 74.5, "b"),
+    PublishedModel("ByteDance/Sa2VA-InternVL3-8B", "sa2va", 8_182_606_386, 24e9, 56.4, 76.3, "b"),
+    PublishedModel("ByteDance/Sa2VA-InternVL3-14B", "sa2va", 15_369_268_786, 43e9, 59.2, 76.6, "b"),
     PublishedModel("kumuji/Sa2VA-i-1B", "sa2va-i", _1B + _DECODER, 5e9, 52.6, 73.6, "a"),
     PublishedModel("kumuji/Sa2VA-i-4B", "sa2va-i", _4B + _DECODER, 13e9, 56.6, 78.6, "a"),
     PublishedModel("kumuji/Sa2VA-i-8B", "sa2va-i", _8B + _DECODER, 24e9, 59.5, None, "a"),

@@ -19,6 +19,7 @@ from transformers.models.internvl.modeling_internvl import InternVLVisionModel
 from svac_backend.svac import astc
 from svac_backend.svac.config import LanguageConfig, SvacConfig, VisionConfig
 from svac_backend.svac.language.mllm import Mllm, Seen, seg_projector
+from svac_backend.svac.parts import Parts
 
 
 def build_vision(config: VisionConfig) -> InternVLVisionModel:
@@ -82,9 +83,11 @@ class InternVl(Mllm):
     def look(self, images: Sequence[NDArray[np.uint8]], *, batch: int = 8) -> tuple[Tensor, ...]:
         """Return what `mlp1` takes of images u8 [S, S, 3]: one tensor [n, tokens_per_image, channels]."""
         dtype = next(self.vision_model.parameters()).dtype
-        parts = astc.mllm_pixels(images).split(batch)
-        hidden = [self.vision_model(part.to(self.device, dtype)).last_hidden_state[:, 1:] for part in parts]
-        return (torch.cat([self._shuffled(patches) for patches in hidden]),)
+
+        def seen(part: Tensor) -> Tensor:
+            return self._shuffled(self.vision_model(part.to(self.device, dtype)).last_hidden_state[:, 1:])
+
+        return (torch.cat(Parts(batch).run(seen, astc.mllm_pixels(images))),)
 
     def see(self, looked: tuple[Tensor, ...]) -> Seen:
         """Return the visual tokens of what `look` gave."""
@@ -100,7 +103,7 @@ class InternVl(Mllm):
         Returns:
             [n, tokens_per_image, H].
         """
-        return torch.cat([self.tokens_of(self.patches(part)) for part in pixels.split(batch)])
+        return torch.cat(Parts(batch).run(lambda part: self.tokens_of(self.patches(part)), pixels))
 
     def patches(self, pixels: Tensor) -> Tensor:
         """Run the vision tower on images f32 [n, 3, S, S]; returns its patches, row by row, [n, p, C]."""

@@ -23,7 +23,8 @@ from svac_backend.masks.tracks import FrameMasks
 from svac_backend.svac import astc
 from svac_backend.svac.astc import ClipPlan
 from svac_backend.svac.config import SvacConfig
-from svac_backend.svac.sam.grounding import Decoded, FrameFeatures, decode, encode_frames, without_memory
+from svac_backend.svac.parts import Parts
+from svac_backend.svac.sam.grounding import Decoded, FrameFeatures, decode, encode_for, without_memory
 from svac_backend.svac.sam.memory import MemoryTracker
 from svac_backend.svac.streaming import FrameFeed
 
@@ -169,14 +170,12 @@ class EncodedWindow:
     """A window of frames on its way to masks.
 
     Attributes:
-        start: its first frame.
-        count: how many there are.
-        features: of its frames; None once they are decoded.
+        frames: of the video.
+        features: of its frames, without key frames; None once they are decoded, or where there are no others.
         found: what was decoded of each frame without memory; None where that has to wait for the frames before.
     """
 
-    start: int
-    count: int
+    frames: range
     features: FrameFeatures | None
     found: dict[int, _Found] | None
 
@@ -214,6 +213,7 @@ class WindowDecoder:
         self.tracking = tracking or sam
         self.anchored = config.method.propagation == "anchor"
         self.anchors: dict[int, _Found] = {}
+        self.parts = Parts(_PAIRS)
         self.memory: MemoryTracker | None = None
         if (self.anchored or clips.propagated is not None) and len(embeddings):
             self.memory = MemoryTracker(
@@ -226,7 +226,7 @@ class WindowDecoder:
     def condition(self, indices: Sequence[int], pixels: NDArray[np.uint8]) -> None:
         """Decode the key frames without memory and give their masks to memory; what it keeps is the result (Sa2VA-i).
 
-        Each mask decoder is given its own projection of the frame (`conv_s0`, `conv_s1`), as published.
+        Each mask decoder is given its own projection of the frame, as published; a frame is encoded once for both.
 
         Args:
             indices: the frames that the MLLM saw.
@@ -235,20 +235,16 @@ class WindowDecoder:
         if self.memory is None:
             return
         for k, index in enumerate(indices):
-            picture = astc.sam_pixels(pixels[k : k + 1])
-            features = encode_frames(self.sam, picture)
-            logits, scores = self._decode_pairs(index, features, remember=False)[index]
-            if self.tracking is not self.sam:
-                features = encode_frames(self.tracking, picture)
+            tuned, original = encode_for((self.sam, self.tracking), astc.sam_pixels(pixels[k : k + 1]))
+            logits, scores = self._decode_pairs(index, tuned, remember=False)[index]
             masks = masks_in_one_step(logits, *self.size)
-            self.anchors[index] = (self.memory.condition_masks(index, features, masks), scores)
+            self.anchors[index] = (self.memory.condition_masks(index, original, masks), scores)
 
-    def begin(self, start: int, features: FrameFeatures) -> EncodedWindow:
-        """Decode a window whose first frame is `start`, unless memory needs the windows before it; any thread may."""
-        count = len(features.low)
-        if self.memory is not None or not len(self.embeddings):
-            return EncodedWindow(start, count, features, None)
-        return EncodedWindow(start, count, None, self._decode_pairs(start, features, remember=False))
+    def begin(self, frames: range, features: FrameFeatures | None) -> EncodedWindow:
+        """Decode a window of these frames, unless memory needs the windows before it; any thread may."""
+        if features is None or self.memory is not None or not len(self.embeddings):
+            return EncodedWindow(frames, features, None)
+        return EncodedWindow(frames, None, self._decode_pairs(frames.start, features, remember=False))
 
     def window(self, window: EncodedWindow) -> Iterator[FrameMasks]:
         """Yield the masks of a window's frames; windows come in order."""
@@ -257,24 +253,26 @@ class WindowDecoder:
 
     def _logits(self, window: EncodedWindow) -> Iterator[tuple[int, _Found | None]]:
         """Yield each frame and what was found there; None without objects."""
-        frames, found = range(window.start, window.start + window.count), window.found
+        found = window.found
         if not len(self.embeddings):
-            yield from ((i, None) for i in frames)
+            yield from ((i, None) for i in window.frames)
             return
         if found is None:
-            assert window.features is not None
             found = self.anchors
-            if not self.anchored:
-                found = self._decode_pairs(window.start, window.features, remember=True)
-        for i in frames:
+            if not self.anchored and window.features is not None:
+                found = self._decode_pairs(window.frames.start, window.features, remember=True)
+        place = 0
+        for i in window.frames:
             if i in found:
                 yield i, found.pop(i)
+                place += not self.anchored  # key frames have no features here
                 continue
             if self.memory is None or window.features is None:
                 raise SvacError(
                     f"Frame {i} is in no clip.", "Use sampling 'uniform' or propagation 'memory'."
                 )
-            yield i, self.memory.track(i, window.features.take([i - window.start]))
+            yield i, self.memory.track(i, window.features.take([place]))
+            place += 1
 
     def _decode_pairs(self, start: int, features: FrameFeatures, *, remember: bool) -> dict[int, _Found]:
         """Decode frames x objects without memory: frame -> logits f32 [O, S/4, S/4] and scores f32 [O]."""
@@ -288,7 +286,7 @@ class WindowDecoder:
             low, no_object = without_memory(self.sam, chosen), self.config.method.seg_masking
             return decode(self.sam, low, chosen.high, language.to(low.dtype), no_object_masking=no_object)
 
-        parts = [decoded(pairs[k : k + _PAIRS]) for k in range(0, len(pairs), _PAIRS)]
+        parts = self.parts.run(decoded, pairs)
         results = {}
         row = 0
         if parts:

@@ -9,7 +9,7 @@ SAM-2's image encoder over windows of frames, begun before the features are need
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -29,6 +29,7 @@ from svac_backend.svac import astc
 from svac_backend.svac.config import SamConfig
 from svac_backend.svac.cpu import fused
 from svac_backend.svac.cpu.parallel import Workers
+from svac_backend.svac.parts import Parts
 from svac_backend.svac.sam.matching import FeatureMatching, matching_of
 
 
@@ -278,26 +279,49 @@ def encode_frames(sam: SAM2Base, pixels: Tensor, *, fuse: bool = True) -> FrameF
         pixels: the frames.
         fuse: take fused operations where there are any; else sam2's own forward pass.
     """
+    return encode_for((sam,), pixels, fuse=fuse)[0]
+
+
+def encode_for(sams: Sequence[SAM2Base], pixels: Tensor, *, fuse: bool = True) -> list[FrameFeatures]:
+    """Run the trunk and the FPN once for several SAM-2s which differ in nothing but their mask decoders.
+
+    Each decoder has its own projections of the two fine levels (`conv_s0`, `conv_s1`); the rest is shared.
+
+    Args:
+        sams: the models, at least one.
+        pixels: the frames, f32 [n, 3, S, S].
+        fuse: see `encode_frames`.
+    """
+    sam, decoders = sams[0], [one.sam_mask_decoder for one in sams]
     weight = sam.image_encoder.neck.convs[0].conv.weight
     pixels = pixels.to(weight.device, weight.dtype)
     if fuse and fused.available(pixels) and fused.foldable(sam):
-        s0, s1, low = fused.encode(sam, pixels)
+        fine, low = fused.encode(sam, pixels, decoders)
         position = sam.image_encoder.neck.position_encoding(low)
-        return FrameFeatures(low=low, high=(s0, s1), position=position)
+        return [FrameFeatures(low=low, high=high, position=position) for high in fine]
     encoder, matching = sam.image_encoder, matching_of(sam)
     if matching is None:
-        out = sam.forward_image(pixels)
+        out = encoder(pixels)
         levels, positions, match = out["backbone_fpn"], out["vision_pos_enc"], None
     else:  # the same, with a look at what the trunk says
         seen = encoder.trunk(pixels)
         match = matching.features(*seen[1:3])
         levels, positions = (maps[: -encoder.scalp] for maps in encoder.neck(seen))
-        decoder = sam.sam_mask_decoder
-        levels = [decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1]), levels[2]]
     # The FPN adds its levels in fp32 and positions are fp32, whatever the weights are.
-    s0, s1, low = (level.to(weight.dtype) for level in levels)
+    low = levels[2].to(weight.dtype)
     position = positions[-1][:1].to(weight.dtype).expand(len(low), -1, -1, -1)
-    return FrameFeatures(low=low, high=(s0, s1), position=position, match=match)
+    return [
+        FrameFeatures(
+            low=low,
+            high=(
+                decoder.conv_s0(levels[0]).to(weight.dtype),
+                decoder.conv_s1(levels[1]).to(weight.dtype),
+            ),
+            position=position,
+            match=match,
+        )
+        for decoder in decoders
+    ]
 
 
 def without_memory(sam: SAM2Base, features: FrameFeatures) -> Tensor:
@@ -372,10 +396,21 @@ def decode(
     )
 
 
-T = TypeVar("T")
+def encode_in_parts(sam: SAM2Base, pixels: NDArray[np.uint8], parts: Parts) -> FrameFeatures:
+    """Encode frames u8 [n, S, S, 3], as many at a time as memory allows. Raises `SvacError` where one is too much."""
+    return FrameFeatures.joined(
+        parts.run(lambda some: encode_frames(sam, astc.sam_pixels(some)), pixels),
+    )
 
-# A window at SAM-2's size has so many pixels, and so many frames at most: more take memory and no less time.
-_WINDOW_PIXELS, _WINDOW_FRAMES = 16 * 1024**2, 32
+
+T = TypeVar("T")
+Then = Callable[[range, FrameFeatures | None], T]
+
+# A window at SAM-2's size has so many pixels, and so many frames at most: more take memory and no less time. On a CPU
+# large frames gain nothing by company, and whoever waits sees sooner how it goes.
+_WINDOW_PIXELS, _WINDOW_PIXELS_CPU, _WINDOW_FRAMES = 16 * 1024**2, 4 * 1024**2, 32
+# What Hiera-L needs for a pixel in bf16 while it works: 16 maps of 144 channels at a quarter of the side. Computed.
+_PIXEL_BYTES = 288
 
 
 class FrameEncoder:
@@ -384,34 +419,47 @@ class FrameEncoder:
     Args:
         sam: the model.
         workers: each takes a part of a window's frames.
+        known: frames whose masks are there without features: these are passed over.
     """
 
-    def __init__(self, sam: SAM2Base, workers: Workers) -> None:
+    def __init__(self, sam: SAM2Base, workers: Workers, known: Collection[int] = ()) -> None:
         self.sam = sam
         self.workers = workers
+        self.known = frozenset(known)
+        self.parts = Parts(_WINDOW_FRAMES)
 
     @property
     def ahead(self) -> bool:
         """Whether a window is encoded while the caller does something else."""
         return self.workers.count > 1
 
-    def start(
-        self, first: int, pixels: NDArray[np.uint8], then: Callable[[int, FrameFeatures], T]
-    ) -> Callable[[], list[T]]:
+    def start(self, first: int, pixels: NDArray[np.uint8], then: Then[T]) -> Callable[[], list[T]]:
         """Begin to encode frames, u8 [n, S, S, 3], the first of which is frame `first`.
 
-        Each worker goes on with its own part: `then` gets the part's first frame and its features. The callable that
-        is returned waits for all parts and returns what `then` made of them, in order.
+        Each worker goes on with its own part: `then` gets the part's frames, and the features of those that are not
+        known, or None where all are. The callable that is returned waits for all parts and returns what `then` made of
+        them, in order.
         """
 
         def work(share: range) -> T:
-            features = encode_frames(self.sam, astc.sam_pixels(pixels[share.start : share.stop]))
-            return then(first + share.start, features)
+            frames = range(first + share.start, first + share.stop)
+            new = [frame - first for frame in frames if frame not in self.known]
+            chosen = pixels[share.start : share.stop] if len(new) == len(share) else pixels[new]
+            return then(frames, encode_in_parts(self.sam, chosen, self.parts) if new else None)
 
         waiting = [self.workers.start(work, share) for share in self.workers.shares(len(pixels))]
         return lambda: [wait() for wait in waiting]
 
 
-def frames_at_a_time(size: int) -> int:
-    """Return how many frames of a video are encoded at a time, where SAM-2 sees pictures of `size` px."""
-    return max(1, min(_WINDOW_FRAMES, _WINDOW_PIXELS // size**2))
+def frames_at_a_time(size: int, device: torch.device, free: int | None = None) -> int:
+    """Return how many frames of a video are encoded at a time.
+
+    Args:
+        size: side of the pictures that SAM-2 sees, in pixels.
+        device: where.
+        free: bytes of its memory that are free, where that is known: a window takes half of them at most.
+    """
+    most = max(1, min(_WINDOW_FRAMES, _WINDOW_PIXELS // size**2))
+    if device.type != "cpu":
+        return most if free is None else max(1, min(most, free // (2 * _PIXEL_BYTES * size**2)))
+    return min(most, max(_WINDOW_PIXELS_CPU // size**2, torch.get_num_threads()))

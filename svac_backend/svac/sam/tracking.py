@@ -27,9 +27,9 @@ from torch import Tensor
 from svac_backend.errors import SvacError
 from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.rle import area, from_coco
-from svac_backend.svac import astc
+from svac_backend.svac.parts import Parts
 from svac_backend.svac.sam.decoding import masks_at_size
-from svac_backend.svac.sam.grounding import FrameFeatures, decode, encode_frames, without_memory
+from svac_backend.svac.sam.grounding import FrameFeatures, decode, encode_in_parts, without_memory
 from svac_backend.svac.sam.memory import MemoryTracker
 from svac_backend.svac.streaming import AHEAD, HELD_BYTES, PENDING, Image, prefetch, resized
 from svac_backend.video.source import VideoSource
@@ -222,6 +222,7 @@ class Propagation:
         touched = [*self.conditioning, *self.sweeps[False], *self.sweeps[True]]
         self.source = SweepFrames(video, sam.image_size, touched)
         self._done, self._total = 0, len(touched)
+        self.parts = Parts(window)
 
     def run(self) -> Iterator[Found]:
         """Yield (object, frame, mask bool [H, W], score 0..1): each object on each frame of `frames` once."""
@@ -285,7 +286,7 @@ class Propagation:
         """Give memory the corrections; yield the masks that clicks and boxes make."""
         with closing(self.source.windows(self.conditioning, self.window)) as windows:
             for indices, pixels in windows:
-                features = encode_frames(self.sam, astc.sam_pixels(pixels))
+                features = encode_in_parts(self.sam, pixels, self.parts)
                 for k, index in enumerate(indices):
                     here = features.take([k])
                     for number, one in enumerate(self.objects):
@@ -303,7 +304,7 @@ class Propagation:
     def _sweep(self, reverse: bool) -> Iterator[Found]:
         with closing(self.source.windows(self.sweeps[reverse], self.window, reverse=reverse)) as windows:
             for indices, pixels in windows:
-                features = encode_frames(self.sam, astc.sam_pixels(pixels))
+                features = encode_in_parts(self.sam, pixels, self.parts)
                 for k, index in enumerate(indices):
                     here = features.take([k])
                     for number, one in enumerate(self.objects):
