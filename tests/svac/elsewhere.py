@@ -87,6 +87,10 @@ class Elsewhere(Tensor):
         """Return the values, as a GPU's tensor does; torch's own method refuses subclasses."""
         return self.here.tolist()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Be kept in a file as the CPU's values, as `map_location` would read them."""
+        return self.here.__reduce_ex__(protocol)
+
     @classmethod
     def __torch_dispatch__(
         cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
