@@ -49,7 +49,7 @@ def test_results(with_model: Settings, tmp_path: Path, capsys: pytest.CaptureFix
     ]
     assert all(len(track.masks) == len(track.scores) == FRAMES for track in tracks)
     (task,) = json.loads((out / "label_studio.json").read_text())
-    assert task["data"] == {"video": "v.mp4", "fps": FPS, "prompt": ["car: the [red] car", "the sky"]}
+    assert task["data"] == {"video": "v.mp4", "fps": FPS, "prompt": "car: the [red] car\nthe sky"}
     (prediction,) = task["predictions"]
     assert len(prediction["result"]) == 2 * FRAMES
     assert prediction["model_version"] == found["model_version"]

@@ -224,7 +224,7 @@ def test_a_list_of_videos_goes_into_connected_projects_that_follow_the_newest_ve
     assert "Line 3" in printed.err
     assert "bad.mp4 is not a video" in printed.err
     tasks = {task["data"]["name"]: task["data"]["prompt"] for task in client.list_tasks(project)}
-    assert tasks == {"a.mp4": "car: the red square", "b.mp4": ["the sky", "the red square"]}
+    assert tasks == {"a.mp4": "car: the red square", "b.mp4": "the sky\nthe red square"}
     hooks = [hook["url"] for hook in client.list_webhooks(project)]
     assert f"{backend}/webhook" in hooks
     assert client.get_project(project)["model_version"] == "SVAC", "whatever is promoted"
