@@ -33,15 +33,28 @@ def embedded() -> Svac:
     return Svac.from_pretrained("svac-tiny", device="cpu", dtype="float32")
 
 
+EXPRESSIONS = ["the blue object", "brown hexagon", "the hexagon going around in a circle"]
+
+
+@pytest.fixture(scope="module")
+def plain(embedded: Svac, clip: Path) -> list[np.ndarray]:
+    """Masks of each expression by the plain path."""
+    with VideoReader(clip) as video:
+        return [plain_masks(embedded, video, expression) for expression in EXPRESSIONS]
+
+
 @pytest.mark.parametrize(("window", "held_bytes"), [(16, streaming.HELD_BYTES), (5, 0), (1, 0)])
 def test_the_embedded_model_on_a_file(
-    embedded: Svac, clip: Path, window: int, held_bytes: int, monkeypatch: pytest.MonkeyPatch
+    embedded: Svac,
+    clip: Path,
+    plain: list[np.ndarray],
+    window: int,
+    held_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    expressions = ["the blue object", "brown hexagon", "the hexagon going around in a circle"]
+    monkeypatch.setattr(streaming, "HELD_BYTES", held_bytes)
     with VideoReader(clip) as video:
-        plain = [plain_masks(embedded, video, expression) for expression in expressions]
-        monkeypatch.setattr(streaming, "HELD_BYTES", held_bytes)
-        ours = list(embedded.segment(video, expressions, window=window))
+        ours = list(embedded.segment(video, EXPRESSIONS, window=window))
     assert [frame.index for frame in ours] == list(range(26))
     assert all(mask.any() for mask in plain)
     for number in range(3):
