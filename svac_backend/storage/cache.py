@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from svac_backend.atomic import atomic_write
 from svac_backend.errors import SvacError
@@ -164,7 +164,12 @@ class Cache:
 
     def _forget(self, kind: Kind, name: str) -> bool:
         """Delete a copy unless somebody holds it; what stops it must not stop the others."""
-        with self.locked(kind, name):
+        lock = FileLock(self._lock(kind, name, "lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False  # it is being fetched; who waited here, with a lock of their own, could wait for each other
+        try:
             descriptor = os.open(self._lock(kind, name, "pin"), os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -180,6 +185,8 @@ class Cache:
                 return False
             finally:
                 os.close(descriptor)
+        finally:
+            lock.release()
         return True
 
     def _lock(self, kind: Kind, name: str, what: str) -> Path:

@@ -6,6 +6,7 @@ it returns. In a folder that all share, both cost nothing; `storage.published` h
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -16,6 +17,8 @@ from pathlib import Path, PurePosixPath
 
 from svac_backend.atomic import atomic_write
 from svac_backend.errors import SvacError
+
+log = logging.getLogger(__name__)
 
 
 class Kind(str, Enum):
@@ -159,10 +162,14 @@ class Storage:
             ) from error
 
     def notes(self, kind: Kind, file: str) -> Iterator[tuple[str, bytes]]:
-        """Yield (name of the entry, content) of all notes of that name. Raises `SvacError`: it cannot be read."""
+        """Yield (name of the entry, content) of all notes of that name. Raises `SvacError`: the storage is away."""
         root = self.root / kind.value
         for path in root.glob("/".join([*"*" * kind.depth, file])):
-            yield path.parent.relative_to(root).as_posix(), path.read_bytes()
+            name = path.parent.relative_to(root).as_posix()
+            try:
+                yield name, path.read_bytes()
+            except OSError as error:  # one that cannot be read must not hide the others
+                log.error("%s cannot be read: %s", path, error.strerror)
 
     def link(self, kind: Kind, name: str, file: str, seconds: float) -> str | None:
         """Return an address at which browsers get a file for some time, without us; None where there is none.

@@ -214,6 +214,10 @@ def test_copies_used_last_stay_within_the_limit_and_those_in_use_whatever_it_is(
     there.fetch(Kind.MEDIA, "v3")
     assert copies() == ["v0", "v3"]
     assert own.is_dir()
+    with there.cache.locked(Kind.MEDIA, "v0"):
+        there.cache.shrink(2000)  # what is being fetched is let be, and not waited for
+    assert copies() == ["v0"]
+    there.fetch(Kind.MEDIA, "v3")
     (there.folder(Kind.MEDIA, "v0") / "new.json").write_text("not published")
     there.fetch(Kind.MEDIA, "v2")
     assert copies() == ["v0", "v2"]
