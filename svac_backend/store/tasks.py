@@ -92,17 +92,16 @@ class TaskStore:
         if not changed:
             return
         now = self.database.time()
-        with self.database.write("tasks") as session:
-            rows = {
-                _id(row): row for row in _rows(session, [(one.project_id, one.task_id) for one in changed])
-            }
-            for one in changed:
-                row = rows.get((one.project_id, one.task_id))
-                if row is None:
-                    row = TaskRow(project_id=one.project_id, task_id=one.task_id)
-                    session.add(row)
-                row.prediction, row.model_version = one.prediction, one.model_version
-                row.score, row.updated = one.score, one.updated or now
+        # In one order: of two that write the same tasks at once, each would wait for the other.
+        rows = [
+            {**vars(one), "updated": one.updated or now}
+            for one in sorted(changed, key=lambda one: (one.project_id, one.task_id))
+        ]
+        added = self.database.insert(TaskRow)
+        values = {name: added.excluded[name] for name in ("prediction", "model_version", "score", "updated")}
+        statement = added.on_conflict_do_update(index_elements=["project_id", "task_id"], set_=values)
+        with self.database.write() as session:
+            session.execute(statement, rows)
 
     def delete(self, project_id: str, task_ids: Collection[str]) -> None:
         """Forget tasks that were deleted in Label Studio."""

@@ -21,6 +21,7 @@ from sqlalchemy.exc import StatementError
 from svac_backend.store.database import Database
 from svac_backend.store.events import EventStore
 from svac_backend.store.jobs import (
+    _LOADS,
     LANES,
     LIGHT_LANE,
     MODEL_LANE,
@@ -350,6 +351,10 @@ def test_what_is_asked_of_many_jobs_is_asked_of_an_index(store: JobStore) -> Non
             (step,) = plan(store, query)
             assert step.startswith("SEARCH"), step
             assert index in step, step
+    loads = " ".join(plan(store, _LOADS))
+    assert "SCAN jobs" not in loads
+    for index in ("jobs_waiting", "jobs_due", "jobs_state_created"):
+        assert index in loads, loads
 
 
 def test_recovery_of_many_waiting_jobs_is_quick_and_reads_none_of_them(store: JobStore) -> None:

@@ -272,8 +272,9 @@ class _Transfer:
             self.pace.look(len(chunk))
 
     def _too_slow(self, error: TooSlow) -> SvacError:
-        what, hint = error.args
-        return SvacError(f"{self.source.shown} {what}.", f"Look at its server and the network. {hint}")
+        what, hint, temporary = error.args
+        hint = f"Look at its server and the network. {hint}"
+        return SvacError(f"{self.source.shown} {what}.", hint, temporary=temporary)
 
     def _broken(self, why: str) -> SvacError:
         return SvacError(

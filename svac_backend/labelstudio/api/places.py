@@ -162,11 +162,11 @@ class Pace:
         now = self.clock()
         self._came += came
         if now - self._begun > self.deadline_s:
-            raise TooSlow(f"took more than {self.deadline_s:.0f} s", "Raise SVAC_MEDIA_DEADLINE_S.")
+            raise TooSlow(f"took more than {self.deadline_s:.0f} s", "Raise SVAC_MEDIA_DEADLINE_S.", False)
         if now - self._since >= WINDOW_S:
             if self._came < self.least_bps * (now - self._since):
                 speed = f"{self._came / (now - self._since) / 1000:.1f} KB/s"
-                raise TooSlow(f"came with {speed} only", "Lower SVAC_MEDIA_LEAST_KBS.")
+                raise TooSlow(f"came with {speed} only", "Lower SVAC_MEDIA_LEAST_KBS.", True)
             self._since, self._came = now, 0
 
     def sleep(self, seconds: float) -> None:
@@ -201,7 +201,7 @@ class Pace:
 
 
 class TooSlow(Exception):
-    """A download takes too long; (what happened, what to set)."""
+    """A download takes too long; (what happened, what to set, whether time may mend it)."""
 
 
 def media_client(places: Places, pace: Pace, timeout: float) -> httpx.Client:
