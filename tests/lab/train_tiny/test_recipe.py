@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,11 +49,9 @@ SMALL = replace(recipe.SMALL, width=64, height=64)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Svac:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    train_tokenizer(recipe.CONFIG.method.question, scenes=20, vocabulary=recipe.VOCABULARY).save(str(path))
+def model(tokenizer_file: Path) -> Svac:
     torch.manual_seed(0)
-    return Svac(recipe.CONFIG, path).eval()
+    return Svac(recipe.CONFIG, tokenizer_file).eval()
 
 
 def test_packed_sentences_equal_sentences_alone(model: Svac) -> None:
@@ -311,6 +310,7 @@ def test_training_runs_through_all_stages_and_continues(
     monkeypatch.setattr(recipe, "CONFIG", small)
     monkeypatch.setattr(recipe, "SCENES", SMALL)
     monkeypatch.setattr(recipe, "SMALL", SMALL)
+    monkeypatch.setattr(recipe, "train_tokenizer", partial(train_tokenizer, scenes=5))
     recipe.train(tmp_path, steps=recipe.StageSteps(1, 1, 1, 1, 1, 1, 1), device="cpu")
     lines = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines] == [
