@@ -80,6 +80,43 @@ class Settings(BaseSettings):
         description="Free disk below which `/ready` says that the backend cannot serve, in megabytes.",
     )
 
+    # Who does the work
+    engine: Literal["local", "ray"] = Field(
+        "local",
+        description="`local`: `svac-backend worker` does the jobs; `ray`: it places workers on a Ray cluster, as "
+        "`svac-backend cluster start` does.",
+    )
+    ray_address: str = Field(
+        "",
+        description="Head of the Ray cluster, `host:6379`, or `auto` for the one of this machine; empty: a Ray of its "
+        "own, on this machine alone.",
+    )
+    workers_least: int = Field(1, ge=1, description="Workers with a model that Ray always keeps.")
+    workers_most: int = Field(
+        0,
+        ge=0,
+        description="Workers with a model that Ray starts at most; 0: as many as the cluster has GPUs, or cores, for.",
+    )
+    workers_reserved: int = Field(
+        0, ge=0, description="Workers with a model, beside these, that do only what a person waits for."
+    )
+    workers_light: int = Field(
+        1,
+        ge=0,
+        description="Workers without a model, for frames, downloads and links; 0: those with a model do that, too.",
+    )
+    worker_gpus: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs, or the share of one, that a worker with a model takes; empty: 1 where Ray has any and "
+        "SVAC_DEVICE is not `cpu`.",
+    )
+    worker_cpus: float | None = Field(
+        None,
+        gt=0,
+        description="Cores that a worker with a model takes; empty: 1 beside a GPU, else up to 4.",
+    )
+
     # The web process
     host: str = Field("127.0.0.1", description="Address that `svac-backend serve` listens on.")
     port: int = Field(9090, ge=1, le=65535, description="Port that `svac-backend serve` listens on.")
@@ -257,7 +294,14 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        "label_studio_files_root", "preset", "original_sam", "database_url", "storage_url", mode="before"
+        "label_studio_files_root",
+        "preset",
+        "original_sam",
+        "database_url",
+        "storage_url",
+        "worker_gpus",
+        "worker_cpus",
+        mode="before",
     )
     @classmethod
     def _is_named(cls, value: object) -> object:

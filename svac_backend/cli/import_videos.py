@@ -164,7 +164,7 @@ def import_rows(
     kind = config_kind([one for _, one in good], windowing, objects)
     xml = destination.new_config(labels, lambda _: None, kind=kind)
     with (
-        closing(Database(settings.data_dir)) as database,
+        closing(Database.from_settings(settings)) as database,
         closing(LabelStudioClient.from_settings(settings)) as client,
     ):
         project = destination.open(settings, client, root, xml, LabelConfig.mask_control)

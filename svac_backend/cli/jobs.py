@@ -104,7 +104,7 @@ def run_retry(settings: Settings, job_ids: list[str], *, as_json: bool) -> None:
 
 @contextmanager
 def _engine(settings: Settings) -> Iterator[JobEngine]:
-    with closing(Database(settings.data_dir)) as database:
+    with closing(Database.from_settings(settings)) as database:
         yield JobEngine(database)
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 from svac_backend.errors import JobCancelled, StoreError, SvacError
 from svac_backend.store.database import Database
+from svac_backend.store.drains import DrainStore
 from svac_backend.store.jobs import Job, JobState, JobStore, Work
 from svac_backend.store.workers import WorkerStore
 
 __all__ = [
     "BATCH",
+    "BULK",
     "INTERACTIVE",
     "Handler",
     "Job",
@@ -28,7 +30,8 @@ __all__ = [
     "Work",
 ]
 
-# Priorities: a person who waits goes before a batch.
+# Priorities: a person who waits goes before a batch, and both before a whole project.
+BULK = -10
 BATCH = 0
 INTERACTIVE = 10
 
@@ -64,6 +67,7 @@ class JobEngine:
     def __init__(self, database: Database) -> None:
         self.store = JobStore(database)
         self.workers = WorkerStore(database)
+        self.drains = DrainStore(database)
 
     def submit(self, kind: str, payload: Mapping[str, Any], key: str, *, priority: int = BATCH) -> Job:
         """Queue work and return its job.
@@ -155,10 +159,14 @@ class JobEngine:
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, POLL_S[1])
 
-    def recover(self, lease_s: float) -> None:
-        """Put the jobs of dead workers back, and forget these workers."""
-        for job in self.store.recover(lease_s, MAX_ATTEMPTS, self.workers.died):
+    def recover(self, lease_s: float, lost: Collection[str] = ()) -> None:
+        """Put the jobs of dead workers back, and forget these workers; `lost` are those that are known to be dead."""
+        for job in self.store.recover(
+            lease_s, MAX_ATTEMPTS, lambda one: one in lost or self.workers.died(one)
+        ):
             log.warning("job %s (%s) is queued again: its worker died", job.id, job.kind)
+        for worker_id in lost:
+            self.workers.leave(worker_id)
         self.workers.forget(lease_s)
 
 
@@ -182,14 +190,20 @@ class JobContext:
         job: the claimed job.
         report: stores (fraction, message); returns the job as it is now, None when it is another worker's.
         stopping: set when the worker shuts down.
+        let_through: called at each report; does what goes first.
     """
 
     def __init__(
-        self, job: Job, report: Callable[[float, str], Job | None], stopping: threading.Event
+        self,
+        job: Job,
+        report: Callable[[float, str], Job | None],
+        stopping: threading.Event,
+        let_through: Callable[[], None] = lambda: None,
     ) -> None:
         self.job = job
         self._report = report
         self._stopping = stopping
+        self._let_through = let_through
         self._last: tuple[float, str] = (0.0, "")
 
     @property
@@ -210,6 +224,7 @@ class JobContext:
         """
         if self._stopping.is_set():
             raise JobInterrupted("the worker shuts down")
+        self._let_through()
         now, (then, said) = time.monotonic(), self._last
         if now - then < REPORT_INTERVAL_S and message == said:
             return

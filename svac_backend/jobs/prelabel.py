@@ -133,7 +133,14 @@ class PredictionMaker:
         mine = (context.job.started or 0.0, context.job.id)
         while True:
             running = self.jobs.find(states=(JobState.RUNNING,), limit=1000)
-            twins = [job for job in running if key[:32] in job.key and (job.started or 0.0, job.id) < mine]
+            twins = [
+                job
+                for job in running
+                if key[:32] in job.key
+                and (job.started or 0.0, job.id) < mine
+                # One of this worker stands aside for this job: it would be waited for without end.
+                and job.worker_id != context.job.worker_id
+            ]
             found = self.predictions.get(key) if twins or running else None
             if found is not None or not twins:
                 return found

@@ -13,12 +13,16 @@ import socket
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from enum import Enum
 from functools import partial
 from typing import Any
 
 from svac_backend.errors import JobCancelled, StoreError, SvacError, lacks_room, log_ids, no_room
 from svac_backend.jobs.engine import (
+    INTERACTIVE,
     LEASE_S,
     Handler,
     Job,
@@ -31,7 +35,8 @@ from svac_backend.jobs.engine import (
 )
 from svac_backend.storage.cache import held
 from svac_backend.store.database import UNREADABLE
-from svac_backend.store.jobs import LANES, JobStore
+from svac_backend.store.jobs import JobStore
+from svac_backend.store.lanes import BULK_LANE, LANE_OF, LANES, LIGHT_LANE, MODEL_LANE, TRAINING_LANE
 from svac_backend.store.tables import words
 
 # Within docker's 10 s between SIGTERM and SIGKILL.
@@ -43,29 +48,70 @@ WAKE_S = 1.0
 # How long a job that has ended waits for a database that time alone does not mend; for one that is away, without end.
 PATIENCE_S = 600.0
 CHORES_EVERY_S = 24 * 3600
+# How many of its last videos a worker goes on with, before others, and how many jobs in a row.
+VIDEOS, IN_A_ROW = 4, 8
 
 log = logging.getLogger(__name__)
 
 
+class Role(str, Enum):
+    """What a worker does. One alone does all; in a cluster those with the model leave the rest to others.
+
+    `reserved` is the model's, too, and takes only what a person waits for.
+    """
+
+    ALL = "all"
+    MODEL = "model"
+    RESERVED = "reserved"
+    LIGHT = "light"
+
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """The lanes that it takes jobs of."""
+        return {
+            Role.ALL: LANES,
+            Role.MODEL: (MODEL_LANE, TRAINING_LANE),
+            Role.RESERVED: (MODEL_LANE,),
+            Role.LIGHT: (LIGHT_LANE, BULK_LANE),
+        }[self]
+
+
 class Runner:
     """Does jobs for one worker, on as many threads as call `run`.
+
+    A job that nobody waits for lets those go first that a person waits for, wherever it reports its progress.
 
     Args:
         store: where the jobs are.
         handlers: kind -> handler.
         worker_id: the name that the jobs are claimed under.
         retry_hours: how long a job is tried again that failed for a reason that time may mend.
+        least: only jobs of at least this priority are done.
+        between: entered while other jobs are done within one.
     """
 
     def __init__(
-        self, store: JobStore, handlers: Mapping[str, Handler], worker_id: str, retry_hours: float = 24.0
+        self,
+        store: JobStore,
+        handlers: Mapping[str, Handler],
+        worker_id: str,
+        retry_hours: float = 24.0,
+        *,
+        least: int | None = None,
+        between: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.store = store
         self.retry_hours = retry_hours
         self.handlers = handlers
         self.worker_id = worker_id
         self.stopping = threading.Event()
+        self.drained = threading.Event()
+        self.urgent = threading.Event()  # a person waits for a job of the model
+        self._least = least
+        self._between = between
         self._active: dict[str, Job] = {}
+        self._videos: deque[str] = deque(maxlen=VIDEOS)
+        self._in_a_row = 0
 
     def run(self, lane: str) -> bool:
         """Do the next job of a lane; False when none waits. Never raises for a bad job.
@@ -73,19 +119,51 @@ class Runner:
         Raises:
             StoreError: no job could be claimed.
         """
-        job = None if self.stopping.is_set() else self.store.claim(lane, self.worker_id)
+        job = self._claim(lane, self._least)
         if job is None:
             return False
+        self._run(job, lane)
+        return True
+
+    def _claim(self, lane: str, least: int | None) -> Job | None:
+        if self.stopping.is_set() or self.drained.is_set():
+            return None
+        videos = () if self._in_a_row >= IN_A_ROW else tuple(self._videos)
+        job = self.store.claim(lane, self.worker_id, least=least, videos=videos)
+        if job is not None and job.video:
+            known = job.video in self._videos
+            self._in_a_row = self._in_a_row + 1 if known else 0
+            if not known:
+                self._videos.append(job.video)
+        return job
+
+    def _run(self, job: Job, lane: str) -> None:
         self._active[job.id] = job
         with log_ids(job=job.id, kind=job.kind):
             try:
-                self._do(job)
+                self._do(job, lane)
             except StoreError as error:
                 # Its end is not stored, so it counts as running until its lease ends, and then `recover` puts it back.
                 log.error("job %s will run again: %s", job.id, error)
             finally:
                 self._active.pop(job.id, None)
-        return True
+
+    def _let_through(self, job: Job) -> None:
+        """Do within a job of the model what people wait for."""
+        if job.priority >= INTERACTIVE or not self.urgent.is_set():
+            return
+        self.urgent.clear()
+        with self._between():
+            while (urgent := self._claim(MODEL_LANE, INTERACTIVE)) is not None:
+                log.info("job %s stands aside for job %s", job.id, urgent.id)
+                self._run(urgent, MODEL_LANE)
+
+    @property
+    def patient(self) -> bool:
+        """Whether a job of the model runs that would let others go first."""
+        jobs = list(self._active.values())
+        of_model = [job for job in jobs if LANE_OF.get(job.kind, MODEL_LANE) == MODEL_LANE]
+        return bool(of_model) and all(job.priority < INTERACTIVE for job in of_model)
 
     @property
     def active_ids(self) -> list[str]:
@@ -97,9 +175,12 @@ class Runner:
         for job in list(self._active.values()):
             self.store.release(job)
 
-    def _do(self, job: Job) -> None:
+    def _do(self, job: Job, lane: str) -> None:
         context = JobContext(
-            job, lambda fraction, message: self.store.report(job, fraction, message), self.stopping
+            job,
+            lambda fraction, message: self.store.report(job, fraction, message),
+            self.stopping,
+            partial(self._let_through, job) if lane == MODEL_LANE else lambda: None,
         )
         begun = time.monotonic()
         log.info("job %s (%s) begins, attempt %d", job.id, job.kind, job.attempts)
@@ -185,6 +266,9 @@ class WorkerProcess:
         watch: the same, called at the start and then with every heartbeat: it must be quick.
         retry_hours: see `Runner`.
         lease_s: seconds of silence after which other workers take this one's jobs.
+        role: which jobs it takes.
+        node: where it runs, as `svac-backend cluster drain` names it; by default the name of the machine.
+        between: see `Runner`.
     """
 
     def __init__(
@@ -198,19 +282,27 @@ class WorkerProcess:
         watch: Callable[[], Sequence[Work]] = lambda: (),
         retry_hours: float = 24.0,
         lease_s: float = LEASE_S,
+        role: Role = Role.ALL,
+        node: str = "",
+        between: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.engine = engine
-        self.id = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.runner = Runner(engine.store, handlers, self.id, retry_hours)
+        host = socket.gethostname()[:60]
+        self.id = f"{host}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.role, self.node = role, node or host
+        least = INTERACTIVE if role is Role.RESERVED else None
+        self.runner = Runner(engine.store, handlers, self.id, retry_hours, least=least, between=between)
         self._describe = describe
         self._gpu_memory = gpu_memory
         self._chores = chores
         self._watch = watch
         self._lease_s = lease_s
         self._stop = threading.Event()
-        self._bells = {lane: threading.Event() for lane in LANES}
+        self._retired = False
+        self._bells = {lane: threading.Event() for lane in role.lanes}
         self._lanes = [
-            threading.Thread(target=self._do_jobs, args=(lane,), name=lane, daemon=True) for lane in LANES
+            threading.Thread(target=self._do_jobs, args=(lane,), name=lane, daemon=True)
+            for lane in role.lanes
         ]
         # One for all lanes: to wake a thread costs more than to look.
         self._lookout = threading.Thread(target=self._look_out, name="lookout", daemon=True)
@@ -219,6 +311,7 @@ class WorkerProcess:
     def start(self) -> None:
         """Recover what a crash left behind, then begin to do jobs, on threads of its own."""
         self.engine.workers.hold(self.id)
+        self._obey()
         self._beat()
         self.engine.recover(self._lease_s)
         self._queue_chores()
@@ -235,6 +328,11 @@ class WorkerProcess:
         self.start()
         self._stop.wait()
         self.stop()
+
+    def retire(self) -> None:
+        """Take no more jobs, for good; those that run go on."""
+        self._retired = True
+        self.runner.drained.set()
 
     def stop(self, grace_s: float = GRACE_S) -> None:
         """Take no more jobs; have running ones stop at their next report, and go back to waiting."""
@@ -277,7 +375,10 @@ class WorkerProcess:
                     woken = time.monotonic()
                     self.runner.store.wake()
                 for lane in self.runner.store.waiting():
-                    self._bells[lane].set()
+                    if lane in self._bells:
+                        self._bells[lane].set()
+                if self.runner.patient and MODEL_LANE in self.runner.store.waiting(INTERACTIVE):
+                    self.runner.urgent.set()
             except StoreError as error:
                 log.error("cannot look for jobs, trying on: %s", error)
                 self._stop.wait(TROUBLE_S)
@@ -303,13 +404,38 @@ class WorkerProcess:
     def _beat(self) -> None:
         device, version = self._describe()
         self.engine.workers.beat(
-            self.id, self.runner.active_ids, device=device, model_version=version, gpu=self._gpu_memory()
+            self.id,
+            self.runner.active_ids,
+            device=device,
+            model_version=version,
+            gpu=self._gpu_memory(),
+            node=self.node,
+            role=self.role.value,
+            drained=self.runner.drained.is_set() and not self.runner.active_ids,
         )
+
+    def _obey(self) -> None:
+        """Take no more jobs while this node is emptied, and give those back that ran for too long."""
+        left = self.engine.drains.seconds_left(self.node)
+        if left is None:
+            if self.runner.drained.is_set() and not self._retired:
+                log.info("worker %s takes jobs again", self.id)
+                self.runner.drained.clear()
+                self.runner.stopping.clear()
+                if self._stop.is_set():  # just now
+                    self.runner.stopping.set()
+        else:
+            if not self.runner.drained.is_set():
+                log.info("worker %s takes no more jobs: its node is emptied", self.id)
+            self.runner.drained.set()
+            if left == 0:
+                self.runner.stopping.set()
 
     def _beat_on(self) -> None:
         """Keep the lease, and look after jobs whose worker did not keep its own."""
         while not self._stop.wait(self._lease_s / 6):
             # Each by itself: what stops one of them must not stop the others, least of all the heart.
+            self._surely(self._obey)
             self._surely(self._beat)
             self._surely(lambda: self.engine.recover(self._lease_s))
             self._surely(self._queue_watched)

@@ -9,8 +9,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 import torch
 
@@ -20,7 +20,7 @@ from svac_backend.jobs.frames import FramesHandler
 from svac_backend.jobs.learn import COLLECT, CollectHandler, FinetuneHandler
 from svac_backend.jobs.payloads import FRAMES, PRELABEL, PROPAGATE
 from svac_backend.jobs.prelabel import PredictionMaker, PrelabelHandler
-from svac_backend.jobs.process import WorkerProcess
+from svac_backend.jobs.process import Role, WorkerProcess
 from svac_backend.jobs.propagate import PropagateHandler
 from svac_backend.jobs.renew import RENEW, RenewHandler, renewal_if_due
 from svac_backend.jobs.retention import RETAIN, RetainHandler
@@ -52,6 +52,8 @@ def create_worker(
     *,
     load: Callable[[Settings], Svac] = load_model,
     lease_s: float = LEASE_S,
+    role: Role = Role.ALL,
+    node: str = "",
 ) -> tuple[WorkerProcess, ModelOwner]:
     """Return a worker for all kinds of jobs, and the owner of its model; nothing is started or loaded yet."""
     access = LabelStudioAccess(settings, ConnectionStore(database))
@@ -95,6 +97,9 @@ def create_worker(
         watch=collect.work,
         retry_hours=settings.retry_hours,
         lease_s=lease_s,
+        role=role,
+        node=node,
+        between=owner.pinned,
     )
     return worker, owner
 
@@ -140,6 +145,7 @@ class ModelOwner:
         self._wanted: Version | None = None
         self._adapter = ""  # id of the one in the model
         self._version = ""
+        self._pins = 0
         self.device = ""
 
     def version(self) -> str:
@@ -173,6 +179,17 @@ class ModelOwner:
                 )
             return self._model
 
+    @contextmanager
+    def pinned(self) -> Iterator[None]:
+        """Keep the version as it is, whatever is promoted: a job that is not over has others done within it."""
+        with self._lock:
+            self._pins += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._pins -= 1
+
     def describe(self) -> tuple[str, str]:
         """Return (device, model version), both empty until the model is loaded."""
         return (self.device, self._version) if self.device else ("", "")
@@ -189,6 +206,8 @@ class ModelOwner:
         return float(total - free), float(total)
 
     def _choose(self) -> str:
+        if self._pins and self._version:
+            return self._version
         while True:
             self._wanted = self.registry.serving(verify=True)
             if self._model is None or self._fit(self._model):

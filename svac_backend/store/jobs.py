@@ -13,24 +13,21 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Update, and_, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Update, and_, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from svac_backend.store.database import Database, pack, unpack
+from svac_backend.store.lanes import LANE_OF, LANES, MODEL_LANE, WAITING_LANES, lanes_waited_in, nexts
+from svac_backend.store.predictions import video_identity
 from svac_backend.store.tables import WAITING, ConfigRow, JobRow, words
 from svac_backend.store.workers import Watch
 
-# A worker has a thread for each lane: cutting frames must not wait for the model, nor the model for frames, and
-# neither for training, which takes a process of its own.
-MODEL_LANE, LIGHT_LANE, TRAINING_LANE = LANES = ("model", "light", "training")
 # What of a payload is kept once for all jobs.
 CONFIG = "label_config"
 # A job of a key is looked for and added by one at a time; many waiting rows are changed by one at a time.
 LOCK = "jobs"
 # Clocks of machines that share a database differ by less than so many seconds.
 CLOCK_S = 60.0
-# By kind of job; all other kinds need the model.
-LANE_OF = dict.fromkeys(("frames", "renew", "collect", "retain"), LIGHT_LANE) | {"finetune": TRAINING_LANE}
 
 
 class JobState(str, Enum):
@@ -61,6 +58,7 @@ class Job:
         due: when it is tried again; None while it need not wait.
         cancel_requested: a person wants it to stop; the worker has not stopped yet.
         heartbeat: when its worker was last known to live.
+        video: the hash of what names its video, see `store.predictions.video_identity`; empty without one.
     """
 
     id: str
@@ -83,6 +81,7 @@ class Job:
     created: float
     started: float | None
     finished: float | None
+    video: str = ""
 
     @property
     def active(self) -> bool:
@@ -273,36 +272,45 @@ class JobStore:
                 row.cancel_requested, row.message = True, "Cancelling"
             return _job(row)
 
-    def claim(self, lane: str, worker_id: str) -> Job | None:
-        """Take the next job of a lane for a worker: the highest priority first, then the oldest. None if none waits.
+    def claim(
+        self, lane: str, worker_id: str, *, least: int | None = None, videos: Collection[str] = ()
+    ) -> Job | None:
+        """Take the next job of a lane for a worker; None if none waits. To find none takes no write lock.
 
-        To find none takes no write lock.
+        Args:
+            lane: of which.
+            worker_id: who.
+            least: only jobs of at least this priority.
+            videos: what the worker has at hand, see `store.lanes.nexts`.
         """
-        if lane not in self.waiting():
+        if lane not in (self.waiting() if least is None else self.waiting(least)):
             return None
         now = self.database.time()
-        # One statement: of two workers that ask at once, one gets the job, and in PostgreSQL the other the next.
-        taken = (
-            update(JobRow)
-            .where(JobRow.id == _next(lane).scalar_subquery())
-            .values(
-                state=JobState.RUNNING.value,
-                worker_id=worker_id,
-                attempts=JobRow.attempts + 1,
-                started=now,
-                heartbeat=now,
-                progress=0.0,
-                message="Starting",
-            )
-            .returning(JobRow)
-        )
         with self.database.write() as session:
-            row = session.scalar(taken)
-            return None if row is None else _job(row, _configs(session, [row]))
+            for one in nexts(lane, least, videos):
+                # One statement: of two workers that ask at once one gets the job, in PostgreSQL the other the next.
+                taken = (
+                    update(JobRow)
+                    .where(JobRow.id == one.scalar_subquery())
+                    .values(
+                        state=JobState.RUNNING.value,
+                        worker_id=worker_id,
+                        attempts=JobRow.attempts + 1,
+                        started=now,
+                        heartbeat=now,
+                        progress=0.0,
+                        message="Starting",
+                    )
+                    .returning(JobRow)
+                )
+                row = session.scalar(taken)
+                if row is not None:
+                    return _job(row, _configs(session, [row]))
+        return None
 
-    def waiting(self) -> list[str]:
-        """Return the lanes that jobs wait in; cheap enough to ask many times a second."""
-        return self.database.look(_WAITING_LANES)
+    def waiting(self, least: int | None = None) -> list[str]:
+        """Return the lanes that jobs, of at least some priority, wait in; cheap enough to ask many times a second."""
+        return self.database.look(WAITING_LANES if least is None else lanes_waited_in(least))
 
     def report(self, job: Job, progress: float, message: str) -> Job | None:
         """Store a running job's progress; return the job as it is now, or None when its lease is lost."""
@@ -418,31 +426,12 @@ class JobStore:
         return again
 
 
-# For each lane one look into the index, however many jobs there are.
-# In the order of `jobs_waiting`, so that no other index seems as good.
-_WAITING_LANES = " UNION ALL ".join(
-    f"SELECT lane FROM (SELECT lane FROM jobs WHERE {WAITING} AND lane = '{lane}' "
-    f"ORDER BY priority DESC, created, id LIMIT 1) AS {lane}"
-    for lane in LANES
-)
-
 # Each counts in an index of its own, the first without a look at the rows: thousands of jobs may wait.
 _LOADS = text(
     f"SELECT lane, 'waiting', count(*), min(created) FROM jobs WHERE {WAITING} GROUP BY lane UNION ALL "
     "SELECT lane, 'retrying', count(*), 0 FROM jobs WHERE due IS NOT NULL GROUP BY lane UNION ALL "
     "SELECT lane, 'running', count(*), 0 FROM jobs WHERE state = 'running' GROUP BY lane"
 )
-
-
-def _next(lane: str) -> Select[str]:
-    order = (JobRow.priority.desc(), JobRow.created, JobRow.id)
-    return (
-        select(JobRow.id)
-        .where(WAITING, JobRow.lane == lane)
-        .order_by(*order)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
 
 
 def _active(keys: Collection[str]) -> ColumnElement[bool]:
@@ -460,10 +449,19 @@ def _new(kind: str, payload: Mapping[str, Any], key: str, priority: int, now: fl
         progress=0.0,
         message="",
         payload=dict(payload),
+        video=_video(payload),
         attempts=0,
         cancel_requested=False,
         created=now,
     )
+
+
+def _video(payload: Mapping[str, Any]) -> str:
+    named = payload.get("hostname"), payload.get("video_url")
+    if not isinstance(named[0], str) or not isinstance(named[1], str):
+        return ""
+    identity = video_identity(named[0], named[1])
+    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _held(job: Job) -> Update:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, inspect, text
 from svac_backend.store.tables import Base
 
 MIGRATIONS = Path(__file__).with_name("migrations")
-HEAD = "0006"  # the last of them
+HEAD = "0007"  # the last of them
 
 
 def revision_of(connection: Connection) -> str:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -97,6 +98,7 @@ class JobRow(Base):
     priority: Mapped[int] = mapped_column(default=0)
     progress: Mapped[float] = mapped_column(default=0.0)
     message: Mapped[str] = mapped_column(Words, default="")
+    video: Mapped[str] = mapped_column(Name(64), default="", server_default="")
     payload: Mapped[dict[str, Any]] = mapped_column(JSON)
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
     error: Mapped[str | None] = mapped_column(Words, default=None)
@@ -123,6 +125,7 @@ class JobRow(Base):
             "id",
             **_where("state = 'queued' AND due IS NULL"),
         ),
+        Index("jobs_video", "lane", "video", **_where("state = 'queued' AND due IS NULL")),
         Index("jobs_due", "due", **_where("due IS NOT NULL")),
         Index("jobs_key", "key", "created"),
         Index("jobs_kind", "kind", "state", "created"),
@@ -152,6 +155,19 @@ class WorkerRow(Base):
     heartbeat: Mapped[float]
     gpu_used: Mapped[float | None] = mapped_column(default=None)
     gpu_total: Mapped[float | None] = mapped_column(default=None)
+    node: Mapped[str] = mapped_column(Name(100), default="", server_default="")
+    role: Mapped[str] = mapped_column(Name(16), default="", server_default="")
+    drained: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+
+class DrainRow(Base):
+    """A node whose workers take no more jobs; see `store.drains`."""
+
+    __tablename__ = "drains"
+
+    node: Mapped[str] = mapped_column(Name(100), primary_key=True)
+    until: Mapped[float]
+    since: Mapped[float]
 
 
 class PredictionRow(Base):

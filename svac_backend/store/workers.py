@@ -64,7 +64,8 @@ def lock_is_held(path: Path) -> bool:
 class WorkerInfo:
     """A living worker. Times are seconds since the epoch; `device` is empty until its model is loaded.
 
-    `gpu` is (used, total) bytes of its GPU's memory, by all processes; None without a GPU.
+    `gpu` is (used, total) bytes of its GPU's memory, by all processes; None without a GPU. `node` is where it runs,
+    `role` what it does, see `jobs.process.Role`; one that is `drained` takes no jobs.
     """
 
     id: str
@@ -73,6 +74,9 @@ class WorkerInfo:
     started: float
     heartbeat: float
     gpu: tuple[float, float] | None = None
+    node: str = ""
+    role: str = ""
+    drained: bool = False
 
 
 class WorkerStore:
@@ -111,6 +115,9 @@ class WorkerStore:
         device: str = "",
         model_version: str = "",
         gpu: tuple[float, float] | None = None,
+        node: str = "",
+        role: str = "",
+        drained: bool = False,
     ) -> None:
         """Say that a worker lives, and renew its lease of the jobs that it runs."""
         now = self.database.time()
@@ -121,6 +128,7 @@ class WorkerStore:
                 session.add(row)
             row.heartbeat, row.device, row.model_version = now, device, model_version
             row.gpu_used, row.gpu_total = gpu or (None, None)
+            row.node, row.role, row.drained = node, role, drained
             held = (JobRow.id.in_(job_ids), JobRow.worker_id == worker_id, JobRow.state == "running")
             session.execute(update(JobRow).where(*held).values(heartbeat=now))
 
@@ -165,4 +173,14 @@ class WorkerStore:
 
 def _info(row: WorkerRow) -> WorkerInfo:
     gpu = None if row.gpu_used is None or row.gpu_total is None else (row.gpu_used, row.gpu_total)
-    return WorkerInfo(row.id, row.device, row.model_version, row.started, row.heartbeat, gpu)
+    return WorkerInfo(
+        row.id,
+        row.device,
+        row.model_version,
+        row.started,
+        row.heartbeat,
+        gpu,
+        row.node,
+        row.role,
+        row.drained,
+    )

@@ -22,7 +22,7 @@ from svac_backend.jobs.engine import (
 )
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
-from svac_backend.store.jobs import LANES, LIGHT_LANE, MODEL_LANE
+from svac_backend.store.lanes import LANES, LIGHT_LANE, MODEL_LANE
 from svac_backend.store.workers import WorkerStore
 from tests.databases import OpenDatabase
 

@@ -18,7 +18,8 @@ from svac_backend.settings import Settings
 from svac_backend.store.corrections import Annotation, AnnotationState, Correction, CorrectionStore
 from svac_backend.store.database import Database
 from svac_backend.store.events import EventStore, Inbox
-from svac_backend.store.jobs import MODEL_LANE, JobStore
+from svac_backend.store.jobs import JobStore
+from svac_backend.store.lanes import MODEL_LANE
 from svac_backend.store.predictions import Prediction, PredictionStore
 from svac_backend.store.versions import Version, VersionState, VersionStore
 from tests.databases import OpenDatabase

@@ -9,18 +9,19 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import event, text
 
 from svac_backend.errors import StoreError, SvacError
-from svac_backend.jobs.engine import Job, JobContext, JobEngine, JobState
-from svac_backend.jobs.process import Runner, WorkerProcess
+from svac_backend.jobs.engine import INTERACTIVE, Job, JobContext, JobEngine, JobState
+from svac_backend.jobs.process import IN_A_ROW, Runner, WorkerProcess
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
-from svac_backend.store.jobs import MODEL_LANE, JobStore
+from svac_backend.store.jobs import JobStore
+from svac_backend.store.lanes import MODEL_LANE
 
 
 @pytest.fixture
@@ -429,3 +430,57 @@ def test_a_full_disk_is_something_that_time_mends(
     now = store.get(job.id)
     assert now is not None
     assert (now.state, now.message) == (state, message)
+
+
+def test_a_job_nobody_waits_for_lets_one_through_that_a_person_waits_for(store: JobStore) -> None:
+    ended: list[str] = []
+    pinned: list[str] = []
+
+    @contextmanager
+    def between() -> Iterator[None]:
+        pinned.append("in")
+        yield
+        pinned.append("out")
+
+    def work(context: JobContext) -> dict[str, Any]:
+        if context.job.key == "batch":
+            context.progress(0.5, "half")
+            assert ended == []
+            store.submit("work", {}, "person", INTERACTIVE)
+            store.submit("work", {}, "next batch")
+            assert runner.patient
+            runner.urgent.set()  # as the look-out does
+            context.progress(0.6, "more")
+        else:
+            assert not context.job.key.startswith("person") or not runner.patient
+        ended.append(context.job.key)
+        return {}
+
+    store.submit("work", {}, "batch")
+    runner = Runner(store, {"work": work}, "w", between=between)
+    assert runner.run(MODEL_LANE)
+    assert ended == ["person", "batch"]
+    assert pinned == ["in", "out"]
+    assert not runner.active_ids
+
+
+def test_a_drained_worker_takes_nothing(store: JobStore) -> None:
+    store.submit("work", {}, "k")
+    runner = Runner(store, {"work": lambda _: {}}, "w")
+    runner.drained.set()
+    assert not runner.run(MODEL_LANE)
+    runner.drained.clear()
+    assert runner.run(MODEL_LANE)
+
+
+def test_a_worker_goes_on_with_a_video_only_so_often_in_a_row(store: JobStore) -> None:
+    for number in range(2 * IN_A_ROW):
+        store.submit("work", {"hostname": "h", "video_url": "a.mp4"}, f"a{number}")
+    store.submit("work", {"hostname": "h", "video_url": "b.mp4"}, "b")
+    order: list[str] = []
+    runner = Runner(store, {"work": lambda context: order.append(context.job.key) or {}}, "w")
+    store.submit("work", {"hostname": "h", "video_url": "a.mp4"}, "last")
+    while runner.run(MODEL_LANE):
+        pass
+    assert len(order) == 2 * IN_A_ROW + 2
+    assert order[-2:] == ["b", "last"]

@@ -13,7 +13,8 @@ from svac_backend.settings import Settings
 from svac_backend.store.corrections import Annotation, AnnotationState, Correction, CorrectionStore
 from svac_backend.store.database import Database
 from svac_backend.store.events import EventStore
-from svac_backend.store.jobs import TRAINING_LANE, Job, JobState, JobStore
+from svac_backend.store.jobs import Job, JobState, JobStore
+from svac_backend.store.lanes import TRAINING_LANE
 from svac_backend.store.versions import Training, TrainingStore
 from svac_backend.svac.files.weights import version_of
 

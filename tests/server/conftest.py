@@ -18,7 +18,7 @@ from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload
 from svac_backend.jobs.services import Services
 from svac_backend.server.app import create_app
 from svac_backend.settings import Settings
-from svac_backend.store.jobs import MODEL_LANE
+from svac_backend.store.lanes import MODEL_LANE
 from tests.jobs.conftest import SmallLabelStudio, serve
 from tests.server.bodies import prediction, propagated
 

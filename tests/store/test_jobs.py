@@ -20,19 +20,8 @@ from sqlalchemy.exc import StatementError
 
 from svac_backend.store.database import Database
 from svac_backend.store.events import EventStore
-from svac_backend.store.jobs import (
-    _LOADS,
-    LANES,
-    LIGHT_LANE,
-    MODEL_LANE,
-    TRAINING_LANE,
-    Job,
-    JobState,
-    JobStore,
-    Work,
-    _active,
-    _next,
-)
+from svac_backend.store.jobs import _LOADS, Job, JobState, JobStore, Work, _active
+from svac_backend.store.lanes import LANES, LIGHT_LANE, MODEL_LANE, TRAINING_LANE, nexts
 from svac_backend.store.tables import EventRow, JobRow, RenderingRow
 from tests.databases import OpenDatabase
 
@@ -319,7 +308,8 @@ def test_processes_that_claim_at_once_get_each_job_once(store: JobStore, open_da
 def test_an_idle_worker_takes_no_lock_and_reads_no_other_rows(store: JobStore) -> None:
     with store.database.write("jobs"):
         assert store.claim(MODEL_LANE, "w") is None  # with a write lock it would wait, and fail
-    (step,) = plan(store, _next(MODEL_LANE))  # nothing is sorted
+    *_, last = nexts(MODEL_LANE)
+    (step,) = plan(store, last)  # nothing is sorted
     assert "jobs_waiting" in step
 
 

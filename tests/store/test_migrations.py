@@ -28,7 +28,7 @@ from svac_backend.store import database as module
 from svac_backend.store.corrections import CorrectionStore
 from svac_backend.store.database import Database
 from svac_backend.store.events import ConnectionStore, EventStore, Inbox
-from svac_backend.store.jobs import LIGHT_LANE, MODEL_LANE, TRAINING_LANE
+from svac_backend.store.lanes import LIGHT_LANE, MODEL_LANE, TRAINING_LANE
 from svac_backend.store.objects import SentStore
 from svac_backend.store.predictions import PredictionStore
 from svac_backend.store.schema import HEAD, MIGRATIONS
@@ -55,8 +55,10 @@ def rows(path: Path) -> dict[str, list[dict[str, Any]]]:
             name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         ]
         found = {name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")] for name in names}
-    found = {name: of for name, of in found.items() if name not in ("alembic_version", "configs", "tasks")}
+    later_tables = ("alembic_version", "configs", "drains", "tasks")
+    found = {name: of for name, of in found.items() if name not in later_tables}
     later = ("lane", "tries", "due", "config", "gpu_used", "gpu_total", "person")
+    later += ("node", "role", "drained", "video")
     return {
         name: [{k: v for k, v in row.items() if k not in later} for row in of] for name, of in found.items()
     }

@@ -22,7 +22,8 @@ from svac_backend.errors import SettingsError, StoreError
 from svac_backend.store import database as module
 from svac_backend.store.database import Database
 from svac_backend.store.events import EventStore, Inbox
-from svac_backend.store.jobs import MODEL_LANE, JobStore, Work
+from svac_backend.store.jobs import JobStore, Work
+from svac_backend.store.lanes import MODEL_LANE
 from svac_backend.store.schema import HEAD, migrate, revision_of
 from svac_backend.store.tables import Base
 

@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import text
 
 from svac_backend.store.database import Database
-from svac_backend.store.jobs import MODEL_LANE, JobStore
+from svac_backend.store.jobs import JobStore
+from svac_backend.store.lanes import MODEL_LANE
 from svac_backend.store.workers import Watch, WorkerStore
 from tests.databases import OpenDatabase
 

@@ -18,7 +18,9 @@ media = typer.Typer(
     help="Frames that the backend serves itself, and their links in tasks.", no_args_is_help=True
 )
 jobs = typer.Typer(help="What the worker has to do, does and did.", no_args_is_help=True)
+cluster = typer.Typer(help="Workers on a Ray cluster, with SVAC_ENGINE=ray.", no_args_is_help=True)
 commands.add_typer(jobs, name="jobs", rich_help_panel=PANEL)
+commands.add_typer(cluster, name="cluster", rich_help_panel=PANEL)
 commands.add_typer(models, name="models", rich_help_panel=PANEL)
 commands.add_typer(media, name="media", rich_help_panel=PANEL)
 
@@ -33,10 +35,14 @@ def serve() -> None:
 
 @commands.command(rich_help_panel=PANEL)
 def worker() -> None:
-    """Run the worker that owns the model."""
+    """Run the worker that owns the model; with SVAC_ENGINE=ray, workers on a cluster, as `cluster start` does."""
+    settings = get_settings()
+    if settings.engine == "ray":
+        cluster_start()
+        return
     from svac_backend.jobs.worker import run
 
-    run(get_settings())
+    run(settings)
 
 
 @commands.command(rich_help_panel=PANEL)
@@ -213,3 +219,37 @@ def jobs_retry(job: JobIds, as_json: AsJson = False) -> None:
     from svac_backend.cli.jobs import run_retry
 
     run_retry(get_settings(), job, as_json=as_json)
+
+
+@cluster.command("start")
+def cluster_start() -> None:
+    """Keep workers on a Ray cluster, as many as there is work for; ends with SIGTERM, and the workers with it."""
+    from svac_backend.cli.cluster import run_start
+
+    run_start(get_settings())
+
+
+@cluster.command("status")
+def cluster_status(as_json: AsJson = False) -> None:
+    """Show nodes, workers, what each of them does, and what waits."""
+    from svac_backend.cli.cluster import run_status
+
+    run_status(get_settings(), as_json=as_json)
+
+
+@cluster.command("drain")
+def cluster_drain(
+    node: Annotated[
+        str | None, typer.Argument(help="Its name, or the beginning of it; default: all nodes.")
+    ] = None,
+    within: Annotated[
+        float, typer.Option(min=0, help="Seconds that running jobs may take; then they are given back.")
+    ] = 3600.0,
+    wait: Annotated[bool, typer.Option(help="Wait until no job runs there.")] = True,
+    undo: Annotated[bool, typer.Option("--undo", help="Let its workers take jobs again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Have workers take no more jobs, and wait until those that run have ended; no job is lost."""
+    from svac_backend.cli.cluster import run_drain
+
+    run_drain(get_settings(), node, within_s=within, wait=wait, undo=undo, as_json=as_json)

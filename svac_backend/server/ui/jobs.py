@@ -14,7 +14,7 @@ from svac_backend.learning.triggers import FINETUNE
 from svac_backend.server.bodies import BadRequest
 from svac_backend.server.jobs_api import NotFound
 from svac_backend.server.ui.frame import ROWS, Frame, key_of_page
-from svac_backend.store.jobs import LANE_OF, MODEL_LANE
+from svac_backend.store.lanes import LANE_OF, MODEL_LANE
 
 # What people call the kinds of jobs.
 KINDS = {

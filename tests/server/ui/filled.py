@@ -15,7 +15,7 @@ from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.storage.folder import Kind
 from svac_backend.store.corrections import Annotation, AnnotationState, Correction, CorrectionStore
-from svac_backend.store.jobs import TRAINING_LANE
+from svac_backend.store.lanes import TRAINING_LANE
 from svac_backend.store.links import MediaLinks
 from svac_backend.store.predictions import Prediction
 from svac_backend.store.tasks import PredictedTask

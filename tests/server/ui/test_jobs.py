@@ -12,7 +12,8 @@ from sqlalchemy import event
 from svac_backend.jobs.engine import JobState
 from svac_backend.jobs.services import Services
 from svac_backend.server.ui.frame import ROWS
-from svac_backend.store.jobs import MODEL_LANE, Work
+from svac_backend.store.jobs import Work
+from svac_backend.store.lanes import MODEL_LANE
 from tests.server.bodies import predict_body, task
 from tests.server.ui.forms import press
 

@@ -1,0 +1,357 @@
+"""`svac-backend cluster start`: workers as actors of a Ray cluster. The only module that imports Ray.
+
+Ray places the workers, and starts those that died again; how many there are, and that none is on a node that is being
+emptied, is seen to here. What is to do, and who does it, stands in the job table alone: all that Ray knows can be lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from pydantic import SecretStr
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+
+from svac_backend.errors import SvacError, start_logging
+from svac_backend.jobs.engine import LEASE_S, JobEngine, JobState
+from svac_backend.jobs.process import GRACE_S, Role
+from svac_backend.jobs.scaling import Scale, cpus_of_worker, most_workers
+from svac_backend.settings import Settings
+from svac_backend.store.database import Database
+from svac_backend.store.drains import EVERY_NODE
+from svac_backend.store.lanes import MODEL_LANE
+
+# Names of actors are unique within it.
+NAMESPACE = "svac-backend"
+TURN_S = 1.0
+# How often a Ray of our own is tried to be started: on a busy machine its parts time out, waiting for each other.
+STARTS = 3
+# Next to nothing passes through Ray's object store; it takes no less.
+OBJECTS_BYTES = 80 << 20
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ActorState:
+    """What an actor tells of its worker: its id, its node, and whether it takes no jobs and has none."""
+
+    worker_id: str
+    node: str
+    empty: bool
+
+
+class WorkerActor:
+    """A worker in a process of Ray's.
+
+    Args:
+        given: the settings of `cluster start`, see `for_nodes`.
+        role: what it does.
+    """
+
+    def __init__(self, given: dict[str, Any], role: str) -> None:
+        # Here, since it imports torch: the process that places workers needs none.
+        from svac_backend.jobs.worker import create_worker
+
+        settings = settings_of_node(given)
+        start_logging(settings.log_level, settings.log_format)
+        node = ray.get_runtime_context().get_node_id()
+        self._worker, owner = create_worker(
+            settings, Database.from_settings(settings), role=Role(role), node=node
+        )
+        self._load = owner.get if MODEL_LANE in Role(role).lanes and role != Role.ALL else None
+        # Not here: until it returns the actor answers nobody, and large models take minutes.
+        threading.Thread(target=self._begin, name="begin", daemon=True).start()
+
+    def _begin(self) -> None:
+        try:
+            if self._load is not None:
+                self._load()  # now, so that the first job does not wait for it
+        except SvacError as error:
+            log.error("%s", error)  # jobs fail with the same words, where people see them
+        while True:
+            try:
+                self._worker.start()
+                return
+            except SvacError as error:
+                log.error("the worker cannot start, trying on: %s", error)
+                time.sleep(TURN_S)
+
+    def state(self) -> ActorState:
+        """Return how it is."""
+        runner = self._worker.runner
+        empty = runner.drained.is_set() and not runner.active_ids
+        return ActorState(self._worker.id, self._worker.node, empty)
+
+    def retire(self) -> None:
+        """Take no more jobs, for good."""
+        self._worker.retire()
+
+    def stop(self) -> None:
+        """Give running jobs back, and end."""
+        self._worker.stop()
+
+
+@dataclass
+class Placed:
+    """An actor, what it does, the answer that it owes, and what it told last; `retired` once it was told to end."""
+
+    actor: Any
+    role: Role
+    asked: Any = None
+    state: ActorState | None = None
+    retired: bool = False
+
+
+class Cluster:
+    """Keeps the workers of a cluster as they are wanted.
+
+    Args:
+        settings: how many, and of what size.
+        engine: the jobs.
+    """
+
+    def __init__(self, settings: Settings, engine: JobEngine) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.placed: dict[str, Placed] = {}
+        self._given = for_nodes(settings)
+        self._actor = ray.remote(max_restarts=-1, max_concurrency=8)(WorkerActor)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        found = any(node.get("GPU") for node in nodes) and settings.device != "cpu"
+        self._gpus = settings.worker_gpus if settings.worker_gpus is not None else float(found)
+        self._cpus = cpus_of_worker(settings.worker_cpus, nodes, self._gpus)
+        self._scale = Scale(settings.workers_least, 1)
+        for name in ray.util.list_named_actors():  # of a `cluster start` before this one
+            role = name.split("-")[1]
+            if role in {one.value for one in Role}:
+                self.placed[name] = Placed(ray.get_actor(name), Role(role))
+                log.info("worker %s is there already", name)
+
+    def turn(self) -> None:
+        """Look at all workers once; start, and end, what has to be."""
+        self._hear()
+        drains = {one.node for one in self.engine.drains.all()}
+        wanted = {} if EVERY_NODE in drains else self._wanted()
+        for role in Role:
+            names = [name for name, one in self.placed.items() if one.role is role and not one.retired]
+            for _ in range(wanted.get(role, 0) - len(names)):
+                self._place(role, drains)
+            if EVERY_NODE not in drains:
+                for name in sorted(names, key=self._work)[: max(0, len(names) - wanted.get(role, 0))]:
+                    self._retire(name)
+        for name, one in list(self.placed.items()):
+            if one.state is not None and one.state.empty:
+                self._end(name)
+
+    @property
+    def emptied(self) -> bool:
+        """Whether an order to empty all nodes was carried out."""
+        return not self.placed and self.engine.drains.seconds_left(EVERY_NODE) is not None
+
+    def stop(self) -> None:
+        """Have all workers give their jobs back, and end them."""
+        asked = [one.actor.stop.remote() for one in self.placed.values()]
+        if asked:
+            ray.wait(asked, num_returns=len(asked), timeout=GRACE_S + 2)
+        for one in self.placed.values():
+            ray.kill(one.actor, no_restart=True)
+        self.placed.clear()
+
+    def _wanted(self) -> dict[Role, int]:
+        settings = self.settings
+        load = next(lane for lane in self.engine.store.lanes() if lane.lane == MODEL_LANE)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        most = most_workers(settings.workers_most, nodes, self._cpus, self._gpus)
+        self._scale.most = max(1, most - (0 if settings.workers_most else settings.workers_reserved))
+        model = Role.MODEL if settings.workers_light else Role.ALL
+        return {
+            model: self._scale.workers(load),
+            Role.RESERVED: settings.workers_reserved,
+            Role.LIGHT: settings.workers_light,
+        }
+
+    def _hear(self) -> None:
+        """Ask all workers how they are; take the jobs back of those that died."""
+        for one in self.placed.values():
+            if one.asked is None:
+                one.asked = one.actor.state.remote()
+        owed = {one.asked: name for name, one in self.placed.items()}
+        ready, _ = ray.wait(list(owed), num_returns=len(owed), timeout=TURN_S / 2) if owed else ([], [])
+        lost: set[str] = set()
+        for answer in ready:
+            name = owed[answer]
+            one = self.placed[name]
+            before, one.asked = one.state, None
+            try:
+                one.state = ray.get(answer)
+            except ActorUnavailableError:
+                continue  # Ray starts it again, or its network is gone for a while
+            except ActorDiedError as error:
+                log.warning("worker %s died for good: %s", name, str(error).strip().splitlines()[0])
+                del self.placed[name]
+                one.state = None
+            except RayError as error:
+                log.warning("worker %s does not answer: %s", name, error)
+                continue
+            if before is not None and (one.state is None or one.state.worker_id != before.worker_id):
+                lost.add(before.worker_id)
+        if lost:
+            self.engine.recover(LEASE_S, lost)
+
+    def _work(self, name: str) -> tuple[int, str]:
+        """Sort workers: those first that can be missed, the last ones that were started."""
+        state = self.placed[name].state
+        running = self.engine.find(states=(JobState.RUNNING,), limit=1000) if state else []
+        return sum(
+            job.worker_id == state.worker_id for job in running if state
+        ), f"{-int(name.rsplit('-', 1)[1]):05}"
+
+    def _place(self, role: Role, drains: set[str]) -> None:
+        numbers = {int(name.rsplit("-", 1)[1]) for name in self.placed}
+        name = f"svac-{role.value}-{next(n for n in range(1, len(numbers) + 2) if n not in numbers)}"
+        light = role is Role.LIGHT
+        options: dict[str, Any] = {
+            "name": name,
+            "namespace": NAMESPACE,
+            "lifetime": "detached",  # they work on while `cluster start` is away
+            "num_cpus": 0 if light else self._cpus,
+            "num_gpus": 0 if light else self._gpus,
+        }
+        if light:
+            options["scheduling_strategy"] = "SPREAD"
+        if drains:
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(drains))})"}
+        actor = self._actor.options(**options).remote(self._given, role.value)
+        self.placed[name] = Placed(actor, role)
+        log.info("worker %s is placed", name)
+
+    def _retire(self, name: str) -> None:
+        one = self.placed[name]
+        one.retired = True
+        one.actor.retire.remote()
+        log.info("worker %s ends after its job: it is needed no more", name)
+
+    def _end(self, name: str) -> None:
+        one = self.placed.pop(name)
+        ray.wait([one.actor.stop.remote()], timeout=GRACE_S)
+        ray.kill(one.actor, no_restart=True)
+        log.info("worker %s has ended", name)
+
+
+def run(settings: Settings) -> None:
+    """Keep the workers of a cluster until SIGTERM or SIGINT, or until an order to empty all nodes is carried out.
+
+    Raises:
+        SvacError: Ray cannot be started or reached, or the data folder not be used.
+    """
+    start_logging(settings.log_level, settings.log_format)
+    stop = threading.Event()
+    engine = JobEngine(Database.from_settings(settings))
+    engine.drains.withdraw(EVERY_NODE)
+    connect(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):  # after Ray, which has a mind of its own about them
+        signal.signal(number, lambda *_: stop.set())
+    cluster = Cluster(settings, engine)
+    while not stop.is_set() and not cluster.emptied:
+        surely(cluster.turn)
+        stop.wait(TURN_S)
+    cluster.stop()
+    ray.shutdown()
+    log.info("stopped")
+
+
+def surely(turn: Callable[[], None]) -> None:
+    """Take a turn; what goes wrong is told, and tried again with the next one."""
+    try:
+        turn()
+    except (SvacError, RayError) as error:
+        log.error("cannot look after the workers, trying on: %s", error)
+    except Exception:
+        log.exception("cannot look after the workers; trying on")
+
+
+def connect(settings: Settings) -> None:
+    """Join the cluster that the settings name, or start one of our own on this machine, which nobody else can use.
+
+    Raises:
+        SvacError: it cannot be reached, or not be started.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+    common: dict[str, Any] = {"namespace": NAMESPACE, "logging_level": "WARNING", "log_to_driver": True}
+    if settings.ray_address:
+        try:
+            ray.init(address=settings.ray_address, **common)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise SvacError(
+                f"Ray cannot be reached at {settings.ray_address}: {str(error).splitlines()[0]}",
+                "See that `ray start --head` runs there, that RAY_AUTH_TOKEN is the same, and set SVAC_RAY_ADDRESS.",
+            ) from error
+        return
+    # Ray asks for a token by itself; this one is in no file.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    for name, value in secret_variables(settings).items():
+        os.environ.setdefault(name, value)
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(
+                include_dashboard=False,
+                object_store_memory=OBJECTS_BYTES,
+                _node_ip_address="127.0.0.1",
+                **common,
+            )
+            return
+        except Exception as error:  # noqa: BLE001
+            # Ray has no kind of its own for a start that took too long.
+            ray.shutdown()
+            log.warning("Ray does not start (%d of %d): %s", attempt, STARTS, error)
+            reason = error
+    raise SvacError(
+        f"Ray does not start on this machine: {reason}",
+        "See the logs in /tmp/ray/session_latest/logs, or set SVAC_ENGINE=local.",
+    ) from reason
+
+
+def for_nodes(settings: Settings) -> dict[str, Any]:
+    """Return what workers on all nodes are told: what was set here, but no password; paths are absolute."""
+    hidden = secret_fields()
+    told = settings.model_dump(mode="json", include=settings.model_fields_set - hidden)
+    for name in told:
+        value = getattr(settings, name)
+        if isinstance(value, Path) or (name == "model" and Path(value).exists()):
+            told[name] = str(Path(value).absolute())
+    if "data_dir" not in told:
+        told["data_dir"] = str(settings.data_dir.absolute())
+    return told
+
+
+def settings_of_node(given: dict[str, Any]) -> Settings:
+    """Return a node's settings: what its own environment says goes before what it was given."""
+    return Settings(
+        **{name: value for name, value in given.items() if f"SVAC_{name.upper()}" not in os.environ}
+    )
+
+
+def secret_fields() -> set[str]:
+    """Return the settings that hold passwords."""
+    fields = Settings.model_fields.items()
+    return {name for name, one in fields if "SecretStr" in str(one.annotation)}
+
+
+def secret_variables(settings: Settings) -> dict[str, str]:
+    """Return passwords as the environment of processes that are started here."""
+    values = {name: getattr(settings, name) for name in secret_fields()}
+    return {
+        f"SVAC_{name.upper()}": value.get_secret_value()
+        for name, value in values.items()
+        if isinstance(value, SecretStr)
+    }
