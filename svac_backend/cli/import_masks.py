@@ -1,13 +1,14 @@
 """`svac-backend import --masks`: a data set's masks into a Label Studio project, as predictions or as annotations.
 
 The videos are those that the data set was made from, or are made of its pictures: Label Studio's player and the model
-need a video.
+need a video. Memory holds the masks of one video at a time, however many the data set has.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from fractions import Fraction
@@ -71,14 +72,14 @@ def import_masks(
         raise SvacError(f"Masks do not become '{become}'.", "Give --as predictions or --as annotations.")
     windowing.check()
     root = files_root(settings)
-    with console.status("reading the masks"):
-        read = data_set.read()
     with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="svac-import-"))
+        kept = KeptMasks(Path(folder))
         if videos:
-            found = _matched(read, videos, settings)
+            with console.status("reading the masks"):
+                found = _matched(data_set.read(), videos, settings, kept)
         else:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="svac-import-"))
-            found = _made(read, Path(folder), settings)
+            found = _made(data_set.read(), Path(folder), settings, kept)
 
         def check(known: LabelConfig) -> None:
             for video in found.values():
@@ -92,39 +93,73 @@ def import_masks(
         with console.status("asking Label Studio"):
             project = destination.open(settings, client, root, xml, check)
 
-        by_path = {source.path: video for source, video in found.items()}
         version, drawn = f"masks-{data_set.layout}", become == "annotations"
-        filler = MaskFiller(settings, client, project, by_path, version, annotations=drawn)
+        filler = MaskFiller(settings, client, project, kept, version, annotations=drawn)
         importer = Importer(settings, client, project, root, windowing, filler)
         return importer.run(
             [(source, prompt_lines(video, project.config) or None) for source, video in found.items()]
         )
 
 
-def _matched(
-    data_set: Sequence[VideoTracks], videos: Sequence[Path], settings: Settings
-) -> dict[SourceVideo, VideoTracks]:
-    """Return the videos that a user named, each with the masks of the same name."""
-    by_name = {video.name: video for video in data_set}
-    found = {}
-    for path in videos:
-        source = check_video(path, settings)
-        video = by_name.get(path.stem) or by_name.get(source.stem)
-        if video is None:
-            known = ", ".join(sorted(by_name)[:10])
+class KeptMasks:
+    """The masks of the videos that are imported, in files.
+
+    Args:
+        folder: of the files; it is somebody else's to delete.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._kept: dict[Path, tuple[Path, VideoTracks]] = {}
+
+    def put(self, source: SourceVideo, video: VideoTracks) -> VideoTracks:
+        """Keep a source's masks; return the video without them, its objects all the same."""
+        file = self._folder / f"masks-{len(self._kept)}.json"
+        try:
+            file.write_text(json.dumps([track.to_json() for track in video.tracks]))
+        except OSError as error:
             raise SvacError(
-                f"The data set has no masks of {path.name}.",
+                f"The masks of {video.name} cannot be kept in {self._folder}: {error.strerror}.",
+                "Make room on the disk for temporary files (TMPDIR).",
+            ) from error
+        bare = replace(video, tracks=tuple(replace(track, masks={}, scores={}) for track in video.tracks))
+        self._kept[source.path] = file, bare
+        return bare
+
+    def get(self, path: Path) -> VideoTracks:
+        """Return the video of a source's path with its masks."""
+        file, bare = self._kept[path]
+        return replace(bare, tracks=tuple(Track.from_json(one) for one in json.loads(file.read_text())))
+
+
+def _matched(
+    data_set: Iterable[VideoTracks], videos: Sequence[Path], settings: Settings, kept: KeptMasks
+) -> dict[SourceVideo, VideoTracks]:
+    """Return the videos that a user named, each with the objects of the same name; their masks are kept."""
+    sources = [check_video(path, settings) for path in videos]
+    found: dict[SourceVideo, VideoTracks] = {}
+    names: list[str] = []
+    for video in data_set:
+        names.append(video.name)
+        for source in sources:
+            # A file's own name goes before the one that is harmless in addresses.
+            if video.name == source.path.stem or (video.name == source.stem and source not in found):
+                _check(source, video)
+                found[source] = kept.put(source, video)
+    for source in sources:
+        if source not in found:
+            known = ", ".join(sorted(names)[:10])
+            raise SvacError(
+                f"The data set has no masks of {source.path.name}.",
                 f"Name the file as the data set names the video, one of: {known}.",
             )
-        _check(source, video)
-        found[source] = video
-    return found
+    return {source: found[source] for source in sources}
 
 
 def _made(
-    data_set: Sequence[VideoTracks], folder: Path, settings: Settings
+    data_set: Iterable[VideoTracks], folder: Path, settings: Settings, kept: KeptMasks
 ) -> dict[SourceVideo, VideoTracks]:
-    """Return videos that are made of a data set's pictures; masks lie by the pictures' places."""
+    """Return videos that are made of a data set's pictures; masks, which are kept, lie by the pictures' places."""
     found = {}
     for video in data_set:
         if video.pictures is None or not video.pictures.is_dir():
@@ -152,7 +187,7 @@ def _made(
         )
         placed = replace(video, frames=tuple(range(len(video.frames))), tracks=tracks, names=())
         _check(source, placed)
-        found[source] = placed
+        found[source] = kept.put(source, placed)
     return found
 
 
@@ -174,7 +209,7 @@ class MaskFiller(Filler):
     """Draws a data set's masks in tasks: as predictions, or as annotations.
 
     Args:
-        videos: a source's path -> its masks, by the source's frames.
+        videos: the masks of each source, by the source's frames.
         settings, client, project, version: as `Filler` says.
     """
 
@@ -183,7 +218,7 @@ class MaskFiller(Filler):
         settings: Settings,
         client: LabelStudioClient,
         project: Project,
-        videos: Mapping[Path, VideoTracks],
+        videos: KeptMasks,
         version: str,
         *,
         annotations: bool,
@@ -208,7 +243,7 @@ class MaskFiller(Filler):
             model_version=self.version,
             project_id=str(self.project.id),
             task_id="",
-            tracks=numbered(self.videos[source.path], self.project.config),
+            tracks=numbered(self.videos.get(source.path), self.project.config),
             width=info.width,
             height=info.height,
             fps=info.fps,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.markup import escape
 
@@ -48,10 +48,6 @@ from svac_backend.store.database import Database
 from svac_backend.store.predictions import Prediction
 from svac_backend.versions import served_version
 from svac_backend.video.frames import write_frames
-
-if TYPE_CHECKING:
-    pass
-
 
 # Where a video's bar stands when its copy, its frames, its masks are made; then come its tasks.
 COPIED, CUT, SEGMENTED = 0.03, 0.3, 0.9

@@ -9,14 +9,15 @@ YouTube-VIS has the same categories (labels, numbered) and masks (compressed or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco
 
-from svac_backend.datasets.json_stream import JsonStream
+from svac_backend.datasets.json_stream import Grouped, JsonStream, entries
 from svac_backend.datasets.video_tracks import (
     VideoTracks,
     check_name,
@@ -24,7 +25,6 @@ from svac_backend.datasets.video_tracks import (
     frames_of_names,
     new_track,
     rate,
-    read_mapping,
 )
 from svac_backend.errors import SvacError
 from svac_backend.masks.rle import area, from_coco, to_coco, union
@@ -98,31 +98,44 @@ class Writer:
         return []
 
 
-def read(root: Path, split: str) -> list[VideoTracks]:
-    """Read a split: images of videos, and annotations with a `track_id`; those of one track on one image are united.
+def read(root: Path, split: str) -> Iterator[VideoTracks]:
+    """Yield a split's videos: images, and annotations with a `track_id`; those of one track on one image are united.
 
     Raises:
         SvacError: it is missing or damaged, or its images belong to no videos.
     """
     path = root / "annotations" / f"instances_{split}.json"
-    content = read_mapping(path)
-    labels = read_categories(content, path)
-    if not content.get("videos"):
-        raise damaged(path, "it has no videos; images without videos make no tracks")
+    with reading(path):
+        labels = read_categories(path)
+        try:
+            videos = list(entries(path, "videos"))
+        except KeyError:
+            videos = []
+        if not videos:
+            raise damaged(path, "it has no videos; images without videos make no tracks")
+        with (
+            closing(Grouped(path, "images", "video_id")) as images,
+            closing(Grouped(path, "annotations", "image_id")) as on_image,
+            closing(Grouped(path, "tracks", "video_id", optional=True)) as tracks,
+        ):
+            for video in videos:
+                number = video["id"]
+                yield _read_video(
+                    root, split, video, images.of(number), on_image, tracks.of(number), labels, path
+                )
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise `SvacError` where a file of annotations is missing or malformed."""
     try:
-        images: dict[Any, list[dict[str, Any]]] = {}
-        for image in content["images"]:
-            images.setdefault(image["video_id"], []).append(image)
-        on_image: dict[Any, list[dict[str, Any]]] = {}
-        for annotation in content["annotations"]:
-            on_image.setdefault(annotation["image_id"], []).append(annotation)
-        tracks = {track["id"]: track for track in content.get("tracks") or []}
-        return [
-            _read_video(root, split, video, images.get(video["id"], []), on_image, tracks, labels, path)
-            for video in content["videos"]
-        ]
+        yield
+    except OSError as error:
+        raise SvacError(
+            f"{path} cannot be read: {error.strerror}.", "Give the folder of the data set, and its --split."
+        ) from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise damaged(path, f"an image or an annotation is malformed ({error!r})") from error
+        raise damaged(path, f"a video, an image or an annotation is malformed ({error!r})") from error
 
 
 def _read_video(
@@ -130,8 +143,8 @@ def _read_video(
     split: str,
     video: dict[str, Any],
     images: list[dict[str, Any]],
-    on_image: dict[Any, list[dict[str, Any]]],
-    known: dict[Any, dict[str, Any]],
+    on_image: Grouped,
+    known: Sequence[dict[str, Any]],
     labels: dict[Any, str],
     path: Path,
 ) -> VideoTracks:
@@ -144,11 +157,10 @@ def _read_video(
     frames = frames_of_names(names)
     width, height = int(images[0]["width"]), int(images[0]["height"])
     found: dict[Any, Track] = {}
-    for number, entry in known.items():
-        if entry["video_id"] == video["id"]:
-            found[number] = new_track(len(found) + 1, {**entry, "label": labels[entry["category_id"]]})
+    for entry in known:
+        found[entry["id"]] = new_track(len(found) + 1, {**entry, "label": labels[entry["category_id"]]})
     for frame, image in zip(frames, images, strict=True):
-        for annotation in on_image.get(image["id"], []):
+        for annotation in on_image.of(image["id"]):
             number = annotation["track_id"]
             if number not in found:
                 found[number] = new_track(len(found) + 1, {"label": labels[annotation["category_id"]]})
@@ -187,14 +199,15 @@ class Categories:
         return list(self._numbers)
 
 
-def read_categories(content: Mapping[str, Any], path: Path) -> dict[Any, str]:
+def read_categories(path: Path) -> dict[Any, str]:
     """Return category number -> label.
 
     Raises:
         SvacError: they are malformed.
+        OSError, ValueError: as `entries`.
     """
     try:
-        return {category["id"]: str(category["name"]) for category in content["categories"]}
+        return {category["id"]: str(category["name"]) for category in entries(path, "categories")}
     except (KeyError, TypeError) as error:
         raise damaged(path, f"its categories are malformed ({error!r})") from error
 

@@ -10,7 +10,7 @@ With links beside it, the same folder is also Ref-DAVIS17 as `svac-backend evalu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +189,8 @@ def _palette() -> bytes:
 _PALETTE = _palette()
 
 
-def read(root: Path, split: str) -> list[VideoTracks]:
-    """Read a split, ours or the release's (DAVIS 2016 and 2017); without `ImageSets` every annotated video is taken.
+def read(root: Path, split: str) -> Iterator[VideoTracks]:
+    """Yield a split's videos, ours or the release's (DAVIS 2016 and 2017); without `ImageSets` all that are annotated.
 
     Raises:
         SvacError: something is missing or damaged.
@@ -202,12 +202,10 @@ def read(root: Path, split: str) -> list[VideoTracks]:
         )
     known = read_objects(root)
     expressions = _expressions(root, split)
-    found = []
     for name in _listed(root, split, annotations):
         about = known.get(name, {})
-        texts = {number: text for (video, number), text in expressions.items() if video == name}
-        found.append(read_numbered(annotations / name, about, texts, pictures(root, split, name)))
-    return found
+        texts = expressions.get(name, {})
+        yield read_numbered(annotations / name, about, texts, pictures(root, split, name))
 
 
 def read_numbered(
@@ -271,13 +269,13 @@ def _listed(root: Path, split: str, annotations: Path) -> list[str]:
     return names
 
 
-def _expressions(root: Path, split: str) -> dict[tuple[str, int], str]:
-    """Return the first sentence of each object, of a folder that is Ref-DAVIS17, too."""
+def _expressions(root: Path, split: str) -> dict[str, dict[int, str]]:
+    """Return, by video, the first sentence of each object, of a folder that is Ref-DAVIS17, too."""
     if not (root / "meta_expressions" / split / "meta_expressions.json").is_file():
         return {}
-    found: dict[tuple[str, int], str] = {}
+    found: dict[str, dict[int, str]] = {}
     for video in open_benchmark("ref-davis17", root, split).videos:
         for expression in video.expressions:
             if len(expression.obj_ids) == 1:
-                found.setdefault((video.name, expression.obj_ids[0]), expression.text)
+                found.setdefault(video.name, {}).setdefault(expression.obj_ids[0], expression.text)
     return found

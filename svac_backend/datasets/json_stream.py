@@ -1,12 +1,19 @@
-"""JSON files too large to hold: their lists and mappings grow in files of their own, and are joined at the end."""
+"""JSON files too large to hold.
+
+Written, their lists and mappings grow in files of their own, and are joined at the end. Read, the entries of a list go
+into a temporary database, from which those of one video are taken.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import ijson
 
 _FLUSH_CHARS = 1 << 18
 
@@ -75,3 +82,60 @@ class JsonStream:
 
     def _part(self, name: str) -> Path:
         return self.path.with_name(f".{self.path.name}.{name}.part")
+
+
+def entries(path: Path, name: str) -> Iterator[Any]:
+    """Yield the entries of a list of the JSON object in a file, one after the other.
+
+    Raises:
+        KeyError: the object has no such list, or the file holds no object.
+        ValueError: it is not JSON.
+        OSError: it can't be read.
+    """
+    empty = True
+    with path.open("rb") as file:
+        try:
+            for entry in ijson.items(file, f"{name}.item", use_float=True):
+                empty = False
+                yield entry
+            if empty:
+                file.seek(0)
+                if (name, "start_array") not in ((at, event) for at, event, _ in ijson.parse(file)):
+                    raise KeyError(name)
+        except ijson.JSONError as error:
+            raise ValueError(f"it is not JSON ({error})") from error
+
+
+class Grouped:
+    """The entries of a list by the value of one of their keys. They lie in a temporary file, not in memory.
+
+    Args:
+        path: a file with a JSON object.
+        name: of the list.
+        key: of its entries.
+        optional: a list that is not there has no entries.
+
+    Raises:
+        KeyError, TypeError: there is no such list, or an entry without the key.
+        ValueError, OSError: as `entries`.
+    """
+
+    def __init__(self, path: Path, name: str, key: str, *, optional: bool = False) -> None:
+        self._database = sqlite3.connect("")  # SQLite's name of a file that ends with the connection
+        self._database.execute("CREATE TABLE entries (owner TEXT, entry TEXT)")
+        rows = ((json.dumps(entry[key]), json.dumps(entry)) for entry in entries(path, name))
+        try:
+            self._database.executemany("INSERT INTO entries VALUES (?, ?)", rows)
+        except KeyError as error:
+            if not optional or error.args != (name,):
+                raise
+        self._database.execute("CREATE INDEX by_owner ON entries (owner)")
+
+    def of(self, owner: Any) -> list[dict[str, Any]]:
+        """Return the entries with a value, in the order of the file."""
+        query = "SELECT entry FROM entries WHERE owner = ? ORDER BY rowid"
+        return [json.loads(entry) for (entry,) in self._database.execute(query, [json.dumps(owner)])]
+
+    def close(self) -> None:
+        """Delete the temporary file."""
+        self._database.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from types import ModuleType
 
 from svac_backend.atomic import atomic_path
 from svac_backend.datasets import coco, davis, mevis, mots, yolo, youtube_vis, youtube_vos
-from svac_backend.datasets.video_tracks import VideoTracks, check_masks, check_names, same_name
+from svac_backend.datasets.video_tracks import VideoTracks, check_masks, same_name
 from svac_backend.errors import SvacError
 from svac_backend.video.frames import MANIFEST, write_frames
 from svac_backend.video.source import VideoSource
@@ -76,21 +76,23 @@ class DataSet:
         if out.is_dir() and any(out.iterdir()):
             raise SvacError(f"{out} is not empty; an export overwrites nothing.", hint)
 
-    def read(self) -> list[VideoTracks]:
-        """Return the videos of the split, sorted as the data set has them.
+    def read(self) -> Iterator[VideoTracks]:
+        """Yield the videos of the split, sorted as the data set has them; none is kept.
 
         Raises:
             SvacError: there is no such folder, or something in it is missing or damaged.
         """
         if not self.folder.is_dir():
             raise SvacError(f"There is no folder {self.folder}.", "Give the folder of the data set.")
-        videos: list[VideoTracks] = self._module.read(self.folder, self.split)
-        if not videos:
-            raise SvacError(f"The split {self.split!r} of {self.folder} has no video.", "Name another split.")
-        check_names(videos)
-        for video in videos:
+        names: set[str] = set()
+        for video in self._module.read(self.folder, self.split):
+            if video.name in names:
+                raise same_name()
+            names.add(video.name)
             check_masks(video)
-        return videos
+            yield video
+        if not names:
+            raise SvacError(f"The split {self.split!r} of {self.folder} has no video.", "Name another split.")
 
     def write(
         self,

@@ -6,7 +6,7 @@ COCO RLE or null; an expression means the union of its annotations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from svac_backend.datasets.json_stream import JsonStream
@@ -76,8 +76,8 @@ class Writer:
         return []
 
 
-def read(root: Path, split: str) -> list[VideoTracks]:
-    """Read a split, ours or the release's.
+def read(root: Path, split: str) -> Iterator[VideoTracks]:
+    """Yield a split's videos, ours or the release's.
 
     An object's expression is the first one that means it alone, or else the first that means it with others.
 
@@ -92,7 +92,6 @@ def read(root: Path, split: str) -> list[VideoTracks]:
             "Take a split with masks, e.g. --split train.",
         )
     known = read_objects(benchmark.data)
-    found = []
     for video in benchmark.videos:
         objects = known.get(video.name, {})
         by_number = objects.get("objects", {})
@@ -109,12 +108,9 @@ def read(root: Path, split: str) -> list[VideoTracks]:
                     track.masks[frame], track.scores[frame] = to_coco(mask), 1.0
             tracks.append(track)
         width, height = shape[::-1] if shape else picture_size(video.folder, video.frames, objects)
-        found.append(
-            VideoTracks(
-                video.name, width, height, frames, tuple(tracks), video.frames, rate(objects), video.folder
-            )
+        yield VideoTracks(
+            video.name, width, height, frames, tuple(tracks), video.frames, rate(objects), video.folder
         )
-    return found
 
 
 def _texts(video: BenchmarkVideo) -> dict[str, str]:

@@ -9,7 +9,7 @@ from 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from configparser import ConfigParser
 from configparser import Error as IniError
 from dataclasses import replace
@@ -135,8 +135,8 @@ class Writer:
         return numbers
 
 
-def read(root: Path, split: str) -> list[VideoTracks]:
-    """Read a split of MOTSChallenge, ours or the release's; or KITTI MOTS by its `instances_txt`, or `instances`.
+def read(root: Path, split: str) -> Iterator[VideoTracks]:
+    """Yield a split's videos of MOTSChallenge, ours or the release's; or KITTI MOTS by `instances_txt`, or `instances`.
 
     Raises:
         SvacError: it is missing or damaged.
@@ -144,20 +144,21 @@ def read(root: Path, split: str) -> list[VideoTracks]:
     files = {path.parent.parent.name: path for path in sorted((root / split).glob("*/gt/gt.txt"))}
     if files:
         known, labels = read_objects(root / split), _labels(root / split / "classes.txt")
-        return [
-            _read_lines(path, 1, known.get(name, {}), labels, pictures(root, split, name))
-            for name, path in files.items()
-        ]
+        for name, path in files.items():
+            yield _read_lines(path, 1, known.get(name, {}), labels, pictures(root, split, name))
+        return
     if any(root.glob("*/*/gt/gt.txt")):
         raise SvacError(f"There is no split {split!r} in {root}.", "Name another one with --split.")
     kitti = sorted((root / "instances_txt").glob("*.txt"))
     if kitti:
-        return [
-            _read_lines(path, 0, {}, _KITTI, root / "training" / "image_02" / path.stem) for path in kitti
-        ]
+        for path in kitti:
+            yield _read_lines(path, 0, {}, _KITTI, root / "training" / "image_02" / path.stem)
+        return
     folders = sorted(path for path in (root / "instances").glob("*") if path.is_dir())
     if folders:
-        return [_read_pictures(path, root / "training" / "image_02" / path.name) for path in folders]
+        for path in folders:
+            yield _read_pictures(path, root / "training" / "image_02" / path.name)
+        return
     raise SvacError(
         f"There are no annotations of MOTS in {root}: no {split}/<video>/gt/gt.txt, instances_txt or instances.",
         "Give the folder of the data set, and its --split.",

@@ -98,13 +98,6 @@ def rate(known: Mapping[str, Any]) -> float | None:
     )
 
 
-def check_names(videos: Sequence[VideoTracks]) -> None:
-    """Raise `SvacError` where two videos have one name."""
-    names = [video.name for video in videos]
-    if len(set(names)) < len(names):
-        raise same_name()
-
-
 def same_name() -> SvacError:
     """Return the error of two videos that have one name."""
     return SvacError("Two videos have the same name.", "Give each its own.")

@@ -9,7 +9,7 @@ layout cannot say: `svac_objects.json` does.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,8 @@ class Writer:
         return []
 
 
-def read(root: Path, split: str) -> list[VideoTracks]:
-    """Read a split that was exported; strangers' labels do not say which line is which object.
+def read(root: Path, split: str) -> Iterator[VideoTracks]:
+    """Yield the videos of a split that was exported; strangers' labels do not say which line is which object.
 
     Raises:
         SvacError: it is missing or damaged, or was not exported by `svac-backend`.
@@ -110,9 +110,8 @@ def read(root: Path, split: str) -> list[VideoTracks]:
             f"There is no {folder / OBJECTS_FILE}, so nothing tells which lines of the labels are one object.",
             "Give the folder of an export of svac-backend, and its --split; YOLO itself has no tracks.",
         )
-    return [
-        _read_video(folder / check_name(name, folder), root, split, about) for name, about in known.items()
-    ]
+    for name, about in known.items():
+        yield _read_video(folder / check_name(name, folder), root, split, about)
 
 
 def _read_video(folder: Path, root: Path, split: str, about: Mapping[str, Any]) -> VideoTracks:

@@ -8,12 +8,13 @@ and `fps` of a video are ours; readers ignore them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from svac_backend.datasets.coco import Categories, box, read_categories, read_segmentation
-from svac_backend.datasets.json_stream import JsonStream
+from svac_backend.datasets.coco import Categories, box, read_categories, read_segmentation, reading
+from svac_backend.datasets.json_stream import Grouped, JsonStream, entries
 from svac_backend.datasets.video_tracks import (
     VideoTracks,
     check_name,
@@ -21,7 +22,6 @@ from svac_backend.datasets.video_tracks import (
     frames_of_names,
     new_track,
     rate,
-    read_mapping,
 )
 from svac_backend.masks.rle import area, union
 from svac_backend.masks.tracks import Track
@@ -87,25 +87,18 @@ class Writer:
         return []
 
 
-def read(root: Path, split: str) -> list[VideoTracks]:
-    """Read a split, ours or the release's.
+def read(root: Path, split: str) -> Iterator[VideoTracks]:
+    """Yield a split's videos, ours or the release's.
 
     Raises:
         SvacError: it is missing or damaged.
     """
     path = root / split / "instances.json"
-    content = read_mapping(path)
-    labels = read_categories(content, path)
-    try:
-        by_video: dict[Any, list[dict[str, Any]]] = {}
-        for annotation in content.get("annotations") or []:
-            by_video.setdefault(annotation["video_id"], []).append(annotation)
-        return [
-            _read_video(root, split, video, by_video.get(video["id"], []), labels, path)
-            for video in content["videos"]
-        ]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise damaged(path, f"a video or an annotation is malformed ({error!r})") from error
+    with reading(path):
+        labels = read_categories(path)
+        with closing(Grouped(path, "annotations", "video_id", optional=True)) as annotations:
+            for video in entries(path, "videos"):
+                yield _read_video(root, split, video, annotations.of(video["id"]), labels, path)
 
 
 def _read_video(

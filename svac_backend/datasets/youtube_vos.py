@@ -7,7 +7,7 @@ also Ref-YouTube-VOS as `svac-backend evaluate --dataset ref-youtube-vos` reads 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,8 @@ class Writer:
         return self._notes
 
 
-def read(root: Path, split: str) -> list[VideoTracks]:
-    """Read a split, ours or the release's: the videos of `meta.json`, without it all that are annotated.
+def read(root: Path, split: str) -> Iterator[VideoTracks]:
+    """Yield a split's videos, ours or the release's: those of `meta.json`, without it all that are annotated.
 
     Raises:
         SvacError: something is missing or damaged.
@@ -92,13 +92,9 @@ def read(root: Path, split: str) -> list[VideoTracks]:
     names = list(categories) or sorted(path.name for path in annotations.iterdir() if path.is_dir())
     if not names:
         raise SvacError(f"The split {split!r} of {root} has no video.", "Name another one with --split.")
-    found = []
     for name in names:
         about = known.get(name) or {"objects": categories.get(name, {})}
-        found.append(
-            read_numbered(annotations / name, about, texts.get(name, {}), pictures(root, split, name))
-        )
-    return found
+        yield read_numbered(annotations / name, about, texts.get(name, {}), pictures(root, split, name))
 
 
 def _categories(folder: Path) -> dict[str, dict[str, Any]]:

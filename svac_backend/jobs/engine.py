@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from svac_backend.errors import JobCancelled, StoreError, SvacError
@@ -122,6 +122,17 @@ class JobEngine:
             SvacError: there is none of that id.
         """
         return _known(self.store.cancel(job_id), job_id)
+
+    def active(self, project: str | None = None) -> Iterator[list[Job]]:
+        """Yield the jobs that wait or run, some at a time, the newest first; those of one project where it is named."""
+        last: tuple[float, str] | None = None
+        while found := self.find(states=(JobState.QUEUED, JobState.RUNNING), before=last, limit=PORTION):
+            yield [job for job in found if project in (None, job.payload.get("project_id"))]
+            last = found[-1].created, found[-1].id
+
+    def cancel_all(self, project: str | None = None) -> int:
+        """Cancel all that wait, and ask all that run to stop, as `active` has them; return how many those were."""
+        return sum(self.store.cancel_many([job.id for job in found]) for found in self.active(project))
 
     def retry(self, job_id: str) -> Job:
         """Do the work of a job that failed or was cancelled once more; one that waits to be tried again is tried now.

@@ -205,10 +205,9 @@ class JobStore:
             query = query.where(JobRow.created <= before[0], or_(JobRow.created < before[0], same))
         if states:
             query = query.where(JobRow.state.in_([state.value for state in states]))
-        if kind is not None:
-            query = query.where(JobRow.kind == kind)
-        if key is not None:
-            query = query.where(JobRow.key == key)
+        for column, value in ((JobRow.kind, kind), (JobRow.key, key)):
+            if value is not None:
+                query = query.where(column == value)
         with self.database.read() as session:
             rows = session.scalars(query).all()
             configs = _configs(session, rows)
@@ -232,8 +231,8 @@ class JobStore:
     def counts(self) -> dict[JobState, int]:
         """Return how many jobs are in each state."""
         with self.database.read() as session:
-            found = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)).all()
-        by_state = {row[0]: row[1] for row in found}
+            found = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)).tuples()
+            by_state = dict(found.all())
         return {state: by_state.get(state.value, 0) for state in JobState}
 
     def count_retrying(self) -> int:
@@ -259,18 +258,19 @@ class JobStore:
         ]
 
     def cancel(self, job_id: str) -> Job | None:
-        """Cancel a waiting job at once; ask a running one to stop. A finished one stays as it is."""
-        now = self.database.time()
+        """Do what `cancel_many` does with one job, and return it."""
+        self.cancel_many([job_id])
+        return self.get(job_id)
+
+    def cancel_many(self, job_ids: Collection[str]) -> int:
+        """Cancel waiting jobs at once; ask running ones to stop. Return how many; finished ones stay as they are."""
+        ended = {"state": JobState.CANCELLED.value, "message": "Cancelled", "finished": self.database.time()}
+        some, state = update(JobRow).where(JobRow.id.in_(job_ids)), JobRow.state
+        waits = some.where(state == JobState.QUEUED.value).values(**ended, due=None)
+        runs = some.where(state == JobState.RUNNING.value).values(cancel_requested=True, message="Cancelling")
         with self.database.write() as session:
-            row = session.get(JobRow, job_id, with_for_update=True)
-            if row is None:
-                return None
-            if row.state == JobState.QUEUED.value:
-                row.state, row.message, row.finished = JobState.CANCELLED.value, "Cancelled", now
-                row.due = None
-            elif row.state == JobState.RUNNING.value:
-                row.cancel_requested, row.message = True, "Cancelling"
-            return _job(row)
+            # In this order: one that is claimed meanwhile is asked.
+            return sum(session.execute(one).rowcount for one in (waits, runs))  # type: ignore[attr-defined]
 
     def claim(
         self, lane: str, worker_id: str, *, least: int | None = None, videos: Collection[str] = ()

@@ -138,7 +138,7 @@ def test_export_writes_what_is_learned_from(settings: Settings, database: Databa
     put(database, 1)
     put(database, 2, task="8")
     corrections.run_export(settings, DataSet(tmp_path / "out", "mevis"))
-    first, second = DataSet(tmp_path / "out", "mevis", "train").read()
+    first, second = list(DataSet(tmp_path / "out", "mevis", "train").read())
     assert (first.name, second.name) == ("clip", "clip-2")
     assert first.frames == (2, 3, 5)
     dog, cat = first.tracks

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from svac_backend.cli.commands import videos as commands
-from svac_backend.cli.import_masks import drawn, encode_pictures, numbered, prompt_lines
-from svac_backend.cli.inputs import shipped_config
+from svac_backend.cli.import_masks import KeptMasks, drawn, encode_pictures, numbered, prompt_lines
+from svac_backend.cli.inputs import check_video, shipped_config
 from svac_backend.datasets.layouts import DataSet
 from svac_backend.datasets.video_tracks import VideoTracks
 from svac_backend.errors import SvacError
@@ -119,3 +119,14 @@ def test_objects_get_the_ids_of_their_prompts() -> None:
 def test_annotations_look_as_if_a_person_drew() -> None:
     region = {"id": "obj1-f00000", "origin": "prediction", "score": 0.5, "type": "brushlabels"}
     assert drawn(region) == {"id": "obj1-f00000", "origin": "manual", "type": "brushlabels"}
+
+
+def test_the_masks_of_a_video_lie_on_the_disk_until_they_are_drawn(
+    settings: Settings, tmp_path: Path
+) -> None:
+    kept, (first, second) = KeptMasks(tmp_path), videos()
+    found = [check_video(write_video(tmp_path / name), settings) for name in ("a.mp4", "b.mp4")]
+    bare = [kept.put(one, video) for one, video in zip(found, (first, second), strict=True)]
+    assert [track.masks for video in bare for track in video.tracks] == [{}] * 4
+    assert [track.expression for track in bare[0].tracks] == [track.expression for track in first.tracks]
+    assert [kept.get(one.path) for one in found] == [first, second]

@@ -67,7 +67,7 @@ def test_yolo_draws_what_was_drawn(tmp_path: Path) -> None:
             # Ultralytics draws its training masks so; OpenCV counts the outline in.
             cv2.fillPoly(drawn, [(points * (320, 240)).astype(np.int32)], 1)
             assert iou(to_coco(drawn.astype(bool)), track.masks[frame]) > 0.95
-    (read,) = DataSet(tmp_path / "out", "yolo", "val").read()
+    (read,) = list(DataSet(tmp_path / "out", "yolo", "val").read())
     for before, after in zip(video.tracks, read.tracks, strict=True):
         assert (before.object_id, before.label, before.expression) == (
             after.object_id,
@@ -83,10 +83,10 @@ def test_yolo_of_strangers_has_no_tracks(tmp_path: Path) -> None:
     label = next((tmp_path / "out" / "labels" / "train" / "clip-a").glob("*.txt"))
     label.write_text(label.read_text() + "0 0 0 1 1 0 1\n")
     with pytest.raises(SvacError, match="does not fit"):
-        DataSet(tmp_path / "out", "yolo").read()
+        list(DataSet(tmp_path / "out", "yolo").read())
     sidecar.unlink()
     with pytest.raises(SvacError, match="which lines of the labels are one object"):
-        DataSet(tmp_path / "out", "yolo").read()
+        list(DataSet(tmp_path / "out", "yolo").read())
 
 
 def mots_lines(path: Path) -> list[tuple[int, int, int, NDArray[np.bool_]]]:
@@ -150,7 +150,7 @@ def test_lines_that_are_not_of_mots(tmp_path: Path, line: str) -> None:
     file = tmp_path / "out" / "train" / "clip-a" / "gt" / "gt.txt"
     file.write_text(file.read_text() + line + "\n")
     with pytest.raises(SvacError, match=r"gt\.txt cannot be used"):
-        DataSet(tmp_path / "out", "mots").read()
+        list(DataSet(tmp_path / "out", "mots").read())
 
 
 def test_youtube_vos_is_ref_youtube_vos_too(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_youtube_vos_is_ref_youtube_vos_too(tmp_path: Path) -> None:
     # The release has neither our file nor sentences.
     (out / "train" / "svac_objects.json").unlink()
     (out / "meta_expressions" / "train" / "meta_expressions.json").unlink()
-    (first, _) = DataSet(out, "youtube-vos").read()
+    (first, _) = list(DataSet(out, "youtube-vos").read())
     assert [(t.label, t.masks) for t in first.tracks] == [("car", car.masks), ("dog", dog.masks), ("dog", {})]
 
 

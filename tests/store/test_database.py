@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import stat
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+import svac_backend
 from svac_backend.errors import StoreError, SvacError
 from svac_backend.store.database import Database, pack, unpack
 from svac_backend.store.events import EventStore
@@ -159,3 +161,14 @@ def test_a_mistake_of_the_code_is_not_blamed_on_the_database(
     database = open_database(tmp_path)
     with pytest.raises(IntegrityError), database.write() as session:
         session.execute(text("INSERT INTO events (action) VALUES (NULL)"))
+
+
+def test_all_parts_open_the_database_that_the_settings_name() -> None:
+    """`Database(folder)` is that folder's SQLite file, whatever SVAC_DATABASE_URL says."""
+    package = Path(svac_backend.__file__).parent
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(r"\bDatabase\(", path.read_text())
+    }
+    assert found == {"cli/storage.py"}, "which restores that file from a backup"

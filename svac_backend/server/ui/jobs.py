@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ class JobLine:
 
 
 def add(routes: Blueprint, frame: Frame) -> None:
-    """Add the routes /jobs, /jobs/<id>, and those of its buttons."""
+    """Add the routes /jobs, /jobs/<id>, and those of their buttons."""
     engine = frame.backend.engine
 
     @routes.get("/jobs")
@@ -97,6 +98,19 @@ def add(routes: Blueprint, frame: Frame) -> None:
         done = engine.cancel(job_id) if act == "stop" else engine.retry(job_id)
         words = "The job stops." if act == "stop" else "The job is on its way."
         return frame.done(words, "ui.job", job_id=done.id)
+
+    @routes.post("/jobs/cancel")
+    def cancel_all() -> AnyResponse:
+        project = request.form.get("project") or None
+        if request.form.get("sure") == "yes":
+            count = engine.cancel_all(project)
+            words = (
+                f"{count} {'job is' if count == 1 else 'jobs are'} cancelled; what runs stops within seconds."
+            )
+            return frame.done(words, "ui.jobs")
+        counts = Counter((job.kind, job.state.value) for found in engine.active(project) for job in found)
+        rows = [(KINDS.get(kind, kind), state, count) for (kind, state), count in sorted(counts.items())]
+        return frame.page("cancel", project=project, rows=rows)
 
     def _job(job_id: str) -> Job:
         found = frame.backend.jobs.get(job_id)

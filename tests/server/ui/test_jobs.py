@@ -69,6 +69,31 @@ def test_what_failed_says_why_and_is_tried_again(client: FlaskClient, backend: S
     assert again.payload == job.payload
 
 
+def test_all_jobs_or_those_of_a_project_are_cancelled_after_a_second_yes(
+    client: FlaskClient, backend: Services
+) -> None:
+    client.post("/predict", json=predict_body(task(7), task(8)))
+    runs = backend.jobs.claim(MODEL_LANE, "worker")
+    assert runs is not None
+    backend.engine.submit("prelabel", {"project_id": "39", "task_id": "1"}, "of another project")
+    backend.engine.submit("retain", {}, "of no project")
+    assert client.post("/ui/jobs/cancel", data={"sure": "yes"}).status_code == 403
+    asked = press(client, "/ui/jobs/cancel", on="/ui/jobs")
+    assert "Find objects: 1 running" in asked.text
+    assert "Find objects: 2 waiting" in asked.text
+    assert backend.jobs.counts()[JobState.CANCELLED] == 0, "the first press changes nothing"
+    token = asked.text.split('name="token" value="')[1].split('"')[0]
+
+    told = client.post("/ui/jobs/cancel", data={"token": token, "project": "38", "sure": "yes"})
+    assert "2 jobs are cancelled" in client.get(told.location).text
+    assert backend.engine.get(runs.id).cancel_requested
+    left = {job.key for job in backend.engine.find(states=(JobState.QUEUED,))}
+    assert left == {"of another project", "of no project"}
+    client.post("/ui/jobs/cancel", data={"token": token, "project": "", "sure": "yes"})
+    assert backend.engine.find(states=(JobState.QUEUED,)) == []
+    assert "None waits or runs." not in press(client, "/ui/jobs/cancel", on="/ui/jobs").text, "one still runs"
+
+
 def test_what_was_refused_cannot_be_tried_again(client: FlaskClient) -> None:
     client.post("/predict", json=predict_body(task(prompt="")))
     html = client.get("/ui/jobs").text
