@@ -304,7 +304,16 @@ def test_training_runs_through_all_stages_and_continues(
             num_key_value_heads=2,
             intermediate_size=32,
         ),
-        sam=replace(recipe.CONFIG.sam, image_size=64, window_spec=(8, 4, 4, 2)),
+        # Narrow: Muon's steps grow with the cube of the width.
+        sam=replace(
+            recipe.CONFIG.sam,
+            image_size=64,
+            window_spec=(8, 4, 4, 2),
+            embed_dim=16,
+            d_model=64,
+            memory_dim=32,
+            memory_layers=1,
+        ),
     )
     assert isinstance(small.language, LanguageConfig)
     monkeypatch.setattr(recipe, "CONFIG", small)
