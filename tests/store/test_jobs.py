@@ -343,8 +343,10 @@ def test_what_is_asked_of_many_jobs_is_asked_of_an_index(store: JobStore) -> Non
             assert index in step, step
     loads = " ".join(plan(store, _LOADS))
     assert "SCAN jobs" not in loads
-    for index in ("jobs_waiting", "jobs_due", "jobs_state_created"):
-        assert index in loads, loads
+    assert "Seq Scan" not in loads
+    if store.database.engine.dialect.name == "sqlite":  # PostgreSQL goes by what it counted of the rows
+        for index in ("jobs_waiting", "jobs_due", "jobs_state_created"):
+            assert index in loads, loads
 
 
 def test_recovery_of_many_waiting_jobs_is_quick_and_reads_none_of_them(store: JobStore) -> None:
