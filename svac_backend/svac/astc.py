@@ -51,6 +51,11 @@ class ClipPlan:
         """N."""
         return len(self.selected) // self.frames_per_clip
 
+    @property
+    def anchors(self) -> tuple[int, ...]:
+        """The anchor frame of each clip."""
+        return self.selected[:: self.frames_per_clip]
+
     def clip(self, number: int) -> tuple[int, ...]:
         """Return the frames of one clip, the anchor frame first."""
         start = number * self.frames_per_clip

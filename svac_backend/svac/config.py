@@ -95,16 +95,19 @@ class SamConfig:
 
     Attributes:
         trunk: what looks at the pixels, before the FPN: SAM-2's own Hiera, whose sizes are below, or MobileNetV2.
-        original_decoder: whether the original SAM-2's mask decoder is there beside the tuned one, to propagate with
-            (`sam.original_mask_decoder`; Sa2VA-i).
+        original_decoder: whether the original SAM-2's mask decoder is there beside the one that is tuned to [SEG]s, to
+            propagate with (`sam.original_mask_decoder`; Sa2VA-i).
         match_dim: channels of the features by which a frame's cells are matched with those of remembered frames,
             beside memory attention (`FeatureMatching`); 0: SAM-2's memory attention alone.
+        seg_dim: channels of the cells that a [SEG] is compared with (`SegMatching`), which says where to draw; 0: the
+            mask decoder is given the [SEG] itself.
     """
 
     image_size: int = 1024
     trunk: Literal["hiera", "mobilenet_v2"] = "hiera"
     original_decoder: bool = False
     match_dim: int = 0
+    seg_dim: int = 0
     embed_dim: int = 144
     num_heads: int = 2
     stages: tuple[int, ...] = (2, 6, 36, 4)
@@ -227,7 +230,8 @@ class SvacConfig:
         preset: whose published code the method follows.
         vision, language, sam: the parts; [SEG] prompts `sam`.
         hints: of a SAM-2 of its own for what a person shows on frames (masks, clicks, boxes) and its way through the
-            video; None: `sam` does that, too.
+            video; None: `sam` does that, too. With `seg_dim` it takes [SEG]s as well, by a projection of its own: what
+            it is surer of than `sam` on the anchor frames is what it draws.
         method: how it is run.
         downsample_ratio, ps_version: of the pixel shuffle between vision tower and language model.
     """

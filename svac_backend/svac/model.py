@@ -29,7 +29,7 @@ from svac_backend.svac.language.mllm import GreedyWriter, objects_of
 from svac_backend.svac.language.templates import ChatTemplate
 from svac_backend.svac.language.tokenizer import tokenizer_file
 from svac_backend.svac.parts import explained, free_bytes
-from svac_backend.svac.sam.decoding import WindowDecoder, masks_of_windows
+from svac_backend.svac.sam.decoding import WindowDecoder, anchor_scores, masks_of_windows, surest, united
 from svac_backend.svac.sam.grounding import FrameEncoder, build_sam, frames_at_a_time
 from svac_backend.svac.sam.memory import original_sam, tracking_sam
 from svac_backend.svac.sam.tracking import Propagation
@@ -142,6 +142,14 @@ class Svac(nn.Module):
         return ChatTemplate(self.tokenizer_file, self.config.method, images, self.family.chat)
 
     @property
+    def _takers(self) -> list[tuple[SAM2Base, SvacConfig]]:
+        """Every SAM-2 that takes [SEG]s, and the configuration whose `sam` it is."""
+        takers = [(self.sam, self.config)]
+        if self.hint_sam is not None and self.config.hints and self.config.hints.seg_dim:
+            takers.append((self.hint_sam, replace(self.config, sam=self.config.hints)))
+        return takers
+
+    @property
     def _tracking(self) -> SAM2Base:
         """SAM-2 as it propagates masks."""
         return self._original_sam[0] if self._original_sam else tracking_sam(self.sam)
@@ -181,7 +189,7 @@ class Svac(nn.Module):
     ) -> Tensor:
         """Return one embedding per object and clip, f32 [O, N, d_model]; CSA. See `segment` for objects."""
         feed = FrameFeed(video, clips, self.config)
-        return self._objects(feed, expressions, answers, Workers(1))[0]
+        return self._objects(feed, expressions, answers, Workers(1))[0][..., : self.config.sam.d_model]
 
     def _objects(
         self,
@@ -190,7 +198,9 @@ class Svac(nn.Module):
         answers: Sequence[str | None] | None,
         workers: Workers,
     ) -> tuple[Tensor, list[int]]:
-        """Return the objects' embeddings f32 [O, N, d_model] and the number of each object's expression."""
+        """Return the objects' embeddings f32 [O, N, d_model], of every SAM-2 that takes [SEG]s side by side, and the
+        number of each object's expression.
+        """
         images = feed.clip_pixels()
         with all_threads(workers):
             return self._seen(images, feed.clips.num_clips, expressions, answers)
@@ -274,27 +284,50 @@ class Svac(nn.Module):
             window = frames_at_a_time(self.config.sam.image_size, self.device, free_bytes(self.device))
         clips = plan(len(video), self.config.method)
         anchored = self.config.method.propagation == "anchor"
-        anchors = clips.selected if anchored else ()
+        takers = self._takers
+        if self.config.method.propagation != "none":
+            takers = takers[:1]
+        anchors = clips.selected if anchored else clips.anchors if len(takers) > 1 else ()
         tracking = self._tracking if anchored else self.sam
         if progress:
             progress(0.0, "reading the clips")
         with frame_workers(self.device, independent=clips.propagated is None) as workers:
-            encoder = FrameEncoder(tracking, workers, anchors)
+            encoder = FrameEncoder(tracking, workers, anchors if anchored else ())
             feed = FrameFeed(video, clips, self.config, frozenset(anchors), window, encoder)
-            embeddings, owners = self._objects(feed, expressions, answers, workers)
-            decoder = WindowDecoder(
-                self.sam,
-                self.config,
-                clips,
-                (video.info.height, video.info.width),
-                embeddings,
-                owners if unite else range(len(owners)),
-                len(expressions) if unite else len(owners),
-                tracking=tracking,
-            )
-            if anchors:
-                decoder.condition(anchors, feed.kept(anchors))
-            made = masks_of_windows(feed, decoder)
+            said, owners = self._objects(feed, expressions, answers, workers)
+            embeddings = said.split([config.sam.d_model for _, config in self._takers], -1)[: len(takers)]
+            feeds = [feed]
+            for sam, config in takers[1:]:
+                feeds.append(
+                    FrameFeed(video, clips, config, frozenset(anchors), window, FrameEncoder(sam, workers))
+                )
+                feeds[-1].keep_pixels()
+            chosen = [list(range(len(owners)))]
+            if len(takers) > 1:
+                chosen = surest(
+                    [
+                        anchor_scores(sam, each.kept(anchors), seg)
+                        for (sam, _), each, seg in zip(takers, feeds, embeddings, strict=True)
+                    ]
+                )
+            streams = []
+            for (sam, config), each, seg, objects in zip(takers, feeds, embeddings, chosen, strict=True):
+                if not objects and any(chosen):
+                    continue
+                decoder = WindowDecoder(
+                    sam,
+                    config,
+                    clips,
+                    (video.info.height, video.info.width),
+                    seg[list(objects)],
+                    [owners[o] for o in objects] if unite else objects,
+                    len(expressions) if unite else len(owners),
+                    tracking=tracking if sam is self.sam else None,
+                )
+                if anchored:
+                    decoder.condition(anchors, each.kept(anchors))
+                streams.append(masks_of_windows(each, decoder))
+            made = streams[0] if len(streams) == 1 else united(streams)
             # Masks are many small steps in Python: one thread takes them while the workers are at the next window.
             with closing(prefetch(made, _AHEAD) if encoder.ahead else made) as frames:
                 begun = time.monotonic()
@@ -330,7 +363,8 @@ class Svac(nn.Module):
         Raises:
             SvacError: an object without hints, hints that do not fit the video, or frames that it does not have.
         """
-        sam = self._tracking if self.hint_sam is None or self._original_sam else self.hint_sam
+        own = self.hint_sam is None or self._original_sam
+        sam = self._tracking if own else tracking_sam(self.hint_sam)
         with explained():
             yield from Propagation(sam, video, hints, frames=frames, window=window, progress=progress).run()
 

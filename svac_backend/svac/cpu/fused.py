@@ -93,6 +93,7 @@ def foldable(sam: SAM2Base) -> bool:
     return (
         isinstance(sam.image_encoder.trunk, Hiera)
         and not hasattr(sam, "matching")
+        and not hasattr(sam, "seg_matching")
         and sam.image_encoder.scalp == 1
         and len(neck.convs) == 4
         and sorted(neck.fpn_top_down_levels) == [2, 3]

@@ -6,7 +6,7 @@ Logits become masks at the frame's size in two bilinear steps, as in the publish
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from svac_backend.svac import astc
 from svac_backend.svac.astc import ClipPlan
 from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.parts import Parts
-from svac_backend.svac.sam.grounding import Decoded, FrameFeatures, decode, encode_for, without_memory
+from svac_backend.svac.sam.grounding import Decoded, FrameFeatures, decode_seg, encode_for, encode_frames
 from svac_backend.svac.sam.memory import MemoryTracker
 from svac_backend.svac.streaming import FrameFeed
 
@@ -283,8 +283,7 @@ class WindowDecoder:
         def decoded(part: list[tuple[int, int, int]]) -> Decoded:
             chosen = features.take([i - start for i, _, _ in part])
             language = torch.stack([self.embeddings[o, clip] for _, o, clip in part])
-            low, no_object = without_memory(self.sam, chosen), self.config.method.seg_masking
-            return decode(self.sam, low, chosen.high, language.to(low.dtype), no_object_masking=no_object)
+            return decode_seg(self.sam, chosen, language, no_object_masking=self.config.method.seg_masking)
 
         parts = self.parts.run(decoded, pairs)
         results = {}
@@ -329,3 +328,38 @@ def masks_of_windows(feed: FrameFeed, decoder: WindowDecoder) -> Generator[Frame
         for parts in windows:
             for part in parts:
                 yield from decoder.window(part)
+
+
+@torch.inference_mode()
+def anchor_scores(sam: SAM2Base, pixels: NDArray[np.uint8], embeddings: Tensor) -> Tensor:
+    """Return how sure this SAM-2 is of O objects on N anchor frames, f32 [O], 0..1 in the mean.
+
+    Args:
+        sam: the model.
+        pixels: u8 [N, S, S, 3].
+        embeddings: f32 [O, N, d_model].
+    """
+    features = encode_frames(sam, astc.sam_pixels(pixels))
+    scores = []
+    for seg in embeddings:
+        out = decode_seg(sam, features, seg, no_object_masking=False)
+        scores.append((out.existence.sigmoid() * out.iou).mean())
+    return torch.stack(scores) if scores else embeddings.new_zeros(0)
+
+
+def surest(scores: Sequence[Tensor]) -> list[list[int]]:
+    """Return for each SAM-2 the objects that it is the surest of, given the scores f32 [O] of each."""
+    best = torch.stack(list(scores)).argmax(0).tolist()
+    return [[o for o, taker in enumerate(best) if taker == k] for k in range(len(scores))]
+
+
+def united(streams: Sequence[Generator[FrameMasks]]) -> Generator[FrameMasks]:
+    """Yield each frame of streams of one video that have the same rows; a row is in one of them."""
+    with ExitStack() as stack:
+        for stream in streams:
+            stack.enter_context(closing(stream))
+        for first, *rest in zip(*streams, strict=True):
+            for frame in rest:
+                np.logical_or(first.masks, frame.masks, out=first.masks)
+                np.maximum(first.scores, frame.scores, out=first.scores)
+            yield first

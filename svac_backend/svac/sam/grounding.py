@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
@@ -30,7 +31,8 @@ from svac_backend.svac.config import SamConfig
 from svac_backend.svac.cpu import fused
 from svac_backend.svac.cpu.parallel import Workers
 from svac_backend.svac.parts import Parts
-from svac_backend.svac.sam.matching import FeatureMatching, matching_of
+from svac_backend.svac.sam.matching import FeatureMatching, SegMatching, matching_of, seg_matching_of
+from svac_backend.svac.sam.mobilenet import MobileNetV2
 
 
 class SharedPositions(PositionEmbeddingSine):
@@ -39,77 +41,6 @@ class SharedPositions(PositionEmbeddingSine):
     def forward(self, x: Tensor) -> Tensor:
         """Return the encoding of maps [n, ..., h, w] as a view [n, C, h, w]."""
         return self._pe(1, x.device, *x.shape[-2:]).expand(len(x), -1, -1, -1)
-
-
-class MobileNetV2(nn.Module):
-    """MobileNetV2 of width 1 as a trunk of SAM-2's image encoder: maps of strides 4, 8, 16 and 32.
-
-    Batch norms are folded into the convolutions before them, so that values from ImageNet come with biases.
-    Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", table 2.
-    """
-
-    # Expansion, channels, blocks, stride of the first of them.
-    GROUPS = (
-        (1, 16, 1, 1),
-        (6, 24, 2, 2),
-        (6, 32, 3, 2),
-        (6, 64, 4, 2),
-        (6, 96, 3, 1),
-        (6, 160, 3, 2),
-        (6, 320, 1, 1),
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.channel_list = [320, 96, 32, 24]
-        self.stem = _convolution(3, 32, 3, stride=2)
-        self.blocks = nn.ModuleList()
-        channels = 32
-        for expansion, out, count, stride in self.GROUPS:
-            for number in range(count):
-                self.blocks.append(_InvertedResidual(channels, out, expansion, 1 if number else stride))
-                channels = out
-
-    def forward(self, pixels: Tensor) -> list[Tensor]:
-        """Return the maps of f32 [n, 3, S, S], finest first: 24, 32, 96 and 320 channels."""
-        x = self.stem(pixels.contiguous(memory_format=torch.channels_last))
-        levels = []
-        for block, following in zip(self.blocks, [*self.blocks[1:], None], strict=True):
-            x = block(x)
-            if following is None or (following.stride == 2 and x.shape[1] > 16):
-                levels.append(x)
-        return levels
-
-
-class _InvertedResidual(nn.Module):
-    def __init__(self, channels: int, out: int, expansion: int, stride: int) -> None:
-        super().__init__()
-        inner = channels * expansion
-        expand = [] if expansion == 1 else [_convolution(channels, inner, 1)]
-        self.layers = nn.Sequential(
-            *expand, _convolution(inner, inner, 3, stride=stride, groups=inner), nn.Conv2d(inner, out, 1)
-        )
-        self.stride, self.added = stride, stride == 1 and channels == out
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.layers(x)
-        return x + y if self.added else y
-
-
-class _Convolved(nn.Sequential):
-    """A convolution and ReLU6 behind it, in one operation where there is one."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        convolution = self[0]
-        assert isinstance(convolution, nn.Conv2d)
-        if fused.available(x):
-            return fused.convolve(convolution, x, ceiling=6.0)
-        result: Tensor = super().forward(x)
-        return result
-
-
-def _convolution(channels: int, out: int, side: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    return _Convolved(nn.Conv2d(channels, out, side, stride, side // 2, groups=groups), nn.ReLU6())
 
 
 def _trunk(config: SamConfig) -> nn.Module:
@@ -129,8 +60,9 @@ def _trunk(config: SamConfig) -> nn.Module:
 def build_sam(config: SamConfig) -> SAM2Base:
     """Build SAM-2.0 with random weights, wired as sam2's published `sam2_hiera_*.yaml` files are.
 
-    Where the configuration has `match_dim`, it has a `FeatureMatching` as `matching` beside SAM-2's own modules, and
-    where it has `original_decoder`, a second mask decoder as `original_mask_decoder`.
+    Where the configuration has `match_dim`, it has a `FeatureMatching` as `matching` beside SAM-2's own modules, where
+    it has `seg_dim`, a `SegMatching` as `seg_matching`, and where it has `original_decoder`, a second mask decoder as
+    `original_mask_decoder`.
     """
     d, grid = config.d_model, config.image_size // 16
 
@@ -211,6 +143,8 @@ def build_sam(config: SamConfig) -> SAM2Base:
         sam.original_mask_decoder = copy.deepcopy(sam.sam_mask_decoder)
     if config.match_dim:
         sam.matching = FeatureMatching(config.backbone_channels[::-1][1:3], config.match_dim)
+    if config.seg_dim:
+        sam.seg_matching = SegMatching(config.backbone_channels[::-1][2:], d, config.seg_dim)
     return sam
 
 
@@ -223,12 +157,14 @@ class FrameFeatures:
         high: [n, C/8, S/4, S/4] and [n, C/4, S/8, S/8].
         position: [n, C, S/16, S/16], the sine encoding of `low`; a view of one, the same for every frame.
         match: [n, match_dim, S/8, S/8], what cells are matched by; None for a model without feature matching.
+        cells: [n, seg_dim, S/16, S/16], what a [SEG] is compared with; None for a model without such cells.
     """
 
     low: Tensor
     high: tuple[Tensor, Tensor]
     position: Tensor
     match: Tensor | None = None
+    cells: Tensor | None = None
 
     def take(self, frames: Sequence[int] | Tensor) -> FrameFeatures:
         """Return the features of k of these frames (i64 [k]); a frame may stand there several times."""
@@ -236,8 +172,8 @@ class FrameFeatures:
         if isinstance(frames, Sequence) and frames and list(frames) == list(range(frames[0], frames[-1] + 1)):
             chosen = slice(frames[0], frames[-1] + 1)  # a view
         low, high = self.low[chosen], (self.high[0][chosen], self.high[1][chosen])
-        match = None if self.match is None else self.match[chosen]
-        return FrameFeatures(low, high, self.position[:1].expand(len(low), -1, -1, -1), match)
+        match, cells = (None if maps is None else maps[chosen] for maps in (self.match, self.cells))
+        return FrameFeatures(low, high, self.position[:1].expand(len(low), -1, -1, -1), match, cells)
 
     @classmethod
     def joined(cls, parts: Sequence[FrameFeatures]) -> FrameFeatures:
@@ -246,9 +182,10 @@ class FrameFeatures:
             return parts[0]
         low = torch.cat([part.low for part in parts])
         high = (torch.cat([part.high[0] for part in parts]), torch.cat([part.high[1] for part in parts]))
-        matches = [part.match for part in parts if part.match is not None]
         position = parts[0].position[:1].expand(len(low), -1, -1, -1)
-        return cls(low, high, position, torch.cat(matches) if matches else None)
+        matches = [part.match for part in parts if part.match is not None]
+        cells = [part.cells for part in parts if part.cells is not None]
+        return cls(low, high, position, *(torch.cat(maps) if maps else None for maps in (matches, cells)))
 
 
 @dataclass
@@ -299,13 +236,15 @@ def encode_for(sams: Sequence[SAM2Base], pixels: Tensor, *, fuse: bool = True) -
         fine, low = fused.encode(sam, pixels, decoders)
         position = sam.image_encoder.neck.position_encoding(low)
         return [FrameFeatures(low=low, high=high, position=position) for high in fine]
-    encoder, matching = sam.image_encoder, matching_of(sam)
-    if matching is None:
+    encoder, matching, saying = sam.image_encoder, matching_of(sam), seg_matching_of(sam)
+    match = cells = None
+    if matching is None and saying is None:
         out = encoder(pixels)
-        levels, positions, match = out["backbone_fpn"], out["vision_pos_enc"], None
+        levels, positions = out["backbone_fpn"], out["vision_pos_enc"]
     else:  # the same, with a look at what the trunk says
         seen = encoder.trunk(pixels)
-        match = matching.features(*seen[1:3])
+        match = matching.features(*seen[1:3]) if matching else None
+        cells = saying.cells(*seen[2:]) if saying else None
         levels, positions = (maps[: -encoder.scalp] for maps in encoder.neck(seen))
     # The FPN adds its levels in fp32 and positions are fp32, whatever the weights are.
     low = levels[2].to(weight.dtype)
@@ -319,6 +258,7 @@ def encode_for(sams: Sequence[SAM2Base], pixels: Tensor, *, fuse: bool = True) -
             ),
             position=position,
             match=match,
+            cells=cells,
         )
         for decoder in decoders
     ]
@@ -339,6 +279,7 @@ def decode(
     points: tuple[Tensor, Tensor] | None = None,
     mask: Tensor | None = None,
     added: Tensor | None = None,
+    existence: Tensor | None = None,
     fuse: bool = True,
 ) -> Decoded:
     """Decode k pairs at once.
@@ -353,6 +294,7 @@ def decode(
         points: coordinates f32 [k, P, 2] in SAM-2's pixels and labels i32 [k, P].
         mask: f32 [k, 1, S/4, S/4] mask prompt.
         added: f32 [k, 1, S/4, S/4], added to the logits of all three masks.
+        existence: f32 [k], object score logits to take in place of the decoder's own.
         fuse: take fused operations where there are any; else sam2's own forward pass.
     """
     k = low.shape[0]
@@ -366,11 +308,11 @@ def decode(
         sparse = torch.cat([sparse, language[:, None].to(sparse.dtype)], dim=1)
     positions = sam.sam_prompt_encoder.get_dense_pe().to(low.dtype)
     if fuse and fused.available(low):
-        logits, ious, tokens, existence = fused.predict(
+        logits, ious, tokens, objects = fused.predict(
             sam.sam_mask_decoder, low + dense, positions, sparse, high
         )
     else:
-        logits, ious, tokens, existence = sam.sam_mask_decoder(
+        logits, ious, tokens, objects = sam.sam_mask_decoder(
             image_embeddings=low,
             image_pe=positions,
             sparse_prompt_embeddings=sparse.to(low.dtype),
@@ -379,7 +321,8 @@ def decode(
             repeat_image=False,
             high_res_features=list(high),
         )
-    logits, ious, existence = logits.float(), ious.float(), existence.float()[:, 0]
+    logits, ious = logits.float(), ious.float()
+    existence = objects.float()[:, 0] if existence is None else existence
     if added is not None:
         logits = logits + added
     if no_object_masking:
@@ -393,6 +336,35 @@ def decode(
         token=tokens[rows, best],
         all_logits=logits,
         all_ious=ious,
+    )
+
+
+def decode_seg(
+    sam: SAM2Base, features: FrameFeatures, language: Tensor, *, no_object_masking: bool, fuse: bool = True
+) -> Decoded:
+    """Decode k frames without memory with a [SEG] each.
+
+    Args:
+        features: of the k frames.
+        language: [k, C], the projected [SEG] of each.
+        no_object_masking, fuse: as in `decode`.
+    """
+    low, saying = without_memory(sam, features), seg_matching_of(sam)
+    if saying is None or features.cells is None:
+        language = language.to(low.dtype)
+        return decode(sam, low, features.high, language, no_object_masking=no_object_masking, fuse=fuse)
+    found = saying(features.cells, language)
+    large = F.interpolate(found[:, None], scale_factor=4, mode="bilinear", align_corners=False)
+    return decode(
+        sam,
+        low,
+        features.high,
+        None,
+        no_object_masking=no_object_masking,
+        mask=large.to(low.dtype),
+        added=saying.weight * large,
+        existence=saying.existence(found),
+        fuse=fuse,
     )
 
 

@@ -1,4 +1,5 @@
 """Feature matching beside SAM-2's memory attention: where on a frame are the cells that a remembered mask covered?
+And beside its mask decoder: where are the cells that a [SEG] means?
 
 Memory attention learns how to compare frames; matching compares them as they are, by features of a trunk that has seen
 photographs, at twice the resolution. A cell of the frame looks for its like on the nearest conditioning frames,
@@ -40,6 +41,53 @@ class Remembered:
         """Join frames: features [B, D, h, w] and shares [B, E, h, w] of each, at least one."""
         features, shares = zip(*frames, strict=True)
         return cls(torch.stack(features, 1), torch.stack(shares, 1))
+
+
+class SegMatching(nn.Module):
+    """Compares a [SEG] with each cell of stride 16 of a trunk that has seen photographs.
+
+    The mask decoder has to learn from whole masks what a [SEG] means. The product of a [SEG] with a cell's features is
+    learned from every cell, and so from far fewer masks. What it finds is the decoder's mask prompt, and is added to
+    its masks.
+
+    Args:
+        channels: of the trunk's maps of strides 16 and 32.
+        seg: C, of a [SEG].
+        dim: of what is compared.
+    """
+
+    # Cells of the surest that say whether anything is there.
+    SUREST = 4
+
+    def __init__(self, channels: list[int], seg: int, dim: int) -> None:
+        super().__init__()
+        inner = 2 * dim
+        self.fine, self.coarse = (nn.Conv2d(count, inner, 1) for count in channels)
+        self.place = nn.Conv2d(2, inner, 1, bias=False)
+        self.around = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
+        self.out = nn.Conv2d(inner, dim, 1)
+        self.query, self.bias = nn.Linear(seg, dim), nn.Linear(seg, 1)
+        self.weight = nn.Parameter(torch.tensor(1.0))  # of the logits in the decoder's masks
+
+    def cells(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Return what a [SEG] is compared with, [n, dim, S/16, S/16], from maps of strides 16 and 32."""
+        height, width = fine.shape[-2:]
+        down, across = (torch.linspace(-1, 1, side, device=fine.device) for side in (height, width))
+        place = torch.stack(torch.meshgrid(across, down, indexing="xy"))[None].to(fine.dtype)
+        wide = F.interpolate(self.coarse(coarse), size=(height, width), mode="bilinear", align_corners=False)
+        x = F.gelu(self.place(place) + self.fine(fine) + wide)
+        cells: Tensor = self.out(x + F.gelu(self.around(x)))
+        return cells
+
+    def forward(self, cells: Tensor, seg: Tensor) -> Tensor:
+        """Return where it is, logits f32 [k, S/16, S/16], of k pairs of cells [k, dim, ...] and [SEG] [k, C]."""
+        seg = seg.to(cells.dtype)
+        alike = torch.einsum("kdhw,kd->khw", cells, self.query(seg)) / 8
+        return (alike + self.bias(seg)[:, :, None]).float()
+
+    def existence(self, found: Tensor) -> Tensor:
+        """Return logits f32 [k] of its being there at all."""
+        return found.flatten(1).topk(self.SUREST, dim=1).values.mean(1)
 
 
 class FeatureMatching(nn.Module):
@@ -149,6 +197,12 @@ def matching_of(sam: SAM2Base) -> FeatureMatching | None:
     """Return the model's feature matching, if it has one."""
     found = getattr(sam, "matching", None)
     return found if isinstance(found, FeatureMatching) else None
+
+
+def seg_matching_of(sam: SAM2Base) -> SegMatching | None:
+    """Return what compares a [SEG] with the model's cells, if it has it."""
+    found = getattr(sam, "seg_matching", None)
+    return found if isinstance(found, SegMatching) else None
 
 
 def _places(height: int, width: int, device: torch.device) -> Tensor:

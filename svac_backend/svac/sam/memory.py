@@ -260,6 +260,7 @@ def tracking_sam(sam: SAM2Base) -> SAM2Base:
 def _with_decoder(sam: SAM2Base, decoder: nn.Module) -> SAM2Base:
     other = copy.copy(sam)
     other._modules = dict(sam._modules)
+    other._modules.pop("seg_matching", None)  # it propagates, and takes no [SEG]
     other.sam_mask_decoder = decoder
     return other
 

@@ -21,8 +21,9 @@ from torch import nn
 
 from svac_backend.errors import SvacError
 from svac_backend.svac.config import SamConfig
-from svac_backend.svac.sam.grounding import MobileNetV2, build_sam, encode_frames
+from svac_backend.svac.sam.grounding import build_sam, encode_frames
 from svac_backend.svac.sam.memory import MemoryTracker
+from svac_backend.svac.sam.mobilenet import MobileNetV2
 
 CONFIG = SamConfig(image_size=64, d_model=64, memory_layers=1, trunk="mobilenet_v2", match_dim=12)
 

@@ -17,7 +17,8 @@ from svac_backend.masks.rle import to_coco
 from svac_backend.svac.config import SamConfig, SvacConfig
 from svac_backend.svac.cpu import fused
 from svac_backend.svac.model import Svac
-from svac_backend.svac.sam.grounding import FrameFeatures, MobileNetV2, build_sam, encode_frames
+from svac_backend.svac.sam.grounding import FrameFeatures, build_sam, encode_frames
+from svac_backend.svac.sam.mobilenet import MobileNetV2
 from svac_backend.svac.sam.tracking import Propagation
 from svac_backend.video.reader import ArrayVideo
 from tests.small import CONFIG
