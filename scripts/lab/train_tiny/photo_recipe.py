@@ -1,23 +1,18 @@
-"""SAM-2's part of svac-tiny learns from photographs: points, boxes, masks and memory, in stages that can be resumed.
+"""svac-tiny learns from photographs, in stages that can be resumed.
 
     prompts    clicks, boxes and their corrections on single frames; the pretrained trunk rests
     memory     short pseudo-videos beside single frames; the trunk is trained, too, slowly
-    words      sentences about whole clips, and all that was before in smaller parts
-    cooling    the same at the size that ships, with longer pseudo-videos and a falling learning rate
+    cells, drawing, saying    sentences, on what the two stages before made (`photo_sentences`)
 
-Until `words`, what is saved is a model whose sentences are as before, with this SAM-2 beside it for what a person
-shows; from then on SAM-2's part is one again.
-
-Generated scenes stay in every stage, so that what the model can do on them is not unlearned. Validation is on
-pseudo-videos of photographs that train nothing, with the running mean of the weights.
+The two first make a SAM-2 for what a person shows, beside a model whose sentences are as before; from `saying` on it
+takes sentences, too. Generated scenes stay in them, so that what the model can do on them is not unlearned. Validation
+is on pseudo-videos of photographs that train nothing, with the running mean of the weights.
 """
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,20 +22,20 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from lab.train_tiny.clip_batch import ClipBatch
 from lab.train_tiny.losses import mask_loss
 from lab.train_tiny.memory_batch import Sequences, make_boxes, make_clicks, make_sequences
 from lab.train_tiny.memory_rollout import Given, rollout
 from lab.train_tiny.memory_stage import others_of, prompts_of, sequence_loss
-from lab.train_tiny.photo_clips import PhotoClips, Speaking, make_generated_clips, make_photo_clips
+from lab.train_tiny.photo_scenes import material
+from lab.train_tiny.photo_sentences import speaking_model, train_sentences, trained
 from lab.train_tiny.photographs import Photograph, load_photographs
 from lab.train_tiny.pretrained_trunk import photo_config, read_checkpoint, start_sam
 from lab.train_tiny.pseudo_videos import make_pseudo_videos
 from lab.train_tiny.resumable import ResumableStage, StagePlan
 from svac_backend.atomic import atomic_path
+from svac_backend.errors import SvacError
 from svac_backend.learning.rehearsal import SCENES
-from svac_backend.svac.config import SvacConfig
-from svac_backend.svac.language.mllm import Mllm
+from svac_backend.svac.config import SamConfig
 from svac_backend.svac.model import Svac
 from svac_backend.svac.sam.grounding import build_sam, decode, encode_frames, without_memory
 
@@ -61,8 +56,6 @@ class PhotoStage:
         singles: single frames of a step.
         lengths: how long its sequences are, one after another over the stage; none: single frames only.
         frames: of all sequences of a step together, about.
-        sequences: share of the steps that have any.
-        clips: with sentences, of a step; every other step's are generated ones.
     """
 
     plan: StagePlan
@@ -70,114 +63,107 @@ class PhotoStage:
     singles: int
     lengths: tuple[int, ...] = ()
     frames: int = 8
-    sequences: float = 1.0
-    clips: int = 0
 
 
-def _within(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names as they are where the language path learns, too; its vision tower rests."""
-    return tuple(f"sam.{name}" for name in names)
-
-
-# The language path is trained slowly: at the rate of the rest, generated sentences' IoU fell from 0.44 to 0.27.
-_FINE_WORDS, _TRUNK_WORDS = (*_within(_FINE), "mllm.vision_model."), (*_within(_TRUNK), "mllm.")
 STAGES: tuple[PhotoStage, ...] = (
     PhotoStage(StagePlan("prompts", 1, 1000, 5e-4, 2e-3, _TRUNK), 320, 6),
     PhotoStage(StagePlan("memory", 2, 430, 3e-4, 2e-3, _FINE, _TRUNK), 320, 2, (2, 3, 4, 5, 6), 8),
-    PhotoStage(
-        StagePlan("words", 3, 1800, 2e-4, 2e-3, _FINE_WORDS, _TRUNK_WORDS),
-        *(320, 2, (3, 4, 5, 6), 6),
-        sequences=0.35,
-        clips=3,
-    ),
-    PhotoStage(
-        StagePlan("cooling", 4, 900, 2e-4, 1.5e-3, _FINE_WORDS, _TRUNK_WORDS, falls=True),
-        *(384, 2, (4, 6, 8), 8),
-        sequences=0.35,
-        clips=3,
-    ),
 )
 
 
 @dataclass
 class _Step:
-    """One step's batches: single frames, a sequence with its prompts, and clips with sentences."""
+    """One step's batches: single frames, and a sequence with its prompts."""
 
     single: Sequences
     sequence: Sequences | None = None
     prompts: dict[int, Given] | None = None
-    clips: PhotoClips | ClipBatch | None = None
 
 
 def train_on_photographs(
-    work: Path, photos: Path, wheel: Path, *, tiny: str = "svac-tiny", seed: int = 0, scale: float = 1.0
+    work: Path,
+    photos: Path,
+    wheel: Path,
+    *,
+    tiny: str = "svac-tiny",
+    seed: int = 0,
+    scale: float = 1.0,
+    sentences: bool = False,
 ) -> None:
     """Train all stages, or what is left of them; `work/model` is the model so far after every validation.
 
     Args:
-        work: folder of checkpoints, curves and the model.
+        work: folder of checkpoints, curves, scenes and the model.
         photos: folder of photographs (`load_photographs`).
         wheel: of the package whose trunk is the start (`pretrained_trunk`).
-        tiny: the model whose other parts are the start; its language path is the start of `words`.
+        tiny: the model whose other parts are the start.
         scale: steps of every stage, times this.
+        sentences: train the stages on sentences only, on the SAM-2 for frame hints that the model has.
     """
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     cv2.setNumThreads(1)
     base = Svac.from_pretrained(tiny, device="cpu", dtype="float32")
     training, kept_apart = load_photographs(photos, "train"), load_photographs(photos, "validation")
-    sam_weights, mllm_weights = _start(work, base, training, wheel, seed), base.mllm.state_dict()
-    before = copy.deepcopy(base.mllm)
-    for stage in STAGES:
-        plan = replace(stage.plan, steps=max(1, round(scale * stage.plan.steps)))
-        learner = _learner(stage, base, before, sam_weights, mllm_weights)
-        run = ResumableStage(plan, learner, work, seed)
-        validated = time.monotonic()
-
-        def make(
-            rng: np.random.Generator, step: int, stage: PhotoStage = stage, plan: StagePlan = plan
-        ) -> _Step:
-            return make_step(rng, stage, training, step / plan.steps, base.config)
-
-        for _, batch in run.batches(make):
-            loss, figures = _loss(learner, batch, np.random.default_rng([seed, plan.number, run.step, 1]))
-            run.take(loss, figures)
-            if run.done or time.monotonic() - validated > 3600:
-                with _averaged(run):
-                    run.tell(validate(_sam_of(learner), kept_apart, stage.size))
-                    if isinstance(learner, Speaking):
-                        run.tell(learner.validate(kept_apart, stage.size))
-                    _save(work / "model", base, learner, stage.size)
-                validated = time.monotonic()
-        sam_weights, mllm_weights = _split(run.mean, mllm_weights)
+    if not sentences:
+        weights = _start(work, base, training, wheel, seed)
+        for stage in STAGES:
+            weights = _train_sam(stage, base, weights, training, kept_apart, work, seed=seed, scale=scale)
+    model = speaking_model(base, *_shown(base, work))
+    data = material(model, work / "scenes", training, kept_apart)
+    train_sentences(model, data, work, seed=seed, scale=scale)
 
 
-def _learner(
-    stage: PhotoStage, base: Svac, before: Mllm, sam: Mapping[str, Tensor], mllm: Mapping[str, Tensor]
-) -> SAM2Base | Speaking:
-    """Return what a stage trains: SAM-2's part, and with sentences the language path of `base`, too."""
-    part = build_sam(photo_config(base.config.sam, stage.size))
-    part.load_state_dict(sam)
-    part.eval()  # as in inference: no dropout
-    if not stage.clips:
-        return part
-    base.sam = part
-    base.mllm.load_state_dict(mllm)
-    return Speaking(base.eval(), before)
+def _train_sam(
+    stage: PhotoStage,
+    base: Svac,
+    weights: Mapping[str, Tensor],
+    training: Sequence[Photograph],
+    kept_apart: Sequence[Photograph],
+    work: Path,
+    *,
+    seed: int,
+    scale: float,
+) -> dict[str, Tensor]:
+    """Train one stage of SAM-2's part; returns the running mean of its weights."""
+    plan = replace(stage.plan, steps=max(1, round(scale * stage.plan.steps)))
+    sam = _sam(photo_config(base.config.sam, stage.size), weights)
+    run = ResumableStage(plan, sam, work, seed)
+    validated = time.monotonic()
+
+    def make(rng: np.random.Generator, step: int) -> _Step:
+        return make_step(rng, stage, training, step / plan.steps)
+
+    for _, batch in run.batches(make):
+        loss, figures = _loss(sam, batch, np.random.default_rng([seed, plan.number, run.step, 1]))
+        run.take(loss, figures)
+        if run.done or time.monotonic() - validated > 3600:
+            with run.averaged():
+                run.tell(validate(sam, kept_apart, stage.size))
+                _save(work / "model", base, sam, photo_config(base.config.sam, stage.size))
+            validated = time.monotonic()
+    return run.mean
 
 
-def _sam_of(learner: SAM2Base | Speaking) -> SAM2Base:
-    return learner.sam if isinstance(learner, Speaking) else learner
+def _sam(config: SamConfig, weights: Mapping[str, Tensor]) -> SAM2Base:
+    sam = build_sam(config)
+    sam.load_state_dict(weights)
+    return sam.eval()  # as in inference: no dropout
 
 
-def _split(
-    mean: Mapping[str, Tensor], mllm: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the weights of SAM-2's part and of the language path; the latter are `mllm` where none learned."""
-    if not any(name.startswith("mllm.") for name in mean):
-        return dict(mean), mllm
-    parts = [{k[len(p) :]: v for k, v in mean.items() if k.startswith(p)} for p in ("sam.", "mllm.")]
-    return parts[0], parts[1]
+def _shown(base: Svac, work: Path) -> tuple[SamConfig, Mapping[str, Tensor]]:
+    """Return the SAM-2 for what a person shows: of the newest checkpoint, else the model's own."""
+    made = [(stage, work / f"{stage.plan.number}-{stage.plan.name}.pt") for stage in STAGES]
+    for stage, path in reversed(made):
+        if path.is_file():
+            kept = torch.load(path, map_location="cpu", weights_only=True)
+            print(f"{path.name}, step {kept['step']}")
+            return photo_config(base.config.sam, stage.size), kept["mean"]
+    if base.hint_sam is None or base.config.hints is None:
+        raise SvacError(
+            "The model has no SAM-2 for frame hints.", "Train the stages before, without --sentences."
+        )
+    return base.config.hints, base.hint_sam.state_dict()
 
 
 def export(work: Path, folder: Path, *, tiny: str = "svac-tiny", size: int | None = None) -> None:
@@ -187,15 +173,21 @@ def export(work: Path, folder: Path, *, tiny: str = "svac-tiny", size: int | Non
         work: of a training, which may be running.
         folder: of the model.
         size: S; None: that of the stage.
+
+    Raises:
+        SvacError: there is no checkpoint, and the model has no SAM-2 for frame hints.
     """
-    made = [(stage, work / f"{stage.plan.number}-{stage.plan.name}.pt") for stage in STAGES]
-    stage, path = [(stage, path) for stage, path in made if path.is_file()][-1]
-    kept = torch.load(path, map_location="cpu", weights_only=True)
     base = Svac.from_pretrained(tiny, device="cpu", dtype="float32")
-    shown = replace(stage, size=size or stage.size)
-    learner = _learner(shown, base, base.mllm, *_split(kept["mean"], base.mllm.state_dict()))
-    _save(folder, base, learner, shown.size)
-    print(f"{path.name}, step {kept['step']}, at {size or stage.size} px: {folder}")
+    config, weights = _shown(base, work)
+    config = replace(config, image_size=size or config.image_size)
+    model = speaking_model(base, config, weights)
+    step = trained(model, work)
+    if step is None:
+        _save(folder, base, _sam(config, weights), config)
+    else:
+        print(f"saying, step {step}")
+        model.save_pretrained(folder, torch.float16)
+    print(f"at {config.image_size} px: {folder}")
 
 
 def make_step(
@@ -203,13 +195,11 @@ def make_step(
     stage: PhotoStage,
     photos: Sequence[Photograph],
     done: float,
-    config: SvacConfig,
 ) -> _Step:
     """Make a step's batches.
 
     Args:
         done: how much of the stage is done, 0..1.
-        config: whose clips the sentences are about.
     """
     size = stage.size
     scenes = replace(SCENES, width=size, height=size)
@@ -217,15 +207,8 @@ def make_step(
         single = make_sequences(rng, scenes, scenes=max(2, stage.singles // 2), length=1, given=(0,))
     else:
         single = make_pseudo_videos(rng, photos, size=size, scenes=stage.singles, length=1)
-    clips: PhotoClips | ClipBatch | None = None
-    if stage.clips:
-        of = {"size": size, "batch": stage.clips, "sentences": 8}
-        if rng.random() < 0.5:
-            clips = make_generated_clips(rng, config, **of)
-        else:
-            clips = make_photo_clips(rng, photos, config, **of)
-    if not stage.lengths or rng.random() >= stage.sequences:
-        return _Step(single, clips=clips)
+    if not stage.lengths:
+        return _Step(single)
     # Sequences grow, and short ones stay.
     reached = stage.lengths[: 1 + int(done * len(stage.lengths) * 1.3)]
     length = int(rng.choice(reached[-2:]))
@@ -237,20 +220,14 @@ def make_step(
         sequence = make_pseudo_videos(
             rng, photos, size=size, scenes=count, length=length, given=given, most=_FOLLOWED
         )
-    return _Step(single, sequence, prompts_of(rng, sequence, given, mask_share=0.7), clips)
+    return _Step(single, sequence, prompts_of(rng, sequence, given, mask_share=0.7))
 
 
-def _loss(
-    learner: SAM2Base | Speaking, batch: _Step, rng: np.random.Generator
-) -> tuple[Tensor, dict[str, float]]:
-    sam = _sam_of(learner)
+def _loss(sam: SAM2Base, batch: _Step, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
     loss, figures = prompt_loss(sam, batch.single, rng)
     if batch.sequence is not None and batch.prompts is not None:
         features = encode_frames(sam, batch.sequence.pixels)
         more, told = sequence_loss(sam, features, batch.sequence, batch.prompts)
-        loss, figures = loss + 2 * more, figures | told
-    if batch.clips is not None and isinstance(learner, Speaking):
-        more, told = learner.loss(batch.clips)
         loss, figures = loss + 2 * more, figures | told
     return loss, figures
 
@@ -357,17 +334,6 @@ def _jaccard(logits: Tensor, masks: Tensor, existence: Tensor | None) -> Tensor:
     return torch.where(either > 0, both / either.clamp(min=1), torch.ones(()))
 
 
-@contextmanager
-def _averaged(run: ResumableStage) -> Iterator[None]:
-    """Run the model with the running mean of its weights meanwhile."""
-    own = {name: value.clone() for name, value in run.model.state_dict().items()}
-    run.model.load_state_dict(run.mean)
-    try:
-        yield
-    finally:
-        run.model.load_state_dict(own)
-
-
 def _start(work: Path, base: Svac, photos: Sequence[Photograph], wheel: Path, seed: int) -> dict[str, Tensor]:
     path = work / "start.pt"
     if not path.is_file():
@@ -379,14 +345,10 @@ def _start(work: Path, base: Svac, photos: Sequence[Photograph], wheel: Path, se
     return weights
 
 
-def _save(folder: Path, base: Svac, learner: SAM2Base | Speaking, size: int) -> None:
-    """Write a model folder: with words the model, else `base` with this SAM-2 beside it for what a person shows."""
+def _save(folder: Path, base: Svac, sam: SAM2Base, shown: SamConfig) -> None:
+    """Write a model folder: `base` with this SAM-2 beside it for what a person shows."""
     own, config = base.hint_sam, base.config
-    shown = photo_config(config.sam, size)
-    if isinstance(learner, Speaking):
-        base.hint_sam, base.config = None, replace(config, sam=shown, hints=None)
-    else:
-        base.hint_sam, base.config = learner, replace(config, hints=shown)
+    base.hint_sam, base.config = sam, replace(config, hints=shown)
     try:
         base.save_pretrained(folder, torch.float16)
     finally:

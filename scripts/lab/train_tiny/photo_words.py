@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.train_tiny.photo_phrases import Noun, missing, sayable
+from lab.train_tiny.photo_phrases import PEOPLE, Noun, missing, sayable
 from lab.train_tiny.photographs import CLOTHES
 
 # How often a kind of sentence is chosen where a video offers it.
@@ -35,6 +36,29 @@ _HUES = (
     (150, "purple"),
     (172, "pink"),
 )
+# What people add, though a photograph does not tell: it changes nothing of what is meant.
+TAILS = (
+    *(
+        "dancing",
+        "running",
+        "jumping",
+        "walking",
+        "standing",
+        "sitting",
+        "moving",
+        "turning",
+        "playing",
+        "there",
+    ),
+    *("riding", "on the bike", "on the bicycle", "on the motorbike", "on the scooter", "on the horse"),
+    *("on the skateboard", "on the board", "with the parachute", "in the air", "in the street"),
+    *("in the middle", "in front", "in the picture", "in the video"),
+)
+_PERSON = re.compile(
+    r"(the |all )?(?:(person|human|pedestrian|figure)|people|humans|pedestrians|figures)\.?", re.I
+)
+# Such a sentence says already where it is, with whom or in what.
+_TOLD = re.compile(r" (on|in|at|of|and|with) ")
 COLORS = ("black", "white", "grey", "brown", "red", "orange", "yellow", "green", "blue", "purple", "pink")
 
 
@@ -102,7 +126,7 @@ class Speaker:
         return color_of(frames[t][mask[t]])
 
     def say(self, rng: np.random.Generator, count: int) -> list[Sentence]:
-        """Return `count` sentences, kinds first; fewer kinds where the video offers fewer."""
+        """Return `count` sentences, kinds first; fewer kinds where the video offers fewer, none where it has none."""
         makers: dict[str, Callable[[np.random.Generator], list[Sentence]]] = {
             "category": self._categories,
             "color": self._colors,
@@ -114,6 +138,8 @@ class Speaker:
             "absent": self._absent,
         }
         made = {kind: found for kind, make in makers.items() if (found := make(rng))}
+        if not made:
+            return []
         kinds = [*made]
         weights = np.array([KINDS[kind] for kind in kinds])
         told = []
@@ -274,6 +300,16 @@ class Speaker:
 def _overlap(masks: NDArray[np.bool_], regions: Sequence[int]) -> bool:
     """Say whether regions share more than their edges: parts of one thing."""
     return bool((masks[list(regions)].sum(0) > 1).mean() > 1e-3)
+
+
+def varied(rng: np.random.Generator, text: str) -> str:
+    """Say the same in other words now and then: what people are called, and what is added to a phrase."""
+    if (found := _PERSON.fullmatch(text)) and rng.random() < 0.25:
+        noun = Noun(PEOPLE[int(rng.integers(len(PEOPLE)))], frozenset())
+        text = f"{found[1] or ''}{noun.word if found[2] else noun.plural}"
+    if not _TOLD.search(text) and rng.random() < 0.2:
+        text = f"{text.rstrip('.')} {TAILS[int(rng.integers(len(TAILS)))]}"
+    return text
 
 
 def _varied(rng: np.random.Generator, said: Sentence) -> Sentence:

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import cos, pi
 from pathlib import Path
@@ -35,7 +36,7 @@ class StagePlan:
         name: of the stage.
         number: its place in the recipe; seeds its data.
         steps: optimiser steps.
-        lr, matrix_lr: peak learning rates of AdamW and Muon, after a warm-up.
+        lr, matrix_lr: peak learning rates of AdamW and Muon, after a warm-up; with no `matrix_lr`, AdamW trains all.
         rests: names that begin so are not trained.
         slow: names that begin so are trained at `slow_factor` times these rates.
         falls: the learning rate falls to a twentieth along a cosine; else it stays, and another stage has to cool down.
@@ -45,7 +46,7 @@ class StagePlan:
     number: int
     steps: int
     lr: float
-    matrix_lr: float
+    matrix_lr: float = 0.0
     rests: tuple[str, ...] = ()
     slow: tuple[str, ...] = ()
     slow_factor: float = 0.1
@@ -141,6 +142,16 @@ class ResumableStage:
             file.write(json.dumps(line) + "\n")
         print(" ".join(f"{key}={value}" for key, value in line.items()), flush=True)
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Run the model with the running mean of its weights meanwhile."""
+        own = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.mean)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(own)
+
     def save(self) -> None:
         """Keep a checkpoint."""
         with atomic_path(self.checkpoint) as path:
@@ -172,7 +183,7 @@ class ResumableStage:
 
     def _made(self) -> list[torch.optim.Optimizer]:
         slow = {id(p) for name, p in self.model.named_parameters() if name.startswith(self.plan.slow)}
-        linear = {id(p) for p in matrices_of(self.model)}
+        linear = {id(p) for p in matrices_of(self.model)} if self.plan.matrix_lr else set()
         optimizers: list[torch.optim.Optimizer] = []
         for kind, lr in ((False, self.plan.lr), (True, self.plan.matrix_lr)):
             groups = []
