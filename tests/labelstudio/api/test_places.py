@@ -257,7 +257,9 @@ def test_a_byte_now_and_then_is_no_download(
     monkeypatch.setattr(places_module, "WINDOW_S", 0.6)
     begun = time.monotonic()
     with dripping(HEAD, b"x", 0.05) as url, pytest.raises(SvacError, match=said) as raised:
-        Download(1 << 20, 30, places=HERE, **options).to(tmp_path / "v", Source(f"{url}/v", "v"))
+        Download(1 << 20, 30, places=HERE, **options).to(
+            tmp_path / "v", Source(f"{url}/v", "v", trusted=True)
+        )
     assert raised.value.temporary == temporary
     assert time.monotonic() - begun < 5
 
