@@ -230,8 +230,8 @@ class SvacConfig:
         preset: whose published code the method follows.
         vision, language, sam: the parts; [SEG] prompts `sam`.
         hints: of a SAM-2 of its own for what a person shows on frames (masks, clicks, boxes) and its way through the
-            video; None: `sam` does that, too. With `seg_dim` it takes [SEG]s as well, by a projection of its own: what
-            it is surer of than `sam` on the anchor frames is what it draws.
+            video; None: `sam` does that, too. With `seg_dim` it takes [SEG]s as well, of a language model of its own:
+            what it is surer of than `sam` on the anchor frames is what it draws.
         method: how it is run.
         downsample_ratio, ps_version: of the pixel shuffle between vision tower and language model.
     """

@@ -25,7 +25,7 @@ from svac_backend.svac.config import MethodConfig, SvacConfig
 from svac_backend.svac.cpu.parallel import Workers, all_threads, frame_workers
 from svac_backend.svac.families.registry import family_of
 from svac_backend.svac.files import checkpoints, hub
-from svac_backend.svac.language.mllm import GreedyWriter, objects_of
+from svac_backend.svac.language.mllm import GreedyWriter, Mllm, objects_of
 from svac_backend.svac.language.templates import ChatTemplate
 from svac_backend.svac.language.tokenizer import tokenizer_file
 from svac_backend.svac.parts import explained, free_bytes
@@ -60,8 +60,14 @@ class Svac(nn.Module):
         self.chat = self._chat()
         self.mllm = self.family.build_mllm(config)
         self.sam = build_sam(config.sam)
-        # Where frame hints have a SAM-2 of their own.
+        # Where frame hints have a SAM-2 of their own, and what says [SEG]s for it.
         self.hint_sam = build_sam(config.hints) if config.hints else None
+        self.hint_mllm: Mllm | None = None
+        if config.hints and config.hints.seg_dim:
+            self.hint_mllm = self.family.build_mllm(replace(config, sam=config.hints))
+            # It is given what the first one sees, and its answer is given.
+            del self.hint_mllm.vision_model, self.hint_mllm.mlp1
+            self.hint_mllm.language_model.lm_head = nn.Identity()
         # SAM-2 with the original mask decoder, if one was given; in a list, so that it is no part of the weights.
         self._original_sam: list[SAM2Base] = []
 
@@ -142,11 +148,14 @@ class Svac(nn.Module):
         return ChatTemplate(self.tokenizer_file, self.config.method, images, self.family.chat)
 
     @property
-    def _takers(self) -> list[tuple[SAM2Base, SvacConfig]]:
-        """Every SAM-2 that takes [SEG]s, and the configuration whose `sam` it is."""
-        takers = [(self.sam, self.config)]
-        if self.hint_sam is not None and self.config.hints and self.config.hints.seg_dim:
-            takers.append((self.hint_sam, replace(self.config, sam=self.config.hints)))
+    def _takers(self) -> list[tuple[Mllm, SAM2Base, SvacConfig]]:
+        """Every SAM-2 that takes [SEG]s, what says them, and the configuration whose `sam` it is."""
+        method, hints = self.config.method, self.config.hints
+        takers = [(self.mllm, self.sam, self.config)]
+        if method.propagation != "none" or method.generate:
+            return takers
+        if hints and self.hint_mllm is not None and self.hint_sam is not None:
+            takers.append((self.hint_mllm, self.hint_sam, replace(self.config, sam=hints)))
         return takers
 
     @property
@@ -189,7 +198,7 @@ class Svac(nn.Module):
     ) -> Tensor:
         """Return one embedding per object and clip, f32 [O, N, d_model]; CSA. See `segment` for objects."""
         feed = FrameFeed(video, clips, self.config)
-        return self._objects(feed, expressions, answers, Workers(1))[0][..., : self.config.sam.d_model]
+        return self._objects(feed, expressions, answers, Workers(1), [self.mllm])[0][0]
 
     def _objects(
         self,
@@ -197,13 +206,12 @@ class Svac(nn.Module):
         expressions: Sequence[str],
         answers: Sequence[str | None] | None,
         workers: Workers,
-    ) -> tuple[Tensor, list[int]]:
-        """Return the objects' embeddings f32 [O, N, d_model], of every SAM-2 that takes [SEG]s side by side, and the
-        number of each object's expression.
-        """
+        mllms: Sequence[Mllm],
+    ) -> tuple[list[Tensor], list[int]]:
+        """Return the objects' embeddings f32 [O, N, d_model] by each of `mllms`, and each object's expression."""
         images = feed.clip_pixels()
         with all_threads(workers):
-            return self._seen(images, feed.clips.num_clips, expressions, answers)
+            return self._seen(images, feed.clips.num_clips, expressions, answers, mllms)
 
     def _seen(
         self,
@@ -211,7 +219,8 @@ class Svac(nn.Module):
         num_clips: int,
         expressions: Sequence[str],
         answers: Sequence[str | None] | None,
-    ) -> tuple[Tensor, list[int]]:
+        mllms: Sequence[Mllm],
+    ) -> tuple[list[Tensor], list[int]]:
         """Let the MLLM see the images, u8 [h, w, 3] each, of all clips; returns what `_objects` does."""
         seen = self.mllm.visual(images)
         method = self.config.method
@@ -222,10 +231,10 @@ class Svac(nn.Module):
         writer = None
         if method.generate:
             writer = GreedyWriter(self.chat.seg_id, self.chat.is_over, method.max_answer_tokens)
-        states = self.mllm.seg_states(seen, chats, self.chat.context_id, write=writer)
-        objects = [objects_of(state, num_clips) for state in states]
-        owners = [e for e, found in enumerate(objects) for _ in range(len(found))]
-        return torch.cat(objects), owners
+        said = [mllm.seg_states(seen, chats, self.chat.context_id, write=writer) for mllm in mllms]
+        objects = [[objects_of(state, num_clips) for state in states] for states in said]
+        owners = [e for e, found in enumerate(objects[0]) for _ in range(len(found))]
+        return [torch.cat(found) for found in objects], owners
 
     @torch.inference_mode()
     def segment(
@@ -285,8 +294,6 @@ class Svac(nn.Module):
         clips = plan(len(video), self.config.method)
         anchored = self.config.method.propagation == "anchor"
         takers = self._takers
-        if self.config.method.propagation != "none":
-            takers = takers[:1]
         anchors = clips.selected if anchored else clips.anchors if len(takers) > 1 else ()
         tracking = self._tracking if anchored else self.sam
         if progress:
@@ -294,10 +301,10 @@ class Svac(nn.Module):
         with frame_workers(self.device, independent=clips.propagated is None) as workers:
             encoder = FrameEncoder(tracking, workers, anchors if anchored else ())
             feed = FrameFeed(video, clips, self.config, frozenset(anchors), window, encoder)
-            said, owners = self._objects(feed, expressions, answers, workers)
-            embeddings = said.split([config.sam.d_model for _, config in self._takers], -1)[: len(takers)]
+            mllms = [mllm for mllm, _, _ in takers]
+            embeddings, owners = self._objects(feed, expressions, answers, workers, mllms)
             feeds = [feed]
-            for sam, config in takers[1:]:
+            for _, sam, config in takers[1:]:
                 feeds.append(
                     FrameFeed(video, clips, config, frozenset(anchors), window, FrameEncoder(sam, workers))
                 )
@@ -307,11 +314,11 @@ class Svac(nn.Module):
                 chosen = surest(
                     [
                         anchor_scores(sam, each.kept(anchors), seg)
-                        for (sam, _), each, seg in zip(takers, feeds, embeddings, strict=True)
+                        for (_, sam, _), each, seg in zip(takers, feeds, embeddings, strict=True)
                     ]
                 )
             streams = []
-            for (sam, config), each, seg, objects in zip(takers, feeds, embeddings, chosen, strict=True):
+            for (_, sam, config), each, seg, objects in zip(takers, feeds, embeddings, chosen, strict=True):
                 if not objects and any(chosen):
                     continue
                 decoder = WindowDecoder(

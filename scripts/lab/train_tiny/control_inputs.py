@@ -18,6 +18,7 @@ from svac_backend.svac import astc
 from svac_backend.svac.astc import ClipPlan, clip_images, plan
 from svac_backend.svac.config import SvacConfig
 from svac_backend.svac.cpu.parallel import Workers, all_threads
+from svac_backend.svac.language.mllm import Mllm
 from svac_backend.svac.model import Svac
 from svac_backend.svac.streaming import FrameFeed
 from svac_backend.video.source import VideoSource
@@ -103,7 +104,8 @@ class ControlledSvac(Svac):
         expressions: Sequence[str],
         answers: Sequence[str | None] | None,
         workers: Workers,
-    ) -> tuple[Tensor, list[int]]:
+        mllms: Sequence[Mllm],
+    ) -> tuple[list[Tensor], list[int]]:
         """Return what `Svac._objects` does, each block with its own input."""
         feed.clip_pixels()  # reads the frames for SAM-2, too
         size, rest = divmod(len(expressions), len(self.inputs))
@@ -114,25 +116,32 @@ class ControlledSvac(Svac):
             )
         with all_threads(workers):
             blocks = [
-                self._block(feed, control(feed.clips), expressions[k * size : (k + 1) * size])
+                self._block(feed, control(feed.clips), expressions[k * size : (k + 1) * size], mllms)
                 for k, control in enumerate(self.inputs)
             ]
-        return torch.cat(blocks), list(range(len(expressions)))
+        return [torch.cat(found) for found in zip(*blocks, strict=True)], list(range(len(expressions)))
 
-    def _block(self, feed: FrameFeed, prompts: Sequence[PromptImages], expressions: Sequence[str]) -> Tensor:
-        """Return the embeddings f32 [E, N, d_model] of a block."""
-        found: Tensor | None = None
+    def _block(
+        self,
+        feed: FrameFeed,
+        prompts: Sequence[PromptImages],
+        expressions: Sequence[str],
+        mllms: Sequence[Mllm],
+    ) -> list[Tensor]:
+        """Return the embeddings f32 [E, N, d_model] of a block by each of `mllms`."""
+        found: list[Tensor] = []
         for prompt in prompts:
             images = self._images(prompt.video or feed.video, prompt.frames, feed.clips.frames_per_clip)
-            states, owners = self._seen(images, feed.clips.num_clips, expressions, None)
+            said, owners = self._seen(images, feed.clips.num_clips, expressions, None, mllms)
             if owners != list(range(len(expressions))):
                 raise SvacError(
                     "In a control every expression is one object.", "Use a method with a [SEG] per clip."
                 )
-            found = torch.zeros_like(states) if found is None else found
-            for place, clip in prompt.clips:
-                found[:, clip] = states[:, place]
-        if found is None:
+            found = found or [torch.zeros_like(states) for states in said]
+            for rows, states in zip(found, said, strict=True):
+                for place, clip in prompt.clips:
+                    rows[:, clip] = states[:, place]
+        if not found:
             raise SvacError("A control shows the model no images.", "Return images for at least one prompt.")
         return found
 

@@ -74,7 +74,7 @@ class InternVl(Mllm):
         self.mlp1 = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden)
         )
-        self.text_hidden_fcs = seg_projector(config)
+        self.text_hidden_fcs = seg_projector(hidden, config.sam.d_model)
 
     def visual(self, images: Sequence[NDArray[np.uint8]]) -> Seen:
         """Return the visual tokens of images u8 [S, S, 3]."""

@@ -77,18 +77,10 @@ class Reading:
 Writer = Callable[["Mllm", Reading, ChatIds], Tensor]
 
 
-def seg_projector(config: SvacConfig) -> nn.ModuleList:
-    """Build `text_hidden_fcs`, which projects [SEG] states to SAM-2's prompt space, as published.
-
-    There is a second one where the SAM-2 for frame hints takes [SEG]s, too.
-    """
-    hidden = config.language.hidden_size
-    parts = [config.sam, *([config.hints] if config.hints and config.hints.seg_dim else [])]
-    steps = (
-        (nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, sam.d_model), nn.Dropout(0.0))
-        for sam in parts
-    )
-    return nn.ModuleList(nn.Sequential(*step) for step in steps)
+def seg_projector(hidden: int, d_model: int) -> nn.ModuleList:
+    """Build `text_hidden_fcs`, which projects [SEG] states to SAM-2's prompt space, as published."""
+    steps = (nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, d_model), nn.Dropout(0.0))
+    return nn.ModuleList([nn.Sequential(*steps)])
 
 
 class Mllm(nn.Module):
@@ -142,10 +134,6 @@ class Mllm(nn.Module):
         """Project [SEG] states [..., H] to SAM-2's prompt space [..., d_model]."""
         return self.text_hidden_fcs[0](hidden)
 
-    def project_all(self, hidden: Tensor) -> Tensor:
-        """Project [SEG] states [..., H] to the prompt space of each SAM-2 that takes them, side by side."""
-        return torch.cat([project(hidden) for project in self.text_hidden_fcs], -1)
-
     def begin(self, prefix: Tensor, seen: Seen, context_id: int) -> Reading:
         """Read what all expressions of a video share, ids i64 [P]: the images and what is before them."""
         reading = Reading(DynamicCache(config=self.language_model.config))
@@ -196,7 +184,7 @@ class Mllm(nn.Module):
                 leaves the reading where it was.
 
         Returns:
-            E tensors f32 [number of [SEG], d_model], those of every SAM-2 that takes [SEG]s side by side.
+            E tensors f32 [number of [SEG], d_model].
         """
         reading = self.begin(chats[0].prefix, seen, context_id)
         rows = []
@@ -207,7 +195,7 @@ class Mllm(nn.Module):
                 out = self.read(self.embed(chat.suffix, None, context_id), reading).seg
                 reading.back(len(chat.suffix))
                 states = out[chat.seg.to(out.device)]
-            rows.append(self.project_all(states).float())
+            rows.append(self.project(states).float())
         return rows
 
 

@@ -131,7 +131,7 @@ class QwenVl(Mllm):
         self.vision = cast("QwenVision", config.vision)
         self.vision_model = build_tower(self.vision)
         self.language_model = build_language(config.language)
-        self.text_hidden_fcs = seg_projector(config)
+        self.text_hidden_fcs = seg_projector(config.language.hidden_size, config.sam.d_model)
 
     def look(self, images: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, ...]:
         """Return each image's visual tokens, [rows, columns, (1 + D) * H].

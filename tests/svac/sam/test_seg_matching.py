@@ -141,8 +141,8 @@ def test_who_is_sure_draws_every_frame(
 
 def seg_of_second(model: Svac, video: ArrayVideo) -> Tensor:
     feed = streaming.FrameFeed(video, astc.plan(len(video), model.config.method), model.config)
-    said, _ = model._objects(feed, EXPRESSIONS, None, Workers(1))
-    return said[..., CONFIG.sam.d_model :]
+    assert model.hint_mllm is not None
+    return model._objects(feed, EXPRESSIONS, None, Workers(1), [model.mllm, model.hint_mllm])[0][1]
 
 
 def test_what_a_person_shows_goes_to_the_original_decoder(model: Svac, video: ArrayVideo) -> None:
