@@ -103,8 +103,8 @@ def _seen(config: SvacConfig) -> str:
     if config.hints is None:
         return "It has never seen a photograph."
     return (
-        "What hears sentences has never seen a photograph. What a person shows (a click, a box, a corrected\nmask) "
-        f"goes through a SAM-2 of its own at {config.hints.image_size} px, which has: it is of use on real video."
+        f"A second SAM-2, at {config.hints.image_size} px, has seen photographs: it takes what a person shows "
+        "(a click, a box, a corrected mask)\nand, told by a language model of its own, sentences about real video."
     )
 
 
@@ -152,7 +152,8 @@ def _not_yet(measured: Measured, controls: Controls) -> str:
     ]
     said += [
         "Words beyond those of the generated sentences, and the kinds of things that training never shows.",
-        "Sentences about photographs and real video, parts of things, and what is said of a part of the video.",
+        "In real video: rarer things, colours, places, relations and actions; which of several of a kind is meant; "
+        "parts of things; what is said of a part of the video.",
         "Expressions are decoded frame by frame; memory serves corrections only.",
     ]
     return "\n".join(f"- {line}" for line in said)

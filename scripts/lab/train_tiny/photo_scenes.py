@@ -66,17 +66,15 @@ class Scene:
 
 @dataclass
 class Clip:
-    """What the language model is given of a video, and of a generated one E sentences and their [SEG]s.
+    """What the language model is given of a video, and of a generated one E sentences.
 
     Attributes:
         tokens: f32 [K, H], the visual tokens of all images.
         texts: E sentences, or none.
-        seg: f32 [E, N, C], what the first projection made of each clip's [SEG] before anything was trained.
     """
 
     tokens: Tensor
     texts: list[str]
-    seg: Tensor
 
 
 @dataclass
@@ -225,7 +223,7 @@ def clip_of(model: Svac, frames: Sequence[NDArray[np.uint8]]) -> Clip:
         for number in range(clips.num_clips)
         for image in clip_images([frames[i] for i in clips.clip(number)], method.grid, compress=method.astc)
     ]
-    return Clip(model.mllm.visual(images).tokens, [], torch.zeros(0))
+    return Clip(model.mllm.visual(images).tokens, [])
 
 
 def photo_clip(rng: np.random.Generator, photos: Sequence[Photograph], model: Svac) -> Clip:
@@ -238,17 +236,15 @@ def photo_clip(rng: np.random.Generator, photos: Sequence[Photograph], model: Sv
 
 @torch.no_grad()
 def generated_clip(rng: np.random.Generator, model: Svac, *, sentences: int = 24) -> Clip:
-    """Make a clip of a generated scene, with the [SEG]s of its sentences as the model says them now."""
+    """Make a clip of a generated scene with sentences about it."""
     scene = random_scene(rng, SCENES)
-    texts = [said.text for said in sentences_of(scene.expressions, sentences, rng, easy=0.4)]
     clip = clip_of(model, [*scene.frames])
-    clip.texts = texts
-    clip.seg = model.mllm.project(seg_states(model.mllm, model.chat, clip, texts))
+    clip.texts = [said.text for said in sentences_of(scene.expressions, sentences, rng, easy=0.4)]
     return clip
 
 
-def seg_states(mllm: Mllm, chat: ChatTemplate, clip: Clip, texts: Sequence[str]) -> Tensor:
-    """Return the states of each sentence's [SEG]s, [E, N, H]; gradients go through the sentences, not the images."""
+def said_of(mllm: Mllm, chat: ChatTemplate, clip: Clip, texts: Sequence[str]) -> Tensor:
+    """Return each sentence's [SEG]s, [E, N, C]; gradients go through the sentences, not the images."""
     config = mllm.config
     images = config.method.num_clips * config.method.images_per_clip
     chats = [chat.build(text, images, config.method.num_clips) for text in texts]
@@ -262,7 +258,7 @@ def seg_states(mllm: Mllm, chat: ChatTemplate, clip: Clip, texts: Sequence[str])
         inputs_embeds=language.get_input_embeddings()(ids), past_key_values=reading.cache, use_cache=True
     ).last_hidden_state
     at = torch.stack([c.seg for c in chats])
-    return states.gather(1, at[..., None].expand(-1, -1, states.shape[-1]))
+    return mllm.project(states.gather(1, at[..., None].expand(-1, -1, states.shape[-1])))
 
 
 def kept(

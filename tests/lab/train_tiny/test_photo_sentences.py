@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lab.train_tiny import photo_sentences
 from lab.train_tiny.photo_recipe import export
-from lab.train_tiny.photo_scenes import Clip, Material, Scene, draw, material, rarity, seg_states
+from lab.train_tiny.photo_scenes import Clip, Material, Scene, draw, material, rarity, said_of
 from lab.train_tiny.photo_sentences import (
     PLANS,
     Finding,
@@ -159,10 +158,11 @@ def test_sentences_side_by_side_are_as_one_by_one(model: Svac, data: Material) -
     texts = ["the car", "all the small red cars on the left", "dog"]
     clip, config = data.clips[0], model.config.method
     with torch.no_grad():
-        found = model.mllm.project_all(seg_states(model.mllm, model.chat, clip, texts))
+        assert model.hint_mllm is not None
+        found = said_of(model.hint_mllm, model.chat, clip, texts)
         images = config.num_clips * config.images_per_clip
         chats = [model.chat.build(text, images, config.num_clips) for text in texts]
-        alone = model.mllm.seg_states(Seen(clip.tokens, ()), chats, model.chat.context_id)
+        alone = model.hint_mllm.seg_states(Seen(clip.tokens, ()), chats, model.chat.context_id)
     assert torch.allclose(found, torch.stack(alone), atol=1e-4)
 
 
@@ -181,34 +181,23 @@ def test_a_stage_trains_its_own_part_and_nothing_else(model: Svac, data: Materia
     assert [name for name in without if not name.startswith(idle)] == []
 
 
-def test_the_old_seg_stays_and_the_new_one_moves(
-    base: Svac, data: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_old_seg_stays_and_the_new_one_moves(base: Svac, data: Material, tmp_path: Path) -> None:
     clip, made = data.clips[0], data.generated[0]
-    batch = Spoken([(clip, ["the car", "a dog", "the men"])], Clip(made.tokens, made.texts[:4], made.seg[:4]))
-
-    def after_steps(work: Path, anchored: float) -> tuple[dict[str, float], dict[str, float]]:
-        monkeypatch.setattr(photo_sentences, "_ANCHORED", anchored)
-        model = speaking(base)
-        torch.manual_seed(3)
-        saying = learners_of(model)[2]
-        assert isinstance(saying, Saying)
-        saying.prepare(data)
-        before = saying.loss(batch)[1]
-        run = ResumableStage(replace(PLANS[2], steps=12, lr=0.03), saying, work)
-        for _ in range(12):
-            run.take(*saying.loss(batch))
-        first = model.mllm.text_hidden_fcs[0].state_dict()
-        assert all(torch.equal(first[k], v) for k, v in base.mllm.text_hidden_fcs[0].state_dict().items())
-        return before, saying.loss(batch)[1]
-
-    before, after = after_steps(tmp_path, 30.0)
-    assert before["moved"] == pytest.approx(0, abs=1e-6)
+    batch = Spoken([(clip, ["the car", "a dog", "the men"])], Clip(made.tokens, made.texts[:4]))
+    model = speaking(base)
+    torch.manual_seed(3)
+    saying = learners_of(model)[2]
+    assert isinstance(saying, Saying)
+    saying.prepare(data)
+    before = saying.loss(batch)[1]
+    run = ResumableStage(replace(PLANS[2], steps=12, lr=0.03), saying, tmp_path)
+    for _ in range(12):
+        run.take(*saying.loss(batch))
+    after = saying.loss(batch)[1]
     assert after["said"] < 0.8 * before["said"]
     assert after["silent"] < before["silent"]
-    (tmp_path / "free").mkdir()
-    free = after_steps(tmp_path / "free", 0.0)[1]
-    assert after["moved"] < 0.5 * free["moved"]
+    first = base.mllm.state_dict()
+    assert all(torch.equal(first[name], value) for name, value in model.mllm.state_dict().items())
 
 
 def weights(model: Svac) -> Iterator[torch.Tensor]:
@@ -243,7 +232,9 @@ def test_a_killed_training_goes_on_and_what_it_makes_takes_sentences(
     assert torch.allclose(after[f"original_{name}"], before[f"sam_{name}"], atol=1e-3)
     assert not torch.allclose(after[f"sam_{name}"], before[f"sam_{name}"], atol=1e-4)
     assert torch.allclose(
-        loaded.mllm.text_hidden_fcs[1][0].weight, whole.mllm.text_hidden_fcs[1][0].weight, atol=1e-3
+        loaded.hint_mllm.text_hidden_fcs[0][0].weight,  # type: ignore[union-attr]
+        whole.hint_mllm.text_hidden_fcs[0][0].weight,  # type: ignore[union-attr]
+        atol=1e-3,
     )
     video = ArrayVideo(np.random.default_rng(0).integers(0, 255, (5, 40, 60, 3), np.uint8))
     frames = list(loaded.segment(video, ["the car", "the dog dancing"]))
