@@ -231,8 +231,8 @@ class JobStore:
     def counts(self) -> dict[JobState, int]:
         """Return how many jobs are in each state."""
         with self.database.read() as session:
-            found = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)).tuples()
-            by_state = dict(found.all())
+            found = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
+            by_state = {row[0]: row[1] for row in found}
         return {state: by_state.get(state.value, 0) for state in JobState}
 
     def count_retrying(self) -> int:
