@@ -125,7 +125,7 @@ class Cluster:
         self.engine = engine
         self.placed: dict[str, Placed] = {}
         self._given = for_nodes(settings)
-        self._actor = ray.remote(max_restarts=-1, max_concurrency=8)(WorkerActor)
+        self._actor = ray.remote(WorkerActor)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         found = any(node.get("GPU") for node in nodes) and settings.device != "cpu"
         self._gpus = settings.worker_gpus if settings.worker_gpus is not None else float(found)
@@ -231,7 +231,8 @@ class Cluster:
             options["scheduling_strategy"] = "SPREAD"
         if drains:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(drains))})"}
-        actor = self._actor.options(**options).remote(self._given, role.value)
+        # It is asked how it goes while it works.
+        actor = self._actor.options(max_restarts=-1, max_concurrency=8, **options).remote(self._given, role.value)
         self.placed[name] = Placed(actor, role)
         log.info("worker %s is placed", name)
 
