@@ -67,9 +67,10 @@ def test_each_clip_is_decoded_with_its_own_embedding(model: Svac) -> None:
     video, objects = _video(20), model._objects
     before = np.stack([r.scores for r in model.segment(video, ["the red circle"])])
 
-    def changed(*args: Any) -> tuple[torch.Tensor, list[int]]:
+    def changed(*args: Any) -> tuple[list[torch.Tensor], list[int]]:
         embeddings, owners = objects(*args)
-        embeddings[:, 2] += 3.0
+        for said in embeddings:
+            said[:, 2] += 3.0
         return embeddings, owners
 
     try:

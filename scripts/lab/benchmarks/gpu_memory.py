@@ -66,8 +66,6 @@ def memory_need(config: SvacConfig, options: TrainOptions, *, checkpointing: boo
     family = family_of(config)
     mllm, sam = language_of(config), sam_of(config.sam)
     parameters = _count(mllm) + _count(sam)
-    if config.language.tie_word_embeddings:  # without memory nothing is shared
-        parameters -= config.language.vocab_size * config.language.hidden_size
     whole = nn.ModuleDict({"mllm": mllm, "sam": sam}).named_parameters()
     trained = sum(value.numel() for name, value in whole if name.startswith(family.trained_whole))
     before = _count(mllm)

@@ -14,6 +14,7 @@ from svac_backend.learning.triggers import FINETUNE
 from svac_backend.masks.rle import to_coco
 from svac_backend.masks.tracks import Track
 from svac_backend.storage.folder import Kind
+from svac_backend.storage.published import open_storage
 from svac_backend.store.corrections import Annotation, AnnotationState, Correction, CorrectionStore
 from svac_backend.store.lanes import TRAINING_LANE
 from svac_backend.store.links import MediaLinks
@@ -34,7 +35,9 @@ UNSURE, DRAWN = range(15, 19), frozenset({15, 16})
 def add_task(backend: Services) -> Scene:
     """Add a task with frames, a prediction that is wrong on some frames, and its correction."""
     scene = make_scene(DEMO_SEEDS.start + 102, SHAPE)
-    folder = OwnMedia(MediaLinks.from_settings(backend.settings)).folder(PROJECT, int(TASK))
+    folder = OwnMedia(MediaLinks.from_settings(backend.settings), open_storage(backend.settings)).folder(
+        PROJECT, int(TASK)
+    )
     write_frames(ArrayVideo(scene.frames, 12.0), folder, quality=90)
     tracks = []
     for number, masks in enumerate(scene.masks[:2]):
