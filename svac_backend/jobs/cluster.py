@@ -232,7 +232,9 @@ class Cluster:
         if drains:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(drains))})"}
         # It is asked how it goes while it works.
-        actor = self._actor.options(max_restarts=-1, max_concurrency=8, **options).remote(self._given, role.value)
+        actor = self._actor.options(max_restarts=-1, max_concurrency=8, **options).remote(
+            self._given, role.value
+        )
         self.placed[name] = Placed(actor, role)
         log.info("worker %s is placed", name)
 
