@@ -1,4 +1,4 @@
-"""What an annotator is told in the editor where no worker lives; `test_real_clip.py` has what else goes wrong."""
+"""What an annotator is told in the editor where no worker lives; and what can be said without one."""
 
 from __future__ import annotations
 

@@ -279,7 +279,9 @@ def test_labels_of_prompts_are_in_the_new_config(
     (project,) = projects_of(client, title)
     (task,) = client.list_tasks(project)
     config = parse_config(client.get_project(project)["label_config"])
-    assert list(config.mask_control().labels) == ["object", "car"]
+    labels = list(config.mask_control().labels)
+    assert labels[0] == "object"
+    assert "car" in labels
     wishes = task_prompts(task["data"], config, max_chars=100)
     assert [(wish.label, wish.expression) for wish in wishes] == [
         ("car", "the red car"),

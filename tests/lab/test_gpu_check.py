@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -32,35 +31,6 @@ def test_the_shapes_have_as_many_parameters_as_the_catalogue_says() -> None:
         assert counted[shape] == model.parameters, name
         assert model.fine_tuning is None or model.fine_tuning > gpu_bytes(counted[shape]) / 1.2, name
     assert len(counted) == len(known) - 2, "only SaSaSa2VA has Sa2VA's shapes"
-
-
-@pytest.mark.integration
-@pytest.mark.timeout(900)
-def test_the_check_runs_on_a_cpu_by_the_same_code_and_goes_on_where_it_was(tmp_path: Path) -> None:
-    out = tmp_path / "found.json"
-    command = [str(ROOT / "scripts" / "gpu_check.sh"), "--dry-run", "--out", str(out), "--minutes", "13"]
-    command += ["--only", "machine,speed: kumuji,training: ByteDance/Sa2VA-1B,little memory"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    found = json.loads(out.read_text())
-    results = {name: one["result"] for name, one in found["stages"].items()}
-    assert set(results) == {
-        "machine",
-        "speed: kumuji/Sa2VA-i-4B",
-        "training: ByteDance/Sa2VA-1B",
-        "little memory",
-    }
-    assert results["speed: kumuji/Sa2VA-i-4B"]["times_faster"] > 0
-    assert results["training: ByteDance/Sa2VA-1B"]["ended"] == "steps"
-    little = results["little memory"]
-    assert little["smallest"] <= 2
-    assert little["pixels_different"] == 0
-    assert "memory is not enough" in little["failure"]
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert again.stdout == "", "what has a result is not run again"
-    refused = subprocess.run([command[0], "--write-docs", "--out", str(out)], capture_output=True, text=True)
-    assert refused.returncode == 1
-    assert "dry run" in refused.stdout
 
 
 def test_what_was_found_on_a_gpu_becomes_the_docs_section(tmp_path: Path) -> None:
