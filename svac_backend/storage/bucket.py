@@ -131,9 +131,10 @@ class Bucket:
         """Return a link to an object, `LONGEST_LINK_S` at most; None where these credentials can sign none."""
         try:
             with self._told(key):
-                return str(self._fs.sign(self._path(key), expiration=int(min(seconds, LONGEST_LINK_S))))
-        except _NoSignature:
-            return None
+                try:
+                    return str(self._fs.sign(self._path(key), expiration=int(min(seconds, LONGEST_LINK_S))))
+                except (NotImplementedError, AttributeError):
+                    return None
         except SvacError:
             if self.scheme == "s3":
                 raise
@@ -155,8 +156,6 @@ class Bucket:
             yield
         except FileExistsError:
             raise _Exists from None
-        except (NotImplementedError, AttributeError):
-            raise _NoSignature from None
         except Exception as error:  # noqa: BLE001 (of three libraries, and of those below them)
             raise self._failure(key, error) from None
 
@@ -188,10 +187,6 @@ class Bucket:
 
 class _Exists(Exception):
     """An object is there that was to be made."""
-
-
-class _NoSignature(Exception):
-    """The library, or this kind of credentials, signs no links."""
 
 
 def _time(about: dict[str, Any]) -> float:
