@@ -22,7 +22,7 @@ from svac_backend.storage.folder import Kind, Storage
 from svac_backend.storage.published import open_storage
 from svac_backend.store.database import Database
 from svac_backend.store.events import EventStore, Inbox
-from svac_backend.store.jobs import ACTIVE
+from svac_backend.store.jobs import ACTIVE, LOCK
 from svac_backend.store.tables import (
     ConfigRow,
     CorrectionRow,
@@ -84,7 +84,8 @@ class RetainHandler:
         limit = _before(self.settings.keep_jobs_days)
         old = (JobRow.state.not_in(ACTIVE), JobRow.finished < limit)
         count = self._rows(JobRow, JobRow.id, select(JobRow.id).where(*old).order_by(JobRow.created))
-        with self.database.write() as session:
+        # No job is entered meanwhile: it would name a config that is in use by nobody yet.
+        with self.database.write(LOCK) as session:
             used = select(JobRow.config).where(JobRow.config.is_not(None))
             session.execute(delete(ConfigRow).where(ConfigRow.sha256.not_in(used)))
             session.execute(delete(PartRow).where(PartRow.updated < self.database.time() - DAY_S))

@@ -98,20 +98,21 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self, lock: str = "") -> Iterator[Session]:
+    def write(self, *locks: str) -> Iterator[Session]:
         """Yield a session that commits at the end, and rolls back on an exception.
 
         In SQLite it holds the write lock. In PostgreSQL others write meanwhile: rows that are read to be changed must
-        be read `with_for_update`, and what must not happen twice at once names a lock.
+        be read `with_for_update`, and what must not happen twice at once names a lock. So does what changes several
+        rows in one transaction: two that lock the same rows in different orders would wait for each other.
 
         Args:
-            lock: held until the end of the transaction.
+            locks: held until the end of the transaction; several are taken in the order of their names.
 
         Raises:
             StoreError: the database cannot be used now; nothing was changed.
         """
         with self._translated(), Session(self._writer) as session, session.begin():
-            if lock:
+            for lock in sorted(locks):
                 self.system.lock(session, lock)
             yield session
 

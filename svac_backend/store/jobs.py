@@ -268,7 +268,7 @@ class JobStore:
         some, state = update(JobRow).where(JobRow.id.in_(job_ids)), JobRow.state
         waits = some.where(state == JobState.QUEUED.value).values(**ended, due=None)
         runs = some.where(state == JobState.RUNNING.value).values(cancel_requested=True, message="Cancelling")
-        with self.database.write() as session:
+        with self.database.write(LOCK) as session:
             # In this order: one that is claimed meanwhile is asked.
             return sum(session.execute(one).rowcount for one in (waits, runs))  # type: ignore[attr-defined]
 

@@ -92,21 +92,17 @@ class TaskStore:
         if not changed:
             return
         now = self.database.time()
-        # In one order: of two that write the same tasks at once, each would wait for the other.
-        rows = [
-            {**vars(one), "updated": one.updated or now}
-            for one in sorted(changed, key=lambda one: (one.project_id, one.task_id))
-        ]
+        rows = [{**vars(one), "updated": one.updated or now} for one in changed]
         added = self.database.insert(TaskRow)
         values = {name: added.excluded[name] for name in ("prediction", "model_version", "score", "updated")}
         statement = added.on_conflict_do_update(index_elements=["project_id", "task_id"], set_=values)
-        with self.database.write() as session:
+        with self.database.write(*{_lock(one.project_id) for one in changed}) as session:
             session.execute(statement, rows)
 
     def delete(self, project_id: str, task_ids: Collection[str]) -> None:
         """Forget tasks that were deleted in Label Studio."""
         mine = (TaskRow.project_id == project_id, TaskRow.task_id.in_(task_ids))
-        with self.database.write() as session:
+        with self.database.write(_lock(project_id)) as session:
             session.execute(delete(TaskRow).where(*mine))
 
     def get(self, project_id: str, task_id: str) -> PredictedTask | None:
@@ -218,6 +214,10 @@ def _rows(session: Session, keys: Sequence[tuple[str, str]]) -> Iterator[TaskRow
         yield from session.scalars(
             select(TaskRow).where(tuple_(TaskRow.project_id, TaskRow.task_id).in_(some))
         )
+
+
+def _lock(project_id: str) -> str:
+    return f"tasks {project_id}"
 
 
 def _id(row: TaskRow) -> tuple[str, str]:

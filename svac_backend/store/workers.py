@@ -160,7 +160,7 @@ class WorkerStore:
     def forget(self, lease_s: float) -> None:
         """Delete the workers that do not live; their jobs are put back before, see `jobs.engine`."""
         living = [one.id for one in self.alive(lease_s)]
-        with self.database.write() as session:
+        with self.database.write(LOCKS) as session:
             dead = delete(WorkerRow).where(WorkerRow.id.not_in(living)).returning(WorkerRow.id)
             gone = list(session.scalars(dead))
         for worker_id in gone:
