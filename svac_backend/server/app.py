@@ -1,6 +1,6 @@
 """The web process: Label Studio's routes and the job list as a Flask app, and `svac-backend serve`, which runs it.
 
-It runs under waitress, one process with threads behind a loop that buffers, and is free of torch.
+It runs under waitress: one process, with threads behind a loop that buffers. It never imports torch.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from svac_backend.server.ui.routes import add_pages
 from svac_backend.settings import Settings
 from svac_backend.store.links import LinkRefused
 
-# Called at many moments, by Label Studio and by health checks, or for each frame: not worth a line each.
+# Label Studio and health checks call these often, and players once for each frame: not worth a log line each.
 QUIET = frozenset({"/", "/health", "/ready", "/metrics", "/media/<path:name>"})
 
 STATUS = {
@@ -55,14 +55,14 @@ STATUS = {
     TooMany: 429,
 }
 
-# A proxy's own, if it sends one, so that its log and ours can be put together.
+# A proxy's own request id, if it sends one, so that its log and ours can be matched.
 REQUEST_ID, _ID = "X-Request-ID", re.compile(r"[\w-]{1,64}", re.ASCII)
 
 log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> Flask:
-    """Return the app; its state is in `settings.data_dir`, as `app.extensions["svac"]` (a `Services`).
+    """Return the app. Its state lies in `settings.data_dir`; its `Services` are `app.extensions["svac"]`.
 
     Raises:
         SvacError: the data folder cannot be used, or the settings disagree.
@@ -108,7 +108,7 @@ def _watch(app: Flask, metrics: Metrics) -> None:
 
     @app.after_request
     def end(response: Response) -> Response:
-        # The rule, not the path: a path is the caller's text, and each one would be a metric of its own.
+        # The rule, not the path: callers choose the path, and each one would become a metric of its own.
         route = request.url_rule.rule if request.url_rule else "(unknown)"
         seconds = time.monotonic() - g.get("begun", time.monotonic())
         metrics.requests.labels(route, str(response.status_code)).inc()
@@ -120,7 +120,7 @@ def _watch(app: Flask, metrics: Metrics) -> None:
 
 
 def _answer_errors(app: Flask, settings: Settings, pace: CallerPace) -> None:
-    """Have every error answered as {"error": what is wrong, "hint": what to do}, and as a page where pages are."""
+    """Answer every error as {"error": what is wrong, "hint": what to do}, and below /ui as a page."""
 
     @app.errorhandler(SvacError)
     def known(error: SvacError) -> tuple[Response, int]:
@@ -161,19 +161,19 @@ def _error(message: str, hint: str) -> Response:
     return jsonify({"error": message, "hint": hint})
 
 
-# Connections at a time; one that waits holds no thread.
+# Connections at a time; a waiting connection holds no thread.
 CONNECTIONS = 1000
-# Seconds that a request may take to arrive, and that a connection may do nothing.
+# Seconds that a request may take to arrive, and that a connection may stay idle.
 ARRIVAL_S, IDLE_S = 60.0, 30
-# Seconds that requests have to end in after SIGTERM; less than docker waits.
+# Seconds that requests have to finish after SIGTERM; less than Docker waits before it kills.
 GRACE_S = 8.0
 
 
 class Server:
     """Waitress with the settings' threads: a loop reads requests and writes answers, threads see whole requests only.
 
-    One process: it waits for the database far more than it computes, and figures and waiting calls are counted in one
-    place. It has no time limit for a request that comes in drops, so that is kept here.
+    One process is enough: it waits for the database far more than it computes, and it can count metrics and waiting
+    calls in one place. Waitress sets no time limit on a request that trickles in, so this class does.
 
     Args:
         app: what answers.
@@ -192,12 +192,12 @@ class Server:
             sockets=[listener],
             threads=settings.server_threads,
             connection_limit=CONNECTIONS,
-            asyncore_use_poll=True,  # select knows no socket above 1023
+            asyncore_use_poll=True,  # select() cannot watch a descriptor above 1023
             backlog=CONNECTIONS,
             channel_timeout=IDLE_S,
             cleanup_interval=5,
             max_request_body_size=settings.max_body_mb * 1_000_000,
-            # An answer waits in a file, not in a thread, for a client that reads slowly.
+            # When a client reads slowly, the rest of its answer waits in a file, not in a thread.
             outbuf_high_watermark=1 << 40,
             ident=None,
             log_untrusted_proxy_headers=False,
@@ -207,7 +207,7 @@ class Server:
         self._stop = threading.Event()
 
     def run(self) -> None:
-        """Serve until `stop`; then end what has begun, `GRACE_S` at most."""
+        """Serve until `stop` is called, then finish the requests that have begun, for `GRACE_S` at most."""
         while not self._stop.is_set():
             self._turn()
         self._server.del_channel()
@@ -219,7 +219,7 @@ class Server:
         wasyncore.close_all(self._map)
 
     def stop(self) -> None:
-        """Have `run` end. May be called by a signal's handler."""
+        """Make `run` end. A signal handler may call it."""
         self._stop.set()
         self._server.pull_trigger()
 
@@ -249,11 +249,11 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        SvacError: the data folder or the address cannot be used, or the settings disagree; said before anything is
-            started.
+        SvacError: the data folder or the address cannot be used, or the settings disagree. It is raised before
+            anything starts.
     """
     start_logging(settings.log_level, settings.log_format)
-    # It warns whenever a request waits for a thread.
+    # Waitress warns whenever a request waits for a thread.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4 * CONNECTIONS)), hard))
@@ -270,7 +270,7 @@ def serve(settings: Settings) -> None:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to an address, or say in words why nobody can listen there."""
+    """Return a socket bound to an address; the SvacError says why nobody can listen there."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -283,7 +283,7 @@ def _listener(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            hint = "Stop what listens there, perhaps another svac-backend serve, or set SVAC_PORT to another port."
+            hint = "Stop what listens there (perhaps another svac-backend serve), or set SVAC_PORT to another port."
         else:
             hint = "Set SVAC_HOST to an address of this machine, e.g. 127.0.0.1, and SVAC_PORT to a port above 1023."
         raise SvacError(f"{host}:{port} cannot be listened on: {error.strerror}.", hint) from error

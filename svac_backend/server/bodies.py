@@ -1,4 +1,4 @@
-"""Request bodies: read, and refused in words when they are not what they should be."""
+"""Reading request bodies, and refusing bad ones with a message that says what is wrong."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pydantic_core import from_json
 
 from svac_backend.errors import SvacError
 
-# Bytes of memory that a body may become, estimated before it is read: `[[],[],...]` becomes thirty times its text.
+# Bytes of memory that a body may take, estimated before it is parsed: `[[],[],...]` takes thirty times its text.
 MAX_UNFOLDED = 400_000_000
-# From here on the estimate is made.
+# Shorter bodies are parsed without an estimate.
 _SMALL = 4_000_000
 MAX_DEPTH = 200
 MAX_CONFIG_CHARS = 1_000_000
 _CHUNK = 1 << 22
 
 
-# Bytes that all bodies together may become at a time, and seconds that a request waits for its part. A small body, as
-# nearly all are, takes no part; a larger one is counted as the worst that text of its length becomes.
+# Bytes of memory that all bodies together may take at a time, and seconds that a request waits for its share. Nearly
+# all bodies are small and need no share; a larger one is counted as the worst case for text of its length.
 MAX_TOGETHER, PATIENCE_S = 500_000_000, 15.0
 _TINY, _WORST = 100_000, 30
 
@@ -36,10 +36,10 @@ class Together:
         self._changed = threading.Condition()
 
     def take(self, length: int) -> int:
-        """Wait for the part of a body of so many bytes; return the part, which must be given back.
+        """Wait until a body of `length` bytes has room; return its share in bytes, which must be given back.
 
         Raises:
-            SvacError: others did not end in time.
+            SvacError: the requests before it did not finish in time.
         """
         part = min(_WORST * length, MAX_UNFOLDED) if length > _TINY else 0
         if part:
@@ -54,7 +54,7 @@ class Together:
         return part
 
     def give_back(self, part: int) -> None:
-        """Let others have what `take` returned."""
+        """Return to the others what `take` reserved."""
         with self._changed:
             self._taken -= part
             self._changed.notify_all()
@@ -71,11 +71,11 @@ def read_json() -> dict[str, Any]:
     """Return the request's body, which must be a JSON object. Its text stays available as `request.get_data()`.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: it is not a JSON object.
         SvacError: other large bodies are being read.
         werkzeug.exceptions.RequestEntityTooLarge: it is larger than the settings allow.
     """
-    # Before it is read; given back when the request has ended, see `app`.
+    # Reserved before it is read; `app` gives it back when the request has ended.
     g.body_part = g.get("body_part", 0) + TOGETHER.take(request.content_length or 0)
     raw = request.get_data()
     if not raw:
@@ -97,8 +97,8 @@ def text(body: Mapping[str, Any], name: str, *, default: str | None = None, most
     """Return a field that must be text; `default` stands in for a missing or null one.
 
     Raises:
-        BadRequest: it is missing without default, no text, no Unicode (a lone surrogate), or longer than `most`
-            characters.
+        BadRequest: it is missing and there is no default, it is not text, it holds a lone surrogate, or it is longer
+            than `most` characters.
     """
     value = body.get(name)
     if value is None:
@@ -131,7 +131,7 @@ def _parsed(raw: bytes) -> Any:
         # An annotation of 100 masks is 1.3 MB, which the standard library reads in three times the time.
         return from_json(raw, allow_inf_nan=False)
     except ValueError:
-        # It says what is wrong. A number like NaN is no JSON, and would not survive in the database either.
+        # The standard library says what is wrong. NaN and the like are not JSON, and the database would not keep them.
         found = json.loads(raw, parse_constant=_refuse)
     if _is_deeper(found, MAX_DEPTH):
         raise RecursionError
@@ -154,10 +154,10 @@ def _is_deeper(value: Any, most: int) -> bool:
 
 
 def unfolded(raw: bytes) -> int:
-    """Return about how many bytes of memory JSON text becomes, and never much less.
+    """Return about how many bytes of memory JSON text takes once parsed, and never much less.
 
-    A place in a list takes 16 bytes while the list grows, a text 60 and its own length, a list 64, an object 240, a
-    number with a fraction or above 256 another 32: the smaller ones, of which brush masks are made, exist once.
+    A place in a list takes 16 bytes while the list grows, a text 60 plus its length, a list 64, an object 240, and a
+    number with a fraction or above 256 another 32. Smaller numbers, of which brush masks are made, exist only once.
     """
     places, lists, objects = (raw.count(sign) for sign in (b",", b"[", b"{"))
     texts, fractions = raw.count(b'"') // 2, raw.count(b".") + raw.count(b"e") + raw.count(b"E")
@@ -168,7 +168,7 @@ def unfolded(raw: bytes) -> int:
 
 
 def _large(raw: bytes) -> int:
-    """Count runs of digits that are a number above 256."""
+    """Count the runs of digits that are a number above 256."""
     digits = np.frombuffer(raw, np.uint8) - np.uint8(ord("0"))
     is_digit = np.pad(digits < 10, 1)
     starts = np.flatnonzero(is_digit[1:] & ~is_digit[:-1])

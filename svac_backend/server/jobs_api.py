@@ -1,4 +1,4 @@
-"""What people ask about jobs: the list, one job, cancelling it."""
+"""The routes for jobs: list them, look at one, cancel one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def create_blueprint(backend: Services, gate: Gate) -> Blueprint:
 
 
 def job_to_json(job: Job) -> dict[str, Any]:
-    """Return what people may know of a job; times in ISO 8601, UTC."""
+    """Return what people may see of a job; times are ISO 8601 in UTC."""
     return {
         "id": job.id,
         "kind": job.kind,

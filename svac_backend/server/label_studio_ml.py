@@ -1,6 +1,6 @@
-"""For those who host the backend with `label-studio-ml start`: the same predictions, behind its base class.
+"""An adapter for those who host the backend with `label-studio-ml start`: the same predictions, behind its base class.
 
-    # model.py and _wsgi.py of the folder that label-studio-ml starts
+    # model.py and _wsgi.py in the folder that label-studio-ml starts
     from svac_backend.server.label_studio_ml import SvacModel
 
 `svac-backend worker` must run beside it, with the same settings. The current label-studio-ml (2.x) is not
@@ -32,7 +32,7 @@ from svac_backend.settings import get_settings
 
 @lru_cache(maxsize=1)
 def _predictor() -> Predictor:
-    # The base class is made anew for every request; the state behind it is not.
+    # label-studio-ml makes a new model object for every request; the state behind it must outlive that.
     backend = open_services(get_settings())
     return Predictor(backend, Metrics(backend))
 
@@ -41,13 +41,13 @@ class SvacModel(LabelStudioMLBase):
     """SVAC as label-studio-ml sees it: predictions from the cache or the worker."""
 
     def setup(self) -> None:
-        """Tell the model's version."""
+        """Set the model's version."""
         self.set("model_version", _predictor().backend.model_version)
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **_: Any
     ) -> ModelResponse:
-        """Return one list for each task: its prediction, or nothing while the worker makes it."""
+        """Return one list for each task: its prediction, or an empty list while the worker makes it."""
         answers = _predictor().predict(tasks, self.label_config, str(self.project_id), context)
         predictions = [
             []

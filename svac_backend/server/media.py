@@ -1,6 +1,6 @@
-"""GET /media/<file>: the frames that the backend has cut, for browsers that have a signed link.
+"""GET /media/<file>: the frames that the backend has cut, for browsers that hold a signed link.
 
-A link is all that is asked for: browsers send no password for the pictures of a page from elsewhere.
+The link is the only proof: browsers send no password for pictures that belong to a page from another address.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from svac_backend.storage.published import open_storage
 from svac_backend.store.events import ConnectionStore
 from svac_backend.store.links import PARAMETER, ROUTE, MediaLinks
 
-# Told, not guessed: what a guess finds depends on the machine.
+# Named here, since what `mimetypes` guesses depends on the machine.
 TYPES = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
@@ -32,10 +32,10 @@ TYPES = {
     ".webm": "video/webm",
     ".mov": "video/quicktime",
 }
-# A frame that was cut anew, from another video, must be seen within this time.
+# A frame that was cut again, from another video, must reach browsers within this time.
 CACHE_S = 3600
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-# What other origins' scripts may read of an answer, besides the simple headers.
+# What scripts of other origins may read of an answer, besides the simple headers.
 EXPOSED = "Accept-Ranges, Content-Length, Content-Range, ETag"
 REFRESH_S, MAX_TOLD = 10.0, 100
 
@@ -66,7 +66,7 @@ def create_blueprint(backend: Services) -> Blueprint:
             except NotStored as error:
                 raise _gone() from error
         try:
-            # It takes ranges and validators from the request, and never leaves the folder.
+            # It honours ranges and validators, and never leaves the folder.
             response = send_from_directory(links.root, name, mimetype=kind, conditional=True)
         except NoFile as error:
             raise _gone() from error
@@ -79,7 +79,7 @@ def create_blueprint(backend: Services) -> Blueprint:
 
     @routes.after_request
     def share(response: Response) -> Response:
-        """Let pages of Label Studio read the answer, also a refusal; the editor reads pixels, not only shows them."""
+        """Let Label Studio's pages read every answer, even a refusal: the editor shows pixels and also reads them."""
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         if origins.any:
@@ -100,14 +100,14 @@ def create_blueprint(backend: Services) -> Blueprint:
 
 
 class Origins:
-    """The addresses of Label Studio in browsers, as far as they are known.
+    """The addresses under which browsers open Label Studio, as far as they are known.
 
     Args:
         settings: `media_origins`; when empty, `label_studio_url`.
-        connections: what Label Studio calls itself in /setup, which counts when `media_origins` is empty.
+        connections: hold the address that Label Studio sends with /setup; it counts when `media_origins` is empty.
 
     Attributes:
-        any: whether every page may have the frames.
+        any: whether pages of any origin may have the frames.
     """
 
     def __init__(self, settings: Settings, connections: ConnectionStore) -> None:
@@ -120,7 +120,7 @@ class Origins:
         self._told: set[str] = set()
 
     def allows(self, origin: str) -> bool:
-        """Return whether a page of this origin, as browsers write it, may read the frames."""
+        """Return whether a page of this origin, as browsers send it, may read the frames."""
         wanted = _normal(origin)
         if wanted in self._known:
             return True
@@ -140,7 +140,7 @@ class Origins:
 
 
 def _normal(address: str) -> tuple[str, str, int | None] | None:
-    """Return scheme, host and port of an address; None when it has none, as `null` and nonsense have not."""
+    """Return scheme, host and port of an address; None for `null` and for what is not an address."""
     parts = split_address(address.strip())
     if parts is None:
         return None
@@ -149,7 +149,7 @@ def _normal(address: str) -> tuple[str, str, int | None] | None:
 
 
 def _variants(addresses: list[str]) -> frozenset[tuple[str, str, int | None]]:
-    """Return the origins of addresses. A machine's own names are the same place: people open either."""
+    """Return the origins of addresses. localhost and 127.0.0.1 are the same place: people open either."""
     found = {origin for origin in map(_normal, addresses) if origin is not None}
     more = {(scheme, name, port) for scheme, host, port in found if host in LOOPBACK for name in LOOPBACK}
     return frozenset(found | more)
@@ -157,6 +157,6 @@ def _variants(addresses: list[str]) -> frozenset[tuple[str, str, int | None]]:
 
 def _gone() -> NotFound:
     return NotFound(
-        "This frame is not there any more.",
-        "Restore 'served' in SVAC_DATA_DIR, or remove the task's frames and prediction: they are made anew.",
+        "This frame is gone.",
+        "Restore 'served' in SVAC_DATA_DIR, or remove the task's frames and prediction: they are made again.",
     )

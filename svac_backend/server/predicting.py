@@ -1,4 +1,4 @@
-"""What /predict answers: the cache, what an annotator asked for, or nothing yet and a job that pushes it later."""
+"""What /predict answers: a cached prediction, an annotator's answer, or nothing yet while a job makes it."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 class Predictor:
     """Answers predictions for one web process.
 
-    A task that cannot be predicted (its prompt is empty, the config can't show masks, ...) is answered with
-    nothing, like one that is queued: Label Studio shows a success whatever we answer, and an error would take
-    the other tasks of the call with it. The reason is logged, and stands in the job list as a failed job.
+    A task that cannot be predicted (its prompt is empty, the config cannot show masks, ...) gets an empty answer, like
+    a queued one: Label Studio shows success whatever we answer, and an error would take the other tasks of the call
+    with it. The reason is logged and appears in the job list as a failed job.
 
     Args:
         backend: state and engine.
-        metrics: where the outcomes are counted.
+        metrics: counts the outcomes.
     """
 
     def __init__(self, backend: Services, metrics: Metrics) -> None:
@@ -51,14 +51,14 @@ class Predictor:
         project_id: str,
         context: Mapping[str, Any] | None = None,
     ) -> list[Answer | None]:
-        """Return one answer for each task, in order; None where there is nothing yet, or never will be.
+        """Return one answer for each task, in order; None where there is none yet, or never will be.
 
         Args:
-            tasks: Label Studio's tasks, `id` and `data` of each are used; of an annotator's request the annotations,
-                drafts and predictions, too.
+            tasks: Label Studio's tasks. `id` and `data` of each are used; for an annotator's request also its
+                annotations, drafts and predictions.
             label_config: the project's labelling config.
             project_id: the project's id.
-            context: `params.context`; with a `result` the call is an annotator's request, and may wait.
+            context: `params.context`; if it has a `result`, the call is an annotator's request and may wait.
 
         Raises:
             SvacError: there is no model.
@@ -99,7 +99,7 @@ class Predictor:
             self._or_reject(call, partial(self._wish, task, label_config, call, works))
             for task, call in zip(tasks, calls, strict=True)
         ]
-        # Asked and stored for all tasks at once: Label Studio sends every task that is selected in one call.
+        # One look-up and one insert for all tasks: Label Studio sends every selected task in one call.
         asked = [wish for wish in wishes if wish is not None]
         active = self.backend.engine.active_keys([wish.job_key(version) for wish in asked if wish.push])
         known = self.backend.predictions.known([wish.cache_key(version) for wish in asked])
@@ -116,9 +116,9 @@ class Predictor:
     def _or_reject(
         self, call: Call, work: Callable[[], T | None], *, otherwise: Callable[[str], T] | None = None
     ) -> T | None:
-        """Do a part of one task's work; when it fails, the reason is recorded and the other tasks go on.
+        """Do part of one task's work; if it fails, record the reason so that the other tasks go on.
 
-        `otherwise` is told the reason, and returns what is answered then.
+        `otherwise` gets the reason, and returns what is answered instead.
         """
         try:
             return work()
@@ -145,7 +145,7 @@ class Predictor:
     def _wish(
         self, task: Mapping[str, Any], label_config: str, call: Call, works: list[Work]
     ) -> PrelabelPayload:
-        """Return what a task asks for; `works` gets the job that cuts its frames, if it has none."""
+        """Return what a task asks for; add to `works` the job that cuts its frames, if it has none yet."""
         base = task_payload(task, label_config, call)
         config, limit = cached_config(label_config), self.backend.settings.max_prompt_chars
         prompts = task_prompts(base.task_data, config, max_chars=limit)
@@ -161,10 +161,10 @@ class Predictor:
         works: list[Work],
         given: list[PredictedTask],
     ) -> Answer | None:
-        """Return what is there and say so in `given`, or add a job to `works`.
+        """Return the cached answer and note it in `given`, or add a job to `works`.
 
-        A prediction that a job is about to push is not answered although it may be in the cache already: Label
-        Studio would store our answer, and then have it twice.
+        A prediction that a job is about to push is not answered, even if it is in the cache already: Label Studio would
+        store our answer and the pushed one, and have it twice.
         """
         key = payload.job_key(call.version)
         prediction = payload.cache_key(call.version)
@@ -192,7 +192,7 @@ class Predictor:
         return None if found is None else Answer(found[0], found[1], version)
 
     def _order_frames(self, payload: TaskPayload, works: list[Work]) -> None:
-        """Have the frames cut that the masks will be drawn on, when the task has only the video."""
+        """Order the frames that the masks will be drawn on, if the task has only the video."""
         config = cached_config(payload.label_config)
         if config.frames is None or payload.task_data.get(config.frames.key):
             return

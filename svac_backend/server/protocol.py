@@ -1,4 +1,4 @@
-"""Label Studio's routes, and what a submitted annotation starts. The payloads are those of Label Studio 1.23.2."""
+"""Label Studio's routes, and what a submitted annotation starts. Payloads are those of Label Studio 1.23.2."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ log = logging.getLogger(__name__)
 
 
 def on_webhook(backend: Services, action: str, project_id: str, body: Mapping[str, Any], event: int) -> None:
-    """Queue the propagation of a submitted annotation's corrections, when its project asks for it.
+    """Queue the propagation of a submitted annotation's corrections, if its project asks for it.
 
-    The job reads the annotation from the stored event, and pushes a prediction: the annotation is never changed. A
-    webhook that cannot be used is recorded all the same, as a failed job.
+    The job reads the annotation from the stored event and pushes a prediction; it never changes the annotation. A
+    webhook that cannot be used is recorded, too, as a failed job.
 
     Args:
         backend: state and engine.
         action: of the webhook.
         project_id: of the webhook.
         body: of the webhook.
-        event: the number under which it is stored.
+        event: the number that the webhook is stored under.
     """
     if action not in SUBMITTED or not names_project(backend.settings.propagate_on_submit, project_id):
         return
@@ -93,13 +93,13 @@ def create_blueprint(backend: Services, gate: Gate, predictor: Predictor, metric
 
     @routes.before_request
     def check_caller() -> None:
-        # The webhook needs the body's action first; /ready tells everybody whether, and only who may call why not.
+        # /webhook needs the body's action first; /ready answers everybody, but tells only authorized callers why not.
         if request.endpoint not in ("protocol.webhook", "protocol.ready"):
             gate.check(request)
 
     @routes.get("/")
     def root() -> Response | AnyResponse:
-        # Whoever follows the address on Label Studio's card, and not Label Studio itself.
+        # A person who follows the address on Label Studio's model card, not Label Studio itself.
         best = request.accept_mimetypes.best_match(("application/json", "text/html"), "application/json")
         return redirect(url_for("ui.projects")) if best == "text/html" else health()
 
@@ -165,7 +165,7 @@ def create_blueprint(backend: Services, gate: Gate, predictor: Predictor, metric
         if action == START_TRAINING:
             asked = backend.trigger.request("Start Training was pressed in Label Studio", project)
             log.info("%s job %s", asked.message, asked.job.id)
-            # Not under `job`: Label Studio would ask for that job at an address of its own.
+            # Not under the key `job`: Label Studio would then ask for that job on a route of its own.
             return jsonify(
                 {"status": "recorded", "event": event, "message": asked.message, "job_id": asked.job.id}
             ), 201
@@ -183,7 +183,7 @@ def create_blueprint(backend: Services, gate: Gate, predictor: Predictor, metric
 
 
 def _health(backend: Services) -> dict[str, Any]:
-    """Whether the web process is up; a missing model or worker is said, but is no reason to be down."""
+    """Say that the web process is up; a missing model or worker is named, but does not count as down."""
     try:
         version, problem = backend.model_version, backend.registry.problem()
     except SvacError as error:

@@ -1,7 +1,7 @@
 """Who may call, and from where.
 
-Label Studio sends basic auth on /health, /setup, /predict and START_TRAINING, but not on annotation webhooks. These
-carry a header with a secret of their own, which the backend makes and enters in Label Studio: see `server.webhooks`.
+Label Studio sends basic auth on /health, /setup, /predict and START_TRAINING, but not on annotation webhooks. Those
+carry a secret in a header instead, which the backend makes and enters in Label Studio: see `server.webhooks`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from svac_backend.settings import Settings
 from svac_backend.store.links import MediaLinks
 
 TOKEN_HEADER = "X-Svac-Token"
-# itsdangerous' defaults are those of its first days: SHA-1.
+# The default of itsdangerous is still SHA-1.
 SIGNING = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
 
 
 class Unauthorized(SvacError):
-    """The caller did not prove who it is; answered with status 401."""
+    """The caller did not prove who they are; answered with status 401."""
 
 
 class Forbidden(SvacError):
@@ -40,25 +40,25 @@ class Forbidden(SvacError):
 
 
 class WrongType(BadRequest):
-    """The body is of a kind that web pages of other sites can send, too; answered with status 415."""
+    """The body has a type that web pages of other sites could send, too; answered with status 415."""
 
 
 class TooMany(SvacError):
     """The caller asks too often; answered with status 429."""
 
 
-# Refusals after which a caller has to wait: nobody guesses a password so.
+# Refusals after which a caller has to wait, so that nobody can guess a password.
 MOST_REFUSED = "60/minute"
 
 
 class CallerPace:
-    """How often one caller, by address, may ask.
+    """Limits how often one caller, told by address, may ask.
 
     Args:
         most: e.g. `500/second`; empty for no limit.
 
     Raises:
-        SvacError: it is no rate.
+        SvacError: `most` is not a rate.
     """
 
     def __init__(self, most: str) -> None:
@@ -66,7 +66,7 @@ class CallerPace:
             self._most = limits.parse(most) if most.strip() else None
         except ValueError as error:
             raise SvacError(
-                f"SVAC_RATE_LIMIT is '{most}', which is no rate.", "Write one such as 500/second."
+                f"SVAC_RATE_LIMIT is '{most}', which is not a rate.", "Write one such as 500/second."
             ) from error
         self._refused = limits.parse(MOST_REFUSED)
         self._counted = FixedWindowRateLimiter(MemoryStorage())
@@ -106,7 +106,7 @@ class Gate:
         self._token = token.get_secret_value() if token and token.get_secret_value() else None
         for name, value in (("BASIC_AUTH_USER and _PASSWORD", self._basic), ("WEBHOOK_TOKEN", self._token)):
             if value and not "".join(value).isascii():
-                # What a header's other characters mean differs between clients; Label Studio sends Latin-1.
+                # Clients encode other characters of a header differently; Label Studio sends Latin-1.
                 raise SettingsError(
                     f"SVAC_{name} must be ASCII.", "Use letters, digits and signs without accents."
                 )
@@ -118,7 +118,7 @@ class Gate:
             )
         named = [name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()]
         public = urlsplit(settings.media_url or "")
-        # A page on the web has a name with a dot, so this machine's own name without one is none.
+        # A page on the web has a name with a dot, so this machine's own name without a dot is safe.
         own = [name for name in [socket.gethostname().lower()] if "." not in name]
         self._hosts = {"localhost", settings.host.lower(), public.hostname, *named, *own}
         self._netlocs = {public.netloc.lower()} - {""}
@@ -129,12 +129,12 @@ class Gate:
 
         With `forms` its body may be a form: such a route asks for a token of `FormTokens`, too.
 
-        Without a password, the name that the caller used must be one of ours: a page can have its own name lead to this
-        machine (DNS rebinding), but no address in digits. With one, such a page would have to know it.
+        Without a password, the caller must have used one of our names: a page can point its own name at this machine
+        (DNS rebinding), but not an address in digits. With a password, such a page would have to know it.
 
         Raises:
             Forbidden: the name is not ours, or the request comes from another site's page.
-            WrongType: it has a body that is not declared as JSON.
+            WrongType: its body is not declared as JSON.
         """
         name = _host(request.host)
         if self._basic is None and not self._is_ours(name):
@@ -159,7 +159,7 @@ class Gate:
         """Let a caller of any route but /webhook pass.
 
         Raises:
-            Unauthorized: basic auth is set, and missing or wrong.
+            Unauthorized: basic auth is set, and the request's is missing or wrong.
         """
         if not self.knows(request):
             raise Unauthorized(
@@ -168,17 +168,17 @@ class Gate:
             )
 
     def knows(self, request: Request) -> bool:
-        """Tell whether a caller may use any route but /webhook."""
+        """Return whether a caller may use any route but /webhook."""
         return self._basic is None or self._knows_password(request)
 
     def check_webhook(self, request: Request, action: str, project_id: str) -> None:
         """Let a webhook pass: START_TRAINING like any other route, the rest by its header.
 
-        Where neither a password nor SVAC_WEBHOOK_TOKEN is set, a webhook may come without the header, as it does until
-        the backend has entered it; a wrong one is refused everywhere.
+        If neither a password nor SVAC_WEBHOOK_TOKEN is set, a webhook may lack the header, as it does until the backend
+        has entered it. A wrong header is always refused.
 
         Raises:
-            Unauthorized: what is set is missing or wrong.
+            Unauthorized: the password or the header is required, and is missing or wrong.
         """
         given = request.headers.get(TOKEN_HEADER)
         if given is not None and _same(given, self.webhook_secret(project_id)):
@@ -196,7 +196,7 @@ class Gate:
             )
 
     def webhook_secret(self, project_id: str) -> str:
-        """Return what a project's webhooks must carry: SVAC_WEBHOOK_TOKEN, or a secret that is the project's own.
+        """Return what a project's webhooks must carry: SVAC_WEBHOOK_TOKEN if set, else the project's own secret.
 
         Raises:
             SvacError: the data folder cannot be used.
@@ -205,7 +205,7 @@ class Gate:
 
     @cached_property
     def _key(self) -> bytes:
-        """Read, or made, when it is needed: who only checks settings makes no data folder."""
+        """Read or make the key only when it is needed, so that checking the settings makes no data folder."""
         return MediaLinks.from_settings(self._settings).key
 
     def _is_ours(self, name: str) -> bool:
@@ -215,43 +215,43 @@ class Gate:
         given = request.authorization
         if self._basic is None or given is None or given.type != "basic":
             return False
-        # Both are always compared, so that the time tells nothing about which one was wrong.
+        # Both are always compared, so that timing does not tell which one was wrong.
         user = _same(given.username or "", self._basic[0])
         return _same(given.password or "", self._basic[1]) and user
 
 
-# The field of a form, and the cookie that it is bound to, which lives for a day after the last page.
+# The form's field, and the cookie that it is bound to, which lives for a day after the last page.
 FIELD, COOKIE, FORM_S = "token", "svac-ui", 86_400
 
 
 class FormTokens:
-    """What shows that a form comes from a page of ours: a signed token, bound to a cookie of this browser alone.
+    """Proves that a form comes from one of our pages: a signed token, bound to a cookie of this browser alone.
 
-    A page of another site can have a browser send a form, but reads neither our pages nor the cookie.
+    A page of another site can make a browser send a form, but can read neither our pages nor the cookie.
 
     Args:
-        key: what signs.
+        key: signs the tokens.
     """
 
     def __init__(self, key: bytes) -> None:
-        # Without a time: a page that shows the same is the same.
+        # Tokens carry no time, so that a page whose content has not changed stays the same byte for byte.
         self._tokens = URLSafeSerializer(key, b"svac-backend form", signer_kwargs=SIGNING)
         self._words = URLSafeTimedSerializer(key, b"svac-backend told", signer_kwargs=SIGNING)
 
     def cookie(self, request: Request) -> str:
-        """Return the browser's own secret, a new one where it has none."""
+        """Return the browser's own secret, a new one if it has none."""
         given = request.cookies.get(COOKIE, "")
         return given if re.fullmatch(r"[0-9a-f]{32}", given) else secrets.token_hex(16)
 
     def token(self, cookie: str) -> str:
-        """Return the token of the forms of a page."""
+        """Return the token for the forms of a page."""
         return str(self._tokens.dumps(cookie))
 
     def check(self, request: Request) -> None:
         """Let a form pass.
 
         Raises:
-            Forbidden: its token is missing, forged, or of another browser.
+            Forbidden: its token is missing, forged, or belongs to another browser.
         """
         try:
             bound_to = self._tokens.loads(request.form.get(FIELD, ""))
@@ -259,16 +259,16 @@ class FormTokens:
             bound_to = ""
         if not bound_to or not _same(str(bound_to), request.cookies.get(COOKIE, "")):
             raise Forbidden(
-                "This form is too old, or does not come from this page.",
+                "This form is too old, or does not come from one of our pages.",
                 "Load the page again, let the browser keep its cookie, and try once more.",
             )
 
     def sealed(self, words: str) -> str:
-        """Return words as a page's address can carry them to the next page, for a minute."""
+        """Return words, signed, so that an address can carry them to the next page, for a minute."""
         return str(self._words.dumps(words))
 
     def unsealed(self, text: str) -> str:
-        """Return the words of `sealed`; empty where they are not ours, or old."""
+        """Return the words that `sealed` signed; empty if they are not ours or too old."""
         try:
             return str(self._words.loads(text, max_age=60))
         except BadSignature:
@@ -276,12 +276,12 @@ class FormTokens:
 
 
 def webhook_secret(key: bytes, project_id: str) -> str:
-    """Return a project's secret, 40 hexadecimal digits; it stays the same as long as the data folder's key does."""
+    """Return a project's secret, 40 hexadecimal digits; it changes only with the data folder's key."""
     return hmac.new(key, f"webhook {project_id}".encode(), hashlib.sha256).hexdigest()[:40]
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches what listens at `host`."""
+    """Return whether only this machine can reach what listens at `host`."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -289,7 +289,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _host(netloc: str) -> str:
-    """The name of `name:port` in lower case; empty where it makes no sense."""
+    """The name in `name:port`, in lower case; empty if it cannot be parsed."""
     parts = split_address(f"//{netloc}")
     return (parts.hostname or "").rstrip(".") if parts else ""
 

@@ -1,7 +1,7 @@
-"""What /setup settles with Label Studio: whom a project belongs to, and the secret of its webhooks.
+"""What /setup settles with Label Studio: which Label Studio a project belongs to, and the secret of its webhooks.
 
-A project's Label Studio is bound at the first /setup. Later ones that name another address or token must prove that
-they come from the same Label Studio; else anybody who reaches /setup could have predictions sent elsewhere.
+The first /setup binds a project to its Label Studio. A later one that names another address or token must prove that it
+comes from the same Label Studio; otherwise anybody who reaches /setup could divert the predictions.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from svac_backend.server.security import TOKEN_HEADER, Forbidden
 from svac_backend.settings import Settings
 from svac_backend.store.events import ConnectionStore, ProjectConnection
 
-# Label Studio makes the webhook only after /setup was answered. Seconds between the tries.
+# Seconds between the tries: Label Studio makes the webhook only after /setup was answered.
 TRIES_S = (0.5, 2.0, 5.0, 20.0)
-# Projects that are seen to at a time.
+# Projects that are dealt with at a time.
 MAX_BUSY = 16
 # Label Studio waits 3 s for /setup.
 PROOF_TIMEOUT_S = 1.5
@@ -36,14 +36,14 @@ def bind(
 ) -> None:
     """Store what a /setup said, if it comes from the Label Studio that the project is bound to.
 
-    Proof of that is the token that the backend knows already, the address in SVAC_LABEL_STUDIO_URL, or, for another
-    token at the same address, that it works there.
+    It is proven by the token that the backend knows already, by the address in SVAC_LABEL_STUDIO_URL, or, for another
+    token at the same address, by that token working there.
 
     Args:
         settings: where Label Studio is.
-        connections: what was told before.
-        told: what /setup says; a token or address that it leaves out stays.
-        works: tells whether (address, token, project) goes together; it asks Label Studio.
+        connections: what earlier calls said.
+        told: what this /setup says; a token or address that it leaves out stays.
+        works: asks Label Studio whether a token opens a project, given (address, token, project).
 
     Raises:
         Forbidden: there is no proof; nothing is changed.
@@ -51,7 +51,7 @@ def bind(
     known = connections.get(told.project_id)
     if known is not None and (known.hostname or known.access_token):
         if not told.hostname and not told.access_token:
-            return  # a call by hand: it tells nothing that would have to be stored
+            return  # a call made by hand: there is nothing to store
         told = replace(
             told,
             hostname=told.hostname or known.hostname,
@@ -82,7 +82,7 @@ def _is_proven(
     works: Callable[[str, str, str], bool],
 ) -> bool:
     if known.access_token and hmac.compare_digest(known.access_token.encode(), told.access_token.encode()):
-        # Whoever knows the token could use it anyway.
+        # Whoever knows the token could use it directly anyway.
         return True
     if "label_studio_url" in settings.model_fields_set and _same_place(
         settings.label_studio_url, told.hostname
@@ -102,8 +102,8 @@ class WebhookRegistrar:
 
     Args:
         access: the way to Label Studio.
-        secret: returns what a project's webhooks must carry.
-        tries_s: pauses before the tries.
+        secret: returns the secret that a project's webhooks must carry.
+        tries_s: the pause before each try, in seconds.
     """
 
     def __init__(
@@ -120,11 +120,11 @@ class WebhookRegistrar:
         self._done: set[tuple[str, str]] = set()
 
     def adopt(self, project_id: str, versions: Collection[str]) -> None:
-        """Have a project that was connected just now follow the newest version, where `import` left one's name in it.
+        """Make a newly connected project show the newest version, if `import` left a version's name in it.
 
         Args:
             project_id: the project.
-            versions: names of the versions of the model.
+            versions: names of the model's versions.
         """
         if project_id.isdigit():
             arguments = project_id, versions
@@ -140,11 +140,11 @@ class WebhookRegistrar:
             log.warning("project %s may not follow the newest version: %s", project_id, error)
 
     def begin(self, project_id: str, address: str) -> None:
-        """Have the webhooks of a project that lead to the backend carry the header.
+        """Make the webhooks of a project that lead to the backend carry the header.
 
         Args:
             project_id: the project.
-            address: `host:port` under which its Label Studio calls the backend.
+            address: `host:port` at which its Label Studio calls the backend.
         """
         job = (project_id, address)
         with self._lock:

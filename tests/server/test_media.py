@@ -121,7 +121,7 @@ def test_a_signed_name_that_is_no_medium(
     (frame.parent / "folder.jpg").mkdir()
     answer = get(client, links.url(frame.parent / name))
     assert answer.status_code == 404
-    assert answer.get_json()["error"] == "This frame is not there any more."
+    assert answer.get_json()["error"] == "This frame is gone."
 
 
 @pytest.mark.parametrize(

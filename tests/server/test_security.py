@@ -252,5 +252,5 @@ def test_passwords_are_not_guessed_by_trying(guarded: FlaskClient) -> None:
 
 
 def test_a_rate_that_is_none_is_refused_at_the_start(settings: Settings) -> None:
-    with pytest.raises(SvacError, match="no rate"):
+    with pytest.raises(SvacError, match="not a rate"):
         create_app(settings.model_copy(update={"rate_limit": "often"}))

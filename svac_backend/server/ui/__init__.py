@@ -1,1 +1,1 @@
-"""The pages at /ui, for the people who manage: projects, jobs, masks, corrections, training, versions, storage."""
+"""The pages at /ui, for those who manage: projects, jobs, masks, corrections, training, versions, storage."""

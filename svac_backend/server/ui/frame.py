@@ -1,7 +1,7 @@
-"""What all pages share: who may see them, the frame around them, their headers, forms, and how texts are written.
+"""What all pages share: who may see them, the frame around them, their headers and forms, and how values are written.
 
-Whatever a page shows may come from strangers: Jinja escapes it, `shown` takes away what nobody sees and what is secret,
-and the policy in the headers lets a page load nothing but what this server sends, and run no script within it.
+Anything on a page may come from strangers: Jinja escapes it, `shown` removes secrets and invisible characters, and the
+policy in the headers lets a page load only what this server sends, and run no inline script.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
-    # Not no-referrer: a form would then come from the origin "null".
+    # Not no-referrer: forms would then have the origin "null".
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-# Rows on a page, and how often a live page asks, in seconds, as long as something changes.
+# Rows on a page, and the seconds between two updates of a live page while something changes.
 ROWS, LIVE_S = 50, 2
 
 
@@ -42,10 +42,10 @@ class Frame:
     """Makes the pages of one web process.
 
     Args:
-        backend: the state of all processes.
+        backend: the state that all processes share.
 
     Attributes:
-        facts: what Label Studio says of projects.
+        facts: what Label Studio says about projects.
     """
 
     def __init__(self, backend: Services) -> None:
@@ -54,12 +54,12 @@ class Frame:
         self.facts = ProjectFacts(backend.settings, backend.connections)
 
     def page(self, name: str, *, live: bool = False, summary: str = "", **values: Any) -> Response:
-        """Return a page, or, where `?live=1` asks for it, its live part as JSON: `{"html": ..., "summary": ...}`.
+        """Return a page, or, if asked with `?live=1`, its live part as JSON: `{"html": ..., "summary": ...}`.
 
         Args:
             name: of the template, without `.html`.
-            live: whether a part of it is asked for again and again.
-            summary: what is read out when the live part has changed.
+            live: whether the browser keeps updating a part of it.
+            summary: what screen readers say when the live part has changed.
             **values: for the template.
         """
         g.svac_cookie = self.tokens.cookie(request)
@@ -79,12 +79,12 @@ class Frame:
         return jsonify({"html": html, "summary": summary}) if alone else Response(html)
 
     def done(self, words: str, endpoint: str, **values: Any) -> AnyResponse:
-        """Return the way from a form to the page that shows what came of it."""
+        """Return the redirect from a form to the page that shows its outcome in `words`."""
         return redirect(url_for(endpoint, **values, told=self.tokens.sealed(words)), 303)
 
 
 def guarded(routes: Blueprint, frame: Frame, gate: Gate) -> None:
-    """Let only those see the pages who may call the API, check every form, and set the headers."""
+    """Admit only those who may call the API, check every form, and set the headers."""
 
     @routes.before_request
     def check_caller() -> None:
@@ -111,21 +111,21 @@ def guarded(routes: Blueprint, frame: Frame, gate: Gate) -> None:
 
 
 def is_page(path: str) -> bool:
-    """Tell whether a path is one of the pages'."""
+    """Return whether a path belongs to the pages."""
     return path == ROUTE or path.startswith(f"{ROUTE}/")
 
 
 def error_page(error: SvacError, status: int) -> Response:
-    """Return an error as a person reads it; without the frame, which only those see who may."""
+    """Return an error as a page, without the frame, which only authorized people may see."""
     html = render_template("ui/error.html", message=error.message, hint=error.hint, status=status)
     return Response(html, status, headers=HEADERS)
 
 
 def add_filters(app: Flask) -> None:
-    """Let templates write texts, times and sizes."""
+    """Register the filters with which templates write texts, times and sizes."""
     filters = {"shown": shown, "ago": ago, "until": until, "moment": moment, "iso": iso, "size": size}
     app.jinja_env.filters.update(filters)
-    # Also what no filter has looked at: a text that turns the direction of writing can hide what it is.
+    # Values without a filter, too: a character that turns the direction of writing can disguise a text.
     app.jinja_env.finalize = _seen
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
 
@@ -135,18 +135,18 @@ def _seen(value: Any) -> Any:
 
 
 def shown(text: object, most: int = 600) -> str:
-    """Return a stranger's text without secrets and unseen characters; Jinja escapes it."""
+    """Return a stranger's text without secrets and invisible characters; Jinja escapes it."""
     found = one_line(without_secrets("" if text is None else str(text)))
     return found if len(found) <= most else f"{found[: most - 1]}…"
 
 
 def iso(seconds: float | None) -> str:
-    """Return a time for machines."""
+    """Return a time in ISO 8601, for machines."""
     return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds") if seconds else ""
 
 
 def moment(seconds: float | None) -> str:
-    """Return a time in this server's zone."""
+    """Return a time in this server's time zone."""
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z") if seconds else ""
 
 
@@ -164,7 +164,7 @@ def until(seconds: float | None) -> str:
 
 
 def size(count: float) -> str:
-    """Return a number of bytes in words."""
+    """Return a number of bytes with a unit."""
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
@@ -177,10 +177,10 @@ def _span(seconds: float) -> str:
 
 
 def key_of_page(name: str = "from") -> tuple[float, str] | None:
-    """Return the number and the text that a page begins after, `<number>_<text>` in its address; None for the first.
+    """Return the number and text that a page begins after, `<number>_<text>` in its address; None for the first page.
 
     Raises:
-        BadRequest: it is neither.
+        BadRequest: the address holds something else.
     """
     given = request.args.get(name)
     if not given:

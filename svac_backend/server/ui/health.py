@@ -13,7 +13,7 @@ from svac_backend.jobs.retention import kept, measure
 from svac_backend.jobs.services import reasons_not_ready
 from svac_backend.server.ui.frame import Frame
 
-# Looking at every file of a large data folder takes a while: seconds for which it is remembered.
+# Measuring a large data folder takes a while, so the sizes are kept for so many seconds.
 MEASURED_S = 300.0
 
 

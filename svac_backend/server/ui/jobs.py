@@ -1,4 +1,4 @@
-"""The pages of jobs: what runs, what waits and where in the queue, what failed, why, and what to do."""
+"""The job pages: what runs, what waits and where in the queue, what failed, why, and what to do."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ KINDS = {
     "renew": "Renew links to frames",
     "retain": "Delete what is old",
 }
-# More jobs than these before one are not counted.
+# Counting the jobs ahead of a job stops here.
 MOST_AHEAD = 1000
-# Running jobs that stand before all others.
+# How many running jobs are listed before all others.
 RUNNING = 10
 
 
@@ -39,10 +39,10 @@ class JobLine:
 
     Attributes:
         title: what it does, in words.
-        state: `waiting`, `retrying` (it waits until time has mended something), `running`, `stopping`, or as it ended.
-        project, task: whose, or empty.
-        prompts: sentences.
-        ahead: how many jobs go first; None where it does not wait.
+        state: `waiting`, `retrying` (it waits for a temporary fault to pass), `running`, `stopping`, or how it ended.
+        project, task: ids, or empty.
+        prompts: the sentences that it looks for.
+        ahead: how many jobs go first; None if it does not wait.
         can_stop, can_retry: what a person may do.
     """
 
@@ -67,7 +67,7 @@ def add(routes: Blueprint, frame: Frame) -> None:
         found = engine.find(states=_states(state), kind=kind or None, before=key_of_page(), limit=ROWS + 1)
         last = found[ROWS - 1] if len(found) > ROWS else None
         counts, retrying = frame.backend.jobs.counts(), frame.backend.jobs.count_retrying()
-        # What runs is often older than a page of what waits.
+        # Running jobs are often older than a whole page of waiting ones.
         first = not (state or kind or request.args.get("from"))
         running = engine.find(states=(JobState.RUNNING,), limit=RUNNING) if first else []
         waiting = counts[JobState.QUEUED] - retrying
@@ -124,7 +124,7 @@ def add(routes: Blueprint, frame: Frame) -> None:
 
 
 def _lines(frame: Frame, jobs: Sequence[Job]) -> list[JobLine]:
-    """Return what a page shows of jobs. Behind one that has `MOST_AHEAD` before it nobody is counted any more."""
+    """Return what a page shows of jobs. After a job with `MOST_AHEAD` jobs ahead, no more are counted."""
     full: set[str] = set()
     lines = {}
     for job in sorted(jobs, key=lambda job: (-job.priority, job.created, job.id)):
@@ -136,7 +136,7 @@ def _lines(frame: Frame, jobs: Sequence[Job]) -> list[JobLine]:
 
 
 def job_line(frame: Frame, job: Job, ahead: int | None = None) -> JobLine:
-    """Return what a page shows of a job; `ahead` is known already, or counted."""
+    """Return what a page shows of a job; `ahead` is counted here if None."""
     about = describe(job.payload)
     state = job.state.value
     if job.state is JobState.QUEUED:

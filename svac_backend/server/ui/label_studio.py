@@ -1,4 +1,4 @@
-"""What Label Studio says of projects: title, tasks, and whose predictions are shown. No page waits for it."""
+"""What Label Studio says about projects: title, tasks, whose predictions it shows. No page waits for it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Facts:
 
     Attributes:
         model_version: whose predictions its editor shows first: a version, a connected model's title, or "".
-        tasks, submitted: how many tasks it has, and on how many an annotation was submitted.
-        problem: why nothing is known; then the rest is empty.
+        tasks, submitted: how many tasks it has, and how many of them have a submitted annotation.
+        problem: why nothing is known; the rest is then empty.
     """
 
     title: str = ""
@@ -36,11 +36,11 @@ class Facts:
 
 
 class ProjectFacts:
-    """Projects' facts, asked for in the background and kept.
+    """Facts about projects, fetched in the background and kept for a while.
 
     Args:
         settings: address and token of Label Studio.
-        connections: of the projects.
+        connections: the projects' connections.
     """
 
     def __init__(self, settings: Settings, connections: ConnectionStore) -> None:
@@ -50,7 +50,7 @@ class ProjectFacts:
         self._lock = threading.Lock()
 
     def get(self, project_id: str) -> Facts | None:
-        """Return what is known of a project, None before Label Studio has answered for the first time."""
+        """Return what is known about a project; None until Label Studio has answered once."""
         now = time.monotonic()
         with self._lock:
             found, asked = self._known.get(project_id, (None, -FRESH_S))
@@ -66,7 +66,7 @@ class ProjectFacts:
         return found.title if found and found.title else f"Project {project_id}"
 
     def address(self, project_id: str, task_id: str = "") -> str | None:
-        """Return the address of a project, or of one of its tasks, in people's browsers; None where none is known."""
+        """Return the address of a project, or of one of its tasks, for browsers; None if it is unknown."""
         connection = self._connections.get(project_id)
         called = connection.hostname if connection else ""
         for base in (called, label_studio_name(self._settings, connection)):

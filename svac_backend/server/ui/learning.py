@@ -1,4 +1,4 @@
-"""The pages of learning: training live with its curves and report, versions side by side, promote, roll back."""
+"""The learning pages: training live with curves and report, versions side by side, promote, roll back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from svac_backend.store.versions import BASE, TrainingStore, Version, VersionSta
 from svac_backend.versions import change, compared
 
 RUNS = 20
-# The report has its style within, and pictures as data; a sandbox keeps it from everything else.
+# The report has inline styles and embedded pictures; a sandbox keeps it from everything else.
 REPORT_POLICY = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "frame-ancestors 'none'"
@@ -147,5 +147,5 @@ def add(routes: Blueprint, frame: Frame) -> None:
 
 
 def _passed(version: Version) -> bool:
-    """Whether the gate had nothing against a version."""
+    """Whether a version passed the gate."""
     return version.state in (VersionState.PROMOTED, VersionState.CANDIDATE)

@@ -1,7 +1,7 @@
-"""Frames and masks as pictures: a task's frames where they lie, else out of its video, and its masks to lay over them.
+"""Frames and masks as pictures: a task's cut frames, or else frames decoded from its video, and its masks as overlays.
 
-No picture has a longer side than `SIDE`, however large the video is, and little is kept: the readers of two videos and
-the tracks of four predictions.
+No side of a picture is longer than `SIDE`, however large the video, and little is kept in memory: the readers of two
+videos and the tracks of four predictions.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from svac_backend.video.frames import frame_name
 from svac_backend.video.reader import VideoReader
 
 SIDE, JPEG_QUALITY, PNG_LEVEL = 960, 80, 1
-# Of 255: how much of a mask covers its frame, and of its outline.
+# Opacity, 0..255, of a mask and of its outline.
 FILL, OUTLINE = 110, 255
 READERS, PREDICTIONS, TASKS = 2, 4, 200
-# Seconds for which a task's data is good; that a page waits for Label Studio; and for a video or a prediction.
+# Seconds: how long a task's data stays fresh, how long a page waits for Label Studio, and for a video or prediction.
 FRESH_S, ASK_S, WAIT_S = 60.0, 3.0, 8.0
 
 T = TypeVar("T")
 
 
 class _Kept(Generic[T]):
-    """The things that were used last, a few of them. Each is made by a thread of its own, for which none waits long."""
+    """The few things that were used last. A thread of its own makes each of them, and nobody waits long for it."""
 
     def __init__(self, most: int) -> None:
         self._most, self._lock = most, threading.Lock()
@@ -62,10 +62,10 @@ class _Kept(Generic[T]):
         good: Callable[[T], bool] = lambda _: True,
         wait_s: float = WAIT_S,
     ) -> T:
-        """Return what is there and good, or is made within some seconds; what is being made goes on.
+        """Return the kept value if it is still good; else make it, waiting `wait_s` seconds at most.
 
         Raises:
-            TimeoutError: it is still being made.
+            TimeoutError: it is still being made, and will be there later.
             Exception: what `make` raises.
         """
         with self._lock:
@@ -88,7 +88,7 @@ def _make(future: Future[T], make: Callable[[], T]) -> None:
 
 @dataclass(frozen=True)
 class TaskData:
-    """What Label Studio says of a task: its data, and the window of the video that it shows; empty while it is away."""
+    """What Label Studio says about a task: its data and its window of the video; empty while Label Studio is away."""
 
     data: Mapping[str, Any]
     window: Window | None
@@ -113,27 +113,27 @@ class Pictures:
         self._predictions: _Kept[Prediction | None] = _Kept(PREDICTIONS)
 
     def prediction(self, key: str) -> Prediction | None:
-        """Return a prediction; those looked at last are kept.
+        """Return a prediction; the ones used last stay in memory.
 
         Raises:
-            SvacError: reading it takes long.
+            SvacError: reading it takes longer than a page waits.
         """
         read = partial(self._backend.predictions.get, key)
         with _patience("The masks are"):
             return self._predictions.have(key, read, lambda found: found is not None)
 
     def certainty(self, prediction: Prediction, frames: Sequence[int]) -> dict[int, float]:
-        """Return how sure a prediction is of frames, see `masks.flags.frame_certainty`.
+        """Return how certain a prediction is on each frame, 0..1, see `masks.flags.frame_certainty`.
 
         Raises:
-            SvacError: it is a long video, and takes longer than a page waits.
+            SvacError: the video is so long that this takes longer than a page waits.
         """
         key = (prediction.key, prediction.created, len(frames), *frames[:1])
         with _patience("The masks are"):
             return self._certain.have(key, partial(frame_certainty, prediction.tracks, frames))
 
     def task(self, project: str, task: str, wait_s: float = ASK_S) -> TaskData:
-        """Return what Label Studio says of a task; it is waited for a few seconds."""
+        """Return what Label Studio says about a task, waiting `wait_s` seconds at most."""
 
         def ask() -> TaskData:
             client = self._access.client(project)
@@ -145,25 +145,25 @@ class Pictures:
             return self._tasks.have(
                 (project, task), ask, lambda found: time.monotonic() - found.read < FRESH_S, wait_s
             )
-        except (SvacError, TimeoutError):  # it is away: the frames may be here all the same
+        except (SvacError, TimeoutError):  # Label Studio is away, but the frames may still be here
             return TaskData({}, None, 0.0)
 
     def frame(self, project: str, task: str, index: int) -> bytes:
         """Return a frame of a task's video as a JPEG.
 
         Args:
-            project, task: the task.
-            index: 0-based, of the whole video.
+            project, task: ids.
+            index: 0-based, in the whole video.
 
         Raises:
-            SvacError: there is none, or its video cannot be read now.
+            SvacError: there is no such frame, or its video cannot be read now.
         """
         path = self._frame_file(project, task, index)
         if path is not None:
             picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if picture is None:
                 raise SvacError(
-                    f"Frame {index} cannot be read.", "Delete the task's frames: they are made anew."
+                    f"Frame {index} cannot be read.", "Delete the task's frames: they are made again."
                 )
         else:
             picture = self._reader(project, task).frame(index)[..., ::-1]
@@ -174,13 +174,13 @@ class Pictures:
 
     def _frame_file(self, project: str, task: str, index: int) -> Path | None:
         settings = self._backend.settings
-        with suppress(SvacError):  # no way for frames is set
+        with suppress(SvacError):  # no way to serve frames is configured
             path = frame_place(settings).folder(project, task_number(task)) / frame_name(index)
             if path.is_file():
                 return path
         storage = open_storage(settings)
         if storage.remote:
-            with suppress(SvacError):  # the video will do
+            with suppress(SvacError):  # then the video has to do
                 name = stored_name(project, task_number(task))
                 return storage.fetch_file(Kind.FRAMES, name, frame_name(index))
         told = self.task(project, task)
@@ -195,7 +195,7 @@ class Pictures:
         if own is None and root is not None:
             relative = local_files_path(url)
             own = None if relative is None else root / relative
-            # A link that leads out of the root is none of ours.
+            # A link that leads out of the root is not one of ours.
             if own is not None and not own.resolve().is_relative_to(root.resolve()):
                 return None
         return own if own is not None and own.is_file() else None
@@ -208,7 +208,7 @@ class Pictures:
             if not data:
                 raise SvacError(
                     "The frames are not here, and Label Studio does not say where the video is.",
-                    "See whether it runs, and whether SVAC_LABEL_STUDIO_API_KEY is set.",
+                    "Check that it runs and that SVAC_LABEL_STUDIO_API_KEY is set.",
                 )
             config = self._config(project)
             url = video_url(data, config) if config else str(data.get("video", ""))
@@ -228,7 +228,7 @@ class Pictures:
         connection = self._backend.connections.get(project)
         try:
             return cached_config(connection.label_config) if connection and connection.label_config else None
-        except SvacError:  # it is wrong: told where tasks are predicted
+        except SvacError:  # the config is wrong: reported where tasks are predicted
             return None
 
 
@@ -241,7 +241,7 @@ def _patience(what: str) -> Iterator[None]:
 
 
 def mask_picture(masks: Sequence[CocoRle | None]) -> bytes:
-    """Return the masks of a frame as a PNG that is clear where none is, each in the colour of its place.
+    """Return the masks of a frame as one PNG, transparent elsewhere; a mask's position chooses its colour.
 
     Raises:
         SvacError: a mask is malformed.

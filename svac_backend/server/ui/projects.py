@@ -1,4 +1,4 @@
-"""The pages of projects, and of a project's tasks."""
+"""The project pages, with each project's tasks."""
 
 from __future__ import annotations
 

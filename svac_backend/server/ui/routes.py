@@ -1,4 +1,4 @@
-"""The routes of the pages: /ui and what is below it. Each part adds its own."""
+"""The routes at and below /ui. Each module of pages adds its own."""
 
 from __future__ import annotations
 

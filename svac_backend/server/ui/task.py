@@ -1,4 +1,4 @@
-"""The page of a task: its masks played over its frames, the worst frames first, and what people corrected."""
+"""The page of a task: a player of its masks over its frames, the least certain frames, and what people corrected."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from svac_backend.server.ui.pictures import Pictures, mask_picture
 from svac_backend.store.corrections import Correction, CorrectionStore
 from svac_backend.store.predictions import Prediction
 
-# Frames that are named, and how far apart they are at least; pictures of a correction.
+# How many uncertain frames are listed, and how far apart at least; how many pictures a correction has.
 WORST, APART, PICTURES = 8, 5, 6
-# The strip of certainty, in its own units.
+# Width and height of the certainty strip, in units of its SVG.
 STRIP = (600, 60)
 CACHE_S = 300
 
 
 @dataclass(frozen=True)
 class Changed:
-    """A frame that a person drew on: the model's mask was at `place` of a prediction; `agree` is the IoU of the two."""
+    """A frame that a person drew on. The model's mask is at `place` of its prediction; `agree` is the IoU of both."""
 
     frame: int
     place: int | None
@@ -36,12 +36,12 @@ class Changed:
 
 @dataclass(frozen=True)
 class CorrectedObject:
-    """What a person made of an object.
+    """A corrected object, as the page shows it.
 
     Attributes:
         one: the correction.
-        before: key of the prediction that it was made from, where it is still here.
-        frames: some of those drawn, spread over the video.
+        before: key of the prediction that was corrected, if it is still here.
+        frames: some of the drawn frames, spread over the video.
     """
 
     one: Correction
@@ -50,7 +50,7 @@ class CorrectedObject:
 
 
 def add(routes: Blueprint, frame: Frame) -> None:
-    """Add the route of a task, and those of its pictures."""
+    """Add the routes of a task and of its pictures."""
     backend, pictures = frame.backend, Pictures(frame.backend)
     corrections = CorrectionStore(backend.database)
 
@@ -60,9 +60,7 @@ def add(routes: Blueprint, frame: Frame) -> None:
         made = corrections.of_task(project, task)
         versions = backend.predictions.of_task(project, task)
         if known is None and not made and not versions:
-            raise NotFound(
-                "This task was given no prediction.", "Open it in Label Studio to have it predicted."
-            )
+            raise NotFound("This task has no prediction.", "Open it in Label Studio to have it predicted.")
         key = request.args.get("prediction") or (
             known.prediction if known else versions[0][0] if versions else ""
         )
@@ -112,7 +110,7 @@ def add(routes: Blueprint, frame: Frame) -> None:
     def masks(key: str, index: int) -> Response:
         prediction = pictures.prediction(key)
         if prediction is None:
-            raise NotFound("This prediction is not here any more.", "Load the page again.")
+            raise NotFound("This prediction is gone.", "Load the page again.")
         only = request.args.get("object", type=int)
         chosen = [
             track.masks.get(index) if only in (None, place) else None
@@ -129,7 +127,7 @@ def add(routes: Blueprint, frame: Frame) -> None:
 
 
 def worst_frames(certain: Mapping[int, float], count: int = WORST, apart: int = APART) -> list[int]:
-    """Return the least certain frames, the worst first, of neighbours one."""
+    """Return up to `count` of the least certain frames, the worst first, at least `apart` frames from one another."""
     found: list[int] = []
     for index in sorted(certain, key=lambda index: (certain[index], index)):
         if all(abs(index - other) >= apart for other in found):
@@ -168,7 +166,7 @@ def _place(tracks: Sequence[Track], one: Correction) -> int | None:
 
 
 def _strip(frames: Sequence[int], certain: Mapping[int, float]) -> str:
-    """Return the certainty of the frames as points of an SVG of `STRIP`, a few hundred of them at most."""
+    """Return the certainty of the frames as a few hundred points at most of a polyline, `STRIP` in size."""
     width, height = STRIP
     step = max(1, len(frames) // 300)
     points = []
