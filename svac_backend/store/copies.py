@@ -1,8 +1,8 @@
 """Copies of a PostgreSQL database as SQLite files, and the way back.
 
-One format of backups serves both: whoever has a copy can look into it, restore it on either, and so move from one to
-the other; it needs no pg_dump of the server's version. The rows are read within one REPEATABLE READ transaction, so a
-copy shows one moment however long it takes.
+Both databases share one backup format: anyone who has a copy can look into it, restore it into either, and so move from
+one to the other, without a pg_dump of the server's version. All rows are read within one REPEATABLE READ transaction,
+so a copy shows one moment, however long it takes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def copy_out(source: Connection, path: Path, make_tables: Callable[[Connection],
     """Write all rows that a connection sees into a new SQLite file.
 
     Args:
-        source: within a transaction that sees one moment.
-        path: of the file.
-        make_tables: makes the tables of the source's revision in a connection.
+        source: a connection within a transaction that sees one moment.
+        path: the file to make.
+        make_tables: makes the tables of the source's revision through a connection.
     """
     file = Sqlite(path)
     try:
@@ -41,7 +41,7 @@ def copy_out(source: Connection, path: Path, make_tables: Callable[[Connection],
 
 
 def copy_in(path: Path, target: Connection) -> None:
-    """Put the rows of a SQLite file of the same revision in place of all that is there, in one transaction."""
+    """Replace all rows of a database by those of a SQLite file of the same revision, in one transaction."""
     file = Sqlite(path)
     try:
         with file.engine.connect() as source:
@@ -51,7 +51,7 @@ def copy_in(path: Path, target: Connection) -> None:
         for table in _tables(target):
             for column in table.primary_key:
                 sequence = target.scalar(select(func.pg_get_serial_sequence(table.name, column.name)))
-                if sequence is not None:  # the next id comes after those that were copied
+                if sequence is not None:  # the next id comes after the copied ones
                     last = select(func.coalesce(func.max(column), 0)).scalar_subquery()
                     target.execute(select(func.setval(text(f"'{sequence}'"), last + 1, False)))
     finally:
@@ -73,7 +73,7 @@ def _value(value: Any) -> Any:
 
 
 def _tables(connection: Connection) -> list[Table]:
-    """All tables but that of the revision, those first that others refer to."""
+    """All tables except the one that holds the revision; tables that others refer to come first."""
     found = MetaData()
     found.reflect(connection)
     return [table for table in found.sorted_tables if table.name != REVISIONS]

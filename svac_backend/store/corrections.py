@@ -1,6 +1,6 @@
-"""What persons made of predictions: the tracks that fine-tuning learns from, kept as long as their annotations.
+"""What people made of predictions: the tracks that fine-tuning learns from, kept as long as their annotations.
 
-An annotation is known by the latest webhook about it. An older one that is looked at late changes nothing.
+The latest webhook about an annotation counts. An older webhook that is read later changes nothing.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from svac_backend.masks.tracks import Track
 from svac_backend.store.database import Database, pack, unpack
 from svac_backend.store.tables import AnnotationRow, CorrectionRow
 
-# Of two webhooks about an annotation, the later one must win.
+# Of two webhooks about an annotation, the later must win.
 LOCK = "corrections"
 
 log = logging.getLogger(__name__)
 
 
 class AnnotationState(str, Enum):
-    """What became of an annotation: `used` has corrections, `empty` has none, `skipped` was cancelled by its person."""
+    """What became of an annotation: `used` has corrections, `empty` has none, `skipped`: the task was skipped."""
 
     USED = "used"
     EMPTY = "empty"
@@ -40,13 +40,13 @@ class Annotation:
     """A human-made annotation.
 
     Attributes:
-        event: number of the webhook that told it.
-        ground_truth: marked so in Label Studio.
+        event: number of the webhook that reported it.
+        ground_truth: whether it is marked so in Label Studio.
         hostname: the Label Studio of the task; video_url: the address in the task's data.
         video: names the video, see `objects.video_name`.
         width, height: display size of the video in pixels.
-        who: name or id of the person; saved: when, in seconds since the epoch.
-        model_version: of the prediction that it was made from; empty where there was none.
+        who: name or id of the annotator; saved: when, in seconds since the epoch.
+        model_version: version that made the prediction it started from; empty if there was none.
     """
 
     project_id: str
@@ -67,15 +67,15 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Correction:
-    """What an annotation says of one object.
+    """What an annotation says about one object.
 
     Attributes:
-        annotation: whose, where, when.
+        annotation: who made it, where and when.
         track: the object's masks, by frame of the whole video.
         drawn: frames on which a person drew, changed or removed the mask.
         accepted: frames that were predicted, seen and submitted as they were. A frame of either kind without a mask
-            says that the object is not there.
-        video_path: the video's file, where it has been found here.
+            says that the object is not visible there.
+        video_path: the video's file, once it has been found here.
     """
 
     annotation: Annotation
@@ -86,7 +86,7 @@ class Correction:
 
     @property
     def expression(self) -> str:
-        """What the object is called."""
+        """The words that name the object."""
         return self.track.expression
 
     @property
@@ -116,7 +116,7 @@ class Correction:
 
     @property
     def who(self) -> str:
-        """Name or id of the person."""
+        """Name or id of the annotator."""
         return self.annotation.who
 
     @property
@@ -153,7 +153,7 @@ class CorrectionStore:
         self.database = database
 
     def put(self, annotation: Annotation, corrections: Sequence[Correction] = ()) -> bool:
-        """Store what an annotation says now, in place of all that it said; False when a later webhook was looked at."""
+        """Store what an annotation says now in place of what it said; False if a later webhook was read already."""
         key = (annotation.project_id, annotation.annotation_id)
         with self.database.write(LOCK) as session:
             known = session.get(AnnotationRow, key)
@@ -178,13 +178,13 @@ class CorrectionStore:
         return True
 
     def delete(self, project_id: str, annotation_ids: Collection[str], event: int) -> int:
-        """Forget deleted annotations; return of how many there were corrections.
+        """Forget deleted annotations; return how many of them had corrections.
 
         Args:
-            project_id: empty where the webhook does not say.
+            project_id: empty if the webhook does not say.
             annotation_ids: the annotations.
-            event: number of the webhook. An annotation that is not known yet is remembered as deleted: its creation
-                may be looked at later.
+            event: number of the webhook. An annotation that is not known yet is remembered as deleted: the webhook of
+                its creation may be read later.
         """
         with self.database.write(LOCK) as session:
             query = select(AnnotationRow).where(AnnotationRow.annotation_id.in_(annotation_ids))
@@ -199,7 +199,7 @@ class CorrectionStore:
             return _remove(session, [row for row in rows if row.event <= event], event)
 
     def delete_tasks(self, project_id: str, task_ids: Collection[str], event: int) -> int:
-        """Forget the annotations of deleted tasks; return of how many there were corrections."""
+        """Forget the annotations of deleted tasks; return how many of them had corrections."""
         query = select(AnnotationRow).where(
             AnnotationRow.project_id == project_id,
             AnnotationRow.task_id.in_(task_ids),
@@ -209,7 +209,7 @@ class CorrectionStore:
             return _remove(session, list(session.scalars(query)), event)
 
     def all(self, *, project_id: str = "", video: str = "") -> list[Correction]:
-        """Return the corrections of all annotations, the oldest first; of a project or a video where one is named."""
+        """Return all corrections, the oldest first; only those of a project or a video if one is given."""
         query = _joined()
         if project_id:
             query = query.where(AnnotationRow.project_id == project_id)
@@ -227,9 +227,10 @@ class CorrectionStore:
             return [one for one in found if one is not None]
 
     def for_training(self) -> list[Correction]:
-        """Return the corrections to learn from: of several annotations of a task one, that of an export.
+        """Return the corrections to learn from: those of one annotation per task, the same that an export takes.
 
-        It is the one marked as ground truth, or else the one saved last. Objects without an expression are left out.
+        It is the annotation marked as ground truth, or else the one saved last. Objects without an expression are left
+        out.
         """
         found = [one for one in self.all() if one.expression.strip()]
         best: dict[tuple[str, str], Annotation] = {}
@@ -240,13 +241,13 @@ class CorrectionStore:
         return [one for one in found if best[one.project_id, one.task_id] == one.annotation]
 
     def annotation(self, project_id: str, annotation_id: str) -> Annotation | None:
-        """Return what is known of an annotation, or None."""
+        """Return what is known about an annotation, or None."""
         with self.database.read() as session:
             row = session.get(AnnotationRow, (project_id, annotation_id))
             return None if row is None else _annotation(row)
 
     def corrected_tasks(self, after: int = 0) -> int:
-        """Return in how many tasks a person drew something, told by webhooks with a number above `after`."""
+        """Return in how many tasks a person drew something, counting webhooks with a number above `after`."""
         tasks = (
             select(AnnotationRow.project_id, AnnotationRow.task_id)
             .join(CorrectionRow, _JOIN)
@@ -297,7 +298,7 @@ def _annotation(row: AnnotationRow) -> Annotation:
 
 
 def _readable(row: CorrectionRow, about: AnnotationRow) -> Correction | None:
-    """None where the row is damaged: the others are to be had all the same."""
+    """Return None for a damaged row, so that the others can still be read."""
     try:
         return _correction(row, about)
     except (zlib.error, ValueError, KeyError, TypeError):

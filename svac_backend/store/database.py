@@ -1,9 +1,9 @@
-"""The database: a SQLite file in the data folder, or a PostgreSQL server; and how an older one is brought up to date.
+"""The database: a SQLite file in the data folder, or a PostgreSQL server; and how an older database is upgraded.
 
-A new one gets the tables as they are in `store/tables.py`. One of an older version is upgraded in place by the
-migrations in `store/migrations/`, forward only, after a backup in the data folder. To change a table: change it in
-`tables.py`, write `NNNN_what.py` as the next migration, for both, and set `schema.HEAD`; the tests compare both ways to
-the same schema.
+A new database gets the tables of `store/tables.py`. An older one is upgraded in place by the migrations in
+`store/migrations/`, forward only, after a backup in the data folder. To change a table: change it in `tables.py`, write
+the next migration `NNNN_what.py` for both databases, and set `schema.HEAD`; tests check that both ways lead to the same
+schema.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from svac_backend.store.sqlite import Sqlite
 from svac_backend.store.tables import Base
 
 FILE_NAME = "svac.db"
-# In place of what a JSON column holds where that is damaged.
+# Stands in for the value of a JSON column that is damaged.
 UNREADABLE = "unreadable"
-# By which a data folder is known to be ours.
+# Files that show that a data folder is ours.
 _OURS = (FILE_NAME, "workers", "media.key")
 
 log = logging.getLogger(__name__)
@@ -57,12 +57,12 @@ class Database:
     """The state of the backend. Safe to use from several threads and processes at once.
 
     Args:
-        data_dir: folder of what lies beside the database, and of the SQLite file `svac.db`; it is made if absent.
+        data_dir: folder of the SQLite file `svac.db` and of the files that go with a database; it is made if absent.
         url: a PostgreSQL server; empty: the file.
 
     Raises:
-        SvacError: the folder cannot be written, the server not be reached, or what is there is no database of ours
-            or one of a newer version.
+        SvacError: the folder cannot be written, the server cannot be reached, or what is there is not our database or
+            belongs to a newer version.
     """
 
     def __init__(self, data_dir: Path, url: str = "") -> None:
@@ -84,7 +84,7 @@ class Database:
         return cls(settings.data_dir, url.get_secret_value() if url is not None else "")
 
     def __str__(self) -> str:
-        """What it is called, without any password."""
+        """Return its name in messages, without any password."""
         return str(self.system)
 
     @contextmanager
@@ -101,9 +101,9 @@ class Database:
     def write(self, *locks: str) -> Iterator[Session]:
         """Yield a session that commits at the end, and rolls back on an exception.
 
-        In SQLite it holds the write lock. In PostgreSQL others write meanwhile: rows that are read to be changed must
-        be read `with_for_update`, and what must not happen twice at once names a lock. So does what changes several
-        rows in one transaction: two that lock the same rows in different orders would wait for each other.
+        In SQLite it holds the write lock. In PostgreSQL others write meanwhile: read rows that you mean to change
+        `with_for_update`, and name a lock for what must not happen twice at once. Name one, too, for changes to several
+        rows: two transactions that lock the same rows in different orders would wait for each other.
 
         Args:
             locks: held until the end of the transaction; several are taken in the order of their names.
@@ -121,7 +121,7 @@ class Database:
         return self.system.insert(table)
 
     def time(self) -> float:
-        """Return the seconds since the epoch by the clock that all who share the database go by.
+        """Return the seconds since the epoch by the one clock that all users of the database share.
 
         Raises:
             StoreError: the database cannot be used now.
@@ -130,7 +130,7 @@ class Database:
             return self.system.time()
 
     def look(self, query: str) -> list[Any]:
-        """Return the first column of what a query in SQL finds: for polling, at a tenth of the cost of `read`.
+        """Return the first column of an SQL query's rows: for polling, at a tenth of the cost of `read`.
 
         Raises:
             StoreError: the database cannot be used now.
@@ -140,11 +140,13 @@ class Database:
                 with closing(self.engine.raw_connection()) as connection:
                     raw: Any = connection.driver_connection
                     return [row[0] for row in raw.execute(query)]
-            except self.engine.dialect.loaded_dbapi.Error as error:  # as the driver has them
+            except (
+                self.engine.dialect.loaded_dbapi.Error
+            ) as error:  # the driver's own, not wrapped by sqlalchemy
                 raise self.system.unusable(error) from error
 
     def size(self) -> int | None:
-        """Return the bytes that a PostgreSQL database takes on its server; None for a file in the data folder.
+        """Return the size in bytes of a PostgreSQL database on its server; None for a file in the data folder.
 
         Raises:
             StoreError: the database cannot be used now.
@@ -155,16 +157,16 @@ class Database:
             return session.scalar(text("SELECT pg_database_size(current_database())"))
 
     def copy_to(self, path: Path) -> None:
-        """Write all as it was last committed into a SQLite file, readable by its owner; others may write meanwhile.
+        """Write all that is committed into a SQLite file that only its owner can read; others may write meanwhile.
 
         Raises:
-            StoreError: the database is damaged, or there is no room.
+            StoreError: the database is damaged, or the disk is full.
         """
         with self._translated():
             self.system.copy_to(path)
 
     def copy_from(self, path: Path) -> None:
-        """Put what `copy_to` wrote, at this revision, in place of all that a PostgreSQL database holds.
+        """Replace all that a PostgreSQL database holds by what `copy_to` wrote at the same revision.
 
         Raises:
             StoreError: the database cannot be used now; nothing was changed.
@@ -187,21 +189,21 @@ class Database:
             raise self.system.unusable(error.orig or error) from error
 
     def _prepare(self) -> None:
-        with self.engine.connect() as connection:  # without a lock: nearly always there is nothing to do
+        with self.engine.connect() as connection:  # without a lock: there is nearly always nothing to do
             if not self._behind(connection):
                 return
         with self.system.upgrading() as connection:
-            if self._behind(connection):  # still: another process may have been faster
+            if self._behind(connection):  # look again: another process may have been faster
                 self._upgrade(connection)
 
     def _behind(self, connection: Connection) -> bool:
-        """Whether the database is empty or of an older version."""
+        """Whether the database is empty or has an older schema."""
         revision = revision_of(connection)
         if revision > HEAD:
             raise SvacError(
                 f"{self} was written by a newer version of svac-backend (schema {revision}; "
                 f"this version knows {HEAD}).",
-                "Update svac-backend, for all processes that use it.",
+                "Update svac-backend for all processes that use it.",
             )
         return revision < HEAD
 
@@ -215,7 +217,7 @@ class Database:
             make_tables(connection)
 
     def _back_up(self) -> Path:
-        """Copy all as it was last committed; return the copy's path."""
+        """Copy all that is committed; return the copy's path."""
         path = self.data_dir / f"{FILE_NAME}.before-{HEAD}"
         try:
             with atomic_path(path, durable=True) as part:
@@ -226,7 +228,7 @@ class Database:
 
 
 def pack(data: Any) -> bytes:
-    """Return JSON, compressed. Level 1: a body of a megabyte must not hold up a webhook's answer."""
+    """Return compressed JSON. Level 1: a body of a megabyte must not hold up the answer to a webhook."""
     return zlib.compress(json.dumps(data, separators=(",", ":")).encode(), 1)
 
 
@@ -244,7 +246,7 @@ def _from_json(text: str | bytes) -> Any:
 
 
 def is_there(settings: Settings) -> bool:
-    """Whether there is a database, as far as can be told without making one."""
+    """Whether there is a database, as far as one can tell without making it."""
     return settings.database_url is not None or (settings.data_dir / FILE_NAME).is_file()
 
 
@@ -253,15 +255,15 @@ def _system(data_dir: Path, url: str) -> DatabaseSystem:
 
 
 def _make_private(folder: Path) -> None:
-    """Make the data folder, or close it for all others: it holds tokens and what people drew.
+    """Make the data folder, or close it to other users: it holds tokens and what people drew.
 
-    A folder that is not only ours, which holds other things before there is a database in it, stays as it is.
+    A folder that holds other things and no database yet is not ours alone, and keeps its mode.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     mode = folder.stat().st_mode
     ours = any((folder / name).exists() for name in _OURS) or not any(folder.iterdir())
     if mode & 0o077 and not mode & stat.S_ISVTX and ours:
-        with suppress(PermissionError):  # of another user, who decides
+        with suppress(PermissionError):  # it belongs to another user, who decides
             folder.chmod(0o700)
 
 
@@ -269,5 +271,5 @@ def _no_folder(path: Path, error: OSError) -> StoreError:
     full = error.errno == errno.ENOSPC
     hint = "Set SVAC_DATA_DIR to a folder on a local disk that this user may write to."
     return StoreError(
-        f"{path} cannot be used: {error}.", "Make room on its disk, and try again." if full else hint
+        f"{path} cannot be used: {error}.", "Free some space on its disk and try again." if full else hint
     )

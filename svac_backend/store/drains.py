@@ -1,6 +1,6 @@
-"""Nodes that are being emptied: their workers take no more jobs, and those that run go back after a while.
+"""Draining nodes: their workers take no more jobs, and give running jobs back after a while.
 
-The order stands in the database, so that it holds whoever places workers, and also for those that come later.
+The order is kept in the database, so that it holds whoever places workers, and for workers that start later, too.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from sqlalchemy import delete, or_, select
 from svac_backend.store.database import Database
 from svac_backend.store.tables import DrainRow
 
-# In place of a node: all of them.
+# Stands for all nodes.
 EVERY_NODE = ""
 
 
 @dataclass(frozen=True)
 class Drain:
-    """An order to empty a node. Times are seconds since the epoch; after `until` running jobs are given back."""
+    """An order to drain a node. Times are seconds since the epoch; running jobs are given back after `until`."""
 
     node: str
     until: float
@@ -32,25 +32,25 @@ class DrainStore:
         self.database = database
 
     def order(self, node: str, within_s: float) -> None:
-        """Have a node emptied: running jobs may take so many seconds, and are given back then."""
+        """Order a node drained; jobs that still run after `within_s` seconds are given back."""
         now = self.database.time()
         with self.database.write() as session:
             session.merge(DrainRow(node=node, until=now + within_s, since=now))
 
     def withdraw(self, node: str) -> bool:
-        """Let a node's workers take jobs again; whether there was such an order. `EVERY_NODE` withdraws all."""
+        """Let a node's workers take jobs again; False if there was no order. `EVERY_NODE` withdraws all orders."""
         which = DrainRow.node == node if node != EVERY_NODE else DrainRow.node.is_not(None)
         with self.database.write() as session:
             return bool(session.execute(delete(DrainRow).where(which)).rowcount)  # type: ignore[attr-defined]
 
     def all(self) -> list[Drain]:
-        """Return the orders that stand."""
+        """Return the orders in force."""
         with self.database.read() as session:
             rows = session.scalars(select(DrainRow).order_by(DrainRow.node))
             return [Drain(row.node, row.until, row.since) for row in rows]
 
     def seconds_left(self, node: str) -> float | None:
-        """Return how long the jobs of a node may still take, not below 0; None where no order stands."""
+        """Return for how many seconds a node's jobs may still run, 0 or more; None if it is not being drained."""
         query = select(DrainRow.until).where(or_(DrainRow.node == node, DrainRow.node == EVERY_NODE))
         with self.database.read() as session:
             until = session.scalars(query).all()

@@ -1,6 +1,6 @@
-"""What Label Studio tells this backend: each project's /setup, and every webhook, as it came.
+"""What Label Studio tells this backend: each project's /setup, and every webhook as it came.
 
-Webhooks stay, in order. An inbox knows which of them its reader has dealt with, and which must be tried again.
+Webhooks are kept in order. An inbox knows which of them its reader has dealt with, and which must be tried again.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Event:
 
     @property
     def body(self) -> dict[str, Any]:
-        """Its JSON object.
+        """Return its JSON object.
 
         Raises:
             SvacError: it is damaged.
@@ -88,7 +88,7 @@ class Event:
             ) from error
         if not isinstance(found, dict):
             raise SvacError(
-                f"Webhook {self.id} cannot be read (no JSON object).", "Submit the annotation again."
+                f"Webhook {self.id} cannot be read (not a JSON object).", "Submit the annotation again."
             )
         return found
 
@@ -104,12 +104,12 @@ class EventStore:
 
         Args:
             action: e.g. `ANNOTATION_CREATED`.
-            project_id: "" where the body names none.
-            body: the JSON text as it came: to write it anew would take longer than all the rest.
+            project_id: "" if the body names none.
+            body: the JSON text as it came: serializing it again would take longer than all the rest.
         """
         blob = zlib.compress(body, 1)  # before the write lock is taken
         row = EventRow(action=action, project_id=project_id, body=blob, received=self.database.time())
-        # One at a time: were a later number stored first, a reader would pass over the earlier one for good.
+        # One at a time: if a later number were stored first, a reader would skip the earlier one for good.
         with self.database.write("events") as session:
             session.add(row)
             session.flush()
@@ -127,20 +127,20 @@ class EventStore:
             ]
 
     def latest(self, actions: Collection[str]) -> int:
-        """Return the id of the last event of some actions, 0 when there is none."""
-        # One by one: each is a look at the end of its part of the index, however many events there are.
+        """Return the id of the last event with one of some actions, 0 if there is none."""
+        # One query each: it reads the end of that action's part of the index, however many events there are.
         queries = [select(func.max(EventRow.id)).where(EventRow.action == action) for action in actions]
         with self.database.read() as session:
             return max((session.scalar(query) or 0 for query in queries), default=0)
 
     def counts(self) -> dict[str, int]:
-        """Return how many events there are of each action."""
+        """Return the number of events of each action."""
         query = select(EventRow.action, func.count()).group_by(EventRow.action)
         with self.database.read() as session:
             return {row[0]: row[1] for row in session.execute(query)}
 
 
-# Seconds until a webhook is tried again, by the number of tries; then it is given up.
+# Seconds until a webhook is tried again, by the number of tries; after the last it is given up.
 DELAYS_S = (30.0, 120.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0, 24 * 3600.0)
 
 
@@ -152,7 +152,7 @@ class Uncollected:
         event: its number.
         error, hint: why, and what to do.
         tries: how often that happened.
-        due: when it is tried again, in seconds since the epoch; None when it was given up.
+        due: when it is tried again, in seconds since the epoch; None once it is given up.
     """
 
     event: int
@@ -167,7 +167,7 @@ class Inbox:
 
     Args:
         database: where the events are.
-        name: of the reader, 32 characters at most.
+        name: the reader's name, 32 characters at most.
     """
 
     def __init__(self, database: Database, name: str = "corrections") -> None:
@@ -175,13 +175,13 @@ class Inbox:
         self.name = name
 
     def position(self) -> int:
-        """Return the number of the last event that was looked at."""
+        """Return the number of the last event that was read."""
         with self.database.read() as session:
             row = session.get(CursorRow, self.name)
             return 0 if row is None else row.value
 
     def advance(self, event: int) -> None:
-        """Say that all events up to this one were looked at."""
+        """Record that all events up to this one were read."""
         statement = self.database.insert(CursorRow).values(name=self.name, value=event)
         statement = statement.on_conflict_do_update(
             index_elements=["name"], set_={"value": event}, where=CursorRow.value < event
@@ -190,7 +190,7 @@ class Inbox:
             session.execute(statement)
 
     def put_off(self, event: int, error: str, hint: str, *, temporary: bool = False) -> Uncollected:
-        """Have an event tried again, later each time; it is never given up for what time may mend."""
+        """Try an event again later, after a longer pause each time; a `temporary` fault never gives it up."""
         now = self.database.time()
         with self.database.write(f"uncollected {event}") as session:
             row = session.get(UncollectedRow, event)
@@ -202,25 +202,25 @@ class Inbox:
             return _uncollected(row)
 
     def hurry(self) -> None:
-        """Have all that was put off or given up tried again now; its tries are counted anew."""
+        """Try all events again now that were put off or given up; their tries are counted from 0."""
         now = self.database.time()
         with self.database.write() as session:
             session.execute(update(UncollectedRow).values(due=now, tries=0))
 
     def settle(self, event: int) -> None:
-        """Have an event not tried again: it was dealt with, or nothing is in it any more."""
+        """Do not try an event again: it was dealt with, or there is nothing left in it."""
         with self.database.write() as session:
             session.execute(delete(UncollectedRow).where(UncollectedRow.event == event))
 
     def due(self) -> list[int]:
-        """Return the events that are to be tried now, the oldest first."""
+        """Return the events to try now, the oldest first."""
         now = self.database.time()
         query = select(UncollectedRow.event).where(UncollectedRow.due >= 0, UncollectedRow.due <= now)
         with self.database.read() as session:
             return list(session.scalars(query.order_by(UncollectedRow.event)))
 
     def uncollected(self) -> list[Uncollected]:
-        """Return all events that could not be dealt with, the oldest first."""
+        """Return all events that could not be dealt with so far, the oldest first."""
         with self.database.read() as session:
             rows = session.scalars(select(UncollectedRow).order_by(UncollectedRow.event))
             return [_uncollected(row) for row in rows]

@@ -1,7 +1,7 @@
 """The job table, which is also the queue. Every change of a job's state is one transaction.
 
-A waiting job belongs to a lane. Workers take the next job of a lane, and hold it while their heartbeat renews its
-lease; what a worker says about a job counts only as long.
+A waiting job belongs to a lane. A worker takes the next job of a lane and holds it while its heartbeat renews the
+lease; what it reports about the job counts only that long.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from svac_backend.store.predictions import video_identity
 from svac_backend.store.tables import WAITING, ConfigRow, JobRow, words
 from svac_backend.store.workers import Watch
 
-# What of a payload is kept once for all jobs.
+# The part of a payload that is stored once for all jobs.
 CONFIG = "label_config"
-# A job of a key is looked for and added by one at a time; many waiting rows are changed by one at a time.
+# Locks: one process at a time looks for a key's job and adds it; one at a time changes many waiting rows.
 LOCK = "jobs"
-# Clocks of machines that share a database differ by less than so many seconds.
+# Seconds by which the clocks of machines that share a database may differ.
 CLOCK_S = 60.0
 
 
 class JobState(str, Enum):
-    """Where a job is. `queued` and `running` are active, the others final."""
+    """The state of a job. `queued` and `running` are active, the others final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -48,17 +48,17 @@ class Job:
     """A job as it was when it was read. Times are seconds since the epoch.
 
     Attributes:
-        key: jobs of the same key are the same work; at most one of them is active.
-        priority: the higher goes first.
-        progress: 0..1, with `message` in words.
+        key: jobs with the same key are the same work; at most one of them is active.
+        priority: higher goes first.
+        progress: 0..1; `message` says the same in words.
         payload: what the handler needs; result: what it returned.
         error, hint: why it failed, and what to do about it.
-        attempts: how often a worker began it, but for those that count as `tries`.
-        tries: how often something was in the way that time may mend, such as a server that is away.
-        due: when it is tried again; None while it need not wait.
+        attempts: how often a worker began it, except the ones that count as `tries`.
+        tries: how often a temporary fault, such as a server that is away, stopped it.
+        due: when it is tried again; None unless it waits for that.
         cancel_requested: a person wants it to stop; the worker has not stopped yet.
-        heartbeat: when its worker was last known to live.
-        video: the hash of what names its video, see `store.predictions.video_identity`; empty without one.
+        heartbeat: when its worker last gave a sign of life.
+        video: the hash of its `store.predictions.video_identity`; empty without a video.
     """
 
     id: str
@@ -85,7 +85,7 @@ class Job:
 
     @property
     def active(self) -> bool:
-        """Whether it still waits or runs."""
+        """Whether it waits or runs."""
         return self.state.value in ACTIVE
 
 
@@ -101,12 +101,12 @@ class Work:
 
 @dataclass(frozen=True)
 class LaneLoad:
-    """What a lane has to do.
+    """The load of a lane.
 
     Attributes:
         lane: its name.
-        waiting, retrying, running: how many jobs; those that are retrying wait until time has mended something.
-        oldest_s: seconds that the oldest of those waiting has waited.
+        waiting, retrying, running: numbers of jobs; those retrying wait for a temporary fault to pass.
+        oldest_s: seconds for which the oldest waiting job has waited.
     """
 
     lane: str
@@ -124,14 +124,14 @@ class JobStore:
         self._watch = Watch()
 
     def submit(self, kind: str, payload: Mapping[str, Any], key: str, priority: int = 0) -> Job:
-        """Do what `submit_many` does with one work."""
+        """Submit one job, see `submit_many`."""
         return self.submit_many([Work(kind, payload, key, priority)])[0]
 
     def submit_many(self, works: Sequence[Work]) -> list[Job]:
-        """Return for each work the active job of its key, or a new queued one.
+        """Return for each work the active job with its key, or a new queued one.
 
-        A waiting job takes over a higher priority; one that waits to be tried again is tried now if a person wants it.
-        All is one transaction: a call with many tasks waits for the disk once.
+        A waiting job takes over a higher priority; a job that waits to be tried again is tried now if a person wants
+        it. All happens in one transaction, so a call with many tasks waits for the disk once.
         """
         packed = {
             text: (hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(), pack(text))
@@ -161,15 +161,15 @@ class JobStore:
             return [_job(row) for row in found]
 
     def active_keys(self, keys: Collection[str]) -> set[str]:
-        """Return those of some keys whose jobs wait or run."""
+        """Return those of `keys` that have a waiting or running job."""
         with self.database.read() as session:
             return set(session.scalars(select(JobRow.key).where(_active(keys))))
 
     def reject(self, kind: str, payload: Mapping[str, Any], key: str, error: str, hint: str) -> Job:
         """Record work that cannot even be queued as a failed job.
 
-        Label Studio asks again whenever a task is opened: the same failure of the same work, when it is that
-        work's latest, gets a new time instead of a new row.
+        Label Studio asks again whenever a task is opened: if the latest job of the key failed in the same way, it gets
+        a new time instead of a new row.
         """
         now = self.database.time()
         with self.database.write(LOCK) as session:
@@ -198,7 +198,7 @@ class JobStore:
         before: tuple[float, str] | None = None,
         limit: int = 100,
     ) -> list[Job]:
-        """Return jobs, the newest first; `before` is the time and the id of the last one of the page before."""
+        """Return jobs, the newest first; `before` is the time and id of the last job on the previous page."""
         query = select(JobRow).order_by(JobRow.created.desc(), JobRow.id).limit(limit)
         if before is not None:
             same = and_(JobRow.created == before[0], JobRow.id > before[1])
@@ -214,7 +214,7 @@ class JobStore:
             return [_job(row, configs) for row in rows]
 
     def ahead(self, job: Job, most: int = 1000) -> int:
-        """Return how many jobs go before a waiting one in its lane; not more than `most` are counted."""
+        """Return how many jobs go before a waiting one in its lane, counting to `most` at most."""
         older = or_(JobRow.created < job.created, and_(JobRow.created == job.created, JobRow.id < job.id))
         first = or_(JobRow.priority > job.priority, and_(JobRow.priority == job.priority, older))
         lane = JobRow.lane == LANE_OF.get(job.kind, MODEL_LANE)
@@ -223,7 +223,7 @@ class JobStore:
             return int(session.scalar(select(func.count()).select_from(some)) or 0)
 
     def retrying(self, limit: int = 10) -> list[Job]:
-        """Return jobs that wait to be tried again, those first that are tried next."""
+        """Return jobs that wait to be tried again, the next one first."""
         query = select(JobRow).where(JobRow.due.is_not(None)).order_by(JobRow.due).limit(limit)
         with self.database.read() as session:
             return [_job(row) for row in session.scalars(query)]
@@ -236,11 +236,11 @@ class JobStore:
         return {state: by_state.get(state.value, 0) for state in JobState}
 
     def count_retrying(self) -> int:
-        """Return how many jobs wait until time has mended something."""
+        """Return how many jobs wait for a temporary fault to pass."""
         return int(self.database.look("SELECT count(*) FROM jobs WHERE due IS NOT NULL")[0])
 
     def lanes(self) -> list[LaneLoad]:
-        """Return what each lane has to do."""
+        """Return the load of each lane."""
         found: dict[str, dict[str, tuple[int, float]]] = {lane: {} for lane in LANES}
         with self.database.read() as session:
             for lane, name, count, oldest in session.execute(_LOADS):
@@ -258,37 +258,37 @@ class JobStore:
         ]
 
     def cancel(self, job_id: str) -> Job | None:
-        """Do what `cancel_many` does with one job, and return it."""
+        """Cancel one job, see `cancel_many`; return it, or None if there is none."""
         self.cancel_many([job_id])
         return self.get(job_id)
 
     def cancel_many(self, job_ids: Collection[str]) -> int:
-        """Cancel waiting jobs at once; ask running ones to stop. Return how many; finished ones stay as they are."""
+        """Cancel waiting jobs at once and ask running ones to stop; return how many. Finished jobs stay as they are."""
         ended = {"state": JobState.CANCELLED.value, "message": "Cancelled", "finished": self.database.time()}
         some, state = update(JobRow).where(JobRow.id.in_(job_ids)), JobRow.state
         waits = some.where(state == JobState.QUEUED.value).values(**ended, due=None)
         runs = some.where(state == JobState.RUNNING.value).values(cancel_requested=True, message="Cancelling")
         with self.database.write(LOCK) as session:
-            # In this order: one that is claimed meanwhile is asked.
+            # In this order: a job that is claimed in between is asked to stop.
             return sum(session.execute(one).rowcount for one in (waits, runs))  # type: ignore[attr-defined]
 
     def claim(
         self, lane: str, worker_id: str, *, least: int | None = None, videos: Collection[str] = ()
     ) -> Job | None:
-        """Take the next job of a lane for a worker; None if none waits. To find none takes no write lock.
+        """Take the next job of a lane for a worker; None if none waits. Finding none takes no write lock.
 
         Args:
-            lane: of which.
-            worker_id: who.
-            least: only jobs of at least this priority.
-            videos: what the worker has at hand, see `store.lanes.nexts`.
+            lane: the lane to take from.
+            worker_id: the worker.
+            least: take only jobs of at least this priority.
+            videos: hashes of the videos that the worker has at hand, see `store.lanes.nexts`.
         """
         if lane not in (self.waiting() if least is None else self.waiting(least)):
             return None
         now = self.database.time()
         with self.database.write() as session:
             for one in nexts(lane, least, videos):
-                # One statement: of two workers that ask at once one gets the job, in PostgreSQL the other the next.
+                # One statement: if two workers ask at once, one gets the job, and in PostgreSQL the other the next.
                 taken = (
                     update(JobRow)
                     .where(JobRow.id == one.scalar_subquery())
@@ -309,11 +309,11 @@ class JobStore:
         return None
 
     def waiting(self, least: int | None = None) -> list[str]:
-        """Return the lanes that jobs, of at least some priority, wait in; cheap enough to ask many times a second."""
+        """Return the lanes where jobs wait (of priority `least` at least); cheap enough for many times a second."""
         return self.database.look(WAITING_LANES if least is None else lanes_waited_in(least))
 
     def report(self, job: Job, progress: float, message: str) -> Job | None:
-        """Store a running job's progress; return the job as it is now, or None when its lease is lost."""
+        """Store a running job's progress, 0..1; return the job as it is now, or None if its lease is lost."""
         now = self.database.time()
         with self.database.write() as session:
             session.execute(_held(job).values(progress=progress, message=message, heartbeat=now))
@@ -330,7 +330,7 @@ class JobStore:
         error: str | None = None,
         hint: str | None = None,
     ) -> bool:
-        """End a running job; False when its lease is lost, and then nothing is changed."""
+        """End a running job; return False, and change nothing, if its lease is lost."""
         values: dict[str, Any] = {
             "state": state.value,
             "message": message,
@@ -345,7 +345,7 @@ class JobStore:
             return bool(session.execute(_held(job).values(**values)).rowcount)  # type: ignore[attr-defined]
 
     def put_off(self, job: Job, error: str, hint: str, pause_s: float) -> bool:
-        """Have a running job tried again after a pause; False when its lease is lost. A cancelled one ends."""
+        """Try a running job again after a pause; return False if its lease is lost. A cancelled job ends instead."""
         now = self.database.time()
         with self.database.write() as session:
             row = session.get(JobRow, job.id, with_for_update=True)
@@ -360,9 +360,9 @@ class JobStore:
             return True
 
     def wake(self) -> int:
-        """Let the jobs go on whose pause is over; return how many.
+        """Queue the jobs whose pause is over; return how many.
 
-        One that was put off in the future is woken, too: the clock was set back since.
+        A job put off at a time that is still to come is woken, too: the clock has been set back since.
         """
         now = self.database.time()
         over = and_(JobRow.due.is_not(None), or_(JobRow.due <= now, JobRow.heartbeat > now + CLOCK_S))
@@ -373,9 +373,9 @@ class JobStore:
             return session.execute(update(JobRow).where(over).values(due=None)).rowcount  # type: ignore[attr-defined]
 
     def release(self, job: Job) -> bool:
-        """Put a running job back because its worker shuts down; False when its lease is lost.
+        """Put a running job back because its worker shuts down; return False if its lease is lost.
 
-        That is no failure, so the attempt is not counted.
+        That is not a failure, so the attempt is not counted.
         """
         now = self.database.time()
         with self.database.write() as session:
@@ -393,10 +393,10 @@ class JobStore:
     def recover(
         self, lease_s: float, max_attempts: int, died: Callable[[str], bool] = lambda _: False
     ) -> list[Job]:
-        """Take running jobs away from workers that are dead, or of which nothing was heard for `lease_s` seconds.
+        """Take running jobs away from workers that are dead or have been silent for `lease_s` seconds.
 
-        Each is queued again, or failed when it has had `max_attempts`. Returns the jobs queued again. See `Watch` for
-        how silence is measured; `died` tells what is known of a worker at once.
+        Each is queued again, or fails once it has had `max_attempts`. Return the jobs queued again. `Watch` measures
+        the silence; `died` says whether a worker is known to be dead.
         """
         query = select(JobRow.id, JobRow.attempts, JobRow.heartbeat, JobRow.worker_id)
         with self.database.read() as session:
@@ -412,21 +412,21 @@ class JobStore:
                     attempts,
                     heartbeat,
                 ):
-                    continue  # it was heard of just now
+                    continue  # it has just given a sign of life
                 row.worker_id = None
                 if row.cancel_requested:
                     row.state, row.message, row.finished = JobState.CANCELLED.value, "Cancelled", now
                 elif row.attempts >= max_attempts:
                     row.state, row.finished = JobState.FAILED.value, now
                     row.error = f"The worker died {row.attempts} times while it ran this job."
-                    row.hint = "Look at the worker's log and its memory; then send the task again."
+                    row.hint = "Check the worker's log and its memory, then send the task again."
                 else:
                     row.state, row.message = JobState.QUEUED.value, "Waiting: its worker died"
                     again.append(_job(row))
         return again
 
 
-# Each reads the rows of live jobs only, by an index, however many have ended.
+# Each part reads only the rows of live jobs, by an index, however many jobs have ended.
 _LOADS = text(
     f"SELECT lane, 'waiting', count(*), min(created) FROM jobs WHERE {WAITING} GROUP BY lane"
     " UNION ALL SELECT lane, 'retrying', count(*), 0 FROM jobs WHERE due IS NOT NULL GROUP BY lane"
@@ -465,7 +465,7 @@ def _video(payload: Mapping[str, Any]) -> str:
 
 
 def _held(job: Job) -> Update:
-    """An update of the job's row that does nothing once another worker, or another attempt, has the job."""
+    """Return an update of the job's row that does nothing once another worker or another attempt has the job."""
     return update(JobRow).where(
         JobRow.id == job.id,
         JobRow.state == JobState.RUNNING.value,
@@ -483,14 +483,14 @@ def _holds(row: JobRow, job: Job) -> bool:
 
 
 def _configs(session: Session, rows: Sequence[JobRow]) -> dict[str, str]:
-    """Return the labelling configs of some jobs, by hash; each is read once."""
+    """Return the labelling configs of some jobs by hash; each is read once."""
     wanted = {row.config for row in rows if row.config is not None}
     found = session.scalars(select(ConfigRow).where(ConfigRow.sha256.in_(wanted))) if wanted else ()
     return {row.sha256: unpack(row.data) for row in found}
 
 
 def _job(row: JobRow, configs: Mapping[str, str] | None = None) -> Job:
-    """Return a row's job. Its payload lacks the labelling config where `configs` is left out."""
+    """Return a row's job. Without `configs`, its payload lacks the labelling config."""
     values = {name: getattr(row, name) for name in Job.__dataclass_fields__}
     if configs and row.config is not None and row.config in configs:
         values["payload"] = {**row.payload, CONFIG: configs[row.config]}

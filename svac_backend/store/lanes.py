@@ -1,8 +1,8 @@
-"""Lanes, which waiting jobs belong to, and which job of a lane a worker takes next.
+"""The lanes that waiting jobs belong to, and which job of a lane a worker takes next.
 
-The highest priority goes first, then the oldest. Of those of one priority a worker takes rather one of a video that it
-has at hand, then one of a video that nobody is at: of two tasks that show the same video, the second one finds the
-masks of the first one made. The caller bounds how often in a row it names videos, so that no job waits for good.
+The highest priority goes first, then the oldest job. Within a priority, a worker prefers a job of a video that it has
+at hand, then one of a video that nobody works on: of two tasks that show the same video, the second then finds the
+masks that the first one made. The caller limits how often in a row it names videos, so that no job waits forever.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from sqlalchemy.orm import aliased
 
 from svac_backend.store.tables import WAITING, JobRow
 
-# A worker has a thread for each lane: cutting frames must not wait for the model, nor the model for frames, and
-# neither for training, which takes a process of its own, nor all of them for work that waits for others most of the
-# time, such as giving out the tasks of a whole project.
+# A worker has a thread for each lane. Cutting frames must not wait for the model, nor the model for frames; neither
+# must wait for training, which runs in a process of its own; and none of them for work that mostly waits for others,
+# such as giving out the tasks of a whole project.
 MODEL_LANE, LIGHT_LANE, TRAINING_LANE, BULK_LANE = LANES = ("model", "light", "training", "bulk")
-# By kind of job; all other kinds need the model.
+# The lane of each kind of job; all other kinds need the model.
 LANE_OF = dict.fromkeys(("frames", "renew", "collect", "retain"), LIGHT_LANE) | {
     "finetune": TRAINING_LANE,
     "bulk": BULK_LANE,
@@ -26,10 +26,10 @@ LANE_OF = dict.fromkeys(("frames", "renew", "collect", "retain"), LIGHT_LANE) | 
 
 
 def lanes_waited_in(least: int | None = None) -> str:
-    """Return the query, in SQL, of the lanes that jobs of at least some priority wait in.
+    """Return the SQL query of the lanes where jobs wait, of priority `least` at least.
 
-    For each lane one look into the index, however many jobs there are. In the order of `jobs_waiting`, so that no other
-    index seems as good.
+    It looks into the index once for each lane, however many jobs there are. It sorts as the index `jobs_waiting` does,
+    so that the database takes no other index.
     """
     enough = "" if least is None else f"AND priority >= {int(least)} "
     return " UNION ALL ".join(
@@ -43,12 +43,12 @@ WAITING_LANES = lanes_waited_in()
 
 
 def nexts(lane: str, least: int | None = None, videos: Collection[str] = ()) -> Iterator[Select[str]]:
-    """Yield queries of the id of the job that is next: what the first of them that finds any finds.
+    """Yield queries for the id of the next job, to be tried in this order until one finds a job.
 
     Args:
-        lane: of which.
-        least: only jobs of at least this priority.
-        videos: those of the highest priority that are about these go first.
+        lane: the lane to take from.
+        least: consider only jobs of at least this priority.
+        videos: hashes of videos; within the highest priority, jobs of these go first.
     """
     order = (JobRow.priority.desc(), JobRow.created, JobRow.id)
     waiting = select(JobRow.id).where(WAITING, JobRow.lane == lane)

@@ -1,4 +1,4 @@
-"""Signed links that expire, to the files that the backend itself serves to browsers."""
+"""Signed links, which expire, to the files that the backend itself serves to browsers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from svac_backend.storage.bucket import LONGEST_LINK_S
 from svac_backend.storage.folder import Kind, Storage
 from svac_backend.storage.published import open_storage
 
-# Below the data folder.
+# Folder below the data folder.
 FOLDER, KEY_FILE = "served", "media.key"
 ROUTE = "/media/"
-# The name under which a link carries its signature; `predictions.video_identity` leaves it out of our own addresses.
+# The query parameter that carries a link's signature; `predictions.video_identity` leaves it out of our own addresses.
 PARAMETER = "signature"
 DAY_S = 86_400.0
 
@@ -37,15 +37,15 @@ class LinkRefused(SvacError):
 class MediaLinks:
     """Makes and checks links to files below `root`.
 
-    A link names the file and the time at which it was made, both under an HMAC-SHA256. How long it lives is asked when
-    it is used, so that a new setting holds for the links that are out there, too. The key is made once and kept in the
-    data folder: whoever has the folder can make links, and without the file all links are dead.
+    A link names the file and the time at which it was made, both under an HMAC-SHA256. Its lifetime is looked up when
+    it is used, so that a new setting also holds for links that are already out. The key is made once and kept in the
+    data folder: whoever has the folder can make links, and without the key file all links are dead.
 
     Attributes:
         root: folder of the files.
-        base_url: address of the web process in browsers, without a slash at its end.
-        lifetime_s: seconds that a link lives.
-        key: what signs, 64 hexadecimal digits.
+        base_url: address of the web process for browsers, without a slash at its end.
+        lifetime_s: seconds for which a link is valid.
+        key: signs the links, 64 hexadecimal digits.
         clock: returns seconds since 1970.
     """
 
@@ -57,7 +57,7 @@ class MediaLinks:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> MediaLinks:
-        """Return the links of a data folder; its key is made if it has none yet.
+        """Return the links of a data folder; make its key if it has none yet.
 
         Raises:
             SvacError: the folder cannot be written, or its key is damaged.
@@ -65,14 +65,14 @@ class MediaLinks:
         storage = open_storage(settings)
         key = storage.shared(KEY_FILE, _key(storage.root / KEY_FILE))
         if not re.fullmatch(_KEY, key):
-            raise SvacError(f"{KEY_FILE} in {storage} is no key of media links.", "Delete it there.")
+            raise SvacError(f"{KEY_FILE} in {storage} is not a key of media links.", "Delete it there.")
         lifetime_s = settings.media_link_days * DAY_S
-        # Absolute: Flask would take a relative folder for one beside the package.
+        # Absolute: Flask resolves a relative folder against the package.
         return cls(storage.root.absolute() / FOLDER, settings.media_url or "", lifetime_s, key)
 
     @classmethod
     def of_frames(cls, settings: Settings) -> MediaLinks:
-        """Return what links the frames of tasks: the store's own signatures where there is one, else as above."""
+        """Return the links to tasks' frames: signed by the bucket if they lie in one, else as `from_settings`."""
         links, storage = cls.from_settings(settings), open_storage(settings)
         if not links_from_store(settings):
             return links
@@ -82,12 +82,12 @@ class MediaLinks:
 
     @property
     def ready(self) -> bool:
-        """Whether there is an address that links can begin with."""
+        """Whether there is an address for links to begin with."""
         return bool(self.base_url)
 
     @property
     def identity(self) -> str:
-        """What a link depends on besides its file and time: when it differs, old links are dead or lead elsewhere."""
+        """What a link depends on besides its file and time; once it changes, old links are dead or lead elsewhere."""
         return f"{self.base_url} {hashlib.sha256(self.key).hexdigest()[:8]}"
 
     def url(self, path: Path) -> str:
@@ -106,14 +106,14 @@ class MediaLinks:
         return f"{self.base_url}{ROUTE}{quote(name)}?{PARAMETER}={token}"
 
     def check(self, name: str, token: str) -> float:
-        """Return the seconds that a link still lives.
+        """Return for how many seconds a link is still valid.
 
         Args:
             name: the file's path below `root`, as the link has it.
             token: its signature.
 
         Raises:
-            LinkRefused: it may not be served.
+            LinkRefused: the link is not valid, or has expired.
         """
         age = self.clock() - self._made(name, token)
         if age > self.lifetime_s:
@@ -124,7 +124,7 @@ class MediaLinks:
         return min(self.lifetime_s, self.lifetime_s - age)
 
     def path_of(self, url: str) -> Path | None:
-        """Return the file that one of our links names, also of one that has expired; None for any other address."""
+        """Return the file that one of our links names, even if it has expired; None for any other address."""
         start = f"{self.base_url}{ROUTE}"
         if not self.base_url or not url.startswith(start):
             return None
@@ -141,7 +141,7 @@ class MediaLinks:
     def _made(self, name: str, token: str) -> float:
         """Return when a link was made, in seconds since 1970."""
         try:
-            # Compared in constant time. Its own limit of age would refuse links of a clock that is a second ahead.
+            # Compared in constant time. The signer's own age limit would refuse links of a clock a second ahead.
             signed = self._signer.unsign(f"{name}.{token}", return_timestamp=True)
         except (BadSignature, UnicodeEncodeError) as error:
             raise LinkRefused(
@@ -156,7 +156,7 @@ class MediaLinks:
 
 @dataclass(frozen=True)
 class StoreLinks(MediaLinks):
-    """Links that lead browsers to a bucket, and past us; where it can sign none, to /media as all others.
+    """Links that lead browsers straight to a bucket; if it cannot sign links, to /media like all others.
 
     Attributes:
         storage: the bucket.
@@ -187,14 +187,14 @@ class StoreLinks(MediaLinks):
 
 
 def links_from_store(settings: Settings) -> bool:
-    """Whether browsers get frames straight from a bucket."""
+    """Whether browsers fetch frames straight from a bucket."""
     by_itself = settings.frames_via == "auto" and settings.label_studio_files_root is None
     return (by_itself or settings.frames_via == "store") and open_storage(settings).remote
 
 
 class _Signer(TimestampSigner):
     def __init__(self, key: bytes, clock: Callable[[], float]) -> None:
-        # itsdangerous' defaults are those of its first days: SHA-1.
+        # The default of itsdangerous is still SHA-1.
         super().__init__(key, b"svac-backend media", key_derivation="hmac", digest_method=hashlib.sha256)
         self._clock = clock
 
@@ -217,14 +217,14 @@ def _key(path: Path) -> bytes:
         ) from error
     if not re.fullmatch(_KEY, key):
         raise SvacError(
-            f"{path} is no key of media links.",
-            "Delete it, and start the web process and the worker again: a new one is made, and all links renewed.",
+            f"{path} is not a key of media links.",
+            "Delete it, and restart the web process and the worker: they make a new one and renew all links.",
         )
     return key
 
 
 def _make_key(path: Path) -> None:
-    """Make the key, whole or not at all: the worker and the web process may both be at it."""
+    """Make the key, whole or not at all: the worker and the web process may both try at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=".media-key-")  # readable by its owner only
     try:

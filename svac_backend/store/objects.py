@@ -1,9 +1,9 @@
-"""The objects of a video: ids that stay, however often, and in however many tasks, an object is asked for.
+"""The objects of a video: ids that stay the same, however often and in however many tasks an object is asked for.
 
-What a task's editor was sent in answer to prompts, so that a correction can be told from what the model drew.
+Also what a task's editor was sent in answer to prompts, so that a correction can be told from what the model drew.
 
-Predictions come back with every interactive call; answers do not: Label Studio's editor merges them into the draft. So
-each answered region is kept, and with it what persons showed of the object (masks, clicks, boxes).
+Predictions come back with every interactive call. Answers do not: Label Studio's editor merges them into the draft. So
+each answered region is kept, together with the frame hints of its object (masks, clicks, boxes).
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class ObjectStore:
         known: Iterable[ObjectPrompt] = (),
         taken: Collection[str] = (),
     ) -> list[ObjectPrompt]:
-        """Return the object of each wish: the one that has the same label and expression, or a new one.
+        """Return an object for each wish: the known one with the same label and expression, or a new one.
 
         Args:
-            project_id, video: see `video_name`.
-            wishes: (label, expression); an empty expression always is a new object.
+            project_id, video: the video, see `video_name`.
+            wishes: (label, expression) pairs; an empty expression is always a new object.
             known: objects that have ids without having been claimed, such as those of the task's own prompt.
             taken: further ids that are in use.
         """
@@ -94,25 +94,25 @@ def _free(used: Collection[str]) -> str:
 
 HintsByFrame = Mapping[int, FrameHint]
 
-# Whose answers are when no draft told: those of older versions, and of a Label Studio that cannot be asked.
+# Stands for the person if no draft told who asked: in answers of older versions, or when Label Studio cannot be asked.
 NOBODY = ""
 
-# So many states of a task's predictions are kept that newer ones replaced: an open editor may still hold one of them.
+# How many replaced states of a task's predictions are kept: an open editor may still show one of them.
 REPLACED = 20
 
 
 @dataclass(frozen=True)
 class SentObject:
-    """One object of a task, as far as interactive calls were answered about it.
+    """What interactive calls were answered about one object of a task.
 
     Attributes:
-        regions: the answered regions, of each (id, control) the latest; also those that others were answered, whose
-            annotation a person may copy or go on with, but not under an id that this person was sent.
+        regions: the answered regions, the latest for each (id, control). They include regions sent to others, whose
+            annotation this person may copy or continue, except under ids that this person was sent, too.
         hints: what this person showed of it, by 0-based frame of the video.
-        complete: whether the latest answer had all frames, or its time was up before.
+        complete: whether the latest answer had all frames; False if its time ran out first.
         updated: when that was, in seconds since the epoch.
-        own: this person is known to have asked for it; of somebody's first answer that may be unknown.
-        others: only others are known to have asked for it.
+        own: whether this person is known to have asked for it; after a person's first answer that may be unknown.
+        others: whether only others are known to have asked for it.
     """
 
     object_id: str
@@ -126,10 +126,10 @@ class SentObject:
 
 @dataclass(frozen=True)
 class Replaced:
-    """What a prediction of Label Studio showed, until a newer one took its place.
+    """What a prediction in Label Studio showed until a newer one replaced it.
 
     Attributes:
-        prediction: its id, which is still there; since: when this was sent, in seconds since the epoch.
+        prediction: its id, which stays; since: when this state was sent, in seconds since the epoch.
     """
 
     prediction: int
@@ -146,12 +146,12 @@ class SentStore:
     def find(self, project_id: str, task_id: str, person: str = NOBODY) -> dict[str, SentObject]:
         """Return what a person's calls in a task were answered, by object id.
 
-        What nobody is known to have asked for counts for everybody, unless this person asked for the same object.
+        An answer whose person is unknown counts for everybody, unless this person asked for the same object.
         """
         query = select(SentRow).where(SentRow.project_id == project_id, SentRow.task_id == task_id)
         found: dict[str, SentObject] = {}
         with self.database.read() as session:
-            # The person's own rows come last: they go before all others.
+            # The person's own rows come last, so that they override all others.
             rows = list(session.scalars(query))
             for row in sorted(
                 rows, key=lambda row: (row.person == person, row.person == NOBODY, row.updated)
@@ -182,15 +182,15 @@ class SentStore:
         complete: bool = True,
         forget: Collection[str] = (),
     ) -> None:
-        """Keep an answer: its regions take the place of those of the same id, its hints that of all earlier ones.
+        """Keep an answer: its regions replace those with the same id, its hints replace all earlier ones.
 
         Args:
             project_id, task_id: the task.
             regions: by object id.
             hints: what the answer was made from, by object id; none for an object found by its expression.
-            person: who asked, by their id in Label Studio; `NOBODY` where that is unknown.
+            person: who asked, by their id in Label Studio; `NOBODY` if unknown.
             complete: whether the answer has all frames.
-            forget: ids of regions that need not be kept any more.
+            forget: ids of regions that are no longer needed.
         """
         now = self.database.time()
         with self.database.write(f"sent {project_id} {task_id}") as session:
@@ -214,7 +214,7 @@ class SentStore:
                 )
 
     def keep_replaced(self, project_id: str, task_id: str, one: Replaced) -> None:
-        """Keep what a prediction of Label Studio showed before a newer one took its place."""
+        """Keep what a prediction in Label Studio showed before a newer one replaced it."""
         blob = pack(vars(one))
         mine = (SnapshotRow.project_id == project_id, SnapshotRow.task_id == task_id)
         now = self.database.time()
@@ -226,7 +226,7 @@ class SentStore:
             session.execute(delete(SnapshotRow).where(*mine, SnapshotRow.id.not_in(kept.scalar_subquery())))
 
     def replaced(self, project_id: str, task_id: str) -> list[Replaced]:
-        """Return what `keep_replaced` kept of a task, the oldest first."""
+        """Return what `keep_replaced` kept for a task, the oldest first."""
         query = select(SnapshotRow).where(
             SnapshotRow.project_id == project_id, SnapshotRow.task_id == task_id
         )

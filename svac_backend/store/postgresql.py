@@ -1,8 +1,8 @@
 """A PostgreSQL server in place of the file, named by SVAC_DATABASE_URL.
 
-Rows are locked, not the database: what reads a row to change it asks for it `with_for_update`, and what must not happen
-twice at once, such as looking for a row and adding it, takes a lock of its own name (`Database.write`). No password
-leaves this module: messages name the server and the database only.
+Rows are locked, not the database: read a row that you mean to change `with_for_update`, and name a lock for what must
+not happen twice at once, such as looking for a row and adding it (`Database.write`). No password leaves this module:
+messages name only the server and the database.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from svac_backend.errors import SettingsError, StoreError
 from svac_backend.store.copies import copy_in, copy_out
 from svac_backend.store.schema import migrate, revision_of
 
-# How long one waits for a lock of others; how long a transaction may stand still, as that of a frozen worker does,
-# before the server ends it and its locks go; how long a connection may take, and be silent when its network is gone.
+# Seconds: how long to wait for a lock of others; how long a transaction may stand still, as a frozen worker's does,
+# before the server ends it and frees its locks; how long connecting may take; how long a dead network goes unnoticed.
 LOCK_TIMEOUT_S, IDLE_TIMEOUT_S, CONNECT_TIMEOUT_S, SILENCE_S = 15, 60, 10, 20
-# How old this process's knowledge of the server's clock may get.
+# Seconds after which the server's clock is read again.
 CLOCK_S = 60.0
 _LOCK = "SELECT pg_advisory_xact_lock(:key)"
 
-# By SQLSTATE, or the beginning of one: what to do. All else is of a server that cannot be reached or does not take us.
+# What to do, by SQLSTATE or its beginning. In all other cases the server cannot be reached or does not admit us.
 _HINTS = {
-    "53100": "Make room on its disk, and try again.",
+    "53100": "Free some space on its disk and try again.",
     "53300": "Raise its max_connections, or start fewer processes.",
-    "55P03": "End the other program that holds a lock in it, and try again.",
-    "57014": "End the other program that holds it, or raise its statement_timeout.",
-    "25006": "It may only be read: name the primary server in SVAC_DATABASE_URL.",
-    "42501": "Let its user make and change tables: GRANT ALL ON SCHEMA public.",
-    "XX": "Its files are damaged: see its log, and bring a backup back: svac-backend restore FILE.",
+    "55P03": "Stop the other program that holds a lock in it, and try again.",
+    "57014": "Stop the other program that holds it, or raise its statement_timeout.",
+    "25006": "It is read-only: name the primary server in SVAC_DATABASE_URL.",
+    "42501": "Let its user create and change tables: GRANT ALL ON SCHEMA public.",
+    "XX": "Its files are damaged: see its log, and restore a backup: svac-backend restore FILE.",
 }
-_UNREACHED = "See that the server runs and that SVAC_DATABASE_URL is right; all goes on when it is back."
+_UNREACHED = "Check that the server runs and that SVAC_DATABASE_URL is right; work resumes once it is back."
 
 
 class Postgresql:
-    """A database of a server. Nothing is asked of it before the first use.
+    """A database on a server. It connects on first use.
 
     Args:
-        url: `postgresql://user:password@host:port/database`, or what else libpq takes as an address.
+        url: `postgresql://user:password@host:port/database`, or any other address that libpq takes.
         json_deserializer: reads JSON columns.
 
     Raises:
-        SettingsError: the address makes no sense.
+        SettingsError: the address cannot be parsed.
     """
 
     insert = staticmethod(insert)
@@ -65,7 +65,7 @@ class Postgresql:
         self.engine: Engine = create_engine(
             self.url,
             hide_parameters=True,
-            # A connection that was lost since is replaced, as after a restart of the server.
+            # Replace a connection that was lost, as after a restart of the server.
             pool_pre_ping=True,
             pool_recycle=3600,
             max_overflow=40,
@@ -77,7 +77,7 @@ class Postgresql:
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
                 "tcp_user_timeout": 1000 * SILENCE_S,
-                "prepare_threshold": None,  # so that a pooler may stand between
+                "prepare_threshold": None,  # so that a connection pooler may stand in between
             },
         )
         event.listen(self.engine, "connect", self._on_connect)
@@ -86,9 +86,9 @@ class Postgresql:
         return f"PostgreSQL database {self._name}"
 
     def time(self) -> float:
-        """Return the server's time: machines that share a database have different clocks.
+        """Return the server's time, since machines that share a database have different clocks.
 
-        Between two looks this process's own steady clock goes on, so that nobody who sets a clock is in the way.
+        Between two readings this process's own monotonic clock counts on, so that setting a clock does no harm.
         """
         if self._clock is None or time.monotonic() - self._clock[1] > CLOCK_S:
             with self.engine.connect() as connection:
@@ -98,7 +98,7 @@ class Postgresql:
         return then + time.monotonic() - seen
 
     def lock(self, connection: Any, name: str) -> None:
-        """Let nobody else who takes this lock go on until the end of the transaction."""
+        """Hold a lock until the end of the transaction; whoever else takes it waits."""
         digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
         connection.execute(text(_LOCK), {"key": int.from_bytes(digest[:8], "big", signed=True)})
 
@@ -125,7 +125,7 @@ class Postgresql:
             copy_out(source, path, partial(migrate, to=revision_of(source)))
 
     def copy_from(self, path: Path) -> None:
-        """Put what `copy_to` wrote in place of all that is there; the revisions are equal."""
+        """Replace all that is there by what `copy_to` wrote; the revisions must be equal."""
         with self.upgrading() as target:
             copy_in(path, target)
 
@@ -140,20 +140,20 @@ class Postgresql:
             return int(found.scalar_one())
 
     def unusable(self, error: BaseException) -> StoreError:
-        """Return what is said of an error of the driver."""
+        """Return the error to raise for an error of the driver."""
         state = str(getattr(error, "sqlstate", None) or "")
         hint = next((hint for code, hint in _HINTS.items() if state.startswith(code)), _UNREACHED)
         said = " ".join(str(error).split()).rstrip(".?")
         for word in self._hidden:
             said = said.replace(word, "***")
-        # Whatever else is wrong with a server, an operator or a minute mends it.
+        # Anything else that is wrong with a server passes, or an operator mends it.
         temporary = not state.startswith(("XX", "42"))
         return StoreError(f"The {self} cannot be used: {said}.", hint, temporary=temporary)
 
     def is_mistake(self, error: DBAPIError) -> bool:
-        """Whether the code is to blame, not the server, as for a constraint that is violated."""
+        """Whether the code is to blame, not the server, as when a constraint is violated."""
         if isinstance(error, ProgrammingError):
-            # Without a state it did not get to the server: libpq takes no such option.
+            # Without a state it never reached the server: libpq does not know an option.
             return getattr(error.orig, "sqlstate", None) not in (None, "42501")
         return not (isinstance(error, OperationalError | InternalError) or error.connection_invalidated)
 
@@ -178,12 +178,12 @@ def _parsed(url: str) -> URL:
         made = found.set(drivername="postgresql+psycopg")
         sound = not any("@" in (part or "") for part in (found.host, found.database, found.username))
     except (SQLAlchemyError, ValueError):
-        # Not `from error`: its text is the address, with the password.
-        raise SettingsError("SVAC_DATABASE_URL is no address of a database.", hint) from None
+        # Not `from error`: that text holds the address with its password.
+        raise SettingsError("SVAC_DATABASE_URL is not the address of a database.", hint) from None
     if found.drivername not in ("postgres", "postgresql", "postgresql+psycopg"):
         raise SettingsError(
             "SVAC_DATABASE_URL names no PostgreSQL server.", f"{hint} Leave it empty for SQLite."
         )
     if not sound:
-        raise SettingsError("SVAC_DATABASE_URL has an @ too many.", hint)
+        raise SettingsError("SVAC_DATABASE_URL has one @ too many.", hint)
     return made

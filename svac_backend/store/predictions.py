@@ -1,6 +1,6 @@
-"""The cache of predictions: what the model found, and how it is shown for a labelling config.
+"""The cache of predictions: what the model found, and how a labelling config shows it.
 
-Predictions that are still being made: what a call whose time is up can be answered meanwhile.
+Also predictions that are still being made, with which a call whose time is up can be answered.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from svac_backend.store.database import Database, pack, unpack
 from svac_backend.store.links import PARAMETER, ROUTE
 from svac_backend.store.tables import PartRow, PredictionRow, RenderingRow
 
-# Signatures in the query of an address: what must be there for one to be known, and all that belongs to it. The same
-# video has another signature tomorrow. A parameter that only looks like a part of one tells videos apart.
+# Signatures in the query of an address: the parameters that identify one, and all others that belong to it. The same
+# video has another signature tomorrow. A parameter that only looks like part of a signature tells videos apart.
 _SIGNATURES: tuple[tuple[frozenset[str], frozenset[str]], ...] = tuple(
     (frozenset(needed.split()), frozenset(f"{needed} {more}".split()))
     for needed, more in (
-        # AWS and Google, version 4
+        # AWS and Google Cloud, version 4
         (
             "x-amz-signature",
             "x-amz-algorithm x-amz-credential x-amz-date x-amz-expires x-amz-signedheaders x-amz-security-token "
@@ -36,7 +36,7 @@ _SIGNATURES: tuple[tuple[frozenset[str], frozenset[str]], ...] = tuple(
             "x-goog-signature",
             "x-goog-algorithm x-goog-credential x-goog-date x-goog-expires x-goog-signedheaders",
         ),
-        # AWS and Google, version 2; CloudFront
+        # AWS and Google Cloud, version 2; CloudFront
         (
             "signature expires",
             "awsaccesskeyid googleaccessid key-pair-id hash-algorithm x-amz-security-token",
@@ -72,18 +72,18 @@ class Prediction:
 
 
 def video_identity(hostname: str, url: str) -> str:
-    """Return what names a video: the host that a relative address belongs to, and the address without its signature.
+    """Return what identifies a video: its address without a signature, and the host if the address is relative.
 
-    Only a whole signature is left out. All else, such as a `#` in a path or a parameter `st`, tells videos apart.
+    Only a whole signature is left out. Anything else, such as a `#` in a path or a parameter `st`, tells videos apart.
 
     Args:
         hostname: address of the Label Studio that sent the task.
         url: the task's address of the video.
     """
-    # A path on disk may hold "#"; of a web address it is a part, too.
+    # A path on disk may hold "#"; in a web address, too, it tells videos apart.
     address, mark, rest = url.partition("#")
     parts = split_address(address)
-    if parts is None:  # one that makes no sense is refused before; what is stored must stay readable
+    if parts is None:  # new ones that cannot be parsed are refused earlier; stored ones must stay readable
         return url
     query = parse_qsl(parts.query, keep_blank_values=True, errors="surrogateescape")
     signing = _signing({name.lower() for name, _ in query}, parts.path)
@@ -94,7 +94,7 @@ def video_identity(hostname: str, url: str) -> str:
 
 
 def _signing(names: Collection[str], path: str) -> Collection[str]:
-    """Which of the names in a query sign the address."""
+    """Return those names in a query that belong to a signature of the address."""
     if set(names) == {PARAMETER} and ROUTE in path:  # our own link
         return names
     return {name for needed, whole in _SIGNATURES if needed <= set(names) for name in whole}
@@ -111,8 +111,8 @@ def correction_key(identity: str, shown: Any, model_version: str) -> str:
 
     Args:
         identity: of the video, see `video_identity`.
-        shown: JSON-able, equal for what leads to equal masks.
-        model_version: of the model.
+        shown: JSON-able; equal for what leads to equal masks.
+        model_version: the version of the model.
     """
     text = json.dumps(["correction", identity, shown, model_version], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -131,7 +131,7 @@ class PredictionStore:
             return None if row is None else _prediction(row)
 
     def summary(self, key: str) -> tuple[float, int] | None:
-        """Return a prediction's (score, frame count) without reading its tracks; None when there is none."""
+        """Return a prediction's (score, frame count) without reading its tracks; None if there is none."""
         query = select(PredictionRow.score, PredictionRow.frame_count).where(PredictionRow.key == key)
         with self.database.read() as session:
             row = session.execute(query).one_or_none()
@@ -146,12 +146,12 @@ class PredictionStore:
             return [(row[0], row[1]) for row in found]
 
     def known(self, keys: Collection[str]) -> set[str]:
-        """Return those of some keys that have a prediction."""
+        """Return those of `keys` that have a prediction."""
         with self.database.read() as session:
             return set(session.scalars(select(PredictionRow.key).where(PredictionRow.key.in_(keys))))
 
     def put(self, prediction: Prediction) -> None:
-        """Store a prediction; one that is there already is replaced, and its renderings go."""
+        """Store a prediction; one with the same key is replaced, and its renderings are deleted."""
         row = PredictionRow(
             key=prediction.key,
             model_version=prediction.model_version,
@@ -182,7 +182,7 @@ class PredictionStore:
         return None if blob is None else zlib.decompress(blob)
 
     def put_rendering(self, key: str, config_key: str, results: Sequence[dict[str, Any]]) -> None:
-        """Store the Label Studio results of a prediction for one config; the first ones stay."""
+        """Store the Label Studio results of a prediction for one config, unless there are some already."""
         values = {
             "prediction_key": key,
             "config_key": config_key,
@@ -210,13 +210,13 @@ def _prediction(row: PredictionRow) -> Prediction:
 
 
 class PartStore:
-    """Unfinished predictions in the database, under the keys that they will have."""
+    """Unfinished predictions in the database, under the keys of the finished ones."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     def put(self, prediction: Prediction) -> None:
-        """Store how far a prediction is; its tracks hold only the frames that are ready."""
+        """Store an unfinished prediction; its tracks hold only the frames that are ready."""
         data = {
             **{name: value for name, value in vars(prediction).items() if name != "tracks"},
             "tracks": [track.to_json() for track in prediction.tracks],

@@ -1,4 +1,4 @@
-"""How the tables of a database are made and brought up to date; see `store.database` for when, and by whom."""
+"""Makes the tables of a database and upgrades them; see `store.database` for when, and by whom."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from sqlalchemy import Connection, inspect, text
 from svac_backend.store.tables import Base
 
 MIGRATIONS = Path(__file__).with_name("migrations")
-HEAD = "0007"  # the last of them
+HEAD = "0007"  # the last migration
 
 
 def revision_of(connection: Connection) -> str:
-    """Return the number of the last migration that a database has seen; it is empty before the first."""
+    """Return the number of the last migration that a database has been through; empty before the first."""
     if not inspect(connection).has_table("alembic_version"):
         return ""
     return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or "")
@@ -22,7 +22,7 @@ def revision_of(connection: Connection) -> str:
 def make_tables(connection: Connection) -> None:
     """Make all tables in an empty database, as they are now."""
     Base.metadata.create_all(connection)
-    # As alembic does it, without its import.
+    # As alembic does, without importing it.
     connection.execute(
         text(
             "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
@@ -33,8 +33,8 @@ def make_tables(connection: Connection) -> None:
 
 
 def migrate(connection: Connection, to: str = HEAD) -> None:
-    """Take the steps from a database's revision to another, within the transaction of the connection."""
-    # Here, since it takes as long as all other imports of the store, and is needed once in the life of a database.
+    """Migrate a database to another revision, within the transaction of the connection."""
+    # Imported here: it takes as long as all other imports of the store, and is needed once in the life of a database.
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
     from alembic.script import ScriptDirectory

@@ -22,18 +22,18 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from svac_backend.errors import StoreError, SvacError
 
 BUSY_TIMEOUT_S = 15.0
-# An upgrade of a large file, and its backup, take longer; other processes wait for it when they open the file.
+# Upgrading a large file takes longer, and so does its backup; other processes wait for it when they open the file.
 UPGRADE_TIMEOUT_S = 3600.0
-# Versions before the migrations kept the number of their tables in SQLite's user_version, up to 3. The next number
-# keeps them from opening a file that was upgraded.
+# Versions before the migrations kept the number of their schema in SQLite's user_version, up to 3. The next number
+# keeps them from opening an upgraded file.
 USER_VERSION = 4
 
 
 class Sqlite:
-    """A file; it is made if absent, readable by its owner only: it holds Label Studio's tokens.
+    """A database file. It is made if absent, readable only by its owner: it holds Label Studio's tokens.
 
     Args:
-        path: where; SQLite gives its side files the same mode.
+        path: the file; SQLite gives its side files the same mode.
         json_deserializer: reads JSON columns.
     """
 
@@ -59,18 +59,18 @@ class Sqlite:
         return str(self.path.absolute())
 
     def time(self) -> float:
-        """Return the time: all who have the file open have one clock."""
+        """Return this machine's time: all processes that share the file have the same clock."""
         return time.time()
 
     def lock(self, connection: Any, name: str) -> None:
-        """Do nothing: who writes has locked the whole file."""
+        """Do nothing: a writer has locked the whole file already."""
 
     @contextmanager
     def upgrading(self) -> Iterator[Connection]:
         """Yield a connection within a transaction that may change the schema; others wait."""
         with self.engine.execution_options(svac_write=True).connect() as connection:
             raw: Any = connection.connection.driver_connection
-            # A migration that copies a table drops the old one, which would delete what refers to it.
+            # A migration that copies a table drops the old one, which would delete the rows that refer to it.
             raw.execute("PRAGMA foreign_keys = OFF")
             raw.execute(f"PRAGMA busy_timeout = {int(1000 * UPGRADE_TIMEOUT_S)}")
             try:
@@ -84,13 +84,13 @@ class Sqlite:
                         )
                     connection.execute(text(f"PRAGMA user_version = {USER_VERSION}"))
             finally:
-                connection.invalidate()  # the next one has the usual settings again
+                connection.invalidate()  # so that the next connection has the usual settings
 
     def copy_to(self, path: Path) -> None:
-        """Copy the file as it was last committed, private like itself; others may write meanwhile.
+        """Copy all that is committed to a file that is private, too; others may write meanwhile.
 
         Raises:
-            StoreError: the file is damaged, or there is no room.
+            StoreError: the file is damaged, or the disk is full.
         """
         try:
             path.touch(mode=0o600)
@@ -100,11 +100,11 @@ class Sqlite:
             raise _unusable(path, error) from error
 
     def unusable(self, error: BaseException) -> StoreError:
-        """Return what is said of an error of the driver or the disk."""
+        """Return the error to raise for an error of the driver or the disk."""
         return _unusable(self.path, error)
 
     def is_mistake(self, error: DBAPIError) -> bool:
-        """Whether the code is to blame, not the file, as for a constraint that is violated."""
+        """Whether the code is to blame, not the file, as when a constraint is violated."""
         return type(error) not in (DatabaseError, OperationalError)
 
 
@@ -112,19 +112,19 @@ def _unusable(path: Path, error: BaseException) -> StoreError:
     code = str(getattr(error, "sqlite_errorname", ""))
     hint = "Set SVAC_DATA_DIR to a folder on a local disk that this user may write to."
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        hint = "End the other program that holds it, such as a database browser or a backup, and try again."
+        hint = "Stop the other program that holds it, such as a database browser or a backup, and try again."
     elif code == "SQLITE_FULL" or getattr(error, "errno", None) == errno.ENOSPC:
-        hint = "Make room on its disk, and try again."
+        hint = "Free some space on its disk and try again."
     elif code.startswith("SQLITE_READONLY"):
         hint = f"Let this user write to {path} and to its folder."
     elif code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        hint = "Its file is damaged: stop all processes, and bring a backup back: svac-backend restore FILE."
+        hint = "The file is damaged: stop all processes, and restore a backup: svac-backend restore FILE."
     temporary = code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL"))
     return StoreError(f"The database {path} cannot be used: {error}.", hint, temporary=temporary)
 
 
 def _on_connect(connection: sqlite3.Connection, _: Any) -> None:
-    # None hands the transactions to the `begin` listeners; the driver's own are always deferred.
+    # None leaves transactions to the `begin` listeners; those of the driver are always deferred.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")

@@ -1,6 +1,6 @@
 """The tables. Times are seconds since the epoch (UTC); JSON that can be large is compressed.
 
-A change here needs a migration beside it, in `store/migrations/`, and its number in `schema.HEAD`.
+A change here needs a migration in `store/migrations/`, and its number in `schema.HEAD`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
-# In these words: SQLite uses an index of some rows only where a query repeats its condition.
+# Word for word: SQLite uses a partial index only if a query repeats its condition.
 WAITING = text("jobs.state = 'queued' AND jobs.due IS NULL")
 
 
 class Words(TypeDecorator[str]):
-    """Text that people read. What no database takes, lone surrogates and NUL, is stored as escapes."""
+    """Text for people. Lone surrogates and NUL, which no database takes, are stored as escapes."""
 
     impl = Text
     cache_ok = True
@@ -47,7 +47,7 @@ def words(value: str) -> str:
 
 
 class Long(TypeDecorator[str]):
-    """A text of any length. Halves of characters, which no database takes, are escaped; in PostgreSQL NUL is, too."""
+    """Text of any length. Lone surrogates, which no database takes, are escaped; in PostgreSQL NUL is, too."""
 
     impl = Text
     cache_ok = True
@@ -60,22 +60,22 @@ class Long(TypeDecorator[str]):
 
 
 class Name(Long):
-    """A short text: an id, a key, a kind. Its length is told, and kept by nobody: what is longer must not be lost."""
+    """A short text: an id, a key, a kind. Its length is declared but not enforced: a longer one must not be lost."""
 
     impl = String  # type: ignore[assignment]
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Take any length in PostgreSQL, too, which would refuse what is longer."""
+        """Take any length in PostgreSQL, too, which would refuse a longer text."""
         return dialect.type_descriptor(String() if dialect.name == "postgresql" else self.impl_instance)
 
 
-# PostgreSQL keeps to the range of its types, and a file may have more than 2 GB.
+# PostgreSQL enforces the range of its types, and a file may be larger than 2 GB.
 Size = Integer().with_variant(BigInteger(), "postgresql")
 
 
 def _where(condition: str) -> dict[str, Any]:
-    """Have an index hold some rows only."""
+    """Return the arguments that make an index partial."""
     return {f"{system}_where": text(condition) for system in ("sqlite", "postgresql")}
 
 
@@ -135,7 +135,7 @@ class JobRow(Base):
 
 
 class ConfigRow(Base):
-    """A labelling config, packed; jobs name it by its hash, so that thousands of one project share it."""
+    """A labelling config, packed. Jobs refer to it by its hash, so that thousands of jobs of a project share it."""
 
     __tablename__ = "configs"
 
@@ -144,7 +144,7 @@ class ConfigRow(Base):
 
 
 class WorkerRow(Base):
-    """A worker process: who it is and when it was last heard of."""
+    """A worker process, and when it last gave a sign of life."""
 
     __tablename__ = "workers"
 
@@ -191,7 +191,7 @@ class PredictionRow(Base):
 
 
 class TaskRow(Base):
-    """A task of Label Studio, and the prediction that it was given last; see `store.tasks`."""
+    """A task in Label Studio, and its latest prediction; see `store.tasks`."""
 
     __tablename__ = "tasks"
 
@@ -247,7 +247,7 @@ class EventRow(Base):
 
 
 class ObjectRow(Base):
-    """An object of a video: its id, and what it is called. Two windows of one video speak of the same objects."""
+    """An object of a video: its id, label and expression. All windows of a video share the same objects."""
 
     __tablename__ = "objects"
 
@@ -275,7 +275,7 @@ class SentRow(Base):
 
 
 class SnapshotRow(Base):
-    """What a prediction in Label Studio showed before a newer one took its place."""
+    """What a prediction in Label Studio showed before a newer one replaced it."""
 
     __tablename__ = "snapshots"
 
@@ -299,7 +299,7 @@ class PartRow(Base):
 
 
 class AnnotationRow(Base):
-    """A human-made annotation, as its latest webhook told it; see `store.corrections`."""
+    """A human-made annotation, as its latest webhook reported it; see `store.corrections`."""
 
     __tablename__ = "annotations"
 
@@ -326,7 +326,7 @@ class AnnotationRow(Base):
 
 
 class CorrectionRow(Base):
-    """What a human-made annotation says of one object."""
+    """What a human-made annotation says about one object."""
 
     __tablename__ = "corrections"
 
@@ -344,7 +344,7 @@ class CorrectionRow(Base):
             ["annotations.project_id", "annotations.annotation_id"],
             ondelete="CASCADE",
         ),
-        # To count them without reading the masks.
+        # Kept apart, so that they can be counted without reading the masks.
         Index("corrections_drawn", "project_id", "annotation_id", "drawn"),
     )
 
@@ -389,7 +389,7 @@ class VersionRow(Base):
 
 
 class PromotionRow(Base):
-    """Which version of a base serves from when on; an empty version is the base itself."""
+    """Which version of a base serves, and since when; an empty version is the base itself."""
 
     __tablename__ = "promotions"
 

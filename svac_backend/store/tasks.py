@@ -1,7 +1,7 @@
-"""The tasks that this backend gave predictions, and what people made of them: what a project's manager asks for.
+"""The tasks that this backend gave predictions, and what people made of them: what a project's manager wants to know.
 
-A task is entered when a prediction is sent to it, or /predict answers with one; it leaves when Label Studio says that
-it was deleted. Its score is the one that Label Studio got: that of the worst stretch of its frames.
+A task is entered when a prediction is sent to it or /predict answers with one; it leaves when Label Studio says that it
+was deleted. Its score is the one that Label Studio got: that of its worst stretch of frames.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 from svac_backend.store.database import Database
 from svac_backend.store.tables import AnnotationRow, ConnectionRow, CorrectionRow, TaskRow
 
-# Below it, a person should look before the masks are trusted.
+# Below this score, a person should look before anybody trusts the masks.
 DOUBTFUL = 0.5
-# Rows asked for in one statement.
+# Rows in one statement.
 PORTION = 500
 # States of annotations that a person has submitted.
 _SUBMITTED = ("used", "empty")
@@ -26,12 +26,12 @@ _SUBMITTED = ("used", "empty")
 
 @dataclass(frozen=True)
 class PredictedTask:
-    """A task and the prediction that it was given last.
+    """A task and its latest prediction.
 
     Attributes:
         prediction: its key, see `store.predictions`.
         score: 0..1, low where a stretch of the frames needs a look.
-        updated: when, in seconds since the epoch.
+        updated: when it was given, in seconds since the epoch.
     """
 
     project_id: str
@@ -47,9 +47,9 @@ class ProjectCounts:
     """How far a project is, in tasks.
 
     Attributes:
-        predicted: those that have a prediction.
-        submitted: those that a person has submitted; corrected: of these, those on which something was drawn.
-        doubtful: predicted ones with a score below `DOUBTFUL` that nobody has submitted.
+        predicted: tasks that have a prediction.
+        submitted: tasks that a person has submitted; corrected: those of them on which somebody drew.
+        doubtful: predicted tasks with a score below `DOUBTFUL` that nobody has submitted.
     """
 
     project_id: str
@@ -61,7 +61,7 @@ class ProjectCounts:
 
 @dataclass(frozen=True)
 class TaskLine:
-    """A task in a list: its prediction, and whether people have submitted it and drawn on how many frames."""
+    """A task in a list: its prediction, whether people have submitted it, and on how many frames they drew."""
 
     task: PredictedTask
     submitted: bool
@@ -69,7 +69,7 @@ class TaskLine:
 
 
 class TaskFilter(str, Enum):
-    """Which tasks of a project are listed."""
+    """Which tasks of a project to list."""
 
     ALL = "all"
     DOUBTFUL = "doubtful"
@@ -84,7 +84,7 @@ class TaskStore:
         self.database = database
 
     def put(self, tasks: Sequence[PredictedTask]) -> None:
-        """Enter tasks; what is known of them already is replaced. Nothing is written where nothing is new."""
+        """Enter tasks, replacing what is known about them; write nothing if nothing is new."""
         wanted = {(one.project_id, one.task_id): one for one in tasks if one.task_id}
         with self.database.read() as session:
             known = {_id(row): (row.prediction, row.score) for row in _rows(session, list(wanted))}
@@ -106,13 +106,13 @@ class TaskStore:
             session.execute(delete(TaskRow).where(*mine))
 
     def get(self, project_id: str, task_id: str) -> PredictedTask | None:
-        """Return a task, or None where it was given no prediction."""
+        """Return a task, or None if it has no prediction."""
         with self.database.read() as session:
             row = session.get(TaskRow, (project_id, task_id))
             return None if row is None else _task(row)
 
     def projects(self) -> list[ProjectCounts]:
-        """Return every project that is connected, or has tasks or annotations, by its number."""
+        """Return every project that is connected or has tasks or annotations, ordered by number."""
         counts: dict[str, dict[str, int]] = {}
         people = _people()
         given = (
@@ -148,9 +148,9 @@ class TaskStore:
 
         Args:
             project_id: the project.
-            which: of its tasks.
-            after: score and id of the last one of the page before.
-            limit: how many.
+            which: which of its tasks.
+            after: score and id of the last task on the previous page.
+            limit: how many tasks at most.
         """
         people = _people(project_id)
         conditions = {
@@ -179,7 +179,7 @@ class TaskStore:
 
 
 def by_number(project_id: str) -> tuple[int, str]:
-    """Return what orders projects: 2 before 10."""
+    """Return a sort key for projects: 2 comes before 10."""
     return (int(project_id) if project_id.isascii() and project_id.isdigit() else 0, project_id)
 
 

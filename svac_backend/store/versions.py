@@ -1,10 +1,10 @@
 """Versions of the model: the adapters that fine-tuning made, and which of them serves.
 
-A base is a model as the settings name and run it, `svac-3fa9c1d2`; a version of it is called
-`<base>-<adapter id>`. Which one serves follows from the promotions, in order: promoting puts a version on top, rolling
-back takes it off again. What is damaged or deleted is passed over, so that the last good one serves.
+A base is a model as the settings name and run it, e.g. `svac-3fa9c1d2`; a version of it is called
+`<base>-<adapter id>`. Promotions form a stack: promoting puts a version on top, rolling back takes it off again, and
+the top version serves. Damaged and deleted versions are passed over, so that the last good one serves.
 
-Fine-tuning runs: what was known when each began, so that one can tell what is new since.
+Also fine-tuning runs, with what was known when each began, so that one can tell what is new since.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from svac_backend.errors import SvacError
 from svac_backend.store.database import Database
 from svac_backend.store.tables import PromotionRow, TrainingRow, VersionRow
 
-# In place of an adapter's id: the model as it came.
+# Stands for the model without an adapter.
 BASE = "base"
-# What serves follows from all that came before: one decision at a time.
+# A lock, so that one decision is made at a time: which version serves follows from all decisions before it.
 LOCK = "versions"
 
 
 class VersionState(str, Enum):
-    """What was decided about a version: `candidate` is not decided yet, `kept` was not good enough."""
+    """What was decided about a version: nothing yet for a `candidate`; `kept` was not good enough to serve."""
 
     CANDIDATE = "candidate"
     PROMOTED = "promoted"
@@ -42,12 +42,12 @@ class Version:
     Attributes:
         id: the first 8 hex digits of its hash.
         base: version of the model that it belongs to.
-        parent: id of the adapter that it was trained on from; empty: the base.
-        sha256: of its weights' file, which has `size` bytes.
-        state: see `VersionState`; `promoted` also after it was rolled back.
+        parent: id of the adapter that its training started from; empty: the base.
+        sha256: hash of its weights' file, which has `size` bytes.
+        state: see `VersionState`; stays `promoted` after a rollback.
         reason: why it was promoted, kept, or is damaged.
         figures: what was measured; data: what it was trained on; both JSON-able.
-        job_id: of the run.
+        job_id: the fine-tuning run that made it.
         created: seconds since the epoch.
     """
 
@@ -76,7 +76,7 @@ class VersionStore:
         self.database = database
 
     def register(self, version: Version) -> Version:
-        """Store a version; one that is there already stays as it is. Returns what is stored."""
+        """Store a version, unless it is there already; return what is stored."""
         now = self.database.time()
         with self.database.write(LOCK) as session:
             row = session.get(VersionRow, version.id)
@@ -94,7 +94,7 @@ class VersionStore:
             return None if row is None else _version(row)
 
     def find(self, name: str) -> Version:
-        """Return the version of an id, the beginning of one, or a whole model version.
+        """Return the version with an id, the beginning of an id, or a whole model version.
 
         Raises:
             SvacError: there is none, or more than one.
@@ -107,7 +107,7 @@ class VersionStore:
         return (exact or found)[0]
 
     def all(self, base: str = "") -> list[Version]:
-        """Return the versions, the newest first; those of one base where it is named."""
+        """Return the versions, the newest first; only those of `base` if it is given."""
         query = select(VersionRow).order_by(VersionRow.created.desc(), VersionRow.id)
         if base:
             query = query.where(VersionRow.base == base)
@@ -121,16 +121,16 @@ class VersionStore:
             return None if row is None else _version(row)
 
     def decide(self, version_id: str, state: VersionState, reason: str) -> None:
-        """Say what became of a version."""
+        """Record what was decided about a version."""
         with self.database.write(LOCK) as session:
             row = _row(session, version_id)
             row.state, row.reason = state.value, reason
 
     def promote(self, version_id: str, reason: str = "") -> Version:
-        """Have a version serve from now on.
+        """Make a version serve from now on.
 
         Raises:
-            SvacError: there is none of that id, or it is damaged.
+            SvacError: there is no version with that id, or it is damaged.
         """
         now = self.database.time()
         with self.database.write(LOCK) as session:
@@ -145,20 +145,22 @@ class VersionStore:
             return _version(row)
 
     def roll_back(self, base: str, to: str | None = None) -> Version | None:
-        """Have the version serve that served before; returns it, None for the base itself.
+        """Make the previous version serve again; return it, or None for the base itself.
 
         Args:
-            base: of which model.
-            to: the id of a version that served before, or `BASE`; the one before if None.
+            base: the model.
+            to: the id of a version that served before, or `BASE`; None: the previous one.
 
         Raises:
-            SvacError: none served before, or not that one.
+            SvacError: no version served before, or that one did not.
         """
         now = self.database.time()
         with self.database.write(LOCK) as session:
             stack = _good(session, base)
             if not stack:
-                raise SvacError("The model serves as it came, so there is nothing to roll back.", "Leave it.")
+                raise SvacError(
+                    "The base model serves, so there is nothing to roll back.", "Nothing needs to be done."
+                )
             target = (stack[-2] if len(stack) > 1 else "") if to is None else ("" if to == BASE else to)
             if target and target not in stack[:-1]:
                 raise SvacError(
@@ -169,13 +171,13 @@ class VersionStore:
             return _version(_row(session, target)) if target else None
 
     def serving(self, base: str) -> Version | None:
-        """Return the version of a base that serves, None for the base itself."""
+        """Return the version of a base that serves; None for the base itself."""
         with self.database.read() as session:
             stack = _good(session, base)
             return _version(_row(session, stack[-1])) if stack else None
 
     def passed_over(self, base: str) -> list[Version]:
-        """Return the damaged versions that would serve, the one that was promoted last first."""
+        """Return the damaged versions that would serve, the last promoted one first."""
         with self.database.read() as session:
             good = set(_good(session, base)[-1:])
             found = []
@@ -191,13 +193,14 @@ class VersionStore:
         """Forget a version.
 
         Raises:
-            SvacError: there is none of that id, or it serves.
+            SvacError: there is no version with that id, or it serves.
         """
         with self.database.write(LOCK) as session:
             row = _row(session, version_id)
             if _good(session, row.base)[-1:] == [version_id]:
                 raise SvacError(
-                    f"Version {version_id} serves.", "Roll back or promote another one before you delete it."
+                    f"Version {version_id} serves.",
+                    "Roll back, or promote another version, before you delete it.",
                 )
             session.execute(delete(VersionRow).where(VersionRow.id == version_id))
 
@@ -210,7 +213,7 @@ def _row(session: Session, version_id: str) -> VersionRow:
 
 
 def _stack(session: Session, base: str) -> list[str]:
-    """The versions that serve or served, and were not rolled back; the present one last."""
+    """Return the versions that were promoted and not rolled back; the current one is last."""
     stack: list[str] = []
     for row in session.scalars(
         select(PromotionRow).where(PromotionRow.base == base).order_by(PromotionRow.id)
@@ -227,7 +230,7 @@ def _last(stack: list[str], version: str) -> int:
 
 
 def _good(session: Session, base: str) -> list[str]:
-    """Those of `_stack` that can serve."""
+    """Return those versions of `_stack` that can serve."""
     query = select(VersionRow.id).where(
         VersionRow.base == base, VersionRow.state != VersionState.DAMAGED.value
     )
@@ -242,13 +245,13 @@ def _version(row: VersionRow) -> Version:
 
 @dataclass(frozen=True)
 class Training:
-    """A run.
+    """A fine-tuning run.
 
     Attributes:
         job_id: its job.
         base: version of the model without an adapter.
-        parent: id of the adapter that it goes on from, or empty.
-        event: number of the last webhook whose annotations are in it.
+        parent: id of the adapter that it starts from, or empty.
+        event: number of the last webhook whose annotations it learns from.
         corrections: how many it learns from.
         created: when it began, in seconds since the epoch.
     """
@@ -268,7 +271,7 @@ class TrainingStore:
         self.database = database
 
     def begin(self, training: Training) -> Training:
-        """Store a run; one that goes on after a crash stays as it was. Returns what is stored."""
+        """Store a run, unless it is there already, as after a crash; return what is stored."""
         now = self.database.time()
         with self.database.write(LOCK) as session:
             row = session.get(TrainingRow, training.job_id)
@@ -285,7 +288,7 @@ class TrainingStore:
             return None if row is None else _training(row)
 
     def last_event(self, base: str) -> int:
-        """Return the number of the last webhook that any run of a model has learned from, 0 without one."""
+        """Return the number of the last webhook that any run of a model has learned from; 0 if there is none."""
         query = select(func.max(TrainingRow.event)).where(TrainingRow.base == base)
         with self.database.read() as session:
             return session.scalar(query) or 0

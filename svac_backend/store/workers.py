@@ -1,8 +1,8 @@
-"""Who works: heartbeats, and how the death of a worker is noticed, whatever the clocks say.
+"""The living workers: their heartbeats, and how the death of a worker is noticed, whatever the clocks say.
 
-A worker holds a lock on a file in the data folder; when it dies, however that happens, the system lets the lock go, and
-whoever looks knows at once. Where that cannot be seen, as on another machine, or while a worker is frozen, it is dead
-when its sign of life has not changed for a while by the observer's own clock, which nobody sets.
+A worker locks a file in the data folder. However it dies, the system releases the lock, and whoever looks knows at
+once. Where the lock tells nothing, as on another machine or while a worker is frozen, a worker counts as dead once its
+sign of life has not changed for a while by the observer's monotonic clock.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 
 
 class Watch:
-    """How long signs have stayed as they are, as this process saw it.
+    """Measures how long signs of life have not changed, as seen by this process.
 
-    Time that passes between two looks counts for no more than half a lease: an observer that was frozen itself must not
-    take all others for dead.
+    The time between two looks counts for half a lease at most: an observer that was frozen itself must not take all
+    others for dead.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Watch:
         self._seen: dict[Hashable, tuple[Any, float]] = {}
 
     def silent_s(self, signs: Mapping[Any, Any], lease_s: float) -> dict[Any, float]:
-        """Return for each sign the seconds since it changed or was first seen; others are forgotten."""
+        """Return for each sign the seconds since it changed or was first seen; forget all other signs."""
         now = self.clock()
         self._now, self._last = self._now + min(now - self._last, abs(lease_s) / 2), now
         old = self._seen
@@ -52,7 +52,7 @@ class Watch:
 
 
 def lock_is_held(path: Path) -> bool:
-    """Whether a living process holds the lock of a file; also where that cannot be told."""
+    """Whether a living process holds the lock of a file; True if that cannot be told."""
     try:
         with FileLock(path, timeout=0):
             return False
@@ -64,8 +64,8 @@ def lock_is_held(path: Path) -> bool:
 class WorkerInfo:
     """A living worker. Times are seconds since the epoch; `device` is empty until its model is loaded.
 
-    `gpu` is (used, total) bytes of its GPU's memory, by all processes; None without a GPU. `node` is where it runs,
-    `role` what it does, see `jobs.process.Role`; one that is `drained` takes no jobs.
+    `gpu` is (used, total) bytes of its GPU's memory, for all processes; None without a GPU. `node` is where it runs,
+    `role` what it does, see `jobs.process.Role`; a `drained` worker takes no jobs.
     """
 
     id: str
@@ -88,7 +88,7 @@ class WorkerStore:
         self._held: dict[str, FileLock] = {}
 
     def hold(self, worker_id: str) -> None:
-        """Let others see that a worker of this process lives, until `leave` or the end of the process."""
+        """Show others that a worker of this process lives, until `leave` or the end of the process."""
         lock = FileLock(self._lock_path(worker_id), thread_local=False)
         try:
             Path(lock.lock_file).parent.mkdir(mode=0o700, exist_ok=True)
@@ -96,13 +96,14 @@ class WorkerStore:
             self._held[worker_id] = lock
         except (OSError, NotImplementedError, Timeout) as error:
             log.warning(
-                "the death of this worker will be noticed late: no lock in the data folder (%s)", error
+                "the death of this worker would be noticed late: it cannot lock a file in the data folder (%s)",
+                error,
             )
 
     def died(self, worker_id: str) -> bool:
         """Whether a worker is known to be dead: it had a lock, and nobody holds it.
 
-        The lock's file stays: others, and for each of its jobs anew, will ask. `forget` deletes it.
+        The lock file stays, since others will ask, too, and for each of its jobs; `forget` deletes it.
         """
         path = self._lock_path(worker_id)
         return worker_id not in self._held and path.exists() and not lock_is_held(path)
@@ -119,7 +120,7 @@ class WorkerStore:
         role: str = "",
         drained: bool = False,
     ) -> None:
-        """Say that a worker lives, and renew its lease of the jobs that it runs."""
+        """Record that a worker lives, and renew its lease on the jobs that it runs."""
         now = self.database.time()
         with self.database.write() as session:
             row = session.get(WorkerRow, worker_id, with_for_update=True)
@@ -133,7 +134,7 @@ class WorkerStore:
             session.execute(update(JobRow).where(*held).values(heartbeat=now))
 
     def leave(self, worker_id: str) -> None:
-        """Forget a worker that stops in good order."""
+        """Forget a worker that stops normally."""
         with self.database.write() as session:
             session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
         lock = self._held.pop(worker_id, None)
@@ -143,7 +144,7 @@ class WorkerStore:
             lock.release()
 
     def alive(self, lease_s: float) -> list[WorkerInfo]:
-        """Return the workers that live, the oldest first; where no lock shows it, the clock's word is needed, too."""
+        """Return the living workers, the oldest first. Without a lock to tell, the last heartbeat decides."""
         with self.database.read() as session:
             rows = session.scalars(select(WorkerRow).order_by(WorkerRow.started)).all()
             found = [_info(row) for row in rows]
@@ -158,7 +159,7 @@ class WorkerStore:
         ]
 
     def forget(self, lease_s: float) -> None:
-        """Delete the workers that do not live; their jobs are put back before, see `jobs.engine`."""
+        """Delete the dead workers; their jobs have been put back before, see `jobs.engine`."""
         living = [one.id for one in self.alive(lease_s)]
         with self.database.write(LOCKS) as session:
             dead = delete(WorkerRow).where(WorkerRow.id.not_in(living)).returning(WorkerRow.id)

@@ -111,4 +111,4 @@ def test_another_server_and_none(settings: Settings, serve: Serve) -> None:
 def test_a_damaged_key_is_said(settings: Settings) -> None:
     settings.data_dir.mkdir()
     (settings.data_dir / "media.key").write_text("x")
-    assert "is no key" in look(settings, media_url="http://127.0.0.1:9").detail
+    assert "is not a key" in look(settings, media_url="http://127.0.0.1:9").detail

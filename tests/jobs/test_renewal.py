@@ -230,7 +230,7 @@ def test_a_key_that_is_damaged_does_not_keep_the_worker_from_its_work(
     worker, _ = create_worker(ours, database, load=lambda _: None)  # type: ignore[arg-type,return-value]
     worker.start()
     worker.stop()
-    assert "is no key of media links" in caplog.text
+    assert "is not a key of media links" in caplog.text
     assert JobEngine(database).find(kind="retain")  # nor from its other daily work
 
 

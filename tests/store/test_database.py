@@ -151,7 +151,7 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
         session.execute(text(f"PRAGMA max_page_count = {pages}"))
     with pytest.raises(StoreError, match="full") as caught:
         EventStore(database).add("A", "1", bytes(range(256)) * 4000)
-    assert "Make room" in caught.value.hint
+    assert "Free some space" in caught.value.hint
     assert EventStore(database).counts() == {}
 
 

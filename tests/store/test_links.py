@@ -146,7 +146,7 @@ def test_the_key_is_made_once_and_private(tmp_path: Path) -> None:
 
 def test_a_damaged_key_is_said(tmp_path: Path) -> None:
     (tmp_path / KEY_FILE).write_text("")
-    with pytest.raises(SvacError, match="is no key") as caught:
+    with pytest.raises(SvacError, match="is not a key") as caught:
         make(tmp_path)
     assert "Delete it" in caught.value.hint
     (tmp_path / KEY_FILE).unlink()
