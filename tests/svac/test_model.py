@@ -219,16 +219,17 @@ def test_a_cpu_takes_bf16_where_it_computes_it_and_that_is_faster(
     assert dtype_for(torch.device(device), parameters) == expected
 
 
-@pytest.mark.parametrize("preset", ["svac", "sa2va", "sa2va-i"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_draws_nearly_the_same_masks(dtype: str, preset: str) -> None:
-    scene = make_scene(5, SceneConfig(frames=12))
-    masks = []
-    for kind in ("float32", dtype):
-        model = Svac.from_pretrained("svac-tiny", device="cpu", dtype=kind).run_as(
-            preset, template="qwen_chat"
-        )
-        frames = model.segment(ArrayVideo(scene.frames), [scene.expressions[0].text])
-        masks.append(np.stack([frame.masks[0] for frame in frames]))
-    assert masks[0].shape == masks[1].shape
-    assert (masks[0] != masks[1]).mean() < 0.01
+def test_half_precision_draws_nearly_the_same_masks(dtype: str) -> None:
+    # Few frames: half precision is slow on many CPUs.
+    scene = make_scene(5, SceneConfig(frames=5))
+    whole, half = (Svac.from_pretrained("svac-tiny", device="cpu", dtype=kind) for kind in ("float32", dtype))
+    said = [scene.expressions[0].text]
+    for preset in ("svac", "sa2va", "sa2va-i"):
+        masks = []
+        for model in (whole, half):
+            frames = model.run_as(preset, template="qwen_chat").segment(ArrayVideo(scene.frames), said)
+            masks.append(np.stack([frame.masks[0] for frame in frames]))
+        assert masks[0].any()
+        assert masks[0].shape == masks[1].shape
+        assert (masks[0] != masks[1]).mean() < 0.01
