@@ -1,1 +1,1 @@
-"""One annotator's request in the editor: what lies before them, what is asked, what is answered. Free of torch."""
+"""One annotator's request in the editor: what they see, what they ask, what they are answered. Free of torch."""

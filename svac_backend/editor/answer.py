@@ -1,7 +1,7 @@
 """What goes back to Label Studio: a task's prediction, or the regions that an annotator's request changes.
 
-To delete a polygon, Label Studio 1.23.2 looks through the points of all polygons of the task, so replacing all of 300
-frames freezes the editor for half a minute. Such an answer is given in portions: first the frames nearest to the
+To delete a polygon, Label Studio 1.23.2 searches the points of all polygons of the task, so replacing those of 300
+frames freezes the editor for half a minute. Such an answer comes in portions: first the frames nearest to the
 corrections, and the next ones when the annotator asks again.
 """
 
@@ -30,7 +30,7 @@ from svac_backend.masks.tracks import Track, prompt_of
 from svac_backend.settings import Settings
 from svac_backend.store.predictions import Prediction
 
-# Polygons deleted times polygons in the task: 300 and 600 blocked 24 to 37 s on busy cores, 100 and 200 took 3 to 7 s.
+# Polygons deleted times polygons in the task: 300 of 600 froze it for 24 to 37 s, 100 of 200 for 3 to 7 s.
 MOST_WORK = 32_000
 _SLOW = frozenset({"polygonlabels", "polygon", "vectorlabels", "vector"})
 
@@ -44,7 +44,7 @@ class Answer:
     model_version: str
 
     def to_json_text(self) -> bytes:
-        """Return the item of the reply. Results may be megabytes: they are not parsed to be written again."""
+        """Return the item of the reply. Results may be megabytes, so they are not parsed and serialized again."""
         rest = json.dumps({"score": round(self.score, 4), "model_version": self.model_version}).encode()
         return b'{"result":' + self.results + b"," + rest[1:]
 
@@ -56,7 +56,7 @@ class Change:
     Attributes:
         made: the new regions, by object.
         removed: suggestions that make the editor delete regions, see `regions.sent.removals`.
-        outdated: ids of regions that may be forgotten.
+        outdated: ids of regions that the store may forget.
     """
 
     made: dict[str, list[Region]] = field(default_factory=dict)
@@ -70,18 +70,18 @@ class Change:
 
 
 def as_answer(regions: Sequence[Mapping[str, object]], score: float, model_version: str) -> Answer:
-    """Return regions as the reply's item."""
+    """Return regions as the item of the reply."""
     return Answer(json.dumps(list(regions), separators=(",", ":")).encode(), score, model_version)
 
 
 @dataclass(frozen=True)
 class EditorState:
-    """What an annotator's editor has before it is answered.
+    """What an annotator's editor holds before it is answered.
 
     Attributes:
         shown: the regions that it shows.
-        before: all regions that it was ever sent, so that no id comes twice.
-        kept: masks that persons made, by object and frame: these stay.
+        before: all regions that it was ever sent, so that no id is used twice.
+        kept: masks that people made, by object and frame: these stay.
         drawn: further regions to delete once the prediction is complete.
         window: which frames the task shows; None for all.
     """
@@ -106,22 +106,22 @@ def change(
 ) -> Change:
     """Return what makes the editor show some objects as they were predicted.
 
-    Frames with a mask that a person made are left alone. So are frames that an incomplete prediction does not have yet.
+    Frames with a mask that a person made are left alone, and so are frames that an incomplete prediction lacks so far.
 
     Args:
-        prediction: with the tracks of these objects.
+        prediction: has the tracks of these objects.
         objects: their ids; what the editor shows of them is deleted.
-        editor: what the editor has.
+        editor: what the editor holds.
         config: the project's labelling config.
         settings: how polygons are made, and which frames are sent.
         frames: the video's frames that were predicted; None for all.
         complete: whether the prediction has all frames.
-        rendered: the prediction's regions, if made already: polygons take a while.
+        rendered: the prediction's regions if they exist already: polygons take a while.
 
     Raises:
-        SvacError: the config can't show it.
+        SvacError: the config cannot show it.
     """
-    # What asked for instances is shown, and replaced, as these.
+    # An object that asked for instances is shown, and replaced, as its instances.
     names = [*(one.object_id for one in prediction.tracks), *by_object(editor.shown)]
     objects = [*objects, *(name for name in dict.fromkeys(names) if prompt_of(name) in objects)]
     window, count = editor.window, prediction.frame_count
@@ -162,7 +162,7 @@ def change(
         for regions in (ever.get(object_id, []) for object_id in objects)
         for id_ in outdated(regions, next_generation(regions))
     }
-    # What a later portion will replace is still shown until then.
+    # What a later portion will replace stays visible until then.
     forgotten -= {str(region.get("id")) for region in editor.shown} - {
         str(region["id"]) for region in removed
     }
@@ -183,12 +183,12 @@ def _regions_of(
     rendered: Sequence[Region] | None,
     strokes: int,
 ) -> list[Region]:
-    """Return the regions of some tracks, drawn by the control of the `old` ones; those rendered already if they fit.
+    """Return the regions of some tracks, drawn by the control of the `old` ones; reuse rendered ones that fit.
 
-    A new object becomes polygons where brush masks would be too many together with the `strokes` that are shown.
+    A new object becomes polygons if brush masks would be too many together with the `strokes` shown already.
     """
     sent = frames_to_send(prediction.tracks, prediction.frame_count, settings, window)
-    if sent is not None:  # every frame that the editor shows already is brought up to date
+    if sent is not None:  # also update every frame that the editor shows already
         sent |= {name.frame for region in old if (name := region_name(region))}
     control = control_of(old, config, {track.label for track in tracks}) or choose_control(
         config, tracks, window, sent, others=strokes
@@ -203,7 +203,7 @@ def _regions_of(
 def _fitting(
     rendered: Sequence[Region], ready: Mapping[str, set[int]], control: MaskControl
 ) -> list[Region] | None:
-    """Return the rendered regions that are ready; None when they were made for another control."""
+    """Return the rendered regions that are ready; None if they were made for another control."""
     masks = [(region, name) for region in rendered if (name := region_name(region)) is not None]
     if any(region.get("from_name") not in (control.name, control.labels_name) for region, _ in masks):
         return None
@@ -216,7 +216,7 @@ def next_places(
     others: int,
     corrected: Mapping[str, Collection[int]],
 ) -> set[Place]:
-    """Return the places where regions are replaced now: all of them when that is quick.
+    """Return the places where regions are replaced now: all of them if that is quick.
 
     Args:
         gone: the regions to delete, as the editor shows them.
@@ -248,7 +248,7 @@ def next_places(
 
 
 def next_to_delete(gone: Sequence[Region], shown: int) -> list[Region]:
-    """Return as many of some regions, the first ones, as the editor deletes at once of a task that shows so many."""
+    """Return the first of some regions, as many as the editor deletes quickly while the task shows `shown` regions."""
     fast = [region for region in gone if region.get("type") not in _SLOW]
     slow = [region for region in gone if region.get("type") in _SLOW]
     return [*fast, *slow[: max(1, MOST_WORK // max(1, shown))]]

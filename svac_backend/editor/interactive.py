@@ -1,4 +1,4 @@
-"""Answers what annotators ask for in the editor: an expression, clicks, a box, propagation."""
+"""Answers annotators' requests in the editor: an expression, clicks, a box, propagation, removal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from svac_backend.labelstudio.tasks import Window, shown_frames
 from svac_backend.store.objects import NOBODY
 from svac_backend.store.predictions import Prediction
 
-# The editor saves a draft at most 5 s after a change, and a request is a change.
+# Seconds: the editor saves a draft at most 5 s after a change, and a request is a change.
 DRAFT_WAIT_S, DRAFT_POLL_S = 8.0, 0.4
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ class Interactive:
     """Answers annotators for one web process.
 
     An answer replaces what the editor shows of the same objects, except on frames that a person corrected. The body of
-    the call is too old to say which frames these are. So before anything is replaced, this waits for the draft that
-    holds the request itself; the model works meanwhile.
+    the call is too old to say which frames those are. So before anything is replaced, this class waits for the draft
+    that holds the request itself; the model works meanwhile.
 
     Args:
         backend: state and engine.
@@ -61,19 +61,19 @@ class Interactive:
         # A waiting call holds a thread: some must stay free for webhooks.
         self._waiters = threading.BoundedSemaphore(max(1, backend.settings.server_threads // 2))
         self._access = LabelStudioAccess(backend.settings, backend.connections)
-        # Tasks in which a notice stands that no draft may hold yet.
+        # Tasks that show a notice that no draft may hold yet.
         self._told: set[tuple[str, str]] = set()
 
     def answer(self, base: TaskPayload, task: Mapping[str, Any], call: Call) -> Answer | None:
-        """Return the regions that a request changes, or None when there is nothing to say yet.
+        """Return the regions that a request changes, or None if there is nothing to answer yet.
 
         Args:
-            base: the task, as jobs know it.
-            task: as Label Studio sent it, with annotations, drafts and predictions.
-            call: with the context.
+            base: the task as jobs know it.
+            task: the task as Label Studio sent it, with annotations, drafts and predictions.
+            call: the call, with its context.
 
         Raises:
-            SvacError: the request makes no sense, or what it would replace may hold unseen corrections.
+            SvacError: the request makes no sense, or what it would replace may hold corrections not seen yet.
         """
         open_task = OpenTask.of(self.backend, base, task, call.version)
         config = open_task.config
@@ -96,7 +96,7 @@ class Interactive:
         person = open_task.person
         if isinstance(answer, Job):
             if answer.active:
-                # Nothing is sent yet, and `propagate` goes on with it.
+                # Nothing is sent yet; asking to propagate continues it.
                 made: dict[str, list[Region]] = {name: [] for name in plan.objects}
                 self.backend.sent.record(
                     base.project_id, base.task_id, made, plan.hints, person=person, complete=False
@@ -119,7 +119,7 @@ class Interactive:
         return as_answer([*sent.regions, *said], prediction.score, call.version)
 
     def _remove(self, open_task: OpenTask, request: Request, call: Call) -> Answer:
-        """Take an object off all frames."""
+        """Remove an object from all frames."""
         with self._turn(call) as may_wait:
             open_task = self._draft(open_task, request, call, may_wait)
         object_id, regions = open_task.regions_to_remove(request)
@@ -138,18 +138,18 @@ class Interactive:
         return as_answer(answer, 0.0, call.version)
 
     def _notes(self, open_task: OpenTask, request: Request, said: str) -> list[Region]:
-        """Return what tells the annotator something, or takes away what they were told before."""
+        """Return the regions that show the annotator a notice, or clear the previous one."""
         task = (open_task.base.project_id, open_task.base.task_id)
         clear = task in self._told or shows_notice(open_task.shown, open_task.config)
         (self._told.add if said else self._told.discard)(task)
         return notes(open_task.config, request, said, clear=clear)
 
     def refused(self, call: Call, label_config: str, said: str) -> Answer:
-        """Answer a request that cannot be done: say why, and have the editor take clicks and boxes back.
+        """Answer a request that cannot be done: say why, and make the editor take clicks and boxes back.
 
         Args:
-            call: with the context.
-            label_config: of the project; it may be what is wrong.
+            call: the call, with its context.
+            label_config: the project's config; it may be what is wrong.
             said: the reason, and what to do.
         """
         self._told.add((call.project_id, call.task_id))
@@ -160,7 +160,7 @@ class Interactive:
         return as_answer(regions, 0.0, call.version)
 
     def _can_answer(self, open_task: OpenTask, request: Request, call: Call) -> bool:
-        """Whether a worker lives, or what is asked for is known already: nobody need wait for what cannot come."""
+        """Whether a worker lives or the answer is known already: nobody should wait for what cannot come."""
         if self.backend.workers.alive(LEASE_S):
             return True
         plan = None if request.propagate else open_task.plan(request)
@@ -171,7 +171,7 @@ class Interactive:
     def _settled(
         self, open_task: OpenTask, request: Request, call: Call, may_wait: bool
     ) -> tuple[OpenTask, Plan | None]:
-        """Return the work that a request needs; where it replaces anything, as the latest draft has the task."""
+        """Return the work that a request needs, planned on the latest draft if it replaces anything."""
         plan = open_task.plan(request)
         replaces = request.propagate or (plan is not None and plan.replaces)
         if not replaces and (not request.pointed or tells_whose(open_task.task)):
@@ -192,31 +192,31 @@ class Interactive:
                 "Wait until the editor says that the draft is saved, and ask again.",
             )
         draft, regions = found
-        # The request itself was not drawn, although a box may look like a mask.
+        # The request itself is not a drawing, although a box may look like a mask.
         shown = [region for region in regions if region.get("id") not in request.ids]
         return open_task.of_person(person_of(draft), shown)
 
     def _of_asker(self, open_task: OpenTask, request: Request, call: Call) -> OpenTask:
-        """Return the task of the person who asks, if a draft tells by now: the body of their first call does not."""
+        """Return the task of the person who asks, if a draft tells by now; the body of their first call does not."""
         if open_task.person != NOBODY:
             return open_task
         try:
             found = self._saved(open_task, request, call, may_wait=False)
-        except SvacError as error:  # a Label Studio that cannot be asked has no say in what is answered
-            log.info("task %s: nobody knows who asked: %s", call.task_id, error)
+        except SvacError as error:  # answer all the same if Label Studio cannot be asked
+            log.info("task %s: it is unknown who asked: %s", call.task_id, error)
             found = None
         return open_task if found is None else open_task.of_person(person_of(found[0]))
 
     def _saved(
         self, open_task: OpenTask, request: Request, call: Call, may_wait: bool
     ) -> tuple[Mapping[str, Any], list[Region]] | None:
-        """Wait for the draft that holds the request; return it and its regions, or None where it does not come."""
+        """Wait for the draft that holds the request; return it and its regions, or None if it does not come."""
         end = min(call.deadline, call.begun + DRAFT_WAIT_S)
         client, number = self._access.client(call.project_id), task_number(call.task_id)
         while True:
             drafts = client.list_drafts(number)
             last = not may_wait or time.monotonic() + DRAFT_POLL_S >= end
-            # An earlier draft may lack the last stroke: it counts only if no other comes.
+            # An earlier draft may lack the last stroke, so it counts only if no other comes.
             found = draft_with(drafts, request, [] if last else open_task.task.get("drafts"))
             if found is not None or last:
                 return found
@@ -235,7 +235,7 @@ class Interactive:
                 self._waiters.release()
 
     def _begin(self, plan: Plan, call: Call) -> str | None:
-        """Begin a plan's work unless it is done; return the job's id."""
+        """Start a plan's work unless it is done; return the job's id."""
         if self.backend.predictions.known([plan.payload.cache_key(call.version)]):
             return None
         return self._submit(plan.payload, call)
@@ -246,10 +246,10 @@ class Interactive:
         return self.backend.engine.submit(kind, payload.to_json(), key, priority=INTERACTIVE).id
 
     def _obtain(self, plan: Plan, call: Call, may_wait: bool) -> tuple[Prediction, bool] | Job:
-        """Return the prediction, and whether it is complete: when time is up it is not. Or the job that has none yet.
+        """Return the prediction and whether it is complete (not if time ran out), or the job if there is nothing yet.
 
-        The job goes on, and the next time that somebody asks for the same, all of it is there. It becomes no prediction
-        of the task: that would show one annotator's draft to all others.
+        The job goes on, so that all of it is there the next time somebody asks for the same. It does not become a
+        prediction of the task: that would show one annotator's draft to all others.
         """
         key = plan.payload.cache_key(call.version)
         prediction = self.backend.predictions.get(key)
@@ -291,7 +291,7 @@ class Interactive:
 
 
 def _said(plan: Plan, prediction: Prediction, complete: bool, window: Window | None) -> str:
-    """What an annotator is told of an answer; nothing where it is whole and shows something."""
+    """Return what to tell an annotator about an answer; nothing if it is complete and shows something."""
     wanted = [track for track in prediction.tracks if track.object_id in plan.objects]
     if not complete:
         ready = {frame for track in wanted for frame in track.scores}

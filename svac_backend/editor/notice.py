@@ -1,8 +1,8 @@
-"""What an annotator is told when their request did not simply work: in the editor, where they look.
+"""Notices: what an annotator is told, in the editor, when a request did not simply work.
 
-Label Studio 1.23.2 shows nobody what a model's errors say. But an answer may hold text: it stands in the config's
-`<TextArea svac="notes">` below the prompt, or, of what was typed where a config has no such tag, among the sentences.
-The next answer takes it away.
+Label Studio 1.23.2 shows a model's error messages to nobody. But an answer may hold text: it appears in the config's
+`<TextArea svac="notes">` below the prompt, or, if a config has no such tag and the request was typed, among the typed
+sentences. The next answer clears it.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from svac_backend.labelstudio.config import LabelConfig, TextControl
 from svac_backend.labelstudio.regions.region import Region
 
 NOTES_ID = "svac-notes"
-# The text that makes the backend go on; see `request.COMMANDS`.
+# The text that makes the backend continue; see `request.COMMANDS`.
 GO_ON = "Type propagate"
 
 
 def shows_notice(regions: Sequence[Region], config: LabelConfig) -> bool:
-    """Tell whether an editor with these regions shows a notice in the tag for it."""
+    """Return whether an editor with these regions shows a notice in its tag."""
     name = config.notes.name if config.notes else None
     values = [region.get("value") or {} for region in regions if region.get("from_name") == name]
     return any(value.get("text") for value in values)
 
 
 def notes(config: LabelConfig, request: Request, said: str = "", *, clear: bool = True) -> list[Region]:
-    """Return the regions that show a notice, or take the one before away; none where the config has no place for it.
+    """Return the regions that show a notice or clear the previous one; none if the config has no place for it.
 
     Args:
         config: the project's labelling config.
-        request: whose answer it is.
-        said: what to tell, without the mark; empty when all went well.
-        clear: whether a notice may be shown that is to go; an empty text would be submitted with the annotation.
+        request: the request that is answered.
+        said: what to tell, without the mark; empty if all went well.
+        clear: whether the editor may show a notice to clear; otherwise the empty text would be submitted, too.
     """
     found: list[Region] = []
     own = config.text
@@ -51,7 +51,7 @@ def notes(config: LabelConfig, request: Request, said: str = "", *, clear: bool 
 
 
 def of_error(context: Mapping[str, Any] | None, config: LabelConfig, said: str) -> list[Region]:
-    """Return the regions that show why a request was refused, when not even its kind need be known."""
+    """Return the regions that show why a request was refused, even if its kind is unknown."""
     if config.notes is not None:
         return [_text(config.notes, NOTES_ID, [MARK + said])]
     result = (context or {}).get("result")
@@ -83,7 +83,7 @@ def partial(names: Sequence[str], ready: int, frames: int) -> str:
 
 
 def unanswered(names: Sequence[str], job: Job) -> str:
-    """Say why a job has nothing to show: it waits, it is at work, or it failed."""
+    """Say why a job has nothing to show: it waits, it is running, or it failed."""
     if not job.active:
         return (
             f"{_listed(names)}: {job.error or f'the job was {job.state.value}.'} {job.hint or 'Ask again.'}"

@@ -29,7 +29,7 @@ from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, prompt_of
 from svac_backend.store.objects import NOBODY, SentObject, video_name
 
-# The editor saves the regions that it gets in a draft, some seconds later.
+# Seconds until the editor has surely saved the regions that it got in a draft.
 UNSAVED_S = 30.0
 
 
@@ -38,12 +38,12 @@ class Plan:
     """The work that a request needs.
 
     Attributes:
-        payload: of the job that does it.
+        payload: the payload of the job that does it.
         objects: ids of the objects that it predicts.
-        hints: what the objects are predicted from, to be remembered with the answer.
-        kept: masks that persons made of them, by object and frame: these stay as they are.
+        hints: frame hints that the objects are predicted from, kept with the answer.
+        kept: masks that people made of them, by object and frame: these stay as they are.
         replaces: whether the editor may show regions of these objects already.
-        drawn: regions that a person drew, with the editor's own ids, and that are replaced too.
+        drawn: regions that a person drew, with ids made by the editor, that are replaced, too.
     """
 
     payload: PrelabelPayload | PropagatePayload
@@ -55,7 +55,7 @@ class Plan:
 
     @property
     def names(self) -> list[str]:
-        """What the objects are called, in the order of `objects`; empty where nobody named one."""
+        """The objects' names, in the order of `objects`; empty for an object that nobody named."""
         payload = self.payload
         its = payload.prompts if isinstance(payload, PrelabelPayload) else payload.objects
         return [one.expression for one in its]
@@ -67,12 +67,12 @@ class OpenTask:
 
     Attributes:
         backend: the stores.
-        base: what jobs know of the task.
-        task: as Label Studio sent it.
+        base: the task as jobs know it.
+        task: the task as Label Studio sent it.
         shown: the regions that the editor shows, as far as is known.
         predictions: the results of the task's predictions, the oldest first.
         answered: the answers to the person's interactive calls, by object.
-        person: who asks; `NOBODY` while no draft tells.
+        person: who asks; `NOBODY` until a draft tells.
     """
 
     backend: Services
@@ -114,7 +114,7 @@ class OpenTask:
 
     @cached_property
     def there(self) -> list[Region]:
-        """All regions that the editor has or had: the body is up to five seconds old."""
+        """All regions that the editor has or had, since the body is up to five seconds old."""
         sent = [region for one in self.answered.values() for region in one.regions]
         return [*self.shown, *sent]
 
@@ -136,11 +136,11 @@ class OpenTask:
 
     @property
     def corrections(self) -> Corrections:
-        """What persons corrected in this task so far."""
+        """What people have corrected in this task so far."""
         return self.annotation.corrections
 
     def plan(self, request: Request) -> Plan | None:
-        """Return the work that a request needs; None when there is nothing to do.
+        """Return the work that a request needs; None if there is nothing to do.
 
         Raises:
             SvacError: the request makes no sense on this task.
@@ -152,16 +152,16 @@ class OpenTask:
         return self._find(self._wishes(request.texts)) if request.texts else None
 
     def regions_to_remove(self, request: Request) -> tuple[str, list[Region]]:
-        """Return the object that is to be removed, and all its regions in the editor, those that persons drew, too.
+        """Return the object to remove, and all its regions in the editor, including those that people drew.
 
         Raises:
-            SvacError: no object is meant.
+            SvacError: the request names no object.
         """
         canvas = self.annotation.canvas
         object_id = None if canvas is None else self._meant(request, canvas)
         if object_id is None or canvas is None:
             raise SvacError(
-                "No object is meant by that, so nothing is removed.",
+                "This names no object, so nothing is removed.",
                 "Click on the object's mask, or type remove and its sentence.",
             )
         drawings = self.annotation.drawn(self.shown, canvas).drawings
@@ -188,7 +188,7 @@ class OpenTask:
         return text_wishes(texts, self.config.mask_control(), max_chars=most, known=self._objects())
 
     def _rest(self) -> Plan | None:
-        """Look once more for the objects whose last answer lacked frames."""
+        """Ask again for the objects whose last answer lacked frames."""
         unfinished = {name for name, one in self.answered.items() if not one.complete}
         wishes = [(one.label, one.expression) for one in self.known if one.object_id in unfinished]
         wishes = [wish for wish in wishes if wish[1]]
@@ -204,7 +204,7 @@ class OpenTask:
         return Plan(payload, ids, kept, kept=kept, replaces=replaces)
 
     def _point(self, request: Request) -> Plan:
-        """Segment what was clicked on, or boxed."""
+        """Segment what was clicked on or boxed."""
         window = self.window
         pointed = {
             item if window is None else window.frame(item): hint for item, hint in request.pointed.items()
@@ -232,7 +232,7 @@ class OpenTask:
         return Plan(payload, (object_id,), hints, kept={object_id: kept}, replaces=True, drawn=drawn)
 
     def _propagate(self) -> Plan | None:
-        """Carry what persons corrected to the other frames."""
+        """Carry people's corrections to the other frames."""
         hints, canvas = self.corrections.to_propagate(), self.annotation.canvas
         if not hints or canvas is None:
             return None
@@ -266,7 +266,7 @@ class OpenTask:
         return list(found.values())
 
     def _has_regions(self, objects: Sequence[str]) -> bool:
-        """Whether the editor shows some objects: in what it saved, or in answers too recent to be saved."""
+        """Whether the editor shows any of some objects: in what it saved, or in answers too recent to be saved."""
         maybe = [] if tells_whose(self.task) else [one for result in self.predictions for one in result]
         names = (region_name(region) for region in (*self.shown, *maybe))
         if any(
@@ -280,14 +280,14 @@ class OpenTask:
         )
 
     def _masks(self, objects: Sequence[str]) -> dict[str, dict[int, FrameHint]]:
-        """The masks that persons made of some objects."""
+        """Return the masks that people made of some objects."""
         masks = self.corrections.masks
         return {
             name: shown for name, shown in masks.items() if shown and {name, prompt_of(name)} & set(objects)
         }
 
     def _masks_on(self, frames: set[int], canvas: Canvas) -> dict[int, dict[str, CocoRle]]:
-        """The masks of all objects on some frames, by frame and object."""
+        """Return the masks of all objects on some frames, by frame and object."""
         tracks = self.annotation.tracks(self._on(frames), canvas)
         return {
             frame: {one.object_id: one.masks[frame] for one in tracks if frame in one.masks}
@@ -295,7 +295,7 @@ class OpenTask:
         }
 
     def _drawn_on(self, frames: set[int], object_id: str, canvas: Canvas) -> tuple[Region, ...]:
-        """A person's regions of an object on some frames: their ids do not name it."""
+        """Return a person's regions of an object on some frames; their ids do not name the object."""
         drawings = self.annotation.drawn(self._on(frames), canvas).drawings
         regions = [
             dict(one) for drawing in drawings if drawing.object_id == object_id for one in drawing.results
@@ -303,7 +303,7 @@ class OpenTask:
         return tuple(region for region in regions if region_name(region) is None)
 
     def _on(self, frames: set[int]) -> list[Region]:
-        """The regions that the editor shows on some frames of the video."""
+        """Return the regions that the editor shows on some frames of the video."""
         window = self.window
         return [
             region
@@ -313,7 +313,7 @@ class OpenTask:
         ]
 
     def _label(self, chosen: str | None) -> str:
-        """The label of a new object: the chosen one, else the first that no object has, else the first."""
+        """Return the label of a new object: the chosen one, else the first unused one, else the first."""
         labels = self.config.mask_control().labels
         if chosen in labels:
             return str(chosen)

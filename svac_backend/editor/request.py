@@ -1,4 +1,4 @@
-"""What an annotator asks for in the editor: the call, its body, and which object a click or a box means."""
+"""An annotator's request in the editor: the call, its body, and which object a click or a box refers to."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from svac_backend.masks.rle import area, bounding_box, from_coco
 from svac_backend.masks.tracks import CocoRle
 from svac_backend.store.objects import NOBODY
 
-# A key point's label, or what is typed into the prompt's field instead of an expression.
+# A key point's label, or text typed into the prompt field instead of an expression.
 COMMANDS = frozenset({"propagate", ">>"})
-# A key point's label, or what is typed before a sentence, that takes an object off all frames.
+# A key point's label, or text typed before a sentence, that removes an object from all frames.
 REMOVE = "remove"
-# What this backend writes into the editor begins with it; what an annotator types does not.
+# Texts that this backend writes into the editor begin with this mark; an annotator's do not.
 MARK = "\N{WARNING SIGN} "
-# Points and boxes may reach beyond their frame, but not to where numbers lose their meaning.
+# Percent: points and boxes may lie outside their frame, but not so far that numbers lose precision.
 _FARTHEST_PERCENT = 1e6
 POINTS, BOXES = ("keypointlabels", "keypoint"), ("rectanglelabels", "rectangle")
 
@@ -40,14 +40,14 @@ class Request:
 
     Attributes:
         propagate: carry corrections to the other frames.
-        remove: take the object that is pointed at, or that goes by the sentence in `texts`, off all frames.
-        texts: expressions; of a field that keeps what was typed before only the last one.
-        left: what the prompt's field is to show from now on, when a command was typed into it.
+        remove: remove the object pointed at, or the one with the sentence in `texts`, from all frames.
+        texts: expressions; only the last one if the field keeps what was typed before.
+        left: what the prompt field should show after a command was typed into it.
         pointed: clicks and a box by `item_index`, in pixels of `size`.
         label: the label of the points or boxes, as chosen in the editor.
         size: width and height in pixels of the frames that were pointed at.
-        typed: all that the prompt's field holds, where the request was typed.
-        ids: of the regions that make the request; they are in the annotation, and so in its draft.
+        typed: all that the prompt field holds, if the request was typed.
+        ids: ids of the regions that make the request; they are in the annotation, and so in its draft.
     """
 
     propagate: bool = False
@@ -62,7 +62,7 @@ class Request:
 
 
 def is_notice(text: Any) -> bool:
-    """Tell whether a text of the prompt's field is one of ours, see `editor.notice`."""
+    """Return whether a text in the prompt field is one of our notices, see `editor.notice`."""
     return isinstance(text, str) and text.startswith(MARK)
 
 
@@ -70,7 +70,7 @@ def read_request(context: Mapping[str, Any], config: LabelConfig, before: Sequen
     """Return what `params.context` asks for; `before` is what the editor showed, to tell what is new.
 
     Raises:
-        SvacError: it is malformed, or of a kind that is no prompt.
+        SvacError: it is malformed, or holds a type of region that is not a prompt.
     """
     texts = context_texts(context, config)
     regions = regions_of(context.get("result"))
@@ -86,14 +86,14 @@ def read_request(context: Mapping[str, Any], config: LabelConfig, before: Sequen
             kept = tuple(text for text in texts[:-1] if isinstance(text, str))
             return Request(remove=True, texts=(sentence.strip(),), left=kept, typed=texts, ids=ids)
         return Request(texts=tuple(texts[-1:]), typed=texts, ids=ids)
-    # Beside a region there may be others of its id without a place: its labels, and what else it was given.
+    # Other entries may share a region's id and have no place: its labels, and whatever else it was given.
     placed = [region for region in regions if "x" in (region.get("value") or ())]
     pointing = [region for region in placed if region.get("type") in (*POINTS, *BOXES)]
     if not pointing:
         if not regions:
             return Request()
         raise SvacError(
-            f"A region of type '{str(regions[0].get('type'))[:40]}' is no prompt.",
+            f"A region of type '{str(regions[0].get('type'))[:40]}' is not a prompt.",
             "Type a sentence, click with the key points, or draw a box with the rectangle.",
         )
     labels = [name for region in pointing for name in _labels(region)]
@@ -108,8 +108,8 @@ def read_request(context: Mapping[str, Any], config: LabelConfig, before: Sequen
 def shown_regions(task: Mapping[str, Any], model_version: str) -> list[Region]:
     """Return the regions that the editor shows, as far as the body of an interactive call tells.
 
-    The asker's latest draft: Label Studio sends no other person's. Without one the annotation that was changed last,
-    see `tells_whose`; without any, the prediction that the editor starts from.
+    These are the asker's latest draft, since Label Studio sends no other person's; without a draft, the annotation
+    changed last, see `tells_whose`; without any, the prediction that the editor starts from.
     """
     for key in ("drafts", "annotations"):
         if saved := _items(task, key):
@@ -122,7 +122,7 @@ def shown_regions(task: Mapping[str, Any], model_version: str) -> list[Region]:
 
 
 def tells_whose(task: Mapping[str, Any]) -> bool:
-    """Tell whether `shown_regions` are the asker's: annotations are of all persons, and the body names none."""
+    """Return whether `shown_regions` are the asker's: the body holds everybody's annotations and does not say whose."""
     return bool(_items(task, "drafts")) or not _items(task, "annotations")
 
 
@@ -137,9 +137,9 @@ def draft_with(
     """Return the draft that holds a request, and its regions; or None.
 
     Args:
-        drafts: of the task, as they are now.
-        request: an annotator's.
-        seen: drafts as they were when they asked; a draft that is unchanged since does not count.
+        drafts: the task's drafts as they are now.
+        request: the annotator's request.
+        seen: the drafts when they asked; a draft that has not changed since does not count.
     """
     before = {
         (item.get("id"), str(item.get("updated_at"))) for item in seen or () if isinstance(item, Mapping)
@@ -152,7 +152,7 @@ def draft_with(
             if region.get("id") not in request.ids:
                 continue
             value = region.get("value")
-            # A text keeps its id when it changes.
+            # A text keeps its id when it changes, so its content must match, too.
             if request.typed is None or (isinstance(value, Mapping) and value.get("text") == request.typed):
                 return draft, regions
     return None
@@ -172,7 +172,7 @@ def used_ids(task: Mapping[str, Any]) -> set[str]:
 
 
 def _is_deletion(texts: Sequence[Any], before: Sequence[Region], config: LabelConfig) -> bool:
-    """Whether a text was only taken out of the field: the editor asks then, too, and the last text is not new."""
+    """Whether a text was only deleted from the field: the editor sends a request then, too, without a new text."""
     name = config.text.name if config.text else None
     values = [region.get("value") for region in before if region.get("from_name") == name]
     had = [value.get("text") for value in values if isinstance(value, Mapping)]
@@ -187,7 +187,7 @@ def _is_command(text: Any) -> bool:
 
 def _items(task: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     items = task.get(key)
-    # A draft may be a number where Label Studio does not expand it.
+    # A draft may be a bare id if Label Studio does not expand it.
     return [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
 
 
@@ -222,7 +222,7 @@ def _pointed(regions: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> dic
                 Click(_pixels(x, size[0]), _pixels(y, size[1]), _is_positive(region))
             )
         else:
-            boxes[item] = _box(region, size)  # of several on a frame the last one counts
+            boxes[item] = _box(region, size)  # of several on a frame, the last one counts
     return {
         item: FrameHint(clicks=tuple(clicks.get(item, ())), box=boxes.get(item))
         for item in sorted({*clicks, *boxes})
@@ -230,13 +230,13 @@ def _pointed(regions: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> dic
 
 
 def _is_positive(region: Mapping[str, Any]) -> bool:
-    """Alt+click says no, and so does a label of that name."""
+    """Whether a click is positive: Alt+click and a label of that name make it negative."""
     named_negative = any(name.casefold().startswith("neg") for name in _labels(region))
     return region.get("is_positive", True) is not False and not named_negative
 
 
 def _box(region: Mapping[str, Any], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """A rectangle in percent, turned around its first corner, as the upright box around it in pixels."""
+    """Return the upright box in pixels around a rectangle in percent, which may be rotated about its first corner."""
     x, y, width, height = _numbers(region, "x", "y", "width", "height")
     angle = math.radians(_number(region["value"].get("rotation") or 0.0))
     corners = list(_corners(x, y, width, height, size, angle))
@@ -272,17 +272,17 @@ def _numbers(region: Mapping[str, Any], *names: str) -> list[float]:
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _FARTHEST_PERCENT:
-        raise SvacError("A point or box has no place on its frame.", "Send it as Label Studio's editor does.")
+        raise SvacError("A point or box has no coordinates.", "Send it as Label Studio's editor does.")
     return float(value)
 
 
 @dataclass(frozen=True)
 class Call:
-    """What the tasks of one /predict share, and the task's id.
+    """What all tasks of one /predict call share, and the id of one of them.
 
     Attributes:
         context: `params.context` of an annotator's request, or None.
-        begun, deadline: of the monotonic clock, in seconds.
+        begun, deadline: seconds of the monotonic clock.
     """
 
     project_id: str
@@ -295,7 +295,7 @@ class Call:
 
 
 def task_payload(task: Mapping[str, Any], label_config: str, call: Call) -> TaskPayload:
-    """Return what jobs are told of a task.
+    """Return a task as jobs know it.
 
     Raises:
         SvacError: it has no id, no data or no video.
@@ -316,24 +316,24 @@ def task_payload(task: Mapping[str, Any], label_config: str, call: Call) -> Task
 
 
 Masks = Mapping[str, CocoRle]
-# Rows of a mask that are looked at together.
+# Rows of a mask that are processed together.
 _BAND = 256
 
-# A box that is drawn around a known object's mask overlaps the box of this mask at least so much (IoU).
+# The least IoU of a drawn box with the box around a known object's mask, for the drawn box to refer to that object.
 SAME_BOX = 0.5
 
 
 def pointed_object(pointed: FrameHint, masks: Masks) -> str | None:
-    """Return the object that is meant, or None for a new one.
+    """Return the object that clicks or a box refer to, or None for a new one.
 
-    - A positive click on an object's mask means this object; of several the one with the smallest mask.
-    - Negative clicks alone mean the object nearest to them.
-    - A box means the object that it encloses closely, if there is one.
-    - Everything else is a new object.
+    - A positive click on an object's mask refers to that object; on several, to the one with the smallest mask.
+    - Negative clicks alone refer to the object nearest to them.
+    - A box refers to the object that it encloses closely, if there is one.
+    - Anything else is a new object.
 
     Args:
         pointed: clicks and a box on one frame.
-        masks: of each object that is on this frame. One is decoded at a time: there may be hundreds.
+        masks: the mask of each object on this frame. One is decoded at a time, since there may be hundreds.
 
     Raises:
         SvacError: there are only negative clicks, and no object on the frame.
@@ -346,7 +346,7 @@ def pointed_object(pointed: FrameHint, masks: Masks) -> str | None:
     if not positive and pointed.clicks and pointed.box is None:
         if not present:
             raise SvacError(
-                "The click says what the object is not, but there is no object on this frame.",
+                "The click excludes a part of an object, but there is no object on this frame.",
                 "Click on an object first, or type what to segment.",
             )
         return min(present, key=lambda object_id: _distance(from_coco(present[object_id]), pointed.clicks))
@@ -358,15 +358,15 @@ def pointed_object(pointed: FrameHint, masks: Masks) -> str | None:
 
 
 def refined(pointed: FrameHint, mask: CocoRle | None, earlier: FrameHint | None) -> FrameHint:
-    """Return what the model is told of an object on a frame: this, and what was said about it there before.
+    """Return the hint that the model gets for an object on a frame: the new one, combined with the earlier one there.
 
-    Clicks add to each other; a new box replaces an old one. When nothing says where the object is, the mask that it has
-    does: by the box around it and its innermost point.
+    Clicks add up; a new box replaces an old one. If neither says where the object is, its current mask does: by the box
+    around it and its innermost point.
 
     Args:
         pointed: the new clicks and box.
-        mask: as the object is now, or None.
-        earlier: what was said before; a mask that was drawn by hand counts through `mask`.
+        mask: the object's current mask, or None.
+        earlier: the earlier hint; a mask that was drawn by hand counts through `mask`.
     """
     clicks, box = list(pointed.clicks), pointed.box
     if earlier is not None and earlier.mask is None:
@@ -384,7 +384,7 @@ def _is_hit(rle: CocoRle, clicks: Sequence[Click]) -> bool:
 
 
 def _distance(mask: NDArray[np.bool_], clicks: Sequence[Click]) -> float:
-    """Pixels from the nearest of some clicks to the nearest pixel of a mask that is not empty."""
+    """Return the distance in pixels from the nearest click to the nearest pixel of a non-empty mask."""
     nearest = math.inf
     for top in range(0, len(mask), _BAND):
         rows, columns = np.nonzero(mask[top : top + _BAND])
@@ -408,7 +408,7 @@ def _box_iou(a: tuple[float, float, float, float], b: tuple[float, float, float,
 
 
 def _innermost(mask: NDArray[np.bool_]) -> Click:
-    """The middle of the mask's pixel that is farthest from its edge."""
+    """Return the centre of the mask's pixel that is farthest from its edge."""
     # The frame's border counts as an edge, too.
     inside = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     row, column = np.unravel_index(int(inside.argmax()), mask.shape)

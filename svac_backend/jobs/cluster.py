@@ -1,7 +1,7 @@
 """`svac-backend cluster start`: workers as actors of a Ray cluster. The only module that imports Ray.
 
-Ray places the workers, and starts those that died again; how many there are, and that none is on a node that is being
-emptied, is seen to here. What is to do, and who does it, stands in the job table alone: all that Ray knows can be lost.
+Ray places the workers and restarts those that died; this module decides how many there are, and keeps them off draining
+nodes. Only the job table knows what there is to do and who does it: all that Ray knows can be lost.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from svac_backend.store.database import Database
 from svac_backend.store.drains import EVERY_NODE
 from svac_backend.store.lanes import MODEL_LANE
 
-# Names of actors are unique within it.
+# The Ray namespace within which names of actors are unique.
 NAMESPACE = "svac-backend"
 TURN_S = 1.0
-# How often a Ray of our own is tried to be started: on a busy machine its parts time out, waiting for each other.
+# How often to try to start a Ray of our own: on a busy machine its parts time out waiting for each other.
 STARTS = 3
-# Next to nothing passes through Ray's object store; it takes no less.
+# Hardly anything passes through Ray's object store; this is the smallest size that Ray accepts.
 OBJECTS_BYTES = 80 << 20
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ActorState:
-    """What an actor tells of its worker: its id, its node, and whether it takes no jobs and has none."""
+    """What an actor reports of its worker: its id, its node, and whether it takes no more jobs and has none left."""
 
     worker_id: str
     node: str
@@ -51,15 +51,15 @@ class ActorState:
 
 
 class WorkerActor:
-    """A worker in a process of Ray's.
+    """A worker in a process that Ray starts.
 
     Args:
         given: the settings of `cluster start`, see `for_nodes`.
-        role: what it does.
+        role: which jobs it takes.
     """
 
     def __init__(self, given: dict[str, Any], role: str) -> None:
-        # Here, since it imports torch: the process that places workers needs none.
+        # Imported here, since it imports torch, which the process that places workers does not need.
         from svac_backend.jobs.worker import create_worker
 
         settings = settings_of_node(given)
@@ -69,7 +69,7 @@ class WorkerActor:
             settings, Database.from_settings(settings), role=Role(role), node=node
         )
         self._load = owner.get if MODEL_LANE in Role(role).lanes and role != Role.ALL else None
-        # Not here: until it returns the actor answers nobody, and large models take minutes.
+        # On another thread: the actor answers nobody until __init__ returns, and large models take minutes to load.
         threading.Thread(target=self._begin, name="begin", daemon=True).start()
 
     def _begin(self) -> None:
@@ -77,33 +77,33 @@ class WorkerActor:
             if self._load is not None:
                 self._load()  # now, so that the first job does not wait for it
         except SvacError as error:
-            log.error("%s", error)  # jobs fail with the same words, where people see them
+            log.error("%s", error)  # jobs fail with the same message, where people see it
         while True:
             try:
                 self._worker.start()
                 return
             except SvacError as error:
-                log.error("the worker cannot start, trying on: %s", error)
+                log.error("the worker cannot start, trying again: %s", error)
                 time.sleep(TURN_S)
 
     def state(self) -> ActorState:
-        """Return how it is."""
+        """Return the state of its worker."""
         runner = self._worker.runner
         empty = runner.drained.is_set() and not runner.active_ids
         return ActorState(self._worker.id, self._worker.node, empty)
 
     def retire(self) -> None:
-        """Take no more jobs, for good."""
+        """Take no more jobs from now on."""
         self._worker.retire()
 
     def stop(self) -> None:
-        """Give running jobs back, and end."""
+        """Give running jobs back and end."""
         self._worker.stop()
 
 
 @dataclass
 class Placed:
-    """An actor, what it does, the answer that it owes, and what it told last; `retired` once it was told to end."""
+    """An actor, its role, the answer it still owes, and its last state; `retired` once it was told to end."""
 
     actor: Any
     role: Role
@@ -113,10 +113,10 @@ class Placed:
 
 
 class Cluster:
-    """Keeps the workers of a cluster as they are wanted.
+    """Keeps the wanted number of workers of each role running.
 
     Args:
-        settings: how many, and of what size.
+        settings: how many workers, and of what size.
         engine: the jobs.
     """
 
@@ -131,14 +131,14 @@ class Cluster:
         self._gpus = settings.worker_gpus if settings.worker_gpus is not None else float(found)
         self._cpus = cpus_of_worker(settings.worker_cpus, nodes, self._gpus)
         self._scale = Scale(settings.workers_least, 1)
-        for name in ray.util.list_named_actors():  # of a `cluster start` before this one
+        for name in ray.util.list_named_actors():  # left by an earlier `cluster start`
             role = name.split("-")[1]
             if role in {one.value for one in Role}:
                 self.placed[name] = Placed(ray.get_actor(name), Role(role))
                 log.info("worker %s is there already", name)
 
     def turn(self) -> None:
-        """Look at all workers once; start, and end, what has to be."""
+        """Check all workers once; start and end workers as needed."""
         self._hear()
         drains = {one.node for one in self.engine.drains.all()}
         wanted = {} if EVERY_NODE in drains else self._wanted()
@@ -155,11 +155,11 @@ class Cluster:
 
     @property
     def emptied(self) -> bool:
-        """Whether an order to empty all nodes was carried out."""
+        """Whether an order to drain all nodes has been carried out."""
         return not self.placed and self.engine.drains.seconds_left(EVERY_NODE) is not None
 
     def stop(self) -> None:
-        """Have all workers give their jobs back, and end them."""
+        """Make all workers give their jobs back, then end them."""
         asked = [one.actor.stop.remote() for one in self.placed.values()]
         if asked:
             ray.wait(asked, num_returns=len(asked), timeout=GRACE_S + 2)
@@ -181,7 +181,7 @@ class Cluster:
         }
 
     def _hear(self) -> None:
-        """Ask all workers how they are; take the jobs back of those that died."""
+        """Ask all workers for their state; take back the jobs of those that died."""
         for one in self.placed.values():
             if one.asked is None:
                 one.asked = one.actor.state.remote()
@@ -195,7 +195,7 @@ class Cluster:
             try:
                 one.state = ray.get(answer)
             except ActorUnavailableError:
-                continue  # Ray starts it again, or its network is gone for a while
+                continue  # Ray restarts it, or its network is down for a while
             except ActorDiedError as error:
                 log.warning("worker %s died for good: %s", name, str(error).strip().splitlines()[0])
                 del self.placed[name]
@@ -209,7 +209,7 @@ class Cluster:
             self.engine.recover(LEASE_S, lost)
 
     def _work(self, name: str) -> tuple[int, str]:
-        """Sort workers: those first that can be missed, the last ones that were started."""
+        """Return a sort key that puts first the workers to end: the idlest, and of those the newest."""
         state = self.placed[name].state
         running = self.engine.find(states=(JobState.RUNNING,), limit=1000) if state else []
         return sum(
@@ -223,7 +223,7 @@ class Cluster:
         options: dict[str, Any] = {
             "name": name,
             "namespace": NAMESPACE,
-            "lifetime": "detached",  # they work on while `cluster start` is away
+            "lifetime": "detached",  # workers go on while `cluster start` is down
             "num_cpus": 0 if light else self._cpus,
             "num_gpus": 0 if light else self._gpus,
         }
@@ -231,7 +231,7 @@ class Cluster:
             options["scheduling_strategy"] = "SPREAD"
         if drains:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(drains))})"}
-        # It is asked how it goes while it works.
+        # So that it can report its state while it works.
         actor = self._actor.options(max_restarts=-1, max_concurrency=8, **options).remote(
             self._given, role.value
         )
@@ -242,7 +242,7 @@ class Cluster:
         one = self.placed[name]
         one.retired = True
         one.actor.retire.remote()
-        log.info("worker %s ends after its job: it is needed no more", name)
+        log.info("worker %s ends after its job: it is no longer needed", name)
 
     def _end(self, name: str) -> None:
         one = self.placed.pop(name)
@@ -252,17 +252,17 @@ class Cluster:
 
 
 def run(settings: Settings) -> None:
-    """Keep the workers of a cluster until SIGTERM or SIGINT, or until an order to empty all nodes is carried out.
+    """Keep a cluster's workers running until SIGTERM or SIGINT, or until an order to drain all nodes is carried out.
 
     Raises:
-        SvacError: Ray cannot be started or reached, or the data folder not be used.
+        SvacError: Ray cannot be started or reached, or the data folder cannot be used.
     """
     start_logging(settings.log_level, settings.log_format)
     stop = threading.Event()
     engine = JobEngine(Database.from_settings(settings))
     engine.drains.withdraw(EVERY_NODE)
     connect(settings)
-    for number in (signal.SIGTERM, signal.SIGINT):  # after Ray, which has a mind of its own about them
+    for number in (signal.SIGTERM, signal.SIGINT):  # after Ray, which sets handlers of its own
         signal.signal(number, lambda *_: stop.set())
     cluster = Cluster(settings, engine)
     while not stop.is_set() and not cluster.emptied:
@@ -274,22 +274,22 @@ def run(settings: Settings) -> None:
 
 
 def surely(turn: Callable[[], None]) -> None:
-    """Take a turn; what goes wrong is told, and tried again with the next one."""
+    """Take a turn; log what goes wrong, and leave it to the next turn to try again."""
     try:
         turn()
     except (SvacError, RayError) as error:
-        log.error("cannot look after the workers, trying on: %s", error)
+        log.error("cannot look after the workers, trying again: %s", error)
     except Exception:
-        log.exception("cannot look after the workers; trying on")
+        log.exception("cannot look after the workers; trying again")
 
 
 def connect(settings: Settings) -> None:
-    """Join the cluster that the settings name, or start one of our own on this machine, which nobody else can use.
+    """Join the cluster that the settings name, or start one on this machine that nobody else can use.
 
     Raises:
-        SvacError: it cannot be reached, or not be started.
+        SvacError: it cannot be reached or started.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send no usage statistics
     common: dict[str, Any] = {"namespace": NAMESPACE, "logging_level": "WARNING", "log_to_driver": True}
     if settings.ray_address:
         try:
@@ -297,10 +297,10 @@ def connect(settings: Settings) -> None:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise SvacError(
                 f"Ray cannot be reached at {settings.ray_address}: {str(error).splitlines()[0]}",
-                "See that `ray start --head` runs there, that RAY_AUTH_TOKEN is the same, and set SVAC_RAY_ADDRESS.",
+                "Check that `ray start --head` runs there, that RAY_AUTH_TOKEN is the same, and SVAC_RAY_ADDRESS.",
             ) from error
         return
-    # Ray asks for a token by itself; this one is in no file.
+    # Ray would ask for a token by itself; this one is not stored in any file.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     for name, value in secret_variables(settings).items():
         os.environ.setdefault(name, value)
@@ -314,7 +314,7 @@ def connect(settings: Settings) -> None:
             )
             return
         except Exception as error:  # noqa: BLE001
-            # Ray has no kind of its own for a start that took too long.
+            # Ray has no exception of its own for a start that took too long.
             ray.shutdown()
             log.warning("Ray does not start (%d of %d): %s", attempt, STARTS, error)
             reason = error
@@ -325,7 +325,7 @@ def connect(settings: Settings) -> None:
 
 
 def for_nodes(settings: Settings) -> dict[str, Any]:
-    """Return what workers on all nodes are told: what was set here, but no password; paths are absolute."""
+    """Return the settings for workers on all nodes: those set here, without passwords and with absolute paths."""
     hidden = secret_fields()
     told = settings.model_dump(mode="json", include=settings.model_fields_set - hidden)
     for name in told:
@@ -338,7 +338,7 @@ def for_nodes(settings: Settings) -> dict[str, Any]:
 
 
 def settings_of_node(given: dict[str, Any]) -> Settings:
-    """Return a node's settings: what its own environment says goes before what it was given."""
+    """Return a node's settings; its own environment overrides what it was given."""
     return Settings(
         **{name: value for name, value in given.items() if f"SVAC_{name.upper()}" not in os.environ}
     )
@@ -351,7 +351,7 @@ def secret_fields() -> set[str]:
 
 
 def secret_variables(settings: Settings) -> dict[str, str]:
-    """Return passwords as the environment of processes that are started here."""
+    """Return the passwords as environment variables for processes started here."""
     values = {name: getattr(settings, name) for name in secret_fields()}
     return {
         f"SVAC_{name.upper()}": value.get_secret_value()

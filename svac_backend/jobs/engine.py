@@ -1,6 +1,6 @@
-"""Between those who ask for work (the web process, the command line) and the handlers that do it in a worker.
+"""The job engine, between those who ask for work (the web process, the command line) and the handlers that do it.
 
-Torch-free: the web process imports it.
+Free of torch: the web process imports it.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ __all__ = [
     "Work",
 ]
 
-# Priorities: a person who waits goes before a batch, and both before a whole project.
+# Priorities: a person who waits goes before a batch, and a batch before a whole project.
 BULK = -10
 BATCH = 0
 INTERACTIVE = 10
 
 MAX_ATTEMPTS = 3
-# The end of the keys of work that could not even be queued: what it needs is not known.
+# Ends the keys of work that could not even be queued, since what it needs is not known.
 REJECTED = ":rejected"
-# Seconds until a job is tried again that failed for a reason that time may mend, by the number of tries; nearly a day.
+# Seconds until a job with a temporary fault is tried again, by the number of tries; nearly a day in all.
 PAUSES_S = (5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, *[3 * 3600.0] * 2, *[5 * 3600.0] * 3)
-# A worker renews its jobs' leases every few seconds; after this many seconds of silence it counts as dead.
+# A worker renews its jobs' leases every few seconds; after so many seconds of silence it counts as dead.
 LEASE_S = 30.0
 PORTION = 200  # jobs stored in one transaction
-POLL_S = (0.03, 0.25)  # how often `wait` looks, at first and at last
+POLL_S = (0.03, 0.25)  # seconds between two looks of `wait`, at first and later
 # A job's row is written at most this often, in seconds; a model reports every frame.
 REPORT_INTERVAL_S = 0.25
 
@@ -51,14 +51,14 @@ log = logging.getLogger(__name__)
 
 
 class JobInterrupted(Exception):
-    """The job must stop here, and will run again: its worker shuts down, or lost the job to another."""
+    """The job must stop here and will run again: its worker shuts down, or has lost the job to another."""
 
 
 class JobEngine:
-    """Durable work: what was submitted is done once, also when a worker dies.
+    """Durable work: what was submitted is done once, even if a worker dies.
 
-    The job table is the queue. Versions before the first release had another beside it, `queue.db` in the data folder;
-    a file of that name is left over, and nothing reads it.
+    The job table is the queue. Versions before the first release had a second queue in the data folder, `queue.db`; if
+    that file is still there, nothing reads it.
 
     Args:
         database: where the jobs are.
@@ -75,20 +75,20 @@ class JobEngine:
         Args:
             kind: which handler does it, e.g. `prelabel`.
             payload: JSON-able; what the handler needs.
-            key: names the work. While a job of that key waits or runs, that job is returned; once it has
-                ended, in whatever way, a new one is made.
-            priority: the higher goes first; a waiting job takes over a higher one.
+            key: names the work. While a job with that key waits or runs, it is returned; once it has ended, in
+                whatever way, a new job is made.
+            priority: higher goes first; a waiting job takes over a higher one.
         """
         return self.submit_many([Work(kind, payload, key, priority)])[0]
 
     def submit_many(self, works: Sequence[Work]) -> list[Job]:
-        """Do what `submit` does with several works, in one go."""
-        # In portions, so that webhooks need not wait for the write lock longer than Label Studio waits for them.
+        """Queue several works at once, see `submit`."""
+        # In portions, so that webhooks do not wait for the write lock longer than Label Studio waits for them.
         portions = [works[start : start + PORTION] for start in range(0, len(works), PORTION)]
         return [job for portion in portions for job in self.store.submit_many(portion)]
 
     def active_keys(self, keys: Collection[str]) -> set[str]:
-        """Return those of some keys whose jobs wait or run."""
+        """Return those of `keys` that have a waiting or running job."""
         return self.store.active_keys(keys)
 
     def reject(self, kind: str, payload: Mapping[str, Any], key: str, error: str, hint: str) -> Job:
@@ -124,33 +124,33 @@ class JobEngine:
         return _known(self.store.cancel(job_id), job_id)
 
     def active(self, project: str | None = None) -> Iterator[list[Job]]:
-        """Yield the jobs that wait or run, some at a time, the newest first; those of one project where it is named."""
+        """Yield the waiting and running jobs in portions, the newest first; only those of `project` if it is given."""
         last: tuple[float, str] | None = None
         while found := self.find(states=(JobState.QUEUED, JobState.RUNNING), before=last, limit=PORTION):
             yield [job for job in found if project in (None, job.payload.get("project_id"))]
             last = found[-1].created, found[-1].id
 
     def cancel_all(self, project: str | None = None) -> int:
-        """Cancel all that wait, and ask all that run to stop, as `active` has them; return how many those were."""
+        """Cancel all waiting jobs that `active` yields and ask the running ones to stop; return how many there were."""
         return sum(self.store.cancel_many([job.id for job in found]) for found in self.active(project))
 
     def retry(self, job_id: str) -> Job:
-        """Do the work of a job that failed or was cancelled once more; one that waits to be tried again is tried now.
+        """Redo the work of a failed or cancelled job; a job that waits to be tried again is tried now.
 
-        Returns the job that does it. One that waits anyway, or runs, stays as it is.
+        Return the job that does it. A job that is queued or running stays as it is.
 
         Raises:
-            SvacError: there is none of that id, or it was refused before it could be queued, or it is done.
+            SvacError: there is no job with that id, it was refused before it could be queued, or it is done.
         """
         job = self.get(job_id)
         if job.due is not None:
             return self.submit(job.kind, job.payload, job.key, priority=INTERACTIVE)
         if job.state is JobState.DONE:
-            raise SvacError("The job is done.", "Send the task from Label Studio again to have it done anew.")
+            raise SvacError("The job is done.", "To redo it, send the task from Label Studio again.")
         if not job.active and job.key.endswith(REJECTED):
             raise SvacError(
                 "This job was refused before it could be queued.",
-                "Do what its hint says, and send the task from Label Studio again.",
+                "Do what its hint says, then send the task from Label Studio again.",
             )
         return job if job.active else self.submit(job.kind, job.payload, job.key, priority=job.priority)
 
@@ -171,7 +171,7 @@ class JobEngine:
             pause = min(pause * 1.5, POLL_S[1])
 
     def recover(self, lease_s: float, lost: Collection[str] = ()) -> None:
-        """Put the jobs of dead workers back, and forget these workers; `lost` are those that are known to be dead."""
+        """Put the jobs of dead workers back and forget these workers; those in `lost` are known to be dead."""
         for job in self.store.recover(
             lease_s, MAX_ATTEMPTS, lambda one: one in lost or self.workers.died(one)
         ):
@@ -182,7 +182,7 @@ class JobEngine:
 
 
 def pause_after(tries: int, hours: float) -> float | None:
-    """Return the seconds until a job is tried again, None when it has been tried for so many hours."""
+    """Return the seconds until a job is tried again; None once it has been tried for `hours` hours."""
     if tries >= len(PAUSES_S) or sum(PAUSES_S[: tries + 1]) > 3600 * hours:
         return None
     return PAUSES_S[tries]
@@ -195,13 +195,13 @@ def _known(job: Job | None, job_id: str) -> Job:
 
 
 class JobContext:
-    """What a handler knows of its job, and how it reports.
+    """What a handler knows about its job, and how it reports.
 
     Args:
         job: the claimed job.
-        report: stores (fraction, message); returns the job as it is now, None when it is another worker's.
+        report: stores (fraction, message); returns the job as it is now, or None if another worker has it.
         stopping: set when the worker shuts down.
-        let_through: called at each report; does what goes first.
+        let_through: called at each report; does the jobs that go first.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ class JobContext:
         try:
             current = self._report(min(1.0, max(0.0, fraction)), message)
         except StoreError as error:
-            # Work that goes well is not given up for a line about it. If its end cannot be stored, it runs again.
+            # A failed report is no reason to give up work that goes well. If its end cannot be stored, it runs again.
             log.warning("job %s: its progress is not stored: %s", self.job.id, error)
             return
         if current is None:

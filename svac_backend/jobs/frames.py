@@ -1,6 +1,6 @@
 """The job `frames`: give a task that has only a video the frames that masks are drawn on.
 
-A place for frames is where they are put, and how the editor gets them: Label Studio's local files, or our own /media.
+A `FramePlace` is where frames are put and how the editor gets them: Label Studio's local files, or our own /media.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from svac_backend.store.links import MediaLinks, links_from_store
 from svac_backend.video.frames import write_frames
 from svac_backend.video.reader import VideoReader
 
-# Below the local files root; a folder for each project, which is what Label Studio lets its members read.
+# Below the local files root. Each project has a folder, which Label Studio lets its members read.
 FOLDER = "svac-frames"
 
 
 class FramePlace(Protocol):
-    """A folder for each task's frames, and the way from there to the editor."""
+    """A folder for each task's frames, and how the editor gets them from there."""
 
     def folder(self, project_id: str, task: int) -> Path:
         """Return the folder of a task's frames; it need not exist yet."""
@@ -48,12 +48,12 @@ class FramePlace(Protocol):
         """Write the addresses of frames into a task's data.
 
         Args:
-            client: of the task's Label Studio.
-            project_id: the task's project; empty when unknown.
-            task: the task.
+            client: the task's Label Studio.
+            project_id: the task's project; empty if unknown.
+            task: the task's id.
             key: where in the data the addresses belong.
             files: the frames, in order, in the task's folder.
-            further: other data that the task gets in the same call.
+            further: other data to write in the same call.
 
         Raises:
             SvacError: Label Studio refuses.
@@ -80,7 +80,7 @@ class LocalFiles:
         files: Sequence[Path],
         further: dict[str, Any],
     ) -> None:
-        """See `FramePlace.add`; the project is allowed to read its folder."""
+        """See `FramePlace.add`. It also lets the project read its folder."""
         if project_id:
             client.allow_local_files(int(project_id), str(self.folder(project_id, task).parent))
         urls = [local_files_url(file, self.root, client.url) for file in files]
@@ -89,7 +89,7 @@ class LocalFiles:
 
 @dataclass(frozen=True)
 class OwnMedia:
-    """Frames in the storage; the web process, or the store, serves them to whoever has a link that lives."""
+    """Frames in the storage; the web process or the bucket serves them to whoever has a valid link."""
 
     links: MediaLinks
     storage: Storage
@@ -107,15 +107,15 @@ class OwnMedia:
         files: Sequence[Path],
         further: dict[str, Any],
     ) -> None:
-        """See `FramePlace.add`; what was linked is remembered, so that the links can be renewed."""
+        """See `FramePlace.add`. It also records the links, so that they can be renewed."""
         if not project_id.isdigit():
-            # Without it the task would not be found when its links are to be renewed.
+            # Without its project, the task would not be found when its links have to be renewed.
             raise SvacError(
                 f"Task {task} came without its project.", "Send the task from Label Studio again."
             )
         linked = LinkedTask(self.folder(project_id, task), project_id, task, key)
         self.storage.publish(Kind.FRAMES, stored_name(project_id, task))
-        # Before the task has them: links that are out and that nobody remembers would die for good.
+        # Recorded before the task gets them: nobody would ever renew links that are out but not recorded.
         remember(linked, storage=self.storage)
         made = self.links.clock()
         client.update_task_data(task, {key: [self.links.url(file) for file in files], **further})
@@ -126,14 +126,14 @@ def frames_way(settings: Settings) -> Literal["local-files", "store", "backend"]
     """Return how frames reach the editor.
 
     Raises:
-        SvacError: the setting that the way needs is missing.
+        SvacError: a setting that this way needs is missing.
     """
     root, way = settings.label_studio_files_root, settings.frames_via
     if links_from_store(settings):
         return "store"
     if way == "store":
         raise SvacError(
-            "SVAC_FRAMES_VIA is store, and SVAC_STORAGE_URL names no bucket.",
+            "SVAC_FRAMES_VIA is store, but SVAC_STORAGE_URL names no bucket.",
             "Set it to s3://bucket/prefix or the like, or choose another way.",
         )
     if way == "auto":
@@ -142,12 +142,12 @@ def frames_way(settings: Settings) -> Literal["local-files", "store", "backend"]
             raise no_files_root()
     if way == "local-files" and root is None:
         raise SvacError(
-            "SVAC_FRAMES_VIA is local-files, and SVAC_LABEL_STUDIO_FILES_ROOT is not set.",
+            "SVAC_FRAMES_VIA is local-files, but SVAC_LABEL_STUDIO_FILES_ROOT is not set.",
             "Set it to the folder that is Label Studio's LOCAL_FILES_DOCUMENT_ROOT.",
         )
     if way == "backend" and settings.media_url is None:
         raise SvacError(
-            "SVAC_FRAMES_VIA is backend, and SVAC_MEDIA_URL is not set.",
+            "SVAC_FRAMES_VIA is backend, but SVAC_MEDIA_URL is not set.",
             "Set it to the address at which the annotators' browsers reach `svac-backend serve`.",
         )
     return way
@@ -157,7 +157,7 @@ def frame_place(settings: Settings) -> FramePlace:
     """Return where frames are put.
 
     Raises:
-        SvacError: as `frames_way`, or the data folder cannot be used.
+        SvacError: as for `frames_way`, or the data folder cannot be used.
     """
     root = settings.label_studio_files_root
     if frames_way(settings) == "local-files" and root is not None:
@@ -180,7 +180,7 @@ class FramesHandler:
 
     Attributes:
         settings: where the frames go, how the editor gets them, and their JPEG quality.
-        label_studio: media and the task.
+        label_studio: access to the video and the task.
     """
 
     settings: Settings
@@ -197,10 +197,10 @@ class FramesHandler:
         place = frame_place(self.settings)
         config = cached_config(payload.label_config)
         if config.frames is None:
-            config.mask_control()  # says what the config lacks
+            config.mask_control()  # raises an error that says what the config lacks
             raise SvacError("The config has no frames.", 'Add <Image name="frames" valueList="$frames"/>.')
         client, task = self.label_studio.client(payload.project_id), task_number(payload.task_id)
-        data = client.get_task(task)["data"]  # as it is now; the payload may be hours old
+        data = client.get_task(task)["data"]  # read now, since the payload may be hours old
         if data.get(config.frames.key):
             return {"message": "The task has frames already", "frames": len(data[config.frames.key])}
         window = window_of(data)
@@ -230,6 +230,6 @@ class FramesHandler:
 
 
 def _frame_rate(data: dict[str, Any], config: LabelConfig, fps: float) -> dict[str, float]:
-    """The video's true rate, where the config reads one and the task has none: Label Studio would assume 24."""
+    """Return the video's true frame rate if the config reads it and the task lacks it: Label Studio would assume 24."""
     key = config.video.fps_key if config.video else None
     return {key: fps} if key and not data.get(key) else {}

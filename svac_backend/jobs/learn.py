@@ -1,9 +1,9 @@
-"""The job `finetune`: train in a process of its own, take in what came out, promote it if it is better.
+"""The job `finetune`: train in a process of its own, register the new version, promote it if it is better.
 
-The worker goes on with its other jobs meanwhile. When either process is killed, the run goes on from its last
-checkpoint: the worker starts the other again, and a job whose worker died is taken by the next one.
+Meanwhile the worker goes on with its other jobs. If either process is killed, the run continues from its last
+checkpoint: the worker restarts the training process, and the next worker takes a job whose worker died.
 
-The job `collect`: make corrections of the webhooks that came.
+The job `collect`: read corrections from the webhooks that came in.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from svac_backend.store.database import Database
 from svac_backend.store.versions import VersionState
 from svac_backend.versions import Registry
 
-# How often a process that dies is started again.
+# How often a process that dies is restarted.
 MAX_DEATHS = 3
-# Less than a worker has to stop in.
+# Seconds that the process has to stop; less than its worker has.
 GRACE_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -50,10 +50,10 @@ class FinetuneHandler:
     """Does `finetune` jobs.
 
     Attributes:
-        settings: the model, the data folder.
-        database: corrections, versions.
-        collector: looks at the latest webhooks first.
-        command: what trains a run; tests pass their own.
+        settings: the model and the data folder.
+        database: corrections and versions.
+        collector: reads the latest webhooks before the training begins.
+        command: returns the command that trains a run; tests pass their own.
     """
 
     settings: Settings
@@ -65,7 +65,7 @@ class FinetuneHandler:
         """See `jobs.engine.Handler`.
 
         Raises:
-            SvacError: there is no model, a video is missing, memory ran out, or the process died again and again.
+            SvacError: there is no model, a video is missing, memory ran out, or the process kept dying.
         """
         begun = time.monotonic()
         context.progress(0.0, "Collecting corrections")
@@ -102,9 +102,9 @@ class FinetuneHandler:
                 log.warning("job %s: its process died (%s)", context.job.id, death)
                 if deaths == MAX_DEATHS:
                     raise SvacError(
-                        f"The process that trains died {deaths} times ({death}).",
+                        f"The training process died {deaths} times ({death}).",
                         f"Its log is {run.log}. If memory ran out, set SVAC_MODEL to a smaller model or train on a "
-                        "machine with more; start again and it goes on where it was.",
+                        "machine with more; start it again and it continues from its last checkpoint.",
                     ) from death
             finally:
                 child.stop(GRACE_S)
@@ -116,7 +116,7 @@ class FinetuneHandler:
             return {**result, "promoted": False, "message": reason}
         registry = Registry(self.settings, self.database)
         version = registry.publish(
-            run.out / Path(found["adapter"]).name,  # its folder may have been another machine's
+            run.out / Path(found["adapter"]).name,  # the path may be that of another machine
             base=run.base,
             parent=run.parent,
             promote=bool(found["promote"]),
@@ -134,20 +134,20 @@ class FinetuneHandler:
 
 
 class _Keeper:
-    """Stores a run whenever it has a new checkpoint, so that it can go on elsewhere."""
+    """Stores a run at each new checkpoint, so that it can continue on another machine."""
 
     def __init__(self, storage: Storage, context: JobContext, run: Run) -> None:
         self.storage, self._context, self._run = storage, context, run
         self._kept = self._last()
 
     def progress(self, fraction: float, message: str) -> None:
-        """Report how far the run is."""
+        """Report the progress of the run."""
         last = self._last()
         if self.storage.remote and last != self._kept:
             self._kept = last
             try:
                 self.storage.publish(Kind.RUNS, self._context.job.id, without=[CACHE])
-            except SvacError as error:  # the training goes on; the next checkpoint may be stored
+            except SvacError as error:  # the training goes on; storing the next checkpoint may work
                 log.warning("a checkpoint of job %s is not stored: %s", self._context.job.id, error)
         self._context.progress(fraction, message)
 
@@ -156,7 +156,7 @@ class _Keeper:
 
 
 def data_used(run: Run, found: dict[str, Any]) -> dict[str, Any]:
-    """Return what a version was trained on, as the registry keeps it."""
+    """Return what a version was trained on, in the registry's form."""
     return {
         "corrections": len(run.corrections),
         "tasks": sorted({f"{one.project_id}/{one.task_id}" for one in run.corrections}),
@@ -172,7 +172,7 @@ def data_used(run: Run, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings_to_json(settings: Settings) -> dict[str, Any]:
-    """Return the settings that were given, secrets and all: for another process's standard input, never for a file."""
+    """Return the settings that were given, with their secrets: for a process's standard input, never for a file."""
     found = {}
     for name in sorted(settings.model_fields_set):
         value = getattr(settings, name)
@@ -189,8 +189,8 @@ class CollectHandler:
     """Does `collect` jobs.
 
     Attributes:
-        collector: looks at the webhooks.
-        trigger: starts a fine-tuning when enough is corrected.
+        collector: reads the webhooks.
+        trigger: starts a fine-tuning once enough tasks are corrected.
     """
 
     collector: Collector
@@ -200,7 +200,7 @@ class CollectHandler:
         """See `jobs.engine.Handler`.
 
         Raises:
-            SvacError: another process collects.
+            SvacError: another process is collecting.
         """
         done = self.collector.collect(context.progress)
         result = {"message": str(done), **vars(done)}

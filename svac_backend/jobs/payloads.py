@@ -1,4 +1,4 @@
-"""What the jobs need to know, as the web process and the command line write it and the worker reads it."""
+"""The payloads of jobs: the web process and the command line write them, the worker reads them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from svac_backend.store.predictions import Prediction, correction_key, predictio
 from svac_backend.video.source import VideoInfo
 
 PRELABEL, FRAMES, PROPAGATE = "prelabel", "frames", "propagate"
-# What the payloads of earlier versions have, too.
+# The fields that payloads of earlier versions have, too.
 _OLDER = ("snapshot", "corrected")
 
 
 @dataclass(frozen=True)
 class TaskPayload:
-    """What jobs know of the task that they are for.
+    """What a job knows about its task.
 
     Attributes:
         task_data: the task's `data`; never its annotations, which can be megabytes.
         label_config: the project's labelling config.
         hostname: the Label Studio of the task, see `label_studio_name`.
-        video_url: the address in `task_data` that is segmented.
+        video_url: the address, in `task_data`, of the video to segment.
     """
 
     project_id: str
@@ -37,13 +37,13 @@ class TaskPayload:
 
     @property
     def video(self) -> str:
-        """What names the video, see `store.predictions.video_identity`."""
+        """The identity of the video, see `store.predictions.video_identity`."""
         return video_identity(self.hostname, self.video_url)
 
     def prediction(
         self, key: str, model_version: str, tracks: Sequence[Track], info: VideoInfo
     ) -> Prediction:
-        """Return what is kept of the tracks that a model found; the score is the mean of those with masks."""
+        """Return the prediction to keep for a model's tracks; its score is the mean of those with masks."""
         scores = [track.score for track in tracks if track.masks]
         return Prediction(
             key=key,
@@ -72,11 +72,11 @@ class PrelabelPayload(TaskPayload):
     push: bool
 
     def cache_key(self, model_version: str) -> str:
-        """Return the key of the prediction that this makes with that model."""
+        """Return the cache key of the prediction that this job makes with a model version."""
         return prediction_key(self.video, self.prompts, model_version)
 
     def job_key(self, model_version: str) -> str:
-        """Return the job's idempotent key. A job that pushes is other work than one that only computes."""
+        """Return the job's idempotent key. A job that pushes is not the same work as one that only computes."""
         return (
             f"prelabel:{self.project_id}:{self.task_id}:{self.cache_key(model_version)[:32]}:{int(self.push)}"
         )
@@ -90,22 +90,22 @@ class PrelabelPayload(TaskPayload):
     def from_json(cls, data: Mapping[str, Any]) -> PrelabelPayload:
         """Read what `to_json` wrote."""
         prompts = tuple(ObjectPrompt(**prompt) for prompt in data["prompts"])
-        # One of an earlier version that was to send an annotator's draft along only makes the prediction.
+        # A job of an earlier version that was to send an annotator's draft along only makes the prediction.
         push = data["push"] and data.get("snapshot") is None
         return cls(**{**{k: v for k, v in data.items() if k not in _OLDER}, "prompts": prompts, "push": push})
 
 
 @dataclass(frozen=True)
 class PropagatePayload(TaskPayload):
-    """Predict objects anew from what a person showed of them on some frames.
+    """Predict objects again from frame hints.
 
     Attributes:
-        objects: the objects that are predicted.
-        hints: what was shown, by object id and 0-based frame of the video, in pixels of `size`.
-        size: (width, height) of the frames that it was shown on.
+        objects: the objects to predict.
+        hints: frame hints by object id and 0-based frame of the video, in pixels of `size`.
+        size: (width, height) in pixels of the frames that the hints were given on.
         frames: (first, end) of the video's frames to predict; all if None.
-        event: instead of all this: the webhook whose annotation is looked at for corrections. What comes out is sent to
-            the task as a prediction, together with all else that was submitted.
+        event: instead of all the above: number of the webhook whose annotation is read for corrections. The result is
+            sent to the task as a prediction, together with everything else that was submitted.
     """
 
     objects: tuple[ObjectPrompt, ...] = ()
@@ -115,7 +115,7 @@ class PropagatePayload(TaskPayload):
     event: int | None = None
 
     def cache_key(self, model_version: str) -> str:
-        """Return the key of the prediction that this makes with that model."""
+        """Return the cache key of the prediction that this job makes with a model version."""
         shown = [
             [vars(one), sorted((frame, hint.to_json()) for frame, hint in hints.items())]
             for one in self.objects
@@ -186,7 +186,7 @@ def _from_json(data: Mapping[str, Any]) -> dict[str, dict[int, FrameHint]]:
 
 
 def no_files_root() -> SvacError:
-    """Return the error of a task whose frames cannot be stored."""
+    """Return the error for a task whose frames cannot be stored."""
     return SvacError(
         "The task has no frames to draw masks on, and there is no place to put them.",
         "Set SVAC_LABEL_STUDIO_FILES_ROOT to the folder that is Label Studio's LOCAL_FILES_DOCUMENT_ROOT, or "
@@ -195,7 +195,7 @@ def no_files_root() -> SvacError:
 
 
 def describe(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a payload that people may see: not the task data, which may hold signed links."""
+    """Return the part of a payload that people may see; the task data may hold signed links, so it is left out."""
     # A prelabel job has a list of prompts, a propagate job its objects.
     prompts: Sequence[Mapping[str, str]] = payload.get("objects") or payload.get("prompts") or ()
     return {

@@ -1,6 +1,6 @@
 """The job `prelabel`: segment a task's video, keep the tracks, send them to the task.
 
-`PredictionMaker` makes a prediction once, also when several jobs want it, and lets it be looked at while it is made.
+`PredictionMaker` makes a prediction once, even if several jobs want it, and shows the part that is ready meanwhile.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from svac_backend.store.tasks import PredictedTask, TaskStore
 from svac_backend.svac.model import Svac
 from svac_backend.video.reader import VideoReader
 
-# Shares of the progress bar.
+# Progress, 0..1, after each stage.
 FETCHED, SEGMENTED = 0.05, 0.95
-# Tracks that are being made are stored for those who wait this often, in seconds, and in this share of the time.
+# Unfinished tracks are stored at most every so many seconds, and in at most this share of the time.
 PART_INTERVAL_S, PART_SHARE = 1.0, 0.05
-# How often a job looks whether another one has made what it wants, in seconds.
+# Seconds between two checks whether another job has made what this one wants.
 TWIN_POLL_S = 0.3
 
 # What makes the tracks: (model, video, progress, ready) -> tracks.
@@ -45,16 +45,16 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class PredictionMaker:
-    """Makes what is not in the cache.
+    """Makes the predictions that are not in the cache.
 
     Attributes:
-        settings: limits of videos.
+        settings: limits for videos.
         model: returns the loaded model.
-        version: returns the version that it serves with from now on; a job asks once, before anything else.
+        version: returns the version that the model serves as from now on; a job asks once, before anything else.
         predictions: the cache.
-        parts: predictions while they are made.
-        jobs: to see whether another job makes the same.
-        label_studio: media.
+        parts: unfinished predictions.
+        jobs: shows whether another job makes the same prediction.
+        label_studio: access to the videos.
     """
 
     settings: Settings
@@ -68,17 +68,17 @@ class PredictionMaker:
     def make(
         self, context: JobContext, payload: TaskPayload, key: str, model_version: str, work: Work
     ) -> tuple[Prediction, bool]:
-        """Return the prediction of a key, and whether it was there already.
+        """Return the prediction with a key, and whether it was in the cache already.
 
         Args:
-            context: of the job; its key must hold the first 32 digits of `key`.
-            payload: whose video it is.
-            key: of the cache.
-            model_version: of the model.
+            context: the job; its key must contain the first 32 digits of `key`.
+            payload: names the video.
+            key: the cache key.
+            model_version: the version of the model.
             work: makes the tracks.
 
         Raises:
-            SvacError: the video, or the model, is not as it should be.
+            SvacError: the video or the model cannot be used.
         """
         found = self.predictions.get(key) or self._twin(context, key)
         if found is not None:
@@ -104,7 +104,7 @@ class PredictionMaker:
         limits = {"max_side": self.settings.max_video_side, "max_frames": self.settings.max_frames}
         with VideoReader(path, **limits) as video:
             info = video.info
-            check_frames(payload.task_data, payload.label_config, info.frame_count)  # before all the work
+            check_frames(payload.task_data, payload.label_config, info.frame_count)  # before the long work
             context.progress(FETCHED, "Loading the model")
             model = self.model()
             due, pause = time.monotonic() + PART_INTERVAL_S, PART_INTERVAL_S
@@ -129,7 +129,7 @@ class PredictionMaker:
         return payload.prediction(key, model_version, tracks, info)
 
     def _twin(self, context: JobContext, key: str) -> Prediction | None:
-        """Wait for a job that began earlier to make the same, as for another window of this video; None without one."""
+        """Wait for an earlier job that makes the same, e.g. for another window of this video; None without one."""
         mine = (context.job.started or 0.0, context.job.id)
         while True:
             running = self.jobs.find(states=(JobState.RUNNING,), limit=1000)
@@ -138,7 +138,7 @@ class PredictionMaker:
                 for job in running
                 if key[:32] in job.key
                 and (job.started or 0.0, job.id) < mine
-                # One of this worker stands aside for this job: it would be waited for without end.
+                # A job of this worker stands aside for this one: waiting for it would never end.
                 and job.worker_id != context.job.worker_id
             ]
             found = self.predictions.get(key) if twins or running else None
@@ -153,9 +153,9 @@ class PrelabelHandler:
     """Does `prelabel` jobs.
 
     Attributes:
-        maker: makes the predictions, with what it is made of.
-        sent: keeps what a prediction showed that is replaced.
-        tasks: what each task was given.
+        maker: makes the predictions.
+        sent: keeps what a replaced prediction showed.
+        tasks: the latest prediction of each task.
     """
 
     maker: PredictionMaker
@@ -166,7 +166,7 @@ class PrelabelHandler:
         """See `jobs.engine.Handler`.
 
         Raises:
-            SvacError: the video, the model, the config or Label Studio is not as it should be.
+            SvacError: the video, the model, the config or Label Studio cannot be used.
         """
         payload = PrelabelPayload.from_json(context.payload)
         settings, predictions = self.maker.settings, self.maker.predictions
@@ -181,7 +181,7 @@ class PrelabelHandler:
             )
 
         prediction, cached = self.maker.make(context, payload, key, version, work)
-        # Rendered also when nothing is pushed: the web process then only has to pass it on.
+        # Rendered even if nothing is pushed, so that the web process only has to pass it on.
         context.progress(SEGMENTED, "Making regions")
         found = rendered(predictions, key, payload.label_config, settings, payload.task_data)
         if found is None:

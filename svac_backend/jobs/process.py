@@ -1,6 +1,6 @@
-"""The worker's frame: a thread for each lane that does its jobs, heartbeat, recovery, orderly shutdown.
+"""The worker's process: a thread for each lane, heartbeat, recovery of lost jobs, orderly shutdown.
 
-Torch-free by itself; the handlers bring what they need.
+It does not import torch; the handlers import what they need.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ from svac_backend.store.jobs import JobStore
 from svac_backend.store.lanes import BULK_LANE, LANE_OF, LANES, LIGHT_LANE, MODEL_LANE, TRAINING_LANE
 from svac_backend.store.tables import words
 
-# Within docker's 10 s between SIGTERM and SIGKILL.
+# Seconds to stop in; less than the 10 s between Docker's SIGTERM and SIGKILL.
 GRACE_S = 8.0
-# How often idle lanes look for work; and after the database failed.
+# Seconds between two looks for work, and after the database failed.
 POLL_S, TROUBLE_S = 0.1, 1.0
-# How often it is looked for jobs whose pause is over.
+# Seconds between two looks for jobs whose pause is over.
 WAKE_S = 1.0
-# How long a job that has ended waits for a database that time alone does not mend; for one that is away, without end.
+# Seconds for which the end of a job waits for a broken database; it waits for one that is only away without limit.
 PATIENCE_S = 600.0
 CHORES_EVERY_S = 24 * 3600
-# How many of its last videos a worker goes on with, before others, and how many jobs in a row.
+# How many of its last videos a worker prefers to others, and for how many jobs in a row.
 VIDEOS, IN_A_ROW = 4, 8
 
 log = logging.getLogger(__name__)
 
 
 class Role(str, Enum):
-    """What a worker does. One alone does all; in a cluster those with the model leave the rest to others.
+    """Which jobs a worker takes. A single one takes all; in a cluster, those with the model leave the rest to others.
 
-    `reserved` is the model's, too, and takes only what a person waits for.
+    A `reserved` worker has the model, too, and takes only jobs that a person waits for.
     """
 
     ALL = "all"
@@ -67,7 +67,7 @@ class Role(str, Enum):
 
     @property
     def lanes(self) -> tuple[str, ...]:
-        """The lanes that it takes jobs of."""
+        """The lanes that it takes jobs from."""
         return {
             Role.ALL: LANES,
             Role.MODEL: (MODEL_LANE, TRAINING_LANE),
@@ -79,15 +79,15 @@ class Role(str, Enum):
 class Runner:
     """Does jobs for one worker, on as many threads as call `run`.
 
-    A job that nobody waits for lets those go first that a person waits for, wherever it reports its progress.
+    Whenever a job that nobody waits for reports its progress, it first lets jobs through that a person waits for.
 
     Args:
         store: where the jobs are.
         handlers: kind -> handler.
-        worker_id: the name that the jobs are claimed under.
-        retry_hours: how long a job is tried again that failed for a reason that time may mend.
-        least: only jobs of at least this priority are done.
-        between: entered while other jobs are done within one.
+        worker_id: the name under which it claims jobs.
+        retry_hours: for how many hours a job with a temporary fault is tried again.
+        least: do only jobs of at least this priority.
+        between: a context entered while other jobs run within one.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Runner:
         self._in_a_row = 0
 
     def run(self, lane: str) -> bool:
-        """Do the next job of a lane; False when none waits. Never raises for a bad job.
+        """Do the next job of a lane; False if none waits. A bad job never makes it raise.
 
         Raises:
             StoreError: no job could be claimed.
@@ -143,13 +143,13 @@ class Runner:
             try:
                 self._do(job, lane)
             except StoreError as error:
-                # Its end is not stored, so it counts as running until its lease ends, and then `recover` puts it back.
+                # Its end is not stored, so it counts as running until its lease ends; then `recover` puts it back.
                 log.error("job %s will run again: %s", job.id, error)
             finally:
                 self._active.pop(job.id, None)
 
     def _let_through(self, job: Job) -> None:
-        """Do within a job of the model what people wait for."""
+        """Within a job of the model, do the jobs that people wait for."""
         if job.priority >= INTERACTIVE or not self.urgent.is_set():
             return
         self.urgent.clear()
@@ -160,7 +160,7 @@ class Runner:
 
     @property
     def patient(self) -> bool:
-        """Whether a job of the model runs that would let others go first."""
+        """Whether a running job of the model would let others go first."""
         jobs = list(self._active.values())
         of_model = [job for job in jobs if LANE_OF.get(job.kind, MODEL_LANE) == MODEL_LANE]
         return bool(of_model) and all(job.priority < INTERACTIVE for job in of_model)
@@ -171,7 +171,7 @@ class Runner:
         return list(self._active)
 
     def release_active(self) -> None:
-        """Give back the jobs that did not stop in time, so that they need not wait for the lease to end."""
+        """Give back the jobs that did not stop in time, so that they do not wait for their lease to end."""
         for job in list(self._active.values()):
             self.store.release(job)
 
@@ -188,7 +188,7 @@ class Runner:
         try:
             result = self._with_room(context)
             message = str(result.pop("message", "Done"))
-            json.dumps(result)  # what cannot be stored is an error like any other
+            json.dumps(result)  # a result that cannot be stored is an error like any other
             end = partial(finish, JobState.DONE, message=message, result=result)
         except JobInterrupted as reason:
             end, message = partial(self.store.release, job), f"put back ({reason})"
@@ -210,7 +210,7 @@ class Runner:
                 JobState.FAILED,
                 message="Failed",
                 error=f"The job failed unexpectedly ({type(error).__name__}).",
-                hint=f"Look for job {job.id} in the worker's log; it has the full report.",
+                hint=f"Look for job {job.id} in the worker's log, which has the full report.",
             )
             message = "failed"
         if self._stored(job, end):
@@ -219,7 +219,7 @@ class Runner:
             log.warning("job %s ends (%s), but another worker has it by now", job.id, message)
 
     def _with_room(self, context: JobContext) -> dict[str, Any]:
-        """Have a full disk, whatever ran into it, say so."""
+        """Report a full disk as such, whatever ran into it."""
         try:
             return self._handled(context)
         except (SvacError, JobInterrupted):
@@ -231,18 +231,18 @@ class Runner:
 
     def _handled(self, context: JobContext) -> dict[str, Any]:
         if UNREADABLE in context.payload:
-            raise SvacError("What the database holds of this job cannot be read.", "Send the task again.")
+            raise SvacError("This job's entry in the database cannot be read.", "Send the task again.")
         handler = self.handlers.get(context.job.kind)
         if handler is None:
             raise SvacError(
                 f"This worker cannot do jobs of kind {context.job.kind!r}.",
-                "Update the worker; its version is old.",
+                "Update the worker: its version is too old.",
             )
         with held():
             return handler(context)
 
     def _stored(self, job: Job, end: Callable[[], bool]) -> bool:
-        """Store a job's end. Work that is done is not done again because the database is held, or away, for a while."""
+        """Store a job's end, trying again while the database is locked or away: finished work is not done twice."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
@@ -250,24 +250,24 @@ class Runner:
             except StoreError as error:
                 if self.stopping.is_set() or (time.monotonic() >= deadline and not error.temporary):
                     raise
-                log.warning("the end of job %s is not stored, trying on: %s", job.id, error)
+                log.warning("the end of job %s is not stored, trying again: %s", job.id, error)
                 self.stopping.wait(TROUBLE_S)
 
 
 class WorkerProcess:
-    """Does jobs until it is told to stop, on a thread for each lane.
+    """Does jobs until it is told to stop, on one thread for each lane.
 
     Args:
         engine: where the jobs come from.
         handlers: kind -> handler.
         describe: returns (device, model version) for the heartbeat, empty while unknown.
         gpu_memory: returns (used, total) bytes of its GPU; None without one.
-        chores: returns work that nobody asks for, if there is any; called at the start and then once a day.
-        watch: the same, called at the start and then with every heartbeat: it must be quick.
+        chores: returns upkeep jobs, if any are due; called at the start and then once a day.
+        watch: like `chores`, but called at the start and then with every heartbeat: it must be quick.
         retry_hours: see `Runner`.
         lease_s: seconds of silence after which other workers take this one's jobs.
         role: which jobs it takes.
-        node: where it runs, as `svac-backend cluster drain` names it; by default the name of the machine.
+        node: where it runs, as `svac-backend cluster drain` names it; by default the machine's name.
         between: see `Runner`.
     """
 
@@ -304,12 +304,12 @@ class WorkerProcess:
             threading.Thread(target=self._do_jobs, args=(lane,), name=lane, daemon=True)
             for lane in role.lanes
         ]
-        # One for all lanes: to wake a thread costs more than to look.
+        # One thread looks for all lanes: waking a thread costs more than looking.
         self._lookout = threading.Thread(target=self._look_out, name="lookout", daemon=True)
         self._heart = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Recover what a crash left behind, then begin to do jobs, on threads of its own."""
+        """Recover what a crash left behind, then start the threads that do jobs."""
         self.engine.workers.hold(self.id)
         self._obey()
         self._beat()
@@ -330,12 +330,12 @@ class WorkerProcess:
         self.stop()
 
     def retire(self) -> None:
-        """Take no more jobs, for good; those that run go on."""
+        """Take no more jobs from now on; running ones continue."""
         self._retired = True
         self.runner.drained.set()
 
     def stop(self, grace_s: float = GRACE_S) -> None:
-        """Take no more jobs; have running ones stop at their next report, and go back to waiting."""
+        """Take no more jobs; make running ones stop at their next report and wait again."""
         log.info("worker %s stops", self.id)
         self.runner.stopping.set()
         self._stop.set()
@@ -348,7 +348,7 @@ class WorkerProcess:
             self.runner.release_active()
             self.engine.workers.leave(self.id)
         except StoreError as error:
-            log.error("its jobs go back when their leases have ended: %s", error)
+            log.error("its jobs will be put back when their leases end: %s", error)
         log.info("worker %s has stopped", self.id)
 
     def _do_jobs(self, lane: str) -> None:
@@ -356,18 +356,18 @@ class WorkerProcess:
         while not self._stop.is_set():
             try:
                 if not self.runner.run(lane):
-                    bell.clear()  # if a job came just now, the next look rings for it
+                    bell.clear()  # if a job came in just now, the next look rings for it
                     if not self._stop.is_set():
                         bell.wait()
             except StoreError as error:
-                log.error("no %s job can be taken, trying on: %s", lane, error)
+                log.error("no %s job can be taken, trying again: %s", lane, error)
                 self._stop.wait(TROUBLE_S)
             except Exception:
-                log.exception("no %s job can be taken; trying on", lane)
+                log.exception("no %s job can be taken; trying again", lane)
                 self._stop.wait(TROUBLE_S)
 
     def _look_out(self) -> None:
-        """Ring for the idle lanes that jobs wait in, and wake the jobs whose pause is over."""
+        """Ring for idle lanes where jobs wait, and wake the jobs whose pause is over."""
         woken = time.monotonic()
         while not self._stop.wait(POLL_S):
             try:
@@ -380,10 +380,10 @@ class WorkerProcess:
                 if self.runner.patient and MODEL_LANE in self.runner.store.waiting(INTERACTIVE):
                     self.runner.urgent.set()
             except StoreError as error:
-                log.error("cannot look for jobs, trying on: %s", error)
+                log.error("cannot look for jobs, trying again: %s", error)
                 self._stop.wait(TROUBLE_S)
             except Exception:
-                log.exception("cannot look for jobs; trying on")
+                log.exception("cannot look for jobs; trying again")
                 self._stop.wait(TROUBLE_S)
 
     def _queue_chores(self) -> None:
@@ -399,7 +399,7 @@ class WorkerProcess:
         except StoreError:
             raise
         except SvacError as error:
-            log.error("cannot look for work, trying on: %s", error)
+            log.error("cannot look for work, trying again: %s", error)
 
     def _beat(self) -> None:
         device, version = self._describe()
@@ -415,26 +415,26 @@ class WorkerProcess:
         )
 
     def _obey(self) -> None:
-        """Take no more jobs while this node is emptied, and give those back that ran for too long."""
+        """Take no more jobs while this node is drained, and give back those that run for too long."""
         left = self.engine.drains.seconds_left(self.node)
         if left is None:
             if self.runner.drained.is_set() and not self._retired:
                 log.info("worker %s takes jobs again", self.id)
                 self.runner.drained.clear()
                 self.runner.stopping.clear()
-                if self._stop.is_set():  # just now
+                if self._stop.is_set():  # set in the meantime
                     self.runner.stopping.set()
         else:
             if not self.runner.drained.is_set():
-                log.info("worker %s takes no more jobs: its node is emptied", self.id)
+                log.info("worker %s takes no more jobs: its node is being drained", self.id)
             self.runner.drained.set()
             if left == 0:
                 self.runner.stopping.set()
 
     def _beat_on(self) -> None:
-        """Keep the lease, and look after jobs whose worker did not keep its own."""
+        """Renew this worker's leases, and recover jobs whose worker did not renew its own."""
         while not self._stop.wait(self._lease_s / 6):
-            # Each by itself: what stops one of them must not stop the others, least of all the heart.
+            # Each by itself: a fault in one must not stop the others, least of all the heartbeat.
             self._surely(self._obey)
             self._surely(self._beat)
             self._surely(lambda: self.engine.recover(self._lease_s))
@@ -446,6 +446,6 @@ class WorkerProcess:
         try:
             step()
         except StoreError as error:
-            log.error("the database cannot be used, trying on: %s", error)
+            log.error("the database cannot be used, trying again: %s", error)
         except Exception:
             log.exception("the heartbeat goes on after an unexpected error")

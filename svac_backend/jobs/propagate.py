@@ -1,4 +1,4 @@
-"""The job `propagate`: carry what a person showed on some frames to the others."""
+"""The job `propagate`: carry a person's corrections from some frames to the others."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class PropagateHandler:
     """Does `propagate` jobs.
 
     Attributes:
-        maker: makes the predictions, with what it is made of.
-        sent: what editors were sent, and had.
-        objects: what objects are called.
-        events: webhooks.
+        maker: makes the predictions.
+        sent: what editors were sent and showed.
+        objects: the objects' names.
+        events: the webhooks.
     """
 
     maker: PredictionMaker
@@ -50,7 +50,7 @@ class PropagateHandler:
         """See `jobs.engine.Handler`.
 
         Raises:
-            SvacError: the video, the model, the config, the annotation or Label Studio is not as it should be.
+            SvacError: the video, the model, the config, the annotation or Label Studio cannot be used.
         """
         payload = PropagatePayload.from_json(context.payload)
         version = self.maker.version()
@@ -75,7 +75,7 @@ class PropagateHandler:
 
         key = payload.cache_key(version)
         prediction, cached = self.maker.make(context, payload, key, version, work)
-        # The web process only has to pass them on.
+        # Rendered here, so that the web process only has to pass them on.
         context.progress(SEGMENTED, "Making regions")
         rendered(self.maker.predictions, key, payload.label_config, self.maker.settings, payload.task_data)
         result: dict[str, Any] = {
@@ -91,7 +91,7 @@ class PropagateHandler:
             context.progress(SEGMENTED, "Sending the regions to Label Studio")
             pushed = self._push(payload, prediction, now, sent, context.job.id)
             result["label_studio_prediction"], result["pushed"] = pushed
-            # They come back as they are sent now: only this tells that a person made them.
+            # They come back just as they are sent now: only this record tells that a person made them.
             for person in dict.fromkeys((NOBODY, by)):
                 self.sent.record(payload.project_id, payload.task_id, {}, payload.hints, person=person)
         result["seconds"] = round(time.monotonic() - begun, 3)
@@ -106,10 +106,10 @@ class PropagateHandler:
         sent: Sequence[Region],
         key: str,
     ) -> tuple[int, bool]:
-        """Attach a prediction that holds what was submitted, but for the frames of corrected objects that were not."""
+        """Attach a prediction: what was submitted, with the corrected objects predicted again on all other frames."""
         settings, window = self.maker.settings, window_of(payload.task_data)
         config = cached_config(payload.label_config)
-        # What else is there steers the model, or is text: no part of a prediction.
+        # Other regions steer the model or are text, so they are not part of a prediction.
         masks = [region for region in now if region.get("from_name") in config.drawing_names]
         results = merge(
             prediction, payload.label_config, settings, masks, payload.hints, sent=sent, window=window
@@ -130,7 +130,7 @@ class PropagateHandler:
     def _from_event(
         self, payload: PropagatePayload
     ) -> tuple[PropagatePayload, list[Region], list[Region], str]:
-        """Return what to propagate of a submitted annotation, its regions, those it was made from, and whose it is."""
+        """Return what to propagate from a submitted annotation, its regions, those it came from, and its annotator."""
         found = self.events.find(after=(payload.event or 0) - 1, limit=1)
         if not found or found[0].id != payload.event:
             raise SvacError("The webhook of this job is not in the database.", "Submit the annotation again.")
@@ -139,7 +139,7 @@ class PropagateHandler:
         if not isinstance(annotation, Mapping) or not isinstance(now, list):
             raise SvacError("The webhook has no annotation.", "Submit the annotation again.")
         if annotation.get("was_cancelled"):
-            return payload, now, [], NOBODY  # the task was skipped: what lies in it counts for nothing
+            return payload, now, [], NOBODY  # the task was skipped: its regions do not count
         now = regions_of(now)
         client = self.maker.label_studio.client(payload.project_id)
         replaced = self.sent.replaced(payload.project_id, payload.task_id)
@@ -170,7 +170,7 @@ def _summary(objects: int, frames: int) -> str:
 
 
 def scaled(hints: FrameHints, size: tuple[int, int], info: VideoInfo) -> FrameHints:
-    """Return hints in the video's pixels: the editor's frames may be smaller than the video.
+    """Return frame hints in pixels of the video: the editor's frames may be smaller.
 
     Raises:
         SvacError: a mask was drawn on frames of another size.
@@ -186,7 +186,7 @@ def scaled(hints: FrameHints, size: tuple[int, int], info: VideoInfo) -> FrameHi
 def _scaled(hint: FrameHint, size: tuple[int, int], info: VideoInfo) -> FrameHint:
     if hint.mask is not None:
         raise SvacError(
-            f"The editor's frames have {size[0]}x{size[1]} pixels, the video {info.width}x{info.height}.",
+            f"The editor's frames have {size[0]}x{size[1]} pixels, but the video {info.width}x{info.height}.",
             "Make the task's frames from the video, as `svac-backend import` does.",
         )
     x, y = info.width / size[0], info.height / size[1]

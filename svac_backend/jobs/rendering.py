@@ -1,4 +1,4 @@
-"""Predictions as Label Studio results for a project's config, made once. Torch-free: both processes do it."""
+"""Predictions as Label Studio results for a project's config, made once. Free of torch: both processes use it."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from svac_backend.masks.tracks import Track
 from svac_backend.settings import Settings
 from svac_backend.store.predictions import Prediction, PredictionStore
 
-# The editor's frame rate where the config does not say one.
+# The frame rate that the editor assumes if the config names none.
 EDITOR_FPS = 24.0
 
-# Before each request, and on Submit, the editor writes all brush masks anew: 0.11 s for one of 1280x720 pixels, 0.04 s
-# for a small one. Beyond these numbers the page would stand still for more than 5 s; a polygon takes 0.007 s.
+# Before each request, and on Submit, the editor encodes all brush masks again: 0.11 s for one of 1280x720 pixels, 0.04
+# s for a small one. Beyond these numbers the page would freeze for more than 5 s; a polygon takes 0.007 s.
 BRUSH_MASKS, BRUSH_PIXELS = 100, 40e6
 
 log = logging.getLogger(__name__)
 
 
 def config_key(label_config: str, settings: Settings, window: Window | None = None) -> str:
-    """Return what names a way to show predictions, 64 hex digits."""
+    """Return the key of a way to show predictions, 64 hex digits."""
     options = [
         settings.polygon_tolerance_px,
         settings.polygon_iou_floor,
@@ -49,10 +49,10 @@ def config_key(label_config: str, settings: Settings, window: Window | None = No
 
 
 def task_score(tracks: Sequence[Track], frame_count: int, window: Window | None = None) -> float:
-    """Return a task's score 0..1 for the Data Manager: low when any stretch of its frames needs a look.
+    """Return a task's score, 0..1, for the Data Manager: low if any stretch of its frames needs a look.
 
-    It is the lowest mean of 10 neighbouring frames that the task shows; a frame counts as its most doubtful object, see
-    `masks.flags`. 0.0 when nothing was looked at.
+    It is the lowest mean over 10 neighbouring frames that the task shows; a frame scores as its most doubtful object,
+    see `masks.flags`. 0.0 if there was nothing to score.
     """
     shown = shown_frames(frame_count, window)
     return worst_stretch(list(frame_certainty(tracks, shown).values()))
@@ -61,10 +61,10 @@ def task_score(tracks: Sequence[Track], frame_count: int, window: Window | None 
 def frames_to_send(
     tracks: Sequence[Track], frame_count: int, settings: Settings, window: Window | None = None
 ) -> set[int] | None:
-    """Return the video's frames of which the settings want regions sent; None for all.
+    """Return the video's frames whose regions the settings want sent; None for all.
 
     Key frames (`send_every`) and frames below the score (`send_below_score`) add up. With either, the first frame on
-    which the task shows an object is sent, too, so that every object is there to work with.
+    which the task shows an object is sent, too, so that an annotator has every object to work with.
     """
     if settings.send_every == 1 and settings.send_below_score is None:
         return None
@@ -79,7 +79,7 @@ def frames_to_send(
 
 
 def brush_masks(width: int, height: int) -> int:
-    """Return how many brush masks of that size, in pixels, a task may have before its page stands still."""
+    """Return how many brush masks of that size, in pixels, a task may have before its page freezes."""
     return max(1, min(BRUSH_MASKS, int(BRUSH_PIXELS / (width * height))))
 
 
@@ -91,17 +91,17 @@ def choose_control(
     *,
     others: int = 0,
 ) -> MaskControl:
-    """Return the control to show tracks with: brush, but polygons for many masks where the config has both.
+    """Return the control to show tracks with: brush, but polygons for many masks if the config has both.
 
     Args:
         config: the project's labelling config.
         tracks: what is shown.
         window: which of the video's frames the task shows; None for all.
-        frames: of these, those that are sent; None for all.
-        others: brush masks that the task shows besides.
+        frames: which of these frames are sent; None for all.
+        others: how many other brush masks the task shows.
 
     Raises:
-        SvacError: the config can show no masks.
+        SvacError: the config cannot show masks.
     """
     control = config.mask_control()
     shown = [
@@ -122,18 +122,18 @@ def choose_control(
 
 
 def check_frames(task_data: Mapping[str, Any], label_config: str, frame_count: int) -> None:
-    """Check that a task's frames are those of its video, or of its window of the video.
+    """Check that a task's frames match its video, or its window of the video.
 
-    Masks for frames that the task does not have are worse than none: the editor can then never submit the task. A task
+    Masks on frames that the task does not have are worse than none: the editor could never submit the task. A task
     without frames passes: they will be cut from the video.
 
     Raises:
-        SvacError: there are more or fewer, or the window reaches beyond the video.
+        SvacError: there are too many or too few frames, or the window reaches beyond the video.
     """
     window = window_of(task_data)
     if window is not None and window.frame(window.count - 1) >= frame_count:
         raise SvacError(
-            f"The task shows frames up to {window.frame(window.count - 1)}, its video has {frame_count}.",
+            f"The task shows frames up to {window.frame(window.count - 1)}, but its video has {frame_count}.",
             f"Correct '{WINDOW_KEY}' in the task's data, or import the video again.",
         )
     tag = cached_config(label_config).frames
@@ -145,8 +145,8 @@ def check_frames(task_data: Mapping[str, Any], label_config: str, frame_count: i
     if count != expected:
         its = "its video has" if window is None else f"its '{WINDOW_KEY}' says"
         raise SvacError(
-            f"The task has {count} frames under '{tag.key}', {its} {expected}.",
-            f"Remove '{tag.key}' from the task's data, and the frames are made from the video; or make the task with "
+            f"The task has {count} frames under '{tag.key}', but {its} {expected}.",
+            f"Remove '{tag.key}' from the task's data to have the frames made from the video, or make the task with "
             "`svac-backend import`.",
         )
 
@@ -157,13 +157,13 @@ def render(
     """Return a prediction's results, checked against the config.
 
     Args:
-        prediction: of the whole video.
-        label_config: the project's labelling config; with an overview (`LabelConfig.overview`) it gets boxes, too.
+        prediction: the prediction for the whole video.
+        label_config: the project's labelling config; if it has an overview (`LabelConfig.overview`), boxes are added.
         settings: how polygons are made, and which frames are sent.
         window: which frames the task shows; None for all.
 
     Raises:
-        SvacError: the config can't show them.
+        SvacError: the config cannot show the tracks.
     """
     config = cached_config(label_config)
     frames = frames_to_send(prediction.tracks, prediction.frame_count, settings, window)
@@ -189,17 +189,17 @@ def merge(
     sent: Results = (),
     window: Window | None = None,
 ) -> list[Region]:
-    """Return an annotation's results with everything predicted anew but what a person made.
+    """Return an annotation's results with everything predicted again except what a person made.
 
     Args:
         prediction: made with the corrections.
-        label_config, settings, window: as in `render`. Masks are shown as those that were sent.
+        label_config, settings, window: as in `render`. Masks use the same control as the ones sent before.
         now: what the annotation holds.
         corrected: see `regions.merge.corrected_hints`.
-        sent: what the editor was given last.
+        sent: what the editor was sent last.
 
     Raises:
-        SvacError: the config can't show a track, or a region is malformed.
+        SvacError: the config cannot show a track, or a region is malformed.
     """
     config = cached_config(label_config)
     frames = frames_to_send(prediction.tracks, prediction.frame_count, settings, window)
@@ -220,10 +220,10 @@ def merge(
 def rendered(
     store: PredictionStore, key: str, label_config: str, settings: Settings, task_data: Mapping[str, Any]
 ) -> tuple[bytes, float] | None:
-    """Return a cached prediction's results for a task as JSON text and the task's score; None without prediction.
+    """Return a cached prediction's results for a task as JSON text, and the task's score; None if not cached.
 
     Raises:
-        SvacError: the config can't show them, or the task has other frames than the video.
+        SvacError: the config cannot show them, or the task's frames do not match the video.
     """
     summary = store.summary(key)
     if summary is None:
@@ -247,12 +247,12 @@ def rendered(
 
 
 def _score_key(window: Window | None) -> str:
-    """The name under which a task's score is kept beside its results: reading the tracks for it takes too long."""
+    """Return the key of a task's score, kept beside its results: reading the tracks for it would take too long."""
     return hashlib.sha256(json.dumps(["score", window and window.to_json()]).encode()).hexdigest()
 
 
 def _overview(prediction: Prediction, config: LabelConfig, settings: Settings) -> list[Region]:
-    """The boxes of the masks, and their outlines, on the whole video, where the config asks for them."""
+    """Return boxes around the masks, and their outlines, over the whole video, if the config asks for them."""
     canvas, options = Canvas(prediction.width, prediction.height), RegionOptions.of(settings)
     fps, count = prediction.fps, prediction.frame_count
     found: list[Region] = []
@@ -268,14 +268,14 @@ def _overview(prediction: Prediction, config: LabelConfig, settings: Settings) -
 
 
 def _plays_right(prediction: Prediction, config: LabelConfig, control: BoxTracks) -> bool:
-    """Whether the config plays the video at its rate: what follows an object would else lie on other frames."""
+    """Whether the config plays the video at its frame rate; otherwise boxes would lie on the wrong frames."""
     video = next((video for video in config.videos if video.name == control.to_name), None)
     fps = prediction.fps
     if video is not None and video.fps_key is None:
         fps = _number(video.framerate)
     if abs(fps - prediction.fps) > 0.01 * prediction.fps:
         log.warning(
-            'nothing on the video: the config plays it with %g frames a second, it has %g; write framerate="$fps"',
+            'no boxes on the video: the config plays it at %g frames per second, it has %g; write framerate="$fps"',
             fps,
             prediction.fps,
         )
@@ -291,9 +291,9 @@ def _number(framerate: str | None) -> float:
 
 
 def control_of(results: Results, config: LabelConfig, labels: Collection[str] = ()) -> MaskControl | None:
-    """Return the control that drew most regions, of those that this backend writes and that have these labels.
+    """Return the control that drew most regions, among those that this backend writes and that have these labels.
 
-    A mask does not change its kind under the pen.
+    It is used again, so that a mask does not change from brush to polygon while somebody works on it.
     """
     controls = {
         control.name: control

@@ -1,4 +1,4 @@
-"""The job `renew`: links to our own /media stand in tasks and expire; old ones are replaced in time."""
+"""The job `renew`: tasks hold links to our own /media, which expire; replace old ones in time."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from svac_backend.storage.published import open_storage
 from svac_backend.store.links import PARAMETER, ROUTE, MediaLinks, links_from_store
 
 RECORD, FORMAT = "links.json", "svac-links-1"
-# Renewed at this share of its life, a link survives a worker that is off for the rest.
+# Links are renewed after this share of their life, so that they outlive a worker that is down for the rest.
 RENEW_AT = 0.5
-# Tasks that are read from Label Studio in one call, only to see whether they are there.
+# Tasks read from Label Studio in one call, to see which are still there.
 PORTION = 50
 
 log = logging.getLogger(__name__)
@@ -36,12 +36,12 @@ class LinkedTask:
     """A task whose frames we serve.
 
     Attributes:
-        folder: of its frames.
+        folder: the folder of its frames.
         project_id: its project, in digits.
         task: its id.
-        key: where in its data the links stand.
-        made: when they were made, in seconds since 1970; 0 when they may not have arrived.
-        identity: `MediaLinks.identity` of them.
+        key: the field of its data that holds the links.
+        made: when they were made, in seconds since 1970; 0 if they may not have arrived.
+        identity: their `MediaLinks.identity`.
     """
 
     folder: Path
@@ -54,13 +54,13 @@ class LinkedTask:
 
 @dataclass
 class Renewal:
-    """What renewing has done.
+    """The outcome of a renewal.
 
     Attributes:
         renewed: tasks that got new links.
-        gone: tasks that are not in their project any more, or whose project is gone.
-        others: tasks whose frames are not ours any more.
-        refused: what Label Studio said to some.
+        gone: tasks that are no longer in their project, or whose project is gone.
+        others: tasks whose frames are no longer ours.
+        refused: Label Studio's answers where it refused.
     """
 
     renewed: int = 0
@@ -71,7 +71,7 @@ class Renewal:
     def __str__(self) -> str:
         parts = [f"Links of {self.renewed} task{'' if self.renewed == 1 else 's'} renewed"]
         parts += [f"{len(self.gone)} deleted in Label Studio (svac-backend media clean)"] if self.gone else []
-        parts += [f"{self.others} with other frames by now"] if self.others else []
+        parts += [f"{self.others} now with other frames"] if self.others else []
         parts += [f"{len(self.refused)} refused, e.g.: {self.refused[0]}"] if self.refused else []
         return ", ".join(parts)
 
@@ -79,7 +79,7 @@ class Renewal:
 def remember(
     task: LinkedTask, made: float = 0.0, identity: str = "", *, storage: Storage | None = None
 ) -> None:
-    """Write down beside its frames which task has links to them, and since when.
+    """Record beside a task's frames that it has links to them, and since when.
 
     Raises:
         SvacError: the folder cannot be written.
@@ -93,11 +93,11 @@ def remember(
 
 
 def linked_tasks(root: Path, storage: Storage | None = None) -> Iterator[LinkedTask]:
-    """Yield the tasks whose frames lie in a storage, by project and in the order of their numbers.
+    """Yield the tasks whose frames lie in a storage, by project and number.
 
     Args:
         root: folder of the frames on this machine.
-        storage: None: the one that the folder is in.
+        storage: the storage; None: the one that the folder is in.
     """
 
     def by_number(found: tuple[str, bytes]) -> list[tuple[int, str]]:
@@ -111,7 +111,7 @@ def linked_tasks(root: Path, storage: Storage | None = None) -> Iterator[LinkedT
             yield LinkedTask(folder=root / name, **content)
         except (ValueError, KeyError, TypeError, AttributeError):
             log.error(
-                "%s is damaged: its task's links are not renewed; delete the folder, cut the frames anew",
+                "%s is damaged: its task's links are not renewed; delete the folder and cut the frames again",
                 root / name / RECORD,
             )
 
@@ -121,9 +121,9 @@ def _around(root: Path) -> Storage:
 
 
 def due_tasks(links: MediaLinks, storage: Storage | None = None, *, every: bool = False) -> list[LinkedTask]:
-    """Return the tasks that need new links: theirs are old, or of another address or key; or every one.
+    """Return the tasks whose links are old or have another address or key; with `every`, all tasks.
 
-    Without SVAC_MEDIA_URL none is due: there is no address to write.
+    Without SVAC_MEDIA_URL no task is due, since there is no address to write.
     """
     if not links.ready:
         return []
@@ -142,25 +142,25 @@ def renew(
     progress: Callable[[float, str], None] = lambda fraction, message: None,
     storage: Storage | None = None,
 ) -> Renewal:
-    """Give tasks new links to the frames that they have. Nothing else in them is changed.
+    """Give tasks new links to their frames, and change nothing else in them.
 
     A task that was deleted, or whose frames somebody replaced, is left alone until the next time.
 
     Args:
         tasks: as `due_tasks` returns them.
         links: makes the links.
-        client: returns the Label Studio of a project.
+        client: returns the client for a project's Label Studio.
         progress: called with (fraction, message).
         storage: where the frames are; None: in the links' own folder.
 
     Raises:
-        SvacError: Label Studio cannot be reached, or accepts no token of ours.
+        SvacError: Label Studio cannot be reached, or accepts none of our tokens.
     """
     done = Renewal()
     for position, task in enumerate(tasks):
         progress(position / len(tasks), f"Renewed the links of {done.renewed} of {len(tasks)} tasks")
         try:
-            # One by one: whoever else changes a task's data must not do it between our reading and our writing.
+            # One by one, so that nobody else changes a task's data between our reading and our writing.
             _renew_one(task, links, client(task.project_id), done, storage)
         except ApiRefusal as error:
             if error.status in (401, 429) or error.status >= 500:
@@ -188,7 +188,7 @@ def _renew_one(
 def gone_tasks(
     root: Path, client: Callable[[str], LabelStudioClient], storage: Storage | None = None
 ) -> list[LinkedTask]:
-    """Return the tasks with frames below a folder that are not in their project any more, or whose project is gone.
+    """Return the tasks with frames below a folder that are no longer in their project, or whose project is gone.
 
     Raises:
         SvacError: Label Studio cannot be reached, or refuses.
@@ -209,7 +209,7 @@ def _data_of(tasks: Sequence[LinkedTask], client: LabelStudioClient) -> dict[int
     try:
         found = list(client.list_tasks(project, [task.task for task in tasks]))
     except ApiRefusal as error:
-        # A wrong address says 404, too; one that lists projects is a Label Studio.
+        # A wrong address answers 404, too; only a Label Studio lists projects.
         if error.status == 404 and project not in {int(one["id"]) for one in client.list_projects()}:
             return {}
         raise
@@ -217,9 +217,9 @@ def _data_of(tasks: Sequence[LinkedTask], client: LabelStudioClient) -> dict[int
 
 
 def _fresh(urls: Any, task: LinkedTask, links: MediaLinks) -> list[Any] | None:
-    """Return a task's frames with new links in place of ours; None when none is ours.
+    """Return a task's frames with our links replaced by new ones; None if none is ours.
 
-    Old links may be of another address and key: they are known by the file that they name, one of this task's folder.
+    Old links may have another address and key; the file that they name, in this task's folder, identifies them.
     """
     if not isinstance(urls, list):
         return None
@@ -240,7 +240,7 @@ RENEW = "renew"
 
 
 def renewal_if_due(settings: Settings) -> list[Work]:
-    """Return the work that renews links, if there are any to renew.
+    """Return the work that renews links, if any are due.
 
     Raises:
         SvacError: the data folder cannot be used.
@@ -257,8 +257,8 @@ class RenewHandler:
     """Does `renew` jobs.
 
     Attributes:
-        settings: the links' address and life.
-        label_studio: where the tasks are.
+        settings: the links' address and lifetime.
+        label_studio: access to the tasks.
     """
 
     settings: Settings
@@ -274,7 +274,7 @@ class RenewHandler:
         tasks = due_tasks(links, storage)
         done = renew(tasks, links, self.label_studio.client, context.progress, storage)
         if done.refused and not done.renewed:
-            raise SvacError(f"{done}.", "Mend what it says; the worker tries again within a day.")
+            raise SvacError(f"{done}.", "Fix the cause; the worker tries again within a day.")
         return {
             "message": str(done),
             "renewed": done.renewed,

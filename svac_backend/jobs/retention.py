@@ -1,6 +1,6 @@
-"""The job `retain`, once a day: let go of what is old, or can be made again: the data folder must not only grow.
+"""The job `retain`, once a day: delete what is old or can be made again, so that the data folder does not grow forever.
 
-Corrections, and what annotators showed, stay for good. A webhook goes only after it was made use of.
+Corrections and frame hints are kept for good. A webhook is deleted only after it was used.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class RetainHandler:
     """Does `retain` jobs.
 
     Attributes:
-        settings: how long each kind is kept; 0 is for good.
-        database: what is in it.
+        settings: how long each kind is kept; 0: forever.
+        database: holds most of it.
     """
 
     settings: Settings
@@ -84,7 +84,7 @@ class RetainHandler:
         limit = _before(self.settings.keep_jobs_days)
         old = (JobRow.state.not_in(ACTIVE), JobRow.finished < limit)
         count = self._rows(JobRow, JobRow.id, select(JobRow.id).where(*old).order_by(JobRow.created))
-        # No job is entered meanwhile: it would name a config that is in use by nobody yet.
+        # No job may be entered meanwhile: it could name a config that nothing else uses yet.
         with self.database.write(LOCK) as session:
             used = select(JobRow.config).where(JobRow.config.is_not(None))
             session.execute(delete(ConfigRow).where(ConfigRow.sha256.not_in(used)))
@@ -98,9 +98,9 @@ class RetainHandler:
             last = session.scalar(select(func.max(EventRow.id))) or 0
         done, deletions = Inbox(self.database).position(), Inbox(self.database, TASKS_DELETED).position()
         old = (
-            EventRow.received < min(limit, oldest or limit),  # a job may wait that names it
+            EventRow.received < min(limit, oldest or limit),  # a waiting job may name a younger one
             EventRow.id <= done,
-            EventRow.id < last,  # or SQLite would give its number again
+            EventRow.id < last,  # else SQLite would reuse its number
             or_(EventRow.action != TASKS_DELETED, EventRow.id <= deletions),
             EventRow.id.not_in(select(UncollectedRow.event)),
         )
@@ -113,7 +113,7 @@ class RetainHandler:
         return self._rows(RenderingRow, key, query)
 
     def _predictions(self) -> int:
-        """Those of tasks that were deleted in Label Studio."""
+        """Delete the predictions of tasks that were deleted in Label Studio."""
         limit, inbox, count = _before(self.settings.keep_deleted_days), Inbox(self.database, TASKS_DELETED), 0
         while True:
             events = EventStore(self.database).find(
@@ -135,7 +135,7 @@ class RetainHandler:
                 return count
 
     def _versions(self) -> int:
-        """Those that never served, and from which no other was trained on."""
+        """Delete versions that never served, and that no other version was trained from."""
         registry, limit = Registry(self.settings, self.database), _before(self.settings.keep_versions_days)
         with self.database.read() as session:
             served = set(session.scalars(select(PromotionRow.version)))
@@ -145,7 +145,7 @@ class RetainHandler:
         return sum(self._surely(partial(registry.delete, one.id), one.name) for one in old)
 
     def _runs(self) -> int:
-        """Folders of runs that ended long ago, and of which no version is left."""
+        """Delete the folders of runs that ended long ago and have no version left."""
         limit, store = _before(self.settings.keep_versions_days), Registry(self.settings, self.database).store
         with self.database.read() as session:
             active = set(session.scalars(select(JobRow.id).where(JobRow.state.in_(ACTIVE))))
@@ -155,7 +155,7 @@ class RetainHandler:
         return sum(self._surely(partial(storage.delete, Kind.RUNS, name), f"run {name}") for name in old)
 
     def _media(self) -> int:
-        """Downloads beyond the limit, those first that were not used for longest; never what was used today."""
+        """Delete downloads beyond the limit, the least recently used first; never those used today."""
         storage, limit = open_storage(self.settings), self.settings.keep_media_gb * 1e9
         if storage.remote:
             return storage.prune(Kind.MEDIA, limit) if limit else 0
@@ -176,7 +176,7 @@ class RetainHandler:
         return count
 
     def _rows(self, table: Any, key: Any, query: Any) -> int:
-        """Delete the rows whose keys a query finds, a portion at a time: others want to write, too."""
+        """Delete the rows whose keys a query finds, a portion at a time, so that others can write, too."""
         count = 0
         while True:
             with self.database.write() as session:
@@ -188,7 +188,7 @@ class RetainHandler:
                 return count
 
     def _surely(self, step: Callable[[], object], what: str) -> bool:
-        """Do one deletion; what stops it must not stop the others."""
+        """Do one deletion; if it fails, the others go on."""
         try:
             step()
         except (OSError, SvacError) as error:
@@ -198,12 +198,12 @@ class RetainHandler:
 
 
 def _before(days: float) -> float:
-    """Return the time before which things are old; 0 days keep all."""
+    """Return the time before which things are old; with 0 days nothing is old."""
     return time.time() - days * DAY_S if days else 0.0
 
 
 def measure(settings: Settings, database: Database) -> dict[str, tuple[int, int]]:
-    """Return what takes the room: of each kind how many there are and their bytes, in the database and beside it."""
+    """Return what takes up space: kind -> (count, bytes), in the database and beside it."""
     columns = {
         "jobs": cast(JobRow.payload, Text),
         "labelling configs": ConfigRow.data,
@@ -242,7 +242,7 @@ def measure(settings: Settings, database: Database) -> dict[str, tuple[int, int]
 
 
 def kept(settings: Settings, kind: str) -> str:
-    """Return in words how long a kind of `measure` is kept."""
+    """Return in words how long a kind that `measure` lists is kept."""
     limits = {
         "jobs": (settings.keep_jobs_days, "days"),
         "webhooks": (settings.keep_events_days, "days"),

@@ -1,6 +1,6 @@
-"""What a web process works with: settings, stores, the job engine, the figures at /metrics, and whether it can serve.
+"""What a web process works with: settings, stores, the job engine, metrics, and the check whether it can serve.
 
-`GET /ready` and, for health checks, `svac-backend ready` tell the last, with reasons.
+`GET /ready` reports that check with reasons, and so does `svac-backend ready`, for health checks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from svac_backend.versions import Registry
 
 @dataclass(frozen=True)
 class Services:
-    """The owners of all state, over one database; each process has one."""
+    """The owners of all state, on top of one database; each process has one `Services`."""
 
     settings: Settings
     database: Database
@@ -50,7 +50,7 @@ class Services:
 
     @property
     def model_version(self) -> str:
-        """The version that serves of the model that the settings name.
+        """The serving version of the model that the settings name.
 
         Raises:
             SvacError: there is no such model.
@@ -59,7 +59,7 @@ class Services:
 
 
 def open_services(settings: Settings) -> Services:
-    """Open, or make, the state in `settings.data_dir`.
+    """Open the state in `settings.data_dir`, or make it.
 
     Raises:
         SvacError: the folder cannot be used.
@@ -89,7 +89,7 @@ BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100)
 
 
 class Metrics:
-    """The figures of one web process for Prometheus, in a registry of their own."""
+    """The metrics of one web process for Prometheus, in a registry of their own."""
 
     def __init__(self, services: Services) -> None:
         self.registry = CollectorRegistry()
@@ -105,18 +105,18 @@ class Metrics:
         self.registry.register(_StateCollector(services))
 
     def text(self) -> bytes:
-        """Return the figures in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class _StateCollector(Collector):
-    """Reads the database at the moment of the scrape: the state of all processes, not only of this one."""
+    """Reads the database when Prometheus scrapes: the state of all processes, not only of this one."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     def describe(self) -> list[GaugeMetricFamily]:
-        # Keeps the registry from reading the database at registration.
+        # Keeps the registry from reading the database when it registers this collector.
         return []
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -151,10 +151,10 @@ class _StateCollector(Collector):
 
 
 def reasons_not_ready(services: Services) -> list[str]:
-    """Return a sentence for each thing that keeps jobs from being done; none: tasks that are sent now get masks.
+    """Return a sentence for each thing that keeps jobs from being done; if there is none, new tasks get masks.
 
-    The database, the model, a worker that serves it, and free disk. That the database can be written is seen by its
-    worker: each heartbeat is a write.
+    It checks the database, the model, a worker that serves it, and free disk space. A living worker proves that the
+    database can be written: each heartbeat is a write.
     """
     reasons = [*_disk(services), *_storage(services)]
     try:
@@ -165,7 +165,7 @@ def reasons_not_ready(services: Services) -> list[str]:
         base = services.registry.base
     except SvacError as error:
         return [str(error), *reasons]
-    # A version that was promoted just now serves from the worker's next job on: the weights must be the same.
+    # A version promoted just now serves from the worker's next job on, so only the base's weights must be the same.
     if not workers:
         reasons.append("No worker is running: start `svac-backend worker`.")
     elif not any(worker.device for worker in workers):
@@ -173,13 +173,13 @@ def reasons_not_ready(services: Services) -> list[str]:
     elif not any(worker.device and worker.model_version.startswith(base) for worker in workers):
         others = ", ".join(sorted({worker.model_version for worker in workers if worker.device}))
         reasons.append(
-            f"The worker serves {others}, the settings name {base}: start both with the same settings."
+            f"The worker serves {others}, but the settings name {base}: start both with the same settings."
         )
     return reasons
 
 
 def reasons_worker_not_ready(services: Services) -> list[str]:
-    """Return why the worker of this host cannot do jobs; one that is loading its model is well."""
+    """Return why the worker of this host cannot do jobs; a worker that is loading its model is fine."""
     host = socket.gethostname()[:60]
     try:
         workers = services.workers.alive(LEASE_S)
@@ -187,7 +187,7 @@ def reasons_worker_not_ready(services: Services) -> list[str]:
         return [str(error)]
     if any(worker.id.startswith(f"{host}:") for worker in workers):
         return _disk(services)
-    return [f"No worker of {host} was heard of in the last {LEASE_S:.0f} s.", *_disk(services)]
+    return [f"No worker of {host} has given a sign of life in the last {LEASE_S:.0f} s.", *_disk(services)]
 
 
 def _storage(services: Services) -> list[str]:
@@ -201,6 +201,6 @@ def _disk(services: Services) -> list[str]:
     if free_mb >= settings.min_free_mb:
         return []
     return [
-        f"{free_mb:.0f} MB are free where {settings.data_dir} lies, {settings.min_free_mb} are wanted: make room, "
-        "or set SVAC_MIN_FREE_MB."
+        f"{free_mb:.0f} MB are free where {settings.data_dir} lies, but {settings.min_free_mb} are needed: free some "
+        "space, or set SVAC_MIN_FREE_MB."
     ]

@@ -1,6 +1,6 @@
 """`svac-backend worker`: the process that owns the model. The only module of jobs/ that imports torch.
 
-The model is loaded once, with the adapter of the version that serves; another one is put in between two jobs.
+The model is loaded once, with the adapter of the serving version; adapters are exchanged between two jobs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from svac_backend.svac.files.weights import version_of
 from svac_backend.svac.model import Svac
 from svac_backend.versions import Registry
 
-# On a small machine the web process, Label Studio and the browser go first; alone, the worker loses nothing.
+# On a small machine the web process, Label Studio and the browser go first; on its own, the worker loses nothing.
 NICENESS = 10
 
 log = logging.getLogger(__name__)
@@ -115,23 +115,23 @@ def run(settings: Settings) -> None:
         os.nice(NICENESS)
     worker, owner = create_worker(settings, Database.from_settings(settings))
     try:
-        owner.get()  # now, so that the first job does not wait for it
+        owner.get()  # load it now, so that the first job need not wait
     except SvacError as error:
-        # Jobs will fail with the same words, where people see them; frames can be cut all the same.
+        # Jobs will fail with the same message, where people see it; frames can still be cut.
         log.error("%s", error)
     worker.run()
 
 
 class ModelOwner:
-    """Loads the model once, and keeps it.
+    """Loads the model once and keeps it.
 
-    A job first asks for the `version` that its masks will be made with, then for the model. What is promoted in between
+    A job first asks for the `version` that will make its masks, then for the model. A version promoted in between
     serves from the next job on.
 
     Args:
-        settings: which model.
-        database: which version of it serves.
-        load: loads it; tests pass their own.
+        settings: name the model.
+        database: knows which version of it serves.
+        load: loads the model; tests pass their own.
     """
 
     def __init__(
@@ -143,13 +143,13 @@ class ModelOwner:
         self._lock = threading.Lock()
         self._model: Svac | None = None
         self._wanted: Version | None = None
-        self._adapter = ""  # id of the one in the model
+        self._adapter = ""  # id of the adapter in the model
         self._version = ""
         self._pins = 0
         self.device = ""
 
     def version(self) -> str:
-        """Return the version that the model serves as from now on; its adapter is put in if the model is loaded.
+        """Return the version that the model serves as from now on; if the model is loaded, put in its adapter.
 
         Raises:
             SvacError: there is no such model.
@@ -158,7 +158,7 @@ class ModelOwner:
             return self._choose()
 
     def get(self) -> Svac:
-        """Return the model, as the version that was asked for last.
+        """Return the model as the version that was asked for last.
 
         Raises:
             SvacError: it cannot be loaded; the next call tries again.
@@ -166,7 +166,7 @@ class ModelOwner:
         with self._lock:
             if self._model is None:
                 begun = time.monotonic()
-                self._model = self._load(self._settings)  # a model of the hub has no version before
+                self._model = self._load(self._settings)  # a hub model has no version before it is loaded
                 self.device = str(self._model.device)
                 name, seconds = self._settings.model, time.monotonic() - begun
                 log.info("model %s loaded on %s in %.1f s", name, self.device, seconds)
@@ -174,14 +174,14 @@ class ModelOwner:
                     self._choose()
             if not self._fit(self._model):
                 raise SvacError(
-                    f"The version {self._version} cannot be used, so the one before it serves.",
+                    f"Version {self._version} cannot be used, so the previous one serves.",
                     "Send the task again.",
                 )
             return self._model
 
     @contextmanager
     def pinned(self) -> Iterator[None]:
-        """Keep the version as it is, whatever is promoted: a job that is not over has others done within it."""
+        """Keep the version, whatever is promoted, while other jobs run within an unfinished one."""
         with self._lock:
             self._pins += 1
         try:
@@ -195,13 +195,13 @@ class ModelOwner:
         return (self.device, self._version) if self.device else ("", "")
 
     def gpu_memory(self) -> tuple[float, float] | None:
-        """Return (used, total) bytes of the model's GPU, by all processes there; None without one."""
+        """Return (used, total) bytes of memory of the model's GPU, for all processes; None without a GPU."""
         if not self.device.startswith("cuda"):
             return None
         try:
             free, total = torch.cuda.mem_get_info(self.device)
-        except RuntimeError as error:  # a device that is broken; the heart must go on
-            log.warning("the memory of %s is not told: %s", self.device, error)
+        except RuntimeError as error:  # a broken device must not stop the heartbeat
+            log.warning("the memory use of %s is unknown: %s", self.device, error)
             return None
         return float(total - free), float(total)
 
@@ -216,7 +216,7 @@ class ModelOwner:
         return self._version
 
     def _fit(self, model: Svac) -> bool:
-        """Put the wanted adapter in; False when it does not fit, and must serve no more."""
+        """Put the wanted adapter in; False if it does not fit, so that it must no longer serve."""
         wanted = self._wanted
         if (wanted.id if wanted else "") == self._adapter:
             return True
@@ -234,7 +234,7 @@ class ModelOwner:
 
 
 def load_served(settings: Settings) -> tuple[Svac, str]:
-    """Return the model as it serves, and its version, for a command.
+    """Return the model as it serves now, and its version, for use in a command.
 
     Raises:
         SvacError: it cannot be loaded, or the data folder cannot be used.

@@ -1,1 +1,1 @@
-"""Where what is big lies: a folder, or a bucket in a cloud (SVAC_STORAGE_URL)."""
+"""Storage of large files: a folder, or a bucket in a cloud (SVAC_STORAGE_URL)."""

@@ -1,7 +1,7 @@
-"""A bucket of a cloud by fsspec: bytes in and out, and what goes wrong as `SvacError` that says what to do.
+"""A bucket in a cloud, through fsspec: bytes in and out, and every fault as a `SvacError` that says what to do.
 
-The libraries find their credentials themselves, in AWS_ACCESS_KEY_ID and the like; we never see them. What they say of
-an error is not passed on: it may name a key.
+The libraries find their credentials themselves, in AWS_ACCESS_KEY_ID and the like; we never see them. Their error
+messages are not passed on, since they may name a key.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import fsspec
 
 from svac_backend.errors import SettingsError, SvacError, lacks_room, no_room
 
-# Who waits for a store that is away waits so long for a connection, and for the next byte.
+# Seconds to wait for a store that is away: for a connection, and for the next byte.
 CONNECT_S, READ_S = 10, 60
-# By the protocols themselves, no signed link lives longer.
+# Seconds: the protocols allow no longer life for a signed link.
 LONGEST_LINK_S = 7 * 86_400
 LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 CREDENTIALS = {
@@ -36,12 +36,12 @@ log = logging.getLogger(__name__)
 
 
 class NoObject(Exception):
-    """There is no object of that key."""
+    """There is no object with that key."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What a listing tells of an object: its key below the bucket's prefix, bytes, and seconds since 1970."""
+    """What a listing says about an object: its key below the bucket's prefix, bytes, and seconds since 1970."""
 
     key: str
     size: int
@@ -51,13 +51,13 @@ class About:
 class Bucket:
     """The objects below a prefix of a bucket.
 
-    Each is written whole or not at all, as the protocols promise. Calls may come from any thread.
+    An object is written whole or not at all, as the protocols promise. Calls may come from any thread.
 
     Args:
         url: `s3://bucket/prefix`, `gs://`, or `az://`.
 
     Raises:
-        SettingsError: the library for it is not installed.
+        SettingsError: the library for its protocol is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -75,7 +75,7 @@ class Bucket:
             return bytes(self._fs.cat_file(self._path(key)))
 
     def write(self, key: str, content: bytes) -> None:
-        """Write an object, in place of what was there. Raises `SvacError`: the store cannot be used."""
+        """Write an object, replacing what was there. Raises `SvacError`: the store cannot be used."""
         with self._told(key):
             self._fs.pipe_file(self._path(key), content, **self._type(key))
 
@@ -87,15 +87,15 @@ class Bucket:
             pass
         try:
             with self._told(key):
-                # Where a store does not know the condition, the last of two who are at it at once wins, for both.
+                # If a store does not know the condition, the later of two simultaneous writers wins, for both.
                 self._fs.pipe_file(self._path(key), content, mode="create")
         except _Exists:
-            log.debug("%s was made by another process just now", key)
+            log.debug("another process has just made %s", key)
         return self.read(key)
 
     def put(self, path: Path, key: str) -> None:
-        """Write a file as an object. Raises `SvacError`: the store cannot be used; `OSError`: the file cannot be."""
-        path.stat()  # what is wrong with the file is the caller's
+        """Write a file as an object. Raises `SvacError`: the store cannot be used; `OSError`: the file cannot."""
+        path.stat()  # a fault of the file is for the caller to handle
         with self._told(key):
             self._fs.put_file(str(path), self._path(key), **self._type(key))
 
@@ -105,7 +105,7 @@ class Bucket:
             self._fs.get_file(self._path(key), str(path))
 
     def listing(self, prefix: str) -> list[About]:
-        """Return all objects below a prefix, which is a folder's. Raises `SvacError`: the store cannot be used."""
+        """Return all objects below a prefix, which must be a folder. Raises `SvacError`: the store cannot be used."""
         try:
             with self._told(prefix):
                 found = self._fs.find(self._path(prefix), detail=True)
@@ -128,7 +128,7 @@ class Bucket:
             log.debug("some of %d objects were gone already", len(keys))
 
     def sign(self, key: str, seconds: float) -> str | None:
-        """Return a link to an object, `LONGEST_LINK_S` at most; None where these credentials can sign none."""
+        """Return a link valid for `seconds`, `LONGEST_LINK_S` at most; None if these credentials cannot sign links."""
         try:
             with self._told(key):
                 try:
@@ -138,10 +138,10 @@ class Bucket:
         except SvacError:
             if self.scheme == "s3":
                 raise
-            return None  # gcsfs and adlfs say in many ways that such credentials sign nothing
+            return None  # gcsfs and adlfs have many ways to say that credentials cannot sign
 
     def _type(self, key: str) -> dict[str, str]:
-        """What tells a store how to call an object's kind to browsers; the library for Azure finds out by itself."""
+        """Return the option that sets an object's content type; the library for Azure finds out by itself."""
         name = {"s3": "ContentType", "gs": "content_type"}.get(self.scheme)
         kind = mimetypes.guess_type(key)[0]
         return {name: kind} if name and kind else {}
@@ -151,18 +151,18 @@ class Bucket:
 
     @contextmanager
     def _told(self, key: str) -> Iterator[None]:
-        """Have what a library raises say what is wrong. Not chained: their texts hold what is not ours to show."""
+        """Turn a library's errors into our own. They are not chained: their texts hold what must not be shown."""
         try:
             yield
         except FileExistsError:
             raise _Exists from None
-        except Exception as error:  # noqa: BLE001 (of three libraries, and of those below them)
+        except Exception as error:  # noqa: BLE001 (from three libraries and those below them)
             raise self._failure(key, error) from None
 
     def _failure(self, key: str, error: Exception) -> Exception:
         text = f"{error} {error.__cause__ or ''}"
         cause = error.__cause__ or error
-        # Of what a store answers, its code is the part that is ours to show: 403, NoSuchBucket.
+        # Of a store's answer, only the code may be shown: 403, NoSuchBucket.
         answered = getattr(cause, "response", None)
         code = answered.get("Error", {}).get("Code") if isinstance(answered, dict) else None
         name = str(code or type(cause).__name__)
@@ -172,21 +172,21 @@ class Bucket:
             return NoObject(key)
         if "PreconditionFailed" in text or "ConditionNotMet" in text or "pre-conditions" in text:
             return _Exists()
-        hint = f"Look at {CREDENTIALS[self.scheme]}."
+        hint = f"Check {CREDENTIALS[self.scheme]}."
         if isinstance(error, FileNotFoundError):
             what = f"There is no bucket for {self} ({name})."
-            hint = f"Make the bucket, or correct SVAC_STORAGE_URL. {hint}"
+            hint = f"Create the bucket, or correct SVAC_STORAGE_URL. {hint}"
         elif isinstance(error, PermissionError) or any(word in text + name for word in _REFUSALS):
             what = f"{self} may not be used with these credentials ({name})."
         else:
             what = f"{self} does not answer as it should ({name})."
-            hint = f"Look whether it is up, and reachable from here. {hint}"
-        # All of it is mended while a job waits: a store comes back, a bucket is made, a key is renewed.
+            hint = f"Check that it is up and reachable from here. {hint}"
+        # All of these may be fixed while a job waits: a store comes back, a bucket is created, a key is renewed.
         return SvacError(what, hint, temporary=True)
 
 
 class _Exists(Exception):
-    """An object is there that was to be made."""
+    """An object that was to be made is there already."""
 
 
 def _time(about: dict[str, Any]) -> float:
@@ -201,8 +201,8 @@ def _time(about: dict[str, Any]) -> float:
 
 @lru_cache(maxsize=4)
 def _filesystem(scheme: str) -> Any:
-    """Return the file system of a protocol, one for the process: each has connections and a loop of its own."""
-    # What other machines publish must be seen at once.
+    """Return the file system of a protocol, one per process: each has connections and an event loop of its own."""
+    # No listings cache: what other machines publish must be seen at once.
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if scheme == "s3":
         options["config_kwargs"] = {
@@ -216,12 +216,12 @@ def _filesystem(scheme: str) -> Any:
     except ImportError as error:
         library = LIBRARIES[scheme]
         raise SettingsError(
-            f"SVAC_STORAGE_URL begins with {scheme}://, and {library} is not installed.",
+            f"SVAC_STORAGE_URL begins with {scheme}://, but {library} is not installed.",
             f"pip install {library}, or svac-backend[{scheme}].",
         ) from error
-    except Exception as error:  # noqa: BLE001 (libraries that look for credentials at once)
+    except Exception as error:  # noqa: BLE001 (some libraries look for credentials at once)
         raise SvacError(
             f"The storage {scheme}:// cannot be used ({type(error).__name__}).",
-            f"Look at {CREDENTIALS[scheme]}.",
+            f"Check {CREDENTIALS[scheme]}.",
             temporary=True,
         ) from None

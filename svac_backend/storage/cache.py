@@ -1,7 +1,8 @@
-"""The copies that this machine has of what lies in a bucket: which are whole, which are in use, which go first.
+"""This machine's copies of what lies in a bucket: which are whole, which are in use, which are deleted first.
 
-They lie in the data folder, where a folder as storage has them: what is written here is published from here, and stays
-as the copy. Several processes share them. Beside an entry's files lies `.stored.json`: which were seen to be whole.
+They lie in the data folder, just where they would lie if the storage were a folder: what is written here is published
+from here, and stays as the copy. Several processes share them. Beside an entry's files, `.stored.json` lists those that
+were verified to be whole.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from svac_backend.errors import SvacError
 from svac_backend.storage.folder import Kind, remove
 
 RECORD, LOCKS = ".stored.json", ".storage"
-# What was used within this time stays, also where nobody holds it: a path may have been handed out just now.
+# Seconds: an entry used this recently stays, even if nobody holds it, since its path may just have been handed out.
 GRACE_S = 600.0
-# How often a process looks whether the copies have outgrown their limit, at most.
+# Seconds, at least, between two checks whether the copies have outgrown their limit.
 EVERY_S = 60.0
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ _held: ContextVar[dict[Path, int] | None] = ContextVar("held", default=None)
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Within it, what this thread fetches stays on this machine, whatever the limit: a job reads it for long."""
+    """Keep what this thread fetches on this machine, whatever the limit, while a job reads it."""
     before = _held.set({})
     try:
         yield
@@ -49,14 +50,14 @@ def held() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Whole:
-    """A file that was seen to be whole: its hash and bytes, and when it was changed last, in nanoseconds."""
+    """A file verified to be whole: its SHA-256, its bytes, and when it was last changed, in nanoseconds."""
 
     sha256: str
     size: int
     changed: int
 
     def is_still(self, path: Path) -> bool:
-        """Whether the file at a path is the one that was seen."""
+        """Whether the file at a path is still the one that was verified."""
         try:
             found = path.stat()
         except OSError:
@@ -65,7 +66,7 @@ class Whole:
 
 
 def look_at(path: Path) -> Whole:
-    """Read a file and return what it is. Raises `OSError`."""
+    """Read a file and return its hash, bytes and time. Raises `OSError`."""
     with path.open("rb") as stream:
         about = os.fstat(stream.fileno())
         return Whole(hashlib.file_digest(stream, "sha256").hexdigest(), about.st_size, about.st_mtime_ns)
@@ -76,7 +77,7 @@ class Cache:
 
     Args:
         root: the data folder.
-        limit: bytes that they may take; 0: any.
+        limit: bytes that they may take; 0: no limit.
         clock: returns seconds since 1970.
     """
 
@@ -92,26 +93,26 @@ class Cache:
 
     @contextmanager
     def locked(self, kind: Kind, name: str) -> Iterator[None]:
-        """Be the only one, of all processes, that changes an entry's copy."""
+        """Keep all other threads and processes from changing an entry's copy."""
         with FileLock(self._lock(kind, name, "lock")):
             yield
 
     def record(self, kind: Kind, name: str) -> dict[str, Whole]:
-        """Return what was seen to be whole of an entry's files, by their paths in its folder."""
+        """Return which of an entry's files were verified to be whole, by path in its folder."""
         try:
             found = json.loads((self.folder(kind, name) / RECORD).read_bytes())
             return {path: Whole(**about) for path, about in found.items()}
         except (OSError, ValueError, TypeError, AttributeError):
-            return {}  # none, or damaged: the files are read anew
+            return {}  # none, or damaged: the files are read again
 
     def write_record(self, kind: Kind, name: str, files: Mapping[str, Whole]) -> None:
-        """Write down which files are whole. Raises `OSError`."""
+        """Record which files are whole. Raises `OSError`."""
         folder = self.folder(kind, name)
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(folder / RECORD, json.dumps({path: asdict(about) for path, about in files.items()}))
 
     def use(self, kind: Kind, name: str) -> None:
-        """Note that an entry is used now, and hold it where `held` asks for that."""
+        """Note that an entry is in use now, and hold it if `held` asks for that."""
         folder = self.folder(kind, name)
         if (folder / RECORD).exists():
             os.utime(folder / RECORD, (self._clock(), self._clock()))
@@ -123,12 +124,12 @@ class Cache:
         pins[folder] = descriptor
 
     def shrink(self, coming: int = 0) -> int:
-        """Delete the copies that were used least recently, until the others and what comes are within the limit.
+        """Delete the least recently used copies until the rest, plus `coming`, are within the limit.
 
-        Those that somebody holds stay, and what was never published. Returns the number of deleted copies.
+        Copies that somebody holds stay, and so does what was never published. Return the number of deleted copies.
 
         Args:
-            coming: bytes that are about to be fetched; 0: look only once a minute.
+            coming: bytes that are about to be fetched; 0: check only once a minute.
         """
         now = time.monotonic()
         if not self.limit or (not coming and now - self._looked < EVERY_S):
@@ -142,7 +143,7 @@ class Cache:
             if self._forget(kind, name):
                 total, count = total - size, count + 1
         if count:
-            log.info("%d copies of what the storage has were deleted here", count)
+            log.info("deleted %d local copies of what the storage has", count)
         return count
 
     def delete(self, kind: Kind, name: str) -> None:
@@ -163,17 +164,17 @@ class Cache:
                 yield used, sum(about.size for about in self.record(kind, name).values()), kind, name
 
     def _forget(self, kind: Kind, name: str) -> bool:
-        """Delete a copy unless somebody holds it; what stops it must not stop the others."""
+        """Delete a copy unless somebody holds it; a failure must not stop the others."""
         lock = FileLock(self._lock(kind, name, "lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            return False  # it is being fetched; who waited here, with a lock of their own, could wait for each other
+            return False  # it is being fetched; waiting here while holding another lock could deadlock
         try:
             descriptor = os.open(self._lock(kind, name, "pin"), os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A file that was written here since, and is not published, is nobody's copy.
+                # A file written here since, and not published yet, is not a copy of anything.
                 known = {RECORD, *self.record(kind, name)}
                 if any(path not in known for path in files_of(self.folder(kind, name))):
                     return False
@@ -197,7 +198,7 @@ class Cache:
 
 
 def files_of(folder: Path) -> list[str]:
-    """Return the paths of an entry's files in its folder: hidden ones, and parts of files, are none of it."""
+    """Return the paths of an entry's files in its folder, without hidden files and parts of files."""
     found = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts

@@ -1,7 +1,7 @@
-"""Storage: frames, downloads, runs and versions, by kind and name. By default a folder, SVAC_DATA_DIR itself.
+"""Storage: frames, downloads, runs and versions, by kind and name. By default it is a folder, SVAC_DATA_DIR itself.
 
-Who writes an entry does so in `folder`, then calls `publish`; who reads one calls `fetch`, and reads in the folder that
-it returns. In a folder that all share, both cost nothing; `storage.published` has the storage where they carry files.
+To write an entry, write into its `folder`, then call `publish`; to read one, call `fetch`, and read in the folder that
+it returns. If all share one folder, both cost nothing; in `storage.published`, which is for buckets, they copy files.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ log = logging.getLogger(__name__)
 
 
 class Kind(str, Enum):
-    """What is stored; the value is its folder's name. How many parts an entry's name has is `depth`."""
+    """The kinds of entries; the value is the folder's name. `depth` is the number of parts of an entry's name."""
 
-    FRAMES = "served"  # <project>/<task>: what the web process or the store serves to browsers
+    FRAMES = "served"  # <project>/<task>: frames that the web process or the bucket serves to browsers
     MEDIA = "media"  # a downloaded video
-    RUNS = "training"  # the folder of a fine-tuning, by its job
+    RUNS = "training"  # the folder of a fine-tuning run, by its job
     VERSIONS = "versions"  # an adapter, by its version's id
 
     @property
     def depth(self) -> int:
-        """Parts of an entry's name."""
+        """Number of parts of an entry's name."""
         return 2 if self is Kind.FRAMES else 1
 
 
@@ -41,26 +41,26 @@ class NotStored(SvacError):
     def __init__(self, kind: Kind, name: str, where: str) -> None:
         super().__init__(
             f"{kind.value}/{name} is not in {where}.",
-            "Restore it from a backup, or make it anew; all processes need the same SVAC_STORAGE_URL.",
+            "Restore it from a backup, or make it again; all processes need the same SVAC_STORAGE_URL.",
         )
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What is known of an entry: its name, and when it was published last, in seconds since 1970."""
+    """An entry: its name, and when it was last published, in seconds since 1970."""
 
     name: str
     changed: float
 
 
 class Storage:
-    """A folder that everyone who needs it can see, e.g. the data folder of one machine, or an NFS.
+    """A folder that all processes can see, e.g. the data folder of a single machine, or an NFS share.
 
     Args:
         root: the folder.
     """
 
-    # Whether others see what was written only once it was published.
+    # Whether others see what was written only once it is published.
     remote = False
 
     def __init__(self, root: Path) -> None:
@@ -74,7 +74,7 @@ class Storage:
         return self.root / kind.value / PurePosixPath(checked(kind, name))
 
     def publish(self, kind: Kind, name: str, *, without: Collection[str] = ()) -> None:
-        """Have everyone see what is in an entry's folder now: the whole of it, or what they saw before.
+        """Make everyone see what is in an entry's folder now; until that is complete, they see what was there before.
 
         Hidden files and parts of files are left out.
 
@@ -87,16 +87,16 @@ class Storage:
         """
 
     def fetch(self, kind: Kind, name: str, *, verify: bool = False) -> Path:
-        """Return the folder of an entry on this machine, as it was published last.
+        """Return the folder, on this machine, of an entry as it was last published.
 
-        It stays there for as long as the caller is within `storage.cache.held`, and for ten minutes anyway.
+        It stays there for at least ten minutes, and for as long as the caller is within `storage.cache.held`.
 
         Args:
             kind, name: of the entry.
-            verify: read every byte of what is here, however sure it seems.
+            verify: read every byte of the local copy, even if it was verified before.
 
         Raises:
-            NotStored: there is none.
+            NotStored: there is no such entry.
             SvacError: the storage cannot be used, or a file in it is damaged.
         """
         folder = self.folder(kind, name)
@@ -105,18 +105,18 @@ class Storage:
         return folder
 
     def fetch_file(self, kind: Kind, name: str, file: str) -> Path:
-        """Return one file of an entry; the others are not carried for it. Raises as `fetch`."""
+        """Return the path of one file of an entry, without fetching the others. Raises as `fetch`."""
         path = self.folder(kind, name) / file
         if not path.is_file():
             raise NotStored(kind, f"{name}/{file}", str(self))
         return path
 
     def has(self, kind: Kind, name: str) -> bool:
-        """Return whether an entry is there. Raises `SvacError` where the storage cannot be used."""
+        """Return whether there is an entry. Raises `SvacError`: the storage cannot be used."""
         return self.folder(kind, name).exists()
 
     def delete(self, kind: Kind, name: str) -> None:
-        """Delete an entry, for everyone; there need not be one.
+        """Delete an entry for everyone, if there is one.
 
         Raises:
             SvacError: it cannot be deleted.
@@ -124,7 +124,7 @@ class Storage:
         remove(self.folder(kind, name))
 
     def entries(self, kind: Kind) -> list[Stored]:
-        """Return the entries of a kind. Raises `SvacError` where the storage cannot be used."""
+        """Return the entries of a kind. Raises `SvacError`: the storage cannot be used."""
         found = (self.root / kind.value).glob("/".join("*" * kind.depth))
         return [
             Stored(path.relative_to(self.root / kind.value).as_posix(), path.stat().st_mtime)
@@ -133,12 +133,12 @@ class Storage:
         ]
 
     def size(self, kind: Kind, name: str) -> int:
-        """Return the bytes of an entry. Raises `SvacError` where the storage cannot be used."""
+        """Return the size of an entry in bytes. Raises `SvacError`: the storage cannot be used."""
         folder = self.folder(kind, name)
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
     def measure(self) -> dict[Kind, tuple[int, int]]:
-        """Return the files and bytes of each kind. Raises `SvacError` where the storage cannot be used."""
+        """Return (number of files, bytes) of each kind. Raises `SvacError`: the storage cannot be used."""
         found = {}
         for kind in Kind:
             sizes = [path.stat().st_size for path in (self.root / kind.value).rglob("*") if path.is_file()]
@@ -146,7 +146,7 @@ class Storage:
         return found
 
     def write_note(self, kind: Kind, name: str, file: str, content: bytes) -> None:
-        """Write a small file about an entry that changes by itself; no part of what is published.
+        """Write a small file about an entry. It may change independently and is not part of what is published.
 
         Raises:
             SvacError: it cannot be written.
@@ -158,21 +158,21 @@ class Storage:
         except OSError as error:
             raise SvacError(
                 f"{path} cannot be written ({error.strerror}).",
-                "Make room there, or let this user write there.",
+                "Free some space there, or let this user write there.",
             ) from error
 
     def notes(self, kind: Kind, file: str) -> Iterator[tuple[str, bytes]]:
-        """Yield (name of the entry, content) of all notes of that name. Raises `SvacError`: the storage is away."""
+        """Yield (name of the entry, content) of all notes with a file name. Raises `SvacError`: the storage is away."""
         root = self.root / kind.value
         for path in root.glob("/".join([*"*" * kind.depth, file])):
             name = path.parent.relative_to(root).as_posix()
             try:
                 yield name, path.read_bytes()
-            except OSError as error:  # one that cannot be read must not hide the others
+            except OSError as error:  # an unreadable note must not hide the others
                 log.error("%s cannot be read: %s", path, error.strerror)
 
     def link(self, kind: Kind, name: str, file: str, seconds: float) -> str | None:
-        """Return an address at which browsers get a file for some time, without us; None where there is none.
+        """Return an address at which browsers get a file for `seconds` without our web process; None if there is none.
 
         Raises:
             SvacError: the storage cannot be used.
@@ -180,11 +180,11 @@ class Storage:
         return None
 
     def shared(self, name: str, own: bytes) -> bytes:
-        """Return the secret of that name that all machines share: the first one that any of them had.
+        """Return the secret with a name that all machines share: the first one that any of them stored.
 
         Args:
-            name: of a file.
-            own: this machine's, which becomes everybody's where there is none.
+            name: a file name.
+            own: this machine's secret, which becomes everybody's if there is none yet.
 
         Raises:
             SvacError: the storage cannot be used.
@@ -192,33 +192,33 @@ class Storage:
         return own
 
     def prune(self, kind: Kind, limit: float) -> int:
-        """Delete the entries of a bucket published first, but not of today, until so many bytes are left.
+        """Delete a bucket's oldest entries, except today's, until at most `limit` bytes are left; return their number.
 
-        Returns their number. A folder of downloads is pruned by `jobs.retention`, which sees what was used last.
+        In a folder, `jobs.retention` prunes downloads, since it sees what was used last.
         """
         return 0
 
     def sweep(self) -> int:
-        """Delete what no entry needs any more, e.g. of uploads that never ended; return the number of files."""
+        """Delete what no entry needs any more, e.g. remains of broken uploads; return the number of files."""
         return 0
 
     def problem(self) -> str | None:
-        """Return in a sentence why the storage cannot be used now; None: it can."""
+        """Return a sentence on why the storage cannot be used now; None if it can."""
         if not self.root.exists() or os.access(self.root, os.W_OK):
             return None
         return f"{self.root} cannot be written: let this user write there, or set SVAC_STORAGE_URL."
 
 
 def checked(kind: Kind, name: str) -> str:
-    """Return an entry's name. Raises `SvacError` where it could lead elsewhere."""
+    """Return an entry's name. Raises `SvacError`: it could lead to another folder."""
     parts = name.split("/")
     if len(parts) != kind.depth or any(not part or part.startswith(".") or "\\" in part for part in parts):
-        raise SvacError(f"{name[:100]!r} is no name of something stored.", "This is a bug: please report it.")
+        raise SvacError(f"{name[:100]!r} is not the name of an entry.", "This is a bug: please report it.")
     return name
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder; it may be gone already.
+    """Delete a folder, if it is there.
 
     Raises:
         SvacError: it cannot be deleted.
@@ -234,5 +234,5 @@ def remove(folder: Path) -> None:
 
 
 def days_ago(days: float) -> float:
-    """Return the time so many days ago, in seconds since 1970."""
+    """Return the time `days` days ago, in seconds since 1970."""
     return time.time() - days * 86_400.0

@@ -1,13 +1,13 @@
-"""Storage in a bucket: each machine works on copies of its own, and what is published appears whole or not at all.
+"""Storage in a bucket: each machine works on its own copies, and what is published appears whole or not at all.
 
-In the bucket lie, for an entry:
+In the bucket, an entry consists of:
 
-    <kind>/<name>/<first 16 digits of the hash>/<file>    its files; nothing is ever overwritten with something else
-    manifests/<kind>/<name>.json                          which of them it has, with hashes and sizes; written last
+    <kind>/<name>/<first 16 digits of the hash>/<file>    its files; no object is ever overwritten with other content
+    manifests/<kind>/<name>.json                          the list of its files, with hashes and sizes; written last
     notes/<kind>/<name>/<file>                            see `Storage.write_note`
 
-Two that publish the same write the same objects; of two that publish different things the last one's manifest counts,
-and all that it names is there. What no manifest names any more, `sweep` deletes a day later.
+Two machines that publish the same files write the same objects; if the files differ, the last manifest counts, and all
+that it names is there. A day later, `sweep` deletes what no manifest names any more.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from svac_backend.storage.folder import Kind, NotStored, Storage, Stored, checke
 
 FORMAT = "svac-storage-1"
 MANIFESTS, NOTES = "manifests", "notes"
-# Objects on their way at the same time; each waits for the network, not for a core.
+# Transfers at the same time; each waits for the network, not for a core.
 TOGETHER = 16
-# Files up to this size are read once, hashed and sent: they may be growing meanwhile, as logs do.
+# Files up to this size in bytes are read once, hashed and sent, since they may be growing, as logs do.
 SMALL = 4 << 20
 TRIES = 3
-# How long `fetch_file` takes the word of a manifest that it has read: pages ask for frame after frame.
+# Seconds for which `fetch_file` trusts a manifest that it has read: pages ask for frame after frame.
 FRESH_S = 30.0
-# How long it counts whether the store could be used, and how long it may take to find out.
+# Seconds for which the answer to whether the store can be used counts, and seconds that finding out may take.
 PROBE_S, PATIENCE_S = 15.0, 5.0
 GIB = 1 << 30
 
@@ -106,7 +106,7 @@ class BucketStorage(Storage):
             self._read[kind, name] = time.monotonic(), manifest
 
     def _store(self, kind: Kind, name: str, path: str, before: Manifest, known: Whole | None) -> Whole:
-        """Have a file in the bucket; return what it is. Raises `FileNotFoundError`, `_Changed`."""
+        """Make sure that a file is in the bucket; return what was stored. Raises `FileNotFoundError`, `_Changed`."""
         file = self.folder(kind, name) / path
         if known is None or not known.is_still(file):
             about = file.stat()
@@ -124,7 +124,7 @@ class BucketStorage(Storage):
         return known
 
     def fetch(self, kind: Kind, name: str, *, verify: bool = False) -> Path:
-        """See `Storage.fetch`. While the store is away, a copy that was seen to be whole will do."""
+        """See `Storage.fetch`. While the store is away, a copy that was verified will do."""
         folder = self.folder(kind, name)
         with self.cache.locked(kind, name):
             known = self.cache.record(kind, name)
@@ -172,7 +172,7 @@ class BucketStorage(Storage):
         *,
         keep: Mapping[str, Whole] | None = None,
     ) -> None:
-        """Have the files of a manifest here, and write down that they are whole. The entry is locked."""
+        """Fetch the files of a manifest that are not here, and record all as whole. The entry is locked."""
         folder = self.folder(kind, name)
 
         def is_here(path: str) -> bool:
@@ -192,13 +192,13 @@ class BucketStorage(Storage):
         self.cache.write_record(kind, name, {**(keep or {}), **found})
 
     def _bring_one(self, kind: Kind, name: str, path: str, sha256: str, size: int) -> Whole:
-        """Have one file here that is what the manifest says; one that is here already is read, not fetched."""
+        """Bring one file here as the manifest describes it; a file that is here already is verified, not fetched."""
         target = self.folder(kind, name) / path
         if target.is_file() and target.stat().st_size == size:
             about = look_at(target)
             if about.sha256 == sha256:
                 return about
-            log.warning("%s is damaged here, and fetched again", target)
+            log.warning("the local copy %s is damaged; fetching it again", target)
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.{threading.get_ident()}.part")
         key = _key(kind, name, path, sha256)
@@ -208,7 +208,9 @@ class BucketStorage(Storage):
                     self.bucket.get(key, part)
                 except NoObject as error:
                     raise SvacError(
-                        f"{key} is missing in {self}, or was replaced just now.", "Try again.", temporary=True
+                        f"{key} is missing in {self}, or has just been replaced.",
+                        "Try again.",
+                        temporary=True,
                     ) from error
                 about = look_at(part)
                 if about.sha256 == sha256:
@@ -218,8 +220,8 @@ class BucketStorage(Storage):
         finally:
             part.unlink(missing_ok=True)
         raise SvacError(
-            f"{key} comes damaged from {self}.",
-            "If that lasts, delete it there, and have it made again.",
+            f"{key} arrives damaged from {self}.",
+            "If that persists, delete it there and make it again.",
             temporary=True,
         )
 
@@ -230,7 +232,7 @@ class BucketStorage(Storage):
     def delete(self, kind: Kind, name: str) -> None:
         """See `Storage.delete`."""
         name = checked(kind, name)
-        self.bucket.delete([_manifest_key(kind, name)])  # first, so that nobody begins to fetch it
+        self.bucket.delete([_manifest_key(kind, name)])  # first, so that nobody starts to fetch it
         rest = [
             *self.bucket.listing(f"{kind.value}/{name}"),
             *self.bucket.listing(f"{NOTES}/{kind.value}/{name}"),
@@ -296,7 +298,7 @@ class BucketStorage(Storage):
         return found
 
     def shared(self, name: str, own: bytes) -> bytes:
-        """See `Storage.shared`. While the store is away, the one that was shared last will do."""
+        """See `Storage.shared`. While the store is away, the last known secret will do."""
         with self._reading:
             if name in self._secrets:
                 return self._secrets[name]
@@ -306,7 +308,7 @@ class BucketStorage(Storage):
         except SvacError as error:
             if not copy.is_file():
                 raise
-            log.warning("%s is the one that was shared last: %s", name, error)
+            log.warning("using the last known %s: %s", name, error)
             return copy.read_bytes()
         try:
             copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -348,7 +350,7 @@ class BucketStorage(Storage):
         return count
 
     def problem(self) -> str | None:
-        """See `Storage.problem`: an object is written, read and deleted. What was found counts for a while."""
+        """See `Storage.problem`. It writes, reads and deletes an object; the result counts for a while."""
         when, found = self._probed
         if time.monotonic() - when > PROBE_S:
             pool = ThreadPoolExecutor(1, thread_name_prefix="storage-probe")
@@ -393,7 +395,7 @@ class _Changed(Exception):
 
 
 def open_storage(settings: Settings) -> Storage:
-    """Return the storage that the settings name; nothing is asked of it yet.
+    """Return the storage that the settings name, without connecting to it yet.
 
     Raises:
         SettingsError: the library for it is not installed.
@@ -410,7 +412,7 @@ def open_storage(settings: Settings) -> Storage:
         return _opened[key]
 
 
-# One for each place in a process: it remembers manifests, and has connections.
+# One for each place in a process, since it remembers manifests and has connections.
 _opened: dict[tuple[str, Path, float], BucketStorage] = {}
 _opening = threading.Lock()
 
@@ -428,7 +430,7 @@ def _is_below(path: str, tops: Collection[str]) -> bool:
 
 
 def _together(work: Callable[[Item], Found], items: Collection[Item]) -> Iterator[Found]:
-    """Yield what work returns for each item, done for several at a time; the first error ends it."""
+    """Yield what `work` returns for each item, doing several at a time; the first error ends it."""
     if not items:
         return
     pool = ThreadPoolExecutor(min(TOGETHER, len(items)), thread_name_prefix="storage")

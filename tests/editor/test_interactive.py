@@ -195,7 +195,7 @@ def test_where_no_object_is_nothing_is_removed(
     ):
         ask(client, with_draft(drafts, asked, *FIRST))
         (failed,) = backend.engine.find(states=(JobState.FAILED,), limit=1)
-        assert failed.error == "No object is meant by that, so nothing is removed."
+        assert failed.error == "This names no object, so nothing is removed."
 
 
 def test_many_polygons_are_removed_in_portions() -> None:

@@ -170,7 +170,7 @@ def test_a_process_that_dies_each_time_is_given_up(
     engine = worker(lambda folder: [sys.executable, "-c", "import os; os._exit(9)"])
     job = engine.wait(ask(settings, database, engine).id, timeout=60)
     assert job.state is JobState.FAILED
-    assert job.error == f"The process that trains died {module.MAX_DEATHS} times (status 9)."
+    assert job.error == f"The training process died {module.MAX_DEATHS} times (status 9)."
     assert "memory" in str(job.hint)
 
 

@@ -198,7 +198,7 @@ def test_masks_on_smaller_frames_are_refused(engine: JobEngine) -> None:
     job = engine.wait(engine.submit("propagate", payload.to_json(), "k").id, timeout=60)
     assert (job.state, job.error) == (
         JobState.FAILED,
-        "The editor's frames have 64x48 pixels, the video 128x96.",
+        "The editor's frames have 64x48 pixels, but the video 128x96.",
     )
 
 

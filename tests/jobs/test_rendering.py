@@ -160,9 +160,9 @@ def test_a_tasks_frames_are_those_of_its_window(settings: Settings, database: Da
     assert found is not None
     assert [region["item_index"] for region in json.loads(found[0])] == [0, 1, 2, 3]
     assert store.rendering("k", config_key(config(BRUSH), settings, Window(6, 4))) == found[0]
-    with pytest.raises(SvacError, match="10 frames under 'frames', its 'svac_window' says 4"):
+    with pytest.raises(SvacError, match="10 frames under 'frames', but its 'svac_window' says 4"):
         check_frames({**data, "frames": ["/0.jpg"] * 10}, config(BRUSH), 10)
-    with pytest.raises(SvacError, match="frames up to 9, its video has 9"):
+    with pytest.raises(SvacError, match="frames up to 9, but its video has 9"):
         check_frames(data, config(BRUSH), 9)
 
 

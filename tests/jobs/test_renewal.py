@@ -140,7 +140,7 @@ def test_what_is_not_ours_is_not_signed(
     before = dict(label_studio.tasks[7])
     done = renew([task], links, client)
     assert (done.renewed, done.others) == (0, 1)
-    assert str(done) == "Links of 0 tasks renewed, 1 with other frames by now"
+    assert str(done) == "Links of 0 tasks renewed, 1 now with other frames"
     assert label_studio.tasks[7] == before
 
 

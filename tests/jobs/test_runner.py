@@ -171,7 +171,7 @@ def test_the_end_of_a_job_waits_for_the_database(
 
     job = run(store, work)
     assert (job.state, job.result, job.attempts) == (JobState.DONE, {"n": 1}, 1)
-    assert "trying on" in caplog.text
+    assert "trying again" in caplog.text
 
 
 def test_a_job_whose_end_cannot_be_stored_runs_again(
@@ -247,7 +247,7 @@ def test_a_damaged_job_is_set_aside_and_the_next_one_is_done(store: JobStore) ->
     assert failed is not None
     assert done is not None
     assert (failed.state, done.state) == (JobState.FAILED, JobState.DONE)
-    assert failed.error == "What the database holds of this job cannot be read."
+    assert failed.error == "This job's entry in the database cannot be read."
     assert [job.key for job in store.find()] == ["good", "damaged"]
 
 

@@ -285,6 +285,6 @@ def test_a_task_with_other_frames_than_its_video_fails_before_the_work(
     data = {"video": VIDEO, "frames": ["/0.jpg", "/1.jpg"]}
     job = do(PrelabelPayload(**{**PRELABEL.__dict__, "task_data": data}))
     assert job.state is JobState.FAILED
-    assert job.error == "The task has 2 frames under 'frames', its video has 12."
+    assert job.error == "The task has 2 frames under 'frames', but its video has 12."
     assert model.calls == []
     assert label_studio.predictions == []

@@ -221,7 +221,7 @@ def test_a_region_that_is_no_prompt_is_a_failed_job(client: FlaskClient, backend
     body["params"]["context"]["result"] = [{"item_index": 3, "value": {"rle": [1]}, "type": "brushlabels"}]
     assert predict(client, body)[0]["result"] == []
     (failed,) = prelabel_jobs(backend, JobState.FAILED)
-    assert failed.error == "A region of type 'brushlabels' is no prompt."
+    assert failed.error == "A region of type 'brushlabels' is not a prompt."
 
 
 def test_a_context_without_result_is_no_interactive_call(client: FlaskClient, backend: Services) -> None:
@@ -342,7 +342,7 @@ def test_a_cached_answer_does_not_go_to_a_task_with_other_frames(
     assert predict(client, predict_body(task()))[0]["result"]
     assert predict(client, predict_body(task(8, video="/data/upload/7.mp4", frames=["/f/0.jpg"]))) == [[]]
     (failed,) = prelabel_jobs(backend, JobState.FAILED)
-    assert failed.error == "The task has 1 frames under 'frames', its video has 2."
+    assert failed.error == "The task has 1 frames under 'frames', but its video has 2."
 
 
 @pytest.mark.parametrize(

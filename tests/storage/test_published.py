@@ -109,7 +109,7 @@ def test_what_keeps_coming_damaged_is_not_taken(
 ) -> None:
     publish(here, FRAMES)
     s3.fault = lambda verb, path: "flip" if path.endswith("00001.jpg") else None
-    with pytest.raises(SvacError, match=r"00001.jpg comes damaged from s3://masks") as error:
+    with pytest.raises(SvacError, match=r"00001.jpg arrives damaged from s3://masks") as error:
         there.fetch(Kind.FRAMES, TASK)
     assert error.value.temporary
     assert "00001.jpg" not in read(there.folder(Kind.FRAMES, TASK))
@@ -324,7 +324,7 @@ def test_a_folder_is_its_own_storage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "a", "../a", "a/..", "a/.b", "a/b/c", "/a"])
 def test_names_lead_nowhere_else(tmp_path: Path, name: str) -> None:
-    with pytest.raises(SvacError, match="no name of something stored"):
+    with pytest.raises(SvacError, match="not the name of an entry"):
         Storage(tmp_path).folder(Kind.FRAMES, name)
 
 
