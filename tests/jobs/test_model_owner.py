@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from svac_backend.errors import SvacError
 from svac_backend.jobs.engine import JobEngine, JobState
-from svac_backend.jobs.payloads import PrelabelPayload
+from svac_backend.jobs.payloads import FramesPayload, PrelabelPayload
 from svac_backend.jobs.worker import ModelOwner, create_worker
 from svac_backend.learning.adapters import (
     LoraOptions,
@@ -26,14 +26,19 @@ from svac_backend.learning.adapters import (
 )
 from svac_backend.masks.tracks import ObjectPrompt
 from svac_backend.pipeline import load_model
+from svac_backend.server.app import create_app
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
+from svac_backend.store.links import MediaLinks
 from svac_backend.store.predictions import PredictionStore
 from svac_backend.store.versions import Version
 from svac_backend.svac.files.adapters import WEIGHTS
 from svac_backend.svac.model import Svac
 from svac_backend.video.reader import ArrayVideo
 from tests.jobs.conftest import CONFIG, write_clip
+from tests.storage.server import FaultyProxy, VideoHost, s3, s3_server
+
+__all__ = ["s3", "s3_server"]
 
 VIDEO = ArrayVideo(np.random.default_rng(0).integers(0, 255, (4, 48, 64, 3), np.uint8))
 
@@ -205,4 +210,70 @@ def test_predictions_carry_the_version_that_made_them(
     worker.stop()
     owner.version()
     assert loaded_adapter(model) is None
+    database.close()
+
+
+def test_a_worker_elsewhere_serves_what_another_machine_promoted_cut_and_downloaded(
+    tmp_path: Path,
+    settings_of_model: Settings,
+    model: Svac,
+    adapters: dict[str, Path],
+    label_studio: Any,
+    s3: FaultyProxy,
+) -> None:
+    """Two machines, each with a data folder of its own; one database, one bucket."""
+    clip = tmp_path / "clip.mp4"
+    write_clip(clip)
+    videos = VideoHost(clip.read_bytes())
+    label_studio.tasks[7] = {"video": videos.url}
+    one, two = (
+        settings_of_model.model_copy(
+            update={
+                "data_dir": tmp_path / name,
+                "storage_url": "s3://masks/both",
+                "frames_via": "backend",
+                "media_url": "https://masks.example",
+                "media_hosts": "*,127.0.0.1",
+                "label_studio_url": label_studio.url,
+                "label_studio_api_key": SecretStr("ab" * 20),
+            }
+        )
+        for name in ("one", "two")
+    )
+    database = Database.from_settings(one)
+    engine = JobEngine(database)
+    prompts = (ObjectPrompt("obj1", "dog", "the grey square"),)
+    payload = PrelabelPayload("38", "7", {"video": videos.url}, CONFIG, "", videos.url, prompts, push=False)
+
+    def do(settings: Settings, kind: str, work: dict[str, Any]) -> ModelOwner:
+        worker, owner = create_worker(settings, database, load=lambda _: model)
+        worker.start()
+        job = engine.wait(engine.submit(kind, work, f"{kind} {settings.data_dir.name}").id, timeout=100)
+        worker.stop()
+        assert job.state is JobState.DONE, job.error
+        return owner
+
+    cut = FramesPayload("38", "7", {"video": videos.url}, CONFIG, "", videos.url)
+    owner = do(one, "frames", cut.to_json())
+    version = publish(owner, adapters["one"])
+    (tmp_path / "two").mkdir()
+    s3.seen.clear()
+    other = do(two, "prelabel", payload.to_json())
+    kept = PredictionStore(database).get(payload.cache_key(version.name))
+    assert kept is not None
+    assert kept.model_version == version.name
+    fetched = [path.split("/") for verb, path in s3.seen if verb == "GET"]
+    assert {"media", "versions"} <= {parts[3] for parts in fetched if len(parts) > 3}  # a list has no name
+    brought = {path.name for path in (tmp_path / "two").rglob("*") if path.is_file()}
+    assert {WEIGHTS, "adapter.json"} < brought
+    assert any(name.endswith(".mp4") for name in brought)
+    (first, *_), client = label_studio.tasks[7]["frames"], create_app(two).test_client()
+    answer = client.get(first.removeprefix("https://masks.example"))
+    assert (answer.status_code, answer.data[:2]) == (200, b"\xff\xd8")
+    frame = MediaLinks.from_settings(one).root / "project-38" / "task-7" / "00000.jpg"
+    assert answer.data == frame.read_bytes()
+    other.registry.roll_back()
+    other.version()
+    assert loaded_adapter(model) is None
+    videos.stop()
     database.close()
