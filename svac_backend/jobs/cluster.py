@@ -19,6 +19,7 @@ from typing import Any
 
 import ray
 from pydantic import SecretStr
+from ray._private import ray_constants
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
 from svac_backend.errors import SvacError, start_logging
@@ -103,10 +104,14 @@ class WorkerActor:
 
 @dataclass
 class Placed:
-    """An actor, its role, the answer it still owes, and its last state; `retired` once it was told to end."""
+    """An actor, its role, the answer it still owes, and its last state; `retired` once it was told to end.
+
+    It is never placed on the nodes that it is `kept_off`.
+    """
 
     actor: Any
     role: Role
+    kept_off: frozenset[str] = frozenset()
     asked: Any = None
     state: ActorState | None = None
     retired: bool = False
@@ -142,6 +147,12 @@ class Cluster:
         self._hear()
         drains = {one.node for one in self.engine.drains.all()}
         wanted = {} if EVERY_NODE in drains else self._wanted()
+        for name, one in list(self.placed.items()):
+            if (
+                one.state is None and one.kept_off - drains
+            ):  # it may wait for room on a node that is free again
+                ray.kill(one.actor, no_restart=True)
+                del self.placed[name]
         for role in Role:
             names = [name for name, one in self.placed.items() if one.role is role and not one.retired]
             for _ in range(wanted.get(role, 0) - len(names)):
@@ -235,7 +246,7 @@ class Cluster:
         actor = self._actor.options(max_restarts=-1, max_concurrency=8, **options).remote(
             self._given, role.value
         )
-        self.placed[name] = Placed(actor, role)
+        self.placed[name] = Placed(actor, role, frozenset(drains))
         log.info("worker %s is placed", name)
 
     def _retire(self, name: str) -> None:
@@ -304,14 +315,12 @@ def connect(settings: Settings) -> None:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     for name, value in secret_variables(settings).items():
         os.environ.setdefault(name, value)
+    # Ray has an address of loopback replaced by the machine's own one, and listens on all, unless it is told that it
+    # will stay alone, as it is by default on macOS.
+    ray_constants.ENABLE_RAY_CLUSTER = False
     for attempt in range(1, STARTS + 1):
         try:
-            ray.init(
-                include_dashboard=False,
-                object_store_memory=OBJECTS_BYTES,
-                _node_ip_address="127.0.0.1",
-                **common,
-            )
+            ray.init(include_dashboard=False, object_store_memory=OBJECTS_BYTES, **common)
             return
         except Exception as error:  # noqa: BLE001
             # Ray has no exception of its own for a start that took too long.

@@ -29,8 +29,8 @@ class StandIn:
         on_listed: called after somebody was told a task's predictions.
     """
 
-    def __init__(self, clip: bytes) -> None:
-        self.clip = clip
+    def __init__(self, clip: bytes, config: str = "") -> None:
+        self.clip, self.config = clip, config
         self.mood: Mood = "well"
         self.random = random.Random(0)
         self.predictions: dict[int, dict[str, Any]] = {}
@@ -122,13 +122,19 @@ class _Routes(BaseHTTPRequestHandler):
             self._answer(inner[parts[3]] if len(parts) > 3 else {"id": task, "data": here.tasks[task]})
         elif parts == ["api", "tasks"]:
             first = query.get("page", ["1"]) == ["1"]
-            tasks = [{"id": task, "data": data} for task, data in here.tasks.items()] if first else []
+            counts = here.counts()
+            tasks = [
+                {"id": task, "data": data, "total_predictions": counts[task]}
+                for task, data in (here.tasks.items() if first else ())
+            ]
             self._answer(
                 {"tasks": tasks, "total": len(tasks), "total_annotations": 0, "total_predictions": 0}
             )
         elif parts[:2] == ["api", "projects"]:
             self._answer(
-                {"id": 1, "title": "drill"} if len(parts) > 2 else {"count": 1, "results": [{"id": 1}]}
+                {"id": 1, "title": "drill", "label_config": here.config, "task_number": len(here.tasks)}
+                if len(parts) > 2
+                else {"count": 1, "results": [{"id": 1}]}
             )
         elif parts[:2] == ["api", "webhooks"]:
             self._answer([])

@@ -37,7 +37,7 @@ CONFIG = """<View>
   <Video name="video" value="$video" framerate="$fps"/>
 </View>"""
 FINAL = frozenset({"done", "failed", "cancelled"})
-START_S = 120.0
+START_S = 240.0  # Ray takes two minutes on a busy machine
 _ENDED = (httpx.HTTPError, OSError)
 
 
@@ -65,7 +65,7 @@ class Stage:
         self.postgresql = PostgresServer(durable=True) if database == "postgresql" else None
         self.database_url = self.postgresql.new_database() if self.postgresql is not None else ""
         self.random = random.Random(seed)
-        self.label_studio = StandIn(clip())
+        self.label_studio = StandIn(clip(), CONFIG)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
