@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.payloads import TaskPayload
-from svac_backend.labelstudio.config import LabelConfig, cached_config
+from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.corrections import person_of
 from svac_backend.labelstudio.regions.region import Region, frame_size, region_name, regions_of
-from svac_backend.labelstudio.tasks import context_texts, video_url
+from svac_backend.labelstudio.tasks import context_texts
 from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.limits import check_frame
 from svac_backend.masks.rle import area, bounding_box, from_coco
@@ -292,27 +291,6 @@ class Call:
     context: Mapping[str, Any] | None
     begun: float
     deadline: float
-
-
-def task_payload(task: Mapping[str, Any], label_config: str, call: Call) -> TaskPayload:
-    """Return a task as jobs know it.
-
-    Raises:
-        SvacError: it has no id, no data or no video.
-    """
-    if not call.task_id:
-        raise SvacError("The task has no id.", "Send tasks as Label Studio does.")
-    data = task.get("data")
-    if not isinstance(data, dict):
-        raise SvacError("The task has no data.", "Send tasks as Label Studio does.")
-    return TaskPayload(
-        project_id=call.project_id,
-        task_id=call.task_id,
-        task_data=data,
-        label_config=label_config,
-        hostname=call.hostname,
-        video_url=video_url(data, cached_config(label_config)),
-    )
 
 
 Masks = Mapping[str, CocoRle]

@@ -5,14 +5,15 @@ A `FramePlace` is where frames are put and how the editor gets them: Label Studi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from svac_backend.errors import SvacError
-from svac_backend.jobs.engine import JobContext
-from svac_backend.jobs.payloads import FramesPayload, no_files_root
+from svac_backend.jobs.engine import BATCH, JobContext, JobEngine, Work
+from svac_backend.jobs.payloads import FRAMES, FramesPayload, TaskPayload, no_files_root
 from svac_backend.jobs.renew import LinkedTask, remember
 from svac_backend.labelstudio.api.access import LabelStudioAccess, task_number
 from svac_backend.labelstudio.api.client import LabelStudioClient
@@ -27,6 +28,8 @@ from svac_backend.video.reader import VideoReader
 
 # Below the local files root. Each project has a folder, which Label Studio lets its members read.
 FOLDER = "svac-frames"
+
+log = logging.getLogger(__name__)
 
 
 class FramePlace(Protocol):
@@ -163,6 +166,26 @@ def frame_place(settings: Settings) -> FramePlace:
     if frames_way(settings) == "local-files" and root is not None:
         return LocalFiles(root)
     return OwnMedia(MediaLinks.of_frames(settings), open_storage(settings))
+
+
+def order_frames(
+    payload: TaskPayload, settings: Settings, engine: JobEngine, works: list[Work], priority: int = BATCH
+) -> None:
+    """Add to `works` the job that cuts the frames a task's masks will be drawn on, if it has only the video.
+
+    Where there is no place for them that is recorded as a failed job.
+    """
+    config = cached_config(payload.label_config)
+    if config.frames is None or payload.task_data.get(config.frames.key):
+        return
+    frames = FramesPayload(**vars(payload))
+    try:
+        frames_way(settings)
+    except SvacError as error:
+        engine.reject(FRAMES, frames.to_json(), frames.job_key(), error.message, error.hint)
+        log.warning("task %s: %s", payload.task_id, error)
+    else:
+        works.append(Work(FRAMES, frames.to_json(), frames.job_key(), priority))
 
 
 def stored_name(project_id: str, task: int) -> str:

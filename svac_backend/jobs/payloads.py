@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from svac_backend.errors import SvacError
+from svac_backend.labelstudio.config import cached_config
+from svac_backend.labelstudio.tasks import video_url
 from svac_backend.masks.hints import FrameHint, FrameHints
 from svac_backend.masks.tracks import ObjectPrompt, Track
 from svac_backend.store.predictions import Prediction, correction_key, prediction_key, video_identity
@@ -57,6 +59,27 @@ class TaskPayload:
             frame_count=info.frame_count,
             score=sum(scores) / len(scores) if scores else 0.0,
         )
+
+
+def task_payload(task: Mapping[str, Any], label_config: str, project_id: str, hostname: str) -> TaskPayload:
+    """Return a task as jobs know it.
+
+    Args:
+        task: Label Studio's, of which `id` and `data` are used.
+        label_config: the project's labelling config.
+        project_id: the project.
+        hostname: its Label Studio, see `label_studio_name`.
+
+    Raises:
+        SvacError: it has no id, no data or no video.
+    """
+    if task.get("id") in (None, ""):
+        raise SvacError("The task has no id.", "Send tasks as Label Studio does.")
+    data = task.get("data")
+    if not isinstance(data, dict):
+        raise SvacError("The task has no data.", "Send tasks as Label Studio does.")
+    url = video_url(data, cached_config(label_config))
+    return TaskPayload(project_id, str(task["id"])[:32], data, label_config, hostname, url)
 
 
 @dataclass(frozen=True)

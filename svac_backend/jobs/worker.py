@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 import torch
 
 from svac_backend.errors import SvacError, start_logging
+from svac_backend.jobs.bulk import PROJECT, BulkHandler
 from svac_backend.jobs.engine import LEASE_S, Handler, JobEngine, Work
 from svac_backend.jobs.frames import FramesHandler
 from svac_backend.jobs.learn import COLLECT, CollectHandler, FinetuneHandler
@@ -78,6 +79,7 @@ def create_worker(
         COLLECT: collect,
         RETAIN: RetainHandler(settings, database),
         FINETUNE: FinetuneHandler(settings, database, collector),
+        PROJECT: BulkHandler(settings, engine, access, TaskStore(database), owner.registry),
     }
 
     def chores() -> list[Work]:

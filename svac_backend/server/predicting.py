@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from svac_backend.editor.answer import Answer
 from svac_backend.editor.interactive import Interactive
-from svac_backend.editor.request import Call, task_payload
+from svac_backend.editor.request import Call
 from svac_backend.errors import StoreError, SvacError
 from svac_backend.jobs.engine import BATCH, REJECTED, Work
-from svac_backend.jobs.frames import frames_way
-from svac_backend.jobs.payloads import FRAMES, PRELABEL, FramesPayload, PrelabelPayload, TaskPayload
+from svac_backend.jobs.frames import order_frames
+from svac_backend.jobs.payloads import PRELABEL, PrelabelPayload, task_payload
 from svac_backend.jobs.rendering import rendered
 from svac_backend.jobs.services import Metrics, Services
 from svac_backend.labelstudio.api.access import label_studio_name
@@ -138,18 +138,18 @@ class Predictor:
     def _interactive(
         self, task: Mapping[str, Any], label_config: str, call: Call, works: list[Work]
     ) -> Answer | None:
-        base = task_payload(task, label_config, call)
-        self._order_frames(base, works)
+        base = task_payload(task, label_config, call.project_id, call.hostname)
+        order_frames(base, self.backend.settings, self.backend.engine, works)
         return self.interactive.answer(base, task, call)
 
     def _wish(
         self, task: Mapping[str, Any], label_config: str, call: Call, works: list[Work]
     ) -> PrelabelPayload:
         """Return what a task asks for; add to `works` the job that cuts its frames, if it has none yet."""
-        base = task_payload(task, label_config, call)
+        base = task_payload(task, label_config, call.project_id, call.hostname)
         config, limit = cached_config(label_config), self.backend.settings.max_prompt_chars
         prompts = task_prompts(base.task_data, config, max_chars=limit)
-        self._order_frames(base, works)
+        order_frames(base, self.backend.settings, self.backend.engine, works)
         return PrelabelPayload(**vars(base), prompts=tuple(prompts), push=True)
 
     def _answer(
@@ -190,20 +190,6 @@ class Predictor:
             payload.task_data,
         )
         return None if found is None else Answer(found[0], found[1], version)
-
-    def _order_frames(self, payload: TaskPayload, works: list[Work]) -> None:
-        """Order the frames that the masks will be drawn on, if the task has only the video."""
-        config = cached_config(payload.label_config)
-        if config.frames is None or payload.task_data.get(config.frames.key):
-            return
-        frames = FramesPayload(**vars(payload))
-        try:
-            frames_way(self.backend.settings)
-        except SvacError as error:
-            self.backend.engine.reject(FRAMES, frames.to_json(), frames.job_key(), error.message, error.hint)
-            log.warning("task %s: %s", payload.task_id, error)
-        else:
-            works.append(Work(FRAMES, frames.to_json(), frames.job_key()))
 
     def _reject(self, call: Call, error: str, hint: str) -> None:
         log.warning(

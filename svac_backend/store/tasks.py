@@ -111,6 +111,11 @@ class TaskStore:
             row = session.get(TaskRow, (project_id, task_id))
             return None if row is None else _task(row)
 
+    def given(self, project_id: str, task_ids: Collection[str]) -> set[str]:
+        """Return those of some tasks that were given a prediction."""
+        with self.database.read() as session:
+            return {row.task_id for row in _rows(session, [(project_id, task) for task in task_ids])}
+
     def projects(self) -> list[ProjectCounts]:
         """Return every project that is connected or has tasks or annotations, ordered by number."""
         counts: dict[str, dict[str, int]] = {}

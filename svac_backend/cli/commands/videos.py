@@ -48,6 +48,22 @@ def prelabel(
     answer(written, written.files, as_json=as_json)
 
 
+@commands.command("prelabel-project", rich_help_panel=PANEL)
+def prelabel_project(
+    project: Annotated[int, typer.Option(help="Id of the project.")],
+    ahead: Annotated[
+        int,
+        typer.Option(min=1, max=10_000, help="Jobs that wait or run at the same time; two for each worker."),
+    ] = 100,
+    wait: Annotated[bool, typer.Option(help="Wait until all is done.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Have the workers pre-label all tasks without a prediction. Prints the ids of those to check, the worst first."""
+    from svac_backend.cli.prelabel_project import run
+
+    run(get_settings(), str(project), ahead, wait=wait, as_json=as_json)
+
+
 @commands.command(rich_help_panel=PANEL)
 def propagate(
     video: Annotated[Path, typer.Argument(help="A video file.")],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from flask import Blueprint, Response, abort, request
 from werkzeug.wrappers import Response as AnyResponse
 
+from svac_backend.jobs.bulk import PROJECT
 from svac_backend.jobs.engine import REJECTED, Job, JobState
 from svac_backend.jobs.payloads import FRAMES, PRELABEL, PROPAGATE, describe
 from svac_backend.learning.triggers import FINETUNE
@@ -23,6 +24,7 @@ KINDS = {
     PROPAGATE: "Propagate corrections",
     FRAMES: "Cut frames",
     FINETUNE: "Fine-tune",
+    PROJECT: "Pre-label a project",
     "collect": "Collect corrections",
     "renew": "Renew links to frames",
     "retain": "Delete what is old",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, request
+from werkzeug.wrappers import Response as AnyResponse
 
+from svac_backend.jobs.bulk import bulk_work
 from svac_backend.server.bodies import BadRequest
 from svac_backend.server.jobs_api import NotFound
 from svac_backend.server.ui.frame import ROWS, Frame, key_of_page
@@ -11,7 +13,7 @@ from svac_backend.store.tasks import DOUBTFUL, TaskFilter
 
 
 def add(routes: Blueprint, frame: Frame) -> None:
-    """Add the routes / and /projects/<id>."""
+    """Add the routes /, /projects/<id>, and that of its button."""
     tasks = frame.backend.tasks
 
     @routes.get("/")
@@ -38,6 +40,15 @@ def add(routes: Blueprint, frame: Frame) -> None:
             filters=list(TaskFilter),
             following=None if last is None else f"{last.score!r}_{last.task_id}",
             doubtful=DOUBTFUL,
+        )
+
+    @routes.post("/projects/<project>/prelabel")
+    def prelabel(project: str) -> AnyResponse:
+        if all(one.project_id != project for one in tasks.projects()):
+            raise NotFound("There is no such project here.", "Connect the model in the project's settings.")
+        (job,) = frame.backend.engine.submit_many([bulk_work(project)])
+        return frame.done(
+            "Tasks without a prediction get one, after what people ask for.", "ui.job", job_id=job.id
         )
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
+from lab.benchmarks.server import COMMAND
 from lab.drill import attacks
 from lab.drill.faults import kill, kill_database, locked, play
 from lab.drill.fuzz import fuzz_on
 from lab.drill.load import press
 from lab.drill.outcome import Figure, Options
-from lab.drill.stage import Stage
+from lab.drill.stage import Stage, task
 
 pytestmark = pytest.mark.integration
 
@@ -36,6 +40,32 @@ def test_nothing_is_lost_when_the_web_process_is_killed(stage: Stage) -> None:
 def test_nothing_is_lost_when_the_database_is_locked(stage: Stage) -> None:
     found = play(stage, locked, OPTIONS)
     assert (found.lost, found.doubled, found.changed, found.failed, found.late) == (0, 0, 0, 0, 0)
+
+
+def test_a_whole_project_is_predicted_once_though_its_command_and_its_worker_are_ended(stage: Stage) -> None:
+    numbers = [stage.label_studio.add_task({}) for _ in range(4)]
+    for number in numbers:
+        stage.label_studio.tasks[number].update(task(number)["data"])
+
+    def begin() -> subprocess.Popen[str]:
+        command = [*COMMAND, "prelabel-project", "--project", "1", "--ahead", "2", "--json"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, env=stage.environment, cwd=stage.root, text=True, **pipes)
+
+    first = begin()
+    stage.at_work(numbers)
+    first.send_signal(signal.SIGINT)
+    assert "The work goes on." in first.communicate(timeout=60)[1]
+    assert first.returncode == 130
+    stage.kill("worker")
+    stage.start("worker")
+    second = begin()
+    said = json.loads(second.communicate(timeout=200)[0])
+    assert (second.returncode, said["failed"], said["had"] + said["predicted"]) == (0, 0, said["tasks"])
+    assert {str(number) for number in numbers} <= {one["task"] for one in said["open"]}
+    assert (scores := [one["score"] for one in said["open"]]) == sorted(scores)
+    assert {stage.label_studio.counts()[number] for number in numbers} == {1}
+    assert len(stage.query("SELECT id FROM jobs WHERE kind = 'bulk'")) == 1, "the second command joined it"
 
 
 def test_nothing_is_lost_when_postgresql_is_killed(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from flask import Flask
 from flask.testing import FlaskClient
 
+from svac_backend.jobs.engine import BULK
 from svac_backend.jobs.services import Services
 from svac_backend.masks.tracks import Track
 from svac_backend.server.ui.frame import ROWS
 from svac_backend.store.corrections import Annotation, AnnotationState, Correction, CorrectionStore
 from svac_backend.store.tasks import PredictedTask
 from tests.server.bodies import SQUARE, predict_body, prediction, task
+from tests.server.ui.forms import press
 
 
 def put(backend: Services, scores: dict[str, float]) -> None:
@@ -32,6 +34,20 @@ def annotate(backend: Services, name: str, drawn: frozenset[int]) -> None:
 def figures(html: str) -> dict[str, int]:
     found = re.findall(r"<dt>(\w+)</dt><dd>(\d+)", html)
     return {name: int(value) for name, value in found}
+
+
+def test_the_tasks_of_a_project_are_pre_labelled_at_the_press_of_a_button(
+    client: FlaskClient, backend: Services
+) -> None:
+    put(backend, {"1": 0.2})
+    assert client.post("/ui/projects/38/prelabel").status_code == 403
+    answer = press(client, "/ui/projects/38/prelabel", on="/ui/projects/38")
+    (job,) = backend.engine.find(kind="bulk")
+    assert (job.key, job.payload["project_id"], job.priority) == ("bulk:38", "38", BULK)
+    assert f"/ui/jobs/{job.id}" in answer.location
+    assert "Pre-label a project" in client.get(answer.location).text
+    press(client, "/ui/projects/38/prelabel", on="/ui/projects/38")
+    assert len(backend.engine.find(kind="bulk")) == 1
 
 
 def test_a_project_is_counted(client: FlaskClient, backend: Services) -> None:
