@@ -1,1 +1,1 @@
-"""Annotations out of Label Studio and back in: windows joined to whole videos, in the layouts of the data sets."""
+"""Annotations out of Label Studio and back in: windows joined into whole videos, in the layouts of known data sets."""

@@ -43,7 +43,7 @@ class Writer:
     Args:
         root: folder of the data set.
         split: its name.
-        labels: those that get the first numbers, in this order.
+        labels: the labels that get the first numbers, in this order.
     """
 
     def __init__(self, root: Path, split: str, labels: Sequence[str]) -> None:
@@ -92,7 +92,7 @@ class Writer:
                 file.append("annotations", annotation)
 
     def close(self) -> list[str]:
-        """Write the file; return what the layout could not keep: nothing. Raises OSError."""
+        """Write the file; return [], since the layout keeps everything. Raises OSError."""
         info = {"description": "svac-backend export", "version": "1.0"}
         self._file.close({"info": info, "licenses": [], "categories": self._categories.listed()})
         return []
@@ -102,7 +102,7 @@ def read(root: Path, split: str) -> Iterator[VideoTracks]:
     """Yield a split's videos: images, and annotations with a `track_id`; those of one track on one image are united.
 
     Raises:
-        SvacError: it is missing or damaged, or its images belong to no videos.
+        SvacError: the split is missing or damaged, or its images belong to no video.
     """
     path = root / "annotations" / f"instances_{split}.json"
     with reading(path):
@@ -127,7 +127,7 @@ def read(root: Path, split: str) -> Iterator[VideoTracks]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raise `SvacError` where a file of annotations is missing or malformed."""
+    """Raise `SvacError` if a file of annotations is missing or malformed."""
     try:
         yield
     except OSError as error:
@@ -174,10 +174,10 @@ def _read_video(
 
 
 class Categories:
-    """The numbers of labels, from 1 on: the known ones in their order, then others as they come.
+    """Numbers labels from 1 on: known ones in their order, then others as they come.
 
     Args:
-        labels: those that are known before.
+        labels: the labels known beforehand.
     """
 
     def __init__(self, labels: Iterable[str] = ()) -> None:
@@ -188,14 +188,14 @@ class Categories:
         return self._numbers.setdefault(label, len(self._numbers) + 1)
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return the list `categories`."""
+        """Return the list for `categories`."""
         return [
             {"id": number, "name": label, "supercategory": "object"}
             for label, number in self._numbers.items()
         ]
 
     def names(self) -> list[str]:
-        """Return the labels by their numbers."""
+        """Return the labels in the order of their numbers."""
         return list(self._numbers)
 
 
@@ -213,7 +213,7 @@ def read_categories(path: Path) -> dict[Any, str]:
 
 
 def read_segmentation(value: Any, height: int, width: int, path: Path) -> CocoRle | None:
-    """Return a mask in compressed RLE as pycocotools writes it, None for null or an empty mask.
+    """Return a mask as compressed RLE, as pycocotools writes it; None for null or an empty mask.
 
     Args:
         value: null, `{"size", "counts"}` with text or a list of run lengths, or a list of polygons [x, y, x, y, ...].
@@ -246,7 +246,7 @@ def _compressed(value: Any, height: int, width: int) -> CocoRle:
         return CocoRle(size=value["size"], counts=counts)
     rows, columns = (int(side) for side in value["size"])
     runs = np.asarray(counts, dtype=np.int64)
-    # pycocotools trusts what it is given.
+    # pycocotools does not check its input.
     if (
         runs.ndim != 1
         or (rows, columns) != (height, width)
@@ -259,7 +259,7 @@ def _compressed(value: Any, height: int, width: int) -> CocoRle:
 
 
 def _polygons(value: Sequence[Any], height: int, width: int) -> list[list[float]]:
-    """Return polygons that pycocotools' C code can take: finite points within a frame's reach, three at least."""
+    """Return polygons that pycocotools' C code can take: finite points near the frame, at least three."""
     polygons = []
     for polygon in value:
         points = np.asarray(polygon, dtype=np.float64)

@@ -1,8 +1,8 @@
 """DAVIS 2017: `JPEGImages/480p/<video>/<frame>.jpg`, `Annotations/480p/<video>/<frame>.png`, `ImageSets/2017`.
 
 Source: the release of DAVIS 2017 (Pont-Tuset et al.) and davis2017-evaluation, its official code. A pixel of an
-annotation is the number of its object, 0 for none, and the palette gives it a colour. `480p` is the folder that readers
-look into; frames and masks keep the video's size. `ImageSets/2017/<split>.txt` lists the split's videos.
+annotation holds the number of its object, 0 for none, and the palette gives it a colour. Readers look into the folder
+`480p`, but frames and masks keep the video's size. `ImageSets/2017/<split>.txt` lists the split's videos.
 
 With links beside it, the same folder is also Ref-DAVIS17 as `svac-backend evaluate --dataset ref-davis17` reads it:
 `meta_expressions/<split>/meta_expressions.json`, `<split>/JPEGImages`, `<split>/Annotations`.
@@ -38,7 +38,7 @@ from svac_backend.masks.tracks import CocoRle, Track
 from svac_backend.video.images import frame_order
 
 RESOLUTION = "480p"
-# 255 marks pixels that no score counts.
+# 255 marks pixels that scores ignore.
 MAX_OBJECTS = 254
 
 
@@ -50,7 +50,7 @@ def pictures(root: Path, split: str, video: str) -> Path:
 class Writer:
     """Writes the annotations, the list of videos, and the expressions.
 
-    A pixel has one number: where objects lie over each other the later one stays.
+    A pixel has one number: where objects overlap, the later one stays.
 
     Args:
         root: folder of the data set.
@@ -95,7 +95,7 @@ class ExpressionsFile:
     """Writes `meta_expressions.json` of Ref-DAVIS17 and Ref-YouTube-VOS: one expression for each object.
 
     Args:
-        folder: of the split.
+        folder: the split's folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -117,12 +117,12 @@ class ExpressionsFile:
 
 
 def numbers_of(video: VideoTracks) -> dict[str, str]:
-    """Return the number in the pixels of each object, by its id, as text."""
+    """Return object id -> the number in its pixels, as text."""
     return {track.object_id: str(n) for n, track in enumerate(video.tracks, start=1)}
 
 
 def write_numbers(folder: Path, video: VideoTracks, layout: str) -> list[str]:
-    """Write a palette picture for each frame, `<frame>.png`; return a note where masks lie under others.
+    """Write a palette picture for each frame, `<frame>.png`; return notes if masks lie under others.
 
     Raises:
         SvacError: there are more objects than a pixel can number.
@@ -130,7 +130,7 @@ def write_numbers(folder: Path, video: VideoTracks, layout: str) -> list[str]:
     """
     if len(video.tracks) > MAX_OBJECTS:
         raise SvacError(
-            f"{video.name} has {len(video.tracks)} objects, {layout} numbers up to {MAX_OBJECTS}.",
+            f"{video.name} has {len(video.tracks)} objects, but {layout} numbers only up to {MAX_OBJECTS}.",
             "Choose another --format.",
         )
     folder.mkdir(parents=True)
@@ -156,15 +156,15 @@ def hidden_note(name: str, hidden: int, drawn: int, layout: str) -> str:
 def numbered_picture(
     video: VideoTracks, frame: int, numbers: Iterable[int], dtype: type[np.unsignedinteger[Any]]
 ) -> tuple[NDArray[Any], int]:
-    """Return a frame's picture of object numbers [H, W], and how many pixels all masks have together.
+    """Return a frame's picture of object numbers [H, W], and the sum of all masks' areas in pixels.
 
-    A pixel has one number: where objects lie over each other the later one stays.
+    A pixel has one number: where objects overlap, the later one stays.
 
     Args:
-        video: with its tracks.
-        frame: of the video.
-        numbers: of the tracks, in their order.
-        dtype: of the picture.
+        video: the video with its tracks.
+        frame: a frame of the video.
+        numbers: the tracks' numbers, in their order.
+        dtype: dtype of the picture.
     """
     picture = np.zeros((video.height, video.width), dtype)
     drawn = 0
@@ -177,7 +177,7 @@ def numbered_picture(
 
 
 def _palette() -> bytes:
-    """The colours of DAVIS and PASCAL VOC: the bits of an object's number, spread over red, green and blue."""
+    """Return the palette of DAVIS and PASCAL VOC: the bits of an object's number, spread over red, green and blue."""
     numbers = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)
     for bit in range(8):
@@ -190,7 +190,7 @@ _PALETTE = _palette()
 
 
 def read(root: Path, split: str) -> Iterator[VideoTracks]:
-    """Yield a split's videos, ours or the release's (DAVIS 2016 and 2017); without `ImageSets` all that are annotated.
+    """Yield a split's videos, ours or the release's (DAVIS 2016 and 2017); without `ImageSets`, all annotated ones.
 
     Raises:
         SvacError: something is missing or damaged.
@@ -214,13 +214,13 @@ def read_numbered(
     """Read a video's pictures of object numbers, `<frame>.png`; the folder's name is the video's.
 
     Args:
-        folder: of the pictures.
-        about: what `svac_objects.json`, or another file, says of the video.
+        folder: folder of the pictures.
+        about: what `svac_objects.json`, or another file, says about the video.
         texts: sentences by object number.
         pictures: folder of the frames.
 
     Raises:
-        SvacError: there is none, they are damaged, or they mark only pixels that do not count.
+        SvacError: there are no pictures, they are damaged, or they mark only pixels that do not count.
     """
     files = sorted(folder.glob("*.png"), key=lambda file: frame_order(file.stem))
     if not files:
@@ -270,7 +270,7 @@ def _listed(root: Path, split: str, annotations: Path) -> list[str]:
 
 
 def _expressions(root: Path, split: str) -> dict[str, dict[int, str]]:
-    """Return, by video, the first sentence of each object, of a folder that is Ref-DAVIS17, too."""
+    """Return video -> object number -> its first sentence, if the folder is Ref-DAVIS17, too."""
     if not (root / "meta_expressions" / split / "meta_expressions.json").is_file():
         return {}
     found: dict[str, dict[int, str]] = {}

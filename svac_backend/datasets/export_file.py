@@ -1,6 +1,6 @@
-"""A file that Label Studio exported as JSON: its tasks, read one after the other, and the config that they tell.
+"""A file that Label Studio exported as JSON: its tasks, read one by one, and the config that they imply.
 
-An export that comes without its project's labelling config gets one that is inferred from its regions.
+If an export comes without its project's labelling config, one is inferred from its regions.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class ExportFile:
-    """The tasks of a file; it may be larger than the memory, and may be read several times.
+    """The tasks of a file, which may be larger than the memory and may be read several times.
 
     Args:
-        path: of the file.
+        path: the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +43,7 @@ class ExportFile:
         """Yield the tasks, each with its data.
 
         Raises:
-            SvacError: the file cannot be read, is not JSON, or is no list of tasks with data.
+            SvacError: the file cannot be read, is not JSON, or is not a list of tasks with data.
         """
         try:
             with self.path.open("rb") as file:
@@ -60,7 +60,7 @@ class ExportFile:
         except OSError as error:
             raise SvacError(f"{self.path} cannot be read: {error.strerror}.", "Check the path.") from error
         except (ijson.JSONError, ValueError, RecursionError) as error:
-            # The parser shows the place, too, in further lines.
+            # Only the first line: in further lines the parser quotes the file.
             why = next(iter(str(error).splitlines()), type(error).__name__).strip().rstrip(".")
             raise SvacError(
                 f"{self.path} is not JSON: {why}.", "Export the project from Label Studio as JSON."
@@ -74,31 +74,31 @@ class ExportFile:
 
 
 def checked(tasks: Iterable[Task], source: str) -> Iterator[Task]:
-    """Yield tasks that hold the results themselves: Label Studio's JSON may hold the numbers of predictions.
+    """Yield the tasks, checked to hold results: Label Studio's JSON may hold only the ids of predictions.
 
     Raises:
-        SvacError: some task holds only numbers.
+        SvacError: a task holds only ids.
     """
     for task in tasks:
         entries = task.get(source)
         if isinstance(entries, list) and entries and not any(isinstance(one, Mapping) for one in entries):
             raise SvacError(
-                f"This export holds only the numbers of its {source}, not what is in them (task {task.get('id')}).",
+                f"This export holds only the ids of its {source}, not their content (task {task.get('id')}).",
                 "Export the project itself with --project ID, or take an export that holds them.",
             )
         yield task
 
 
 def infer_config(tasks: Iterable[Task]) -> LabelConfig:
-    """Return a config that has the mask controls and labels which occur in the tasks' regions.
+    """Return a config with the mask controls and labels that occur in the tasks' regions.
 
     Args:
-        tasks: as Label Studio exports them (JSON); looked at once.
+        tasks: as Label Studio exports them (JSON); iterated once.
 
     Raises:
-        SvacError: there is no region of such a control on frames.
+        SvacError: no region on frames belongs to such a control.
     """
-    # A task may have other pictures: the frames are those that most regions lie on, of a list before a single one.
+    # A task may have other pictures: the frames are those with most regions, and lists go before single pictures.
     pictures: Counter[tuple[bool, str]] = Counter()
     controls: dict[str, tuple[str, str, dict[str, None]]] = {}
     lists, texts = _Keys(all_of_them=True), _Keys(all_of_them=False)
@@ -115,11 +115,11 @@ def infer_config(tasks: Iterable[Task]) -> LabelConfig:
                 control[2].update(dict.fromkeys(map(str, labels)))
         data = {key: value for key, value in task["data"].items() if key != "prompt"}
         lists.add(key for key, value in data.items() if _is_list_of_text(value))
-        # The only text that looks like the address of a file.
+        # The video is the only text that looks like the address of a file.
         texts.add(key for key, value in data.items() if isinstance(value, str) and "/" in value)
     if not controls:
         raise SvacError(
-            "The export has no masks that tell its labelling config.",
+            "The export has no masks from which to infer its labelling config.",
             "Give the project's labelling config: --config FILE (Settings > Labeling Interface > Code).",
         )
     view = Element("View")
@@ -147,14 +147,14 @@ def _is_list_of_text(value: Any) -> bool:
 
 
 class _Keys:
-    """Keys of the tasks' data: those that all tasks have, or any."""
+    """Keys of the tasks' data: those that all tasks have, or that any task has."""
 
     def __init__(self, *, all_of_them: bool) -> None:
         self._all = all_of_them
         self._found: set[str] | None = None
 
     def add(self, keys: Iterable[str]) -> None:
-        """Take a task's keys."""
+        """Add a task's keys."""
         here = set(keys)
         if self._found is None:
             self._found = here
@@ -162,6 +162,6 @@ class _Keys:
             self._found = self._found & here if self._all else self._found | here
 
     def one(self, usual: str) -> str:
-        """Return the usual key if it is there, or the only one."""
+        """Return the usual key if it is there, else the only key."""
         found = self._found or set()
         return usual if usual in found or len(found) != 1 else next(iter(found))

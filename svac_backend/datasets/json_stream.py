@@ -1,7 +1,7 @@
-"""JSON files too large to hold.
+"""JSON files too large for the memory.
 
-Written, their lists and mappings grow in files of their own, and are joined at the end. Read, the entries of a list go
-into a temporary database, from which those of one video are taken.
+When written, their lists and mappings grow in files of their own, which are joined at the end. When read, the entries
+of a list go into a temporary database, from which those of one video are taken.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class JsonStream:
     Args:
         path: the file; it and its folder are made by `close`.
         lists: names of the object's lists.
-        mappings: names of its mappings. The name "" stands for the object itself.
+        mappings: names of the object's mappings. The name "" stands for the object itself.
     """
 
     def __init__(self, path: Path, *, lists: Iterable[str] = (), mappings: Iterable[str] = ()) -> None:
@@ -85,7 +85,7 @@ class JsonStream:
 
 
 def entries(path: Path, name: str) -> Iterator[Any]:
-    """Yield the entries of a list of the JSON object in a file, one after the other.
+    """Yield, one by one, the entries of a list in a file's JSON object.
 
     Raises:
         KeyError: the object has no such list, or the file holds no object.
@@ -107,13 +107,13 @@ def entries(path: Path, name: str) -> Iterator[Any]:
 
 
 class Grouped:
-    """The entries of a list by the value of one of their keys. They lie in a temporary file, not in memory.
+    """The entries of a list, grouped by the value of one of their keys, in a temporary file instead of the memory.
 
     Args:
         path: a file with a JSON object.
-        name: of the list.
-        key: of its entries.
-        optional: a list that is not there has no entries.
+        name: the list's name.
+        key: the key of its entries to group by.
+        optional: treat a missing list as empty.
 
     Raises:
         KeyError, TypeError: there is no such list, or an entry without the key.
@@ -121,7 +121,7 @@ class Grouped:
     """
 
     def __init__(self, path: Path, name: str, key: str, *, optional: bool = False) -> None:
-        self._database = sqlite3.connect("")  # SQLite's name of a file that ends with the connection
+        self._database = sqlite3.connect("")  # a temporary file that disappears with the connection
         self._database.execute("CREATE TABLE entries (owner TEXT, entry TEXT)")
         rows = ((json.dumps(entry[key]), json.dumps(entry)) for entry in entries(path, name))
         try:

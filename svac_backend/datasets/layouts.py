@@ -29,7 +29,7 @@ FORMATS = tuple(_LAYOUTS)
 # Folders of the layouts beside their splits.
 _TAKEN = ("Annotations", "JPEGImages", "ImageSets", "meta_expressions", "instances", "seqmaps")
 
-# Opens the video that a data set's video was made from.
+# Opens the source of a data set's video.
 Opener = Callable[[VideoTracks], AbstractContextManager[VideoSource]]
 Progress = Callable[[float], None]
 
@@ -39,7 +39,7 @@ class DataSet:
     """One split of a data set on disk.
 
     Attributes:
-        folder: of the data set.
+        folder: folder of the data set.
         layout: one of `FORMATS`; None is refused.
         split: e.g. `train`.
 
@@ -69,7 +69,7 @@ class DataSet:
         return _LAYOUTS[str(self.layout)]
 
     def check_new(self) -> None:
-        """Check that the folder can take an export: it is not there, or empty. Raises `SvacError` where it can't."""
+        """Check that the folder can take an export: it must be missing or empty. Raises `SvacError` if it is not."""
         out, hint = self.folder, "Give a new folder with --out."
         if out.is_symlink() or (out.exists() and not out.is_dir()):
             raise SvacError(f"{out} exists and is not a folder.", hint)
@@ -77,7 +77,7 @@ class DataSet:
             raise SvacError(f"{out} is not empty; an export overwrites nothing.", hint)
 
     def read(self) -> Iterator[VideoTracks]:
-        """Yield the videos of the split, sorted as the data set has them; none is kept.
+        """Yield the videos of the split, in the data set's order; none is kept in memory.
 
         Raises:
             SvacError: there is no such folder, or something in it is missing or damaged.
@@ -103,15 +103,15 @@ class DataSet:
         quality: int = 90,
         progress: Progress | None = None,
     ) -> list[str]:
-        """Write the data set, one video after the other; the folder appears when it is complete.
+        """Write the data set, one video after the other; the folder appears once it is complete.
 
         Args:
-            videos: what is written; each is taken when the one before it is written, and none is kept.
-            labels: get the first numbers where the layout numbers them, in this order; None takes those of `videos`
-                by name if it is a list, or else numbers them as they come.
+            videos: what to write; each is taken once the previous one is written, and none is kept.
+            labels: the labels that get the first numbers, in this order, if the layout numbers them; None: those of
+                `videos` by name if it is a list, or else as they come.
             opener: opens the videos to write their frames as JPEG; None writes no frames.
-            quality: of the JPEGs, 1 to 100.
-            progress: called with 0..1, where `videos` is a list.
+            quality: quality of the JPEGs, 1 to 100.
+            progress: called with 0..1 if `videos` is a list.
 
         Returns:
             What the layout could not keep, in sentences.
@@ -162,7 +162,7 @@ class DataSet:
             _check_source(source, video)
             files = write_frames(source, folder, quality=quality, indices=video.frames)
         (folder / MANIFEST).unlink()
-        if self._module is mots:  # it counts from 1, without gaps
+        if self._module is mots:  # MOTS counts from 1, without gaps
             counted = folder.with_name("counted")
             counted.mkdir()
             for place, file in enumerate(files):
@@ -175,11 +175,11 @@ def _check_source(source: VideoSource, video: VideoTracks) -> None:
     info = source.info
     if (info.width, info.height) != (video.width, video.height):
         raise SvacError(
-            f"{video.name} has {info.width}x{info.height} pixels, its annotations {video.width}x{video.height}.",
+            f"{video.name} has {info.width}x{info.height} pixels, but its annotations {video.width}x{video.height}.",
             "The annotations belong to another video; --no-frames exports them without its frames.",
         )
     if video.frames and video.frames[-1] >= len(source):
         raise SvacError(
-            f"{video.name} has {len(source)} frames, its annotations go up to frame {video.frames[-1]}.",
+            f"{video.name} has {len(source)} frames, but its annotations go up to frame {video.frames[-1]}.",
             "The annotations belong to another video; --no-frames exports them without its frames.",
         )

@@ -33,7 +33,7 @@ def pictures(root: Path, split: str, video: str) -> Path:
 
 
 class Writer:
-    """Writes a split. Objects of one video with one expression are the meanings of one expression.
+    """Writes a split. An expression refers to all objects of its video that carry it.
 
     Args:
         root: folder of the data set.
@@ -70,7 +70,7 @@ class Writer:
         self._objects.add(video, numbers)
 
     def close(self) -> list[str]:
-        """Write the files; return what the layout could not keep: nothing. Raises OSError."""
+        """Write the files; return [], since the layout keeps everything. Raises OSError."""
         for file in (self._meta, self._masks, self._objects):
             file.close()
         return []
@@ -79,7 +79,7 @@ class Writer:
 def read(root: Path, split: str) -> Iterator[VideoTracks]:
     """Yield a split's videos, ours or the release's.
 
-    An object's expression is the first one that means it alone, or else the first that means it with others.
+    An object's expression is the first that refers to it alone, or else the first that refers to it and others.
 
     Raises:
         SvacError: something is missing or damaged.

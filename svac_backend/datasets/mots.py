@@ -38,7 +38,7 @@ from svac_backend.masks.tracks import Track
 CLASSES = {"car": 1, "pedestrian": 2}
 _KITTI = {number: label for label, number in CLASSES.items()}
 IGNORED, PER_CLASS = 10, 1000
-# Of a sequence that does not say.
+# The frame rate of a sequence that does not say its own.
 _FPS = 24.0
 
 
@@ -53,12 +53,12 @@ def picture_name(place: int) -> str:
 
 
 class Writer:
-    """Writes a split; where objects lie over each other the later one stays, since MOTS has no overlaps.
+    """Writes a split; where objects overlap, the later one stays, since MOTS allows no overlaps.
 
     Args:
         root: folder of the data set.
         split: its name.
-        labels: those that get the first free numbers of classes, in this order.
+        labels: the labels that get the first free class numbers, in this order.
     """
 
     def __init__(self, root: Path, split: str, labels: Sequence[str]) -> None:
@@ -136,7 +136,7 @@ class Writer:
 
 
 def read(root: Path, split: str) -> Iterator[VideoTracks]:
-    """Yield a split's videos of MOTSChallenge, ours or the release's; or KITTI MOTS by `instances_txt`, or `instances`.
+    """Yield a split's videos of MOTSChallenge, ours or the release's, or of KITTI MOTS (`instances_txt`, `instances`).
 
     Raises:
         SvacError: it is missing or damaged.
@@ -168,7 +168,7 @@ def read(root: Path, split: str) -> Iterator[VideoTracks]:
 def _read_lines(
     path: Path, first: int, about: Mapping[str, Any], labels: Mapping[int, str], pictures: Path
 ) -> VideoTracks:
-    """Read a file of masks whose frames count from `first`; `labels` by the number of their class."""
+    """Read a file of masks whose frames count from `first`; `labels` maps class numbers to labels."""
     name = check_name(path.parent.parent.name if first else path.stem, path)
     found: dict[int, Track] = {}
     size: tuple[int, int] | None = None
@@ -179,7 +179,7 @@ def _read_lines(
                 *numbers, counts = line.split()
                 frame, value, group, rows, columns = map(int, numbers)
             except ValueError as error:
-                raise damaged(path, f"{line.strip()[:60]!r} is no line of MOTS") from error
+                raise damaged(path, f"{line.strip()[:60]!r} is not a line of MOTS") from error
             place = frame - first
             if not 0 <= place < MAX_FRAMES:
                 raise damaged(path, f"there is no frame {frame}")
@@ -193,7 +193,7 @@ def _read_lines(
             if rle is not None:
                 track.masks[place] = union([track.masks[place], rle]) if place in track.masks else rle
     info = _seqinfo(path.parent.parent / "seqinfo.ini") if first else {}
-    for number in about.get("objects", {}):  # some are on no frame
+    for number in about.get("objects", {}):  # some objects are on no frame
         found.setdefault(int(number), Track("", "", ""))
     if size is None:
         size = (
@@ -208,7 +208,7 @@ def _read_lines(
     )
     length = len(names) or int(info.get("seqlength", 0)) or len(about.get("frames", ())) or last + 1
     if last >= length:
-        raise damaged(path, f"it goes up to frame {last + first}, the video has {length} frames")
+        raise damaged(path, f"it goes up to frame {last + first}, but the video has {length} frames")
     names = names or [f"{place + first:06d}" for place in range(length)]
     fps = rate(about) or rate({"fps": info.get("framerate")})
     return _placed(
@@ -227,7 +227,7 @@ def _read_lines(
 
 
 def _read_pictures(folder: Path, pictures: Path) -> VideoTracks:
-    """Read the pictures of 16 bits of a video of KITTI MOTS."""
+    """Read the 16-bit pictures of a video of KITTI MOTS."""
     files = sorted(folder.glob("*.png"))
     if not files:
         raise SvacError(f"There is no annotation in {folder}.", "Unpack the data set again.")
@@ -265,7 +265,7 @@ def _read_pictures(folder: Path, pictures: Path) -> VideoTracks:
 def _named(
     found: Mapping[int, Track], about: Mapping[str, Any], labels: Mapping[int, str]
 ) -> tuple[Track, ...]:
-    """Return tracks in the order of their numbers, with the ids and labels that are known of them, and scores."""
+    """Return tracks in the order of their numbers, with scores and with known ids and labels."""
     tracks = []
     for count, number in enumerate(sorted(found), start=1):
         known = about.get("objects", {}).get(str(number)) or {"label": labels.get(number // PER_CLASS, "")}
@@ -275,7 +275,7 @@ def _named(
 
 
 def _labels(path: Path) -> dict[int, str]:
-    """Return the labels of our own export by the number of their class; those of KITTI where it has none."""
+    """Return class number -> label of our own export, or of KITTI if there are none."""
     if not path.is_file():
         return _KITTI
     lines = [line.partition(" ") for line in path.read_text(encoding="utf-8").splitlines()]
@@ -283,7 +283,7 @@ def _labels(path: Path) -> dict[int, str]:
 
 
 def _placed(video: VideoTracks, about: Mapping[str, Any]) -> VideoTracks:
-    """Return a video whose masks lie by places with them on the frames that our own export says."""
+    """Return the video with its masks moved from places in the sequence to the frames that our own export lists."""
     frames, order = about.get("frames"), list(about.get("objects", {}))
     if isinstance(frames, list) and len(frames) == len(video.frames):
         video = video.moved_to(tuple(int(frame) for frame in frames))
@@ -295,7 +295,7 @@ def _placed(video: VideoTracks, about: Mapping[str, Any]) -> VideoTracks:
 
 
 def _seqinfo(path: Path) -> dict[str, Any]:
-    """Return what `seqinfo.ini` says in numbers, by its names in lower case; nothing without it."""
+    """Return the numbers in `seqinfo.ini`, by name in lower case; empty without the file."""
     if not path.is_file():
         return {}
     parser = ConfigParser(interpolation=None)

@@ -1,6 +1,6 @@
 """What people annotated, or the model predicted, in the tasks of a project: one set of tracks for each video.
 
-A choice says which of a task's annotations, drafts and predictions counts. Tasks wait on the disk until their video's
+A `Choice` decides which of a task's annotations, drafts and predictions counts. Tasks wait on disk until their video's
 turn comes, so that memory does not grow with their number.
 """
 
@@ -53,13 +53,14 @@ class ProjectVideo:
 
 @dataclass
 class ProjectVideos:
-    """What is in a project.
+    """The content of a project.
 
     Attributes:
-        videos: in the order of their first tasks; each is read when it is asked for, and the rest is known at the end.
+        videos: in the order of their first tasks; each is read on demand. The other attributes are complete only after
+        the last video.
         notes: what was left out, and why, in sentences.
-        drafts: number of tasks whose annotation was saved and not submitted.
-        refused: why videos were left out whose annotations cannot be read, one error for each.
+        drafts: number of tasks whose annotation was saved but not submitted.
+        refused: one error for each video whose annotations cannot be read.
     """
 
     videos: Iterator[ProjectVideo] = field(default_factory=lambda: iter(()))
@@ -70,7 +71,7 @@ class ProjectVideos:
 
 @dataclass(frozen=True)
 class _Shown:
-    """A task, and what it shows of its video."""
+    """A task, and the part of its video that it shows."""
 
     task: Task
     window: Window
@@ -90,18 +91,18 @@ def read_tasks(
     """Read the tasks of a project; tasks of one video and one prompt are joined (see `join`).
 
     Args:
-        tasks: with `id` and `data`.
-        load: returns a task's `annotations`, `drafts` and `predictions`, as Label Studio exports them. It is asked for
-            one video after the other, so that few results are held.
+        tasks: tasks with `id` and `data`.
+        load: returns a task's `annotations`, `drafts` and `predictions`, as Label Studio exports them. It is called for
+            one video after the other, so that few results are in memory.
         config: the project's labelling config.
-        choice: which of them.
-        hostname: of the Label Studio that the tasks' addresses belong to.
+        choice: which of the annotations, drafts and predictions count.
+        hostname: the Label Studio that the tasks' addresses belong to.
         known: a video's address -> objects that have been asked for in the editor, with their sentences.
-        measure: a video's address and task -> (width, height) of the video where no region says it, or None and why.
+        measure: a video's address and task -> (width, height) of the video if no region says it, or None and why.
         progress: called with 0..1.
 
-    A video with a region that cannot be read is left out, and a note names its task. Its iterator raises `SvacError`
-    where a task is malformed, or the disk of temporary files is full.
+    A video with a region that cannot be read is left out, and a note names its task. The iterator of the videos raises
+    `SvacError` if a task is malformed, or the disk of temporary files is full.
     """
     found = ProjectVideos()
     found.videos = _read(tasks, load, config, choice, found, hostname, known, measure, progress)
@@ -152,7 +153,7 @@ def _one_video(
     known: Callable[[str], Sequence[ObjectPrompt]],
     measure: Callable[[str, Any], tuple[tuple[int, int] | None, str]],
 ) -> VideoTracks | None:
-    """Return a video's tracks; None, and a note, where nothing is drawn on it or a region cannot be read."""
+    """Return a video's tracks; None, and add a note, if nothing is drawn on it or a region cannot be read."""
     try:
         on = config.frames.name if config.frames else None
         size = frame_size(*(regions for _, one in there for regions in (one.results, one.sent)), on=on)
@@ -168,20 +169,20 @@ def _one_video(
                 found.notes.append(f"{name}: nothing is drawn on it, so it is left out. {why}".strip())
         return None if size is None else _read_video(name, there, config, size, known(url))
     except SvacError as error:
-        # Its neighbours are exported; it is not, since a part of it would look like the whole.
+        # Other videos are exported; this one is not, since a part of it would look like the whole.
         found.refused.append(error)
         found.notes.append(f"{name} is left out. {error.message} {error.hint}")
         return None
 
 
 class _Waiting:
-    """Tasks on the disk, in a file of this process alone."""
+    """Tasks on disk, in a file private to this process."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
 
     def add(self, task: Task) -> int:
-        """Keep a task; return where it is."""
+        """Store a task; return its place."""
         try:
             place = self._file.seek(0, os.SEEK_END)
             self._file.write(json.dumps(task, default=str).encode() + b"\n")
@@ -193,20 +194,20 @@ class _Waiting:
         return place
 
     def get(self, place: int) -> Task:
-        """Return a task."""
+        """Return the task at a place."""
         self._file.seek(place)
         task: Task = json.loads(self._file.readline())
         return task
 
     def close(self) -> None:
-        """Delete them."""
+        """Delete the file."""
         self._file.close()
 
 
 def _by_video(
     tasks: Iterable[Task], config: LabelConfig, hostname: str, found: ProjectVideos, waiting: _Waiting
 ) -> list[list[tuple[int, Window]]]:
-    """Return for each video where its tasks wait, and what they show."""
+    """Return for each video the places of its tasks, and what they show."""
     groups: dict[bytes, list[tuple[int, Window]]] = {}
     frames_key = config.frames.key if config.frames else "frames"
     for task in tasks:
@@ -222,7 +223,7 @@ def _by_video(
         if window is None:
             found.notes.append(f"Task {task.get('id')} has no frames, so nothing can be drawn in it.")
             continue
-        # Another prompt is other objects, whatever their ids.
+        # Another prompt means other objects, whatever their ids.
         key = [video_identity(hostname, _address(task, config)), data.get(PROMPT_KEY)]
         digest = blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=16).digest()
         groups.setdefault(digest, []).append((waiting.add(task), window))
@@ -235,7 +236,7 @@ def _address(task: Task, config: LabelConfig) -> str:
         return url
     frames = task["data"].get(config.frames.key if config.frames else "frames")
     first = frames[0] if isinstance(frames, list) and frames else None
-    # A task without a video is known by its first frame; its folder names it.
+    # A task without a video is identified by its first frame, and named after the frame's folder.
     return first if isinstance(first, str) else f"task-{task.get('id')}"
 
 
@@ -267,7 +268,7 @@ def _read_video(
     for track in tracks:
         track.label = config.category(track.label)
     if data.get(PROMPT_KEY) is None:
-        # Nobody asked for them: the labels of the config only might have been meant.
+        # Nobody asked for these objects: they only stand for the config's labels.
         tracks = [track for track in tracks if track.masks]
     fps = rate({"fps": data.get((config.video.fps_key if config.video else None) or "fps")})
     return VideoTracks(name, width, height, tuple(sorted(shown)), tuple(tracks), fps=fps)
@@ -286,7 +287,7 @@ def _missing(name: str, missing: Sequence[_Shown], of: int, choice: Choice) -> s
 
 
 def video_stem(url: str) -> str:
-    """Return the name of a video's file without its suffix, harmless in paths."""
+    """Return the name of a video's file, without its suffix, in a form that is safe in paths."""
     parts = split_address(url)
     if parts is None:
         return "video"
@@ -295,19 +296,19 @@ def video_stem(url: str) -> str:
 
 
 def free_name(url: str, taken: Collection[str]) -> str:
-    """Return a name for a video in a data set: its file's, with a number where another video has that."""
+    """Return a name for a video in a data set: its file's, with a number if another video has that name."""
     stem = video_stem(url)
     return numbered(stem, taken) if stem in taken else stem
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The choice.
+    """Which annotation, draft or prediction of a task counts.
 
     Attributes:
         source: `annotations` or `predictions`.
         only_submitted: take no drafts.
-        model_version: of predictions, the one that the project shows; the newest where there is none of it.
+        model_version: take the prediction of this version, the one that the project shows; if it has none, the newest.
     """
 
     source: str = "annotations"
@@ -321,13 +322,13 @@ class Choice:
             )
 
     def of(self, task: Mapping[str, Any]) -> Chosen | None:
-        """Return what counts of a task, None when there is nothing.
+        """Return what counts of a task; None if there is nothing.
 
-        Of several annotations the one marked as ground truth counts, else the one saved last; skipped ones never do. A
-        draft counts where nothing was submitted.
+        Of several annotations, the one marked as ground truth counts, else the one saved last; skipped ones never do. A
+        draft counts if nothing was submitted.
 
         Args:
-            task: with `annotations`, `drafts` and `predictions`, as Label Studio exports them.
+            task: a task with `annotations`, `drafts` and `predictions`, as Label Studio exports them.
 
         Raises:
             SvacError: they are malformed.
@@ -355,9 +356,9 @@ class Chosen:
 
     Attributes:
         results: the regions.
-        sent: those of the prediction that a person started from; empty where there was none.
-        saved: when, in seconds since 1970.
-        is_draft: it was saved and not submitted.
+        sent: the regions of the prediction that a person started from; empty if there was none.
+        saved: when it was saved, in seconds since 1970.
+        is_draft: whether it was saved but not submitted.
     """
 
     results: Sequence[Result]
@@ -367,7 +368,7 @@ class Chosen:
 
 
 def _listed(task: Mapping[str, Any], name: str) -> list[Result]:
-    """The entries that have results: an export may give only ids."""
+    """Return the entries that have results; an export may hold only ids."""
     entries = task.get(name) or []
     if not isinstance(entries, list):
         raise SvacError(

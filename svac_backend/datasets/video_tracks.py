@@ -1,4 +1,4 @@
-"""A video with its tracks, which every layout is written from and read into; and what the layouts share."""
+"""A video with its tracks, which every layout writes and reads, and what the layouts share."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from svac_backend.masks.tracks import CocoRle, Track
 from svac_backend.video.frames import frame_name
 from svac_backend.video.images import ImageFolderVideo
 
-# Beside the files of a layout that has no place for them: ids, labels and expressions of the objects.
+# Lies beside the files of a layout that has no place for the objects' ids, labels and expressions.
 OBJECTS_FILE = "svac_objects.json"
 
 
 @dataclass(frozen=True)
 class VideoTracks:
-    """A video and what is on it.
+    """A video and the objects on it.
 
     Attributes:
         name: names its folder; unique within a data set.
         width, height: display size in pixels.
-        frames: ascending 0-based frames of the video that the data set has; masks lie on these only.
-        tracks: objects with ids of their own. A data set of strangers knows no labels: they are empty then.
+        frames: ascending 0-based frames of the video that the data set has; masks lie only on these.
+        tracks: objects with unique ids. Data sets from elsewhere have no labels, so labels are empty there.
         names: names of the frames' pictures, without suffix, one for each of `frames`.
-        fps: frames per second, None where the data set does not say.
-        pictures: folder of the pictures of a data set that was read; it may lack them.
+        fps: frames per second; None if the data set does not say.
+        pictures: folder of the pictures of a data set that was read; they may be missing.
     """
 
     name: str
@@ -46,7 +46,7 @@ class VideoTracks:
 
     @property
     def picture_names(self) -> tuple[str, ...]:
-        """Names of the frames' pictures without suffix: `00012` for frame 12, unless the data set has others."""
+        """Names of the frames' pictures without suffix: `00012` for frame 12, unless the data set has other names."""
         return self.names or tuple(Path(frame_name(frame)).stem for frame in self.frames)
 
     def masks(self, track: Track) -> list[CocoRle | None]:
@@ -55,7 +55,7 @@ class VideoTracks:
         return [rle if rle is not None and area(rle) else None for rle in found]
 
     def moved_to(self, frames: tuple[int, ...]) -> VideoTracks:
-        """Return the video with other numbers of its frames: masks on `self.frames[i]` lie on `frames[i]` then."""
+        """Return the video with renumbered frames: masks on `self.frames[i]` move to `frames[i]`."""
         place = dict(zip(self.frames, frames, strict=True))
         tracks = tuple(
             replace(
@@ -69,7 +69,7 @@ class VideoTracks:
 
 
 def frames_of_names(names: Sequence[str]) -> tuple[int, ...]:
-    """Return the video's frames that pictures of some names show: the numbers, or else the places from 0 on."""
+    """Return the video's frames that pictures with some names show: their numbers, or else their places from 0 on."""
     if all(name.isascii() and name.isdigit() for name in names):
         numbers = [int(name) for name in names]
         if all(a < b for a, b in pairwise(numbers)):
@@ -78,10 +78,10 @@ def frames_of_names(names: Sequence[str]) -> tuple[int, ...]:
 
 
 def picture_size(pictures: Path, names: Sequence[str], known: Mapping[str, Any]) -> tuple[int, int]:
-    """Return (width, height) of a video without any mask: what `svac_objects.json` says, or its first picture.
+    """Return (width, height) of a video without any mask, from `svac_objects.json` or its first picture.
 
     Raises:
-        SvacError: neither is there.
+        SvacError: neither exists.
     """
     width, height = known.get("width"), known.get("height")
     if isinstance(width, int) and isinstance(height, int):
@@ -91,7 +91,7 @@ def picture_size(pictures: Path, names: Sequence[str], known: Mapping[str, Any])
 
 
 def rate(known: Mapping[str, Any]) -> float | None:
-    """Return the frames per second that a data set says under `fps`, None where it says nothing of the kind."""
+    """Return the frames per second that a data set states under `fps`, or None."""
     fps = known.get("fps")
     return (
         float(fps) if isinstance(fps, int | float) and not isinstance(fps, bool) and 0 < fps < 1e6 else None
@@ -99,39 +99,39 @@ def rate(known: Mapping[str, Any]) -> float | None:
 
 
 def same_name() -> SvacError:
-    """Return the error of two videos that have one name."""
+    """Return the error for two videos with the same name."""
     return SvacError("Two videos have the same name.", "Give each its own.")
 
 
 def check_masks(video: VideoTracks) -> None:
-    """Raise `SvacError` where a mask has another size than its video."""
+    """Raise `SvacError` if a mask has another size than its video."""
     for track in video.tracks:
         for frame, rle in track.masks.items():
             if list(rle["size"]) != [video.height, video.width]:
                 raise SvacError(
                     f"The mask of {track.object_id} on frame {frame} of {video.name} is "
-                    f"{rle['size'][1]}x{rle['size'][0]} pixels, the video {video.width}x{video.height}.",
+                    f"{rle['size'][1]}x{rle['size'][0]} pixels, but the video {video.width}x{video.height}.",
                     "The task's annotations belong to another video: remove them or import the video again.",
                 )
 
 
 def sentence(track: Track) -> str:
-    """Return what is said of an object where a sentence must stand: its expression, or its label."""
+    """Return an object's sentence where a layout requires one: its expression, or else its label."""
     return track.expression or track.label or track.object_id
 
 
 class ObjectsFile:
-    """Writes `svac_objects.json`: of each video its frame rate, its size and its objects by number.
+    """Writes `svac_objects.json`: each video's frame rate, size and objects by number.
 
     Args:
-        folder: of the data set's split.
+        folder: folder of the data set's split.
     """
 
     def __init__(self, folder: Path) -> None:
         self._stream = JsonStream(folder / OBJECTS_FILE, mappings=["videos"])
 
     def add(self, video: VideoTracks, numbers: Mapping[str, str], **more: Any) -> None:
-        """Add a video; `numbers` has the number of each object id as text, `more` what else is to be known of it."""
+        """Add a video; `numbers` maps object ids to their numbers as text, `more` holds further fields."""
         objects = {
             numbers[track.object_id]: {
                 "object_id": track.object_id,
@@ -149,7 +149,7 @@ class ObjectsFile:
 
 
 def read_objects(folder: Path) -> dict[str, Any]:
-    """Return what `ObjectsFile` wrote, by video; empty for a data set of somebody else.
+    """Return what `ObjectsFile` wrote, by video; empty for a data set from elsewhere.
 
     Raises:
         SvacError: it is damaged.
@@ -167,7 +167,7 @@ def read_objects(folder: Path) -> dict[str, Any]:
 
 
 def new_track(number: int, known: Any, expression: str = "") -> Track:
-    """Return an empty track of the `number`-th object, with the id, label and expression that are known of it."""
+    """Return an empty track for object `number`, with its known id, label and expression."""
     known = known if isinstance(known, dict) else {}
     object_id = known.get("object_id")
     return Track(
@@ -197,12 +197,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def check_name(value: Any, path: Path) -> str:
-    """Return a name that becomes a file's or folder's. Raises `SvacError` where it cannot."""
+    """Return a name for a file or folder. Raises `SvacError` if it cannot be one."""
     if not names_a_folder(value):
         raise damaged(path, f"{value!r} cannot name a folder")
     return str(value)
 
 
 def damaged(path: Path, what: str) -> SvacError:
-    """Return the error of a data set's file."""
+    """Return the error for an unusable file of a data set."""
     return SvacError(f"{path} cannot be used: {what}.", "Take the file of the data set's release or export.")

@@ -1,18 +1,18 @@
-"""Windows: a long video is split into tasks that overlap, and what was annotated in them is joined again.
+"""Windows: a long video is split into overlapping tasks, and their annotations are joined again.
 
-Objects that people drew anew are linked first: which of one window is which of the next. An object of a prompt has one
-id in all windows of a video. What a person draws without one is numbered in each window for itself, so that equal ids
-may mean two objects, and one object may have two ids. Where two windows share frames, the masks there tell.
+First, objects that people drew by hand are linked across windows. An object of a prompt has one id in all windows of a
+video. Hand-drawn objects are numbered separately in each window, so that equal ids may mean two objects, and one object
+may have two ids. If two windows share frames, the masks there tell.
 
 Then the windows are joined, by these rules:
 
 * An object is known by its id and its label: the same pair in several windows is one object. The same id with another
   label is another object, and gets a free id.
 * A frame that one window shows is what that window says, a mask or none.
-* A frame that several windows show is decided object by object. Where a person changed some of them and left others as
-  they were predicted, those that were left do not count. Of the rest, the window counts in which the frame is further
-  from the first or last one, since there the person saw more of what comes before and after; then the one that was
-  saved later; then the earlier window. A deletion is a change like any other.
+* A frame that several windows show is decided object by object. If a person changed it in some windows and left it as
+  predicted in others, the latter do not count. Of the rest, the window counts in which the frame is farther from the
+  first or last frame, since there the person saw more of what comes before and after; then the one saved later; then
+  the earlier window. A deletion is a change like any other.
 * A window in which an object never occurs says that it is absent. What no window shows stays out.
 """
 
@@ -30,24 +30,23 @@ from svac_backend.labelstudio.tasks import Window
 from svac_backend.masks.rle import iou
 from svac_backend.masks.tracks import Track
 
-# Submitting a brush mask costs the editor 0.11 s: a task of so many frames is sent in about 14 s.
+# Submitting a brush mask takes the editor 0.11 s, so a task of so many frames takes about 14 s.
 DEFAULT_WINDOW = 100
-# Polygons in one task: its page opens within 4 s and is submitted within 2.
+# Polygons in one task: its page opens within 4 s and submits within 2 s.
 MOST_MASKS = 300
-# Enough to see on both sides of a cut how the object moves, and that it is the same one; a person corrects near a cut
-# with the next frames in sight, and pays for it with 4 % more frames.
+# Enough to see on both sides of a cut that it is the same object, and how it moves. A person who corrects near a cut
+# sees the next frames, at the price of 4 % more frames.
 DEFAULT_OVERLAP = 4
 
 
 @dataclass(frozen=True)
 class Windowing:
-    """How a video is split.
+    """How a video is split into windows.
 
     Attributes:
-        size: largest number of frames that a window shows; 0 makes one window of all.
-        overlap: number of shown frames that two neighbours share; None takes `DEFAULT_OVERLAP`, or half of a small
-            window.
-        stride: show every so many frames.
+        size: largest number of frames that a window shows; 0: one window for the whole video.
+        overlap: number of shown frames that two neighbours share; None: `DEFAULT_OVERLAP`, or half of a small window.
+            stride: show one frame of every `stride`.
     """
 
     size: int = DEFAULT_WINDOW
@@ -55,21 +54,21 @@ class Windowing:
     stride: int = 1
 
     def for_objects(self, count: int) -> Windowing:
-        """Return windows that hold no more than `MOST_MASKS` with so many objects; a size of one's own stays."""
+        """Return a windowing with at most `MOST_MASKS` masks per window for `count` objects; a given size stays."""
         fits = MOST_MASKS // max(1, count)
         return replace(self, size=max(1, fits)) if self.size == DEFAULT_WINDOW > fits else self
 
     def check(self) -> None:
-        """Raise `SvacError` where the numbers are possible for no video."""
+        """Raise `SvacError` if the numbers are impossible for any video."""
         self.of(1)
 
     def of(self, frame_count: int) -> list[Window]:
         """Return the windows of a video: as few as possible, of equal length within one frame, in order.
 
-        Equal, since 101 frames are better two tasks of 53 than one of 100 and one of 5.
+        Equal, since 101 frames make better tasks of 53 and 53 than of 100 and 5.
 
         Raises:
-            SvacError: a number is out of range, or the overlap leaves no way forward.
+            SvacError: a number is out of range, or the overlap leaves no room to advance.
         """
         size, stride = self.size, self.stride
         if frame_count < 1:
@@ -89,7 +88,7 @@ class Windowing:
         if not size or shown <= size:
             return [Window(0, shown, stride)]
         number = -(-(shown - overlap) // (size - overlap))
-        # The cuts in equal distances; each window takes the overlap with the next one along.
+        # Cuts at equal distances; each window includes the overlap with the next one.
         starts = [i * (shown - overlap) // number for i in range(number + 1)]
         return [Window(start * stride, end - start + overlap, stride) for start, end in pairwise(starts)]
 
@@ -100,13 +99,13 @@ _Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Part:
-    """What one task says of a video.
+    """What one task says about a video.
 
     Attributes:
         window: the frames that it shows.
         tracks: its objects, by the video's frames.
         changed: object id -> frames on which a person changed, added or deleted its mask.
-        saved: when it was saved, in seconds of any clock that all parts share.
+        saved: when it was saved, in seconds of a clock that all parts share.
     """
 
     window: Window
@@ -148,7 +147,7 @@ def join(parts: Sequence[Part]) -> list[Track]:
 
 
 def _decides(candidates: Sequence[int], parts: Sequence[Part], object_id: str, frame: int) -> int:
-    """Return which of the parts that show a frame has the say over an object there."""
+    """Return which of the parts that show a frame decides about an object there."""
     changed = [number for number in candidates if frame in parts[number].changed.get(object_id, ())]
 
     def weight(number: int) -> tuple[int, float, int]:
@@ -180,26 +179,26 @@ def _by_key(part: Part) -> dict[_Key, Track]:
 
 
 def _ids(keys: Sequence[_Key]) -> list[str]:
-    """Return an id for each object: its own, or a free one where an object before it has that."""
+    """Return an id for each object: its own, or a free one if an earlier object has that."""
     own, ids = {object_id for object_id, _ in keys}, list[str]()
     for object_id, _ in keys:
         ids.append(numbered(object_id, {*own, *ids}) if object_id in ids else object_id)
     return ids
 
 
-# Two people's drawings of one object agree better than this, those of two objects less.
+# The least mean IoU of drawings of the same object by two people; drawings of different objects agree less.
 SAME = 0.5
 
 
 def link(parts: Sequence[Part], known: Collection[str]) -> list[Part]:
-    """Return the parts, by the start of their windows, with one id for one object.
+    """Return the parts, ordered by the start of their windows, with one id per object.
 
-    A new object takes the id of the one in the windows before that it covers best on the frames which both have masks
-    on: of the same label, with a mean IoU of 0.5 or more. Where they have masks on the same frames and cover each other
-    less, they are two objects, whatever their ids. Without such frames the ids decide.
+    An object takes the id of the object in earlier windows that it matches best on the frames where both have masks:
+    with the same label and a mean IoU of 0.5 or more. If they have masks on the same frames and match less, they are
+    two objects, whatever their ids. Without such frames, the ids decide.
 
     Args:
-        parts: of one video.
+        parts: the parts of one video.
         known: ids of objects that are the same in all windows.
     """
     linked: list[Part] = []
@@ -237,7 +236,7 @@ def link(parts: Sequence[Part], known: Collection[str]) -> list[Part]:
 
 
 def _like(track: Track, others: Sequence[Track]) -> float:
-    """Return the mean IoU on the frames on which both have masks; -1.0 without any, or under another label."""
+    """Return the mean IoU on the frames where both have masks; -1.0 if there are none or the labels differ."""
     values = [
         iou(track.masks[frame], other.masks[frame])
         for other in others
@@ -248,7 +247,7 @@ def _like(track: Track, others: Sequence[Track]) -> float:
 
 
 def numbered(wanted: str, taken: Collection[str]) -> str:
-    """Return a name with the first number from 2 on that is free."""
+    """Return a name with the first free number from 2 on."""
     number = 2
     while f"{wanted}-{number}" in taken:
         number += 1

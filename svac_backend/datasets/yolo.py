@@ -1,9 +1,9 @@
 """YOLO segmentation: `images/<split>/<video>/<frame>.jpg`, `labels/<split>/<video>/<frame>.txt` and `data.yaml`.
 
 Source: the format of Ultralytics. A line of a label file is an object on that frame: its class, from 0, and one
-polygon, x and y in parts of the picture's size. A mask in parts, or with holes, is one polygon all the same: its rings
-are joined by bridges of no width, as Ultralytics' own converter does. Which line is which object of the video, the
-layout cannot say: `svac_objects.json` does.
+polygon, x and y as fractions of the picture's size. Even a mask in parts, or with holes, is one polygon: its rings are
+joined by bridges of zero width, as in Ultralytics' own converter. The layout cannot say which line belongs to which
+object of the video; `svac_objects.json` does.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from svac_backend.masks.polygons import mask_to_polygons, one_ring, polygons_to_
 from svac_backend.masks.rle import from_coco, to_coco
 from svac_backend.masks.tracks import Track
 
-# Of the parts of a picture's side: a hundredth of a pixel at 10,000 pixels.
+# Digits of a fraction of the picture's side: a hundredth of a pixel at 10,000 pixels.
 _DIGITS = 6
-# As masks go into the editor's polygons.
+# As for the editor's polygons.
 TOLERANCE_PX, IOU_FLOOR = 1.0, 0.98
 
 
@@ -85,12 +85,12 @@ class Writer:
         self._objects.add(video, numbers, lines=lines)
 
     def close(self) -> list[str]:
-        """Write `data.yaml`; return what the layout could not keep: nothing. Raises OSError."""
+        """Write `data.yaml`; return [], since the layout keeps everything. Raises OSError."""
         names = "".join(
             f"  {number}: {json.dumps(label, ensure_ascii=False)}\n"
             for number, label in enumerate(self._classes.names())
         )
-        # Ultralytics wants both; who has another split changes the line.
+        # Ultralytics requires both; users with another split change the line.
         text = f"train: images/{self._split}\nval: images/{self._split}\nnames:\n{names}"
         (self._root / "data.yaml").write_text(text, encoding="utf-8")
         self._objects.close()
@@ -98,16 +98,16 @@ class Writer:
 
 
 def read(root: Path, split: str) -> Iterator[VideoTracks]:
-    """Yield the videos of a split that was exported; strangers' labels do not say which line is which object.
+    """Yield the videos of a split that we exported; other label files do not say which line belongs to which object.
 
     Raises:
-        SvacError: it is missing or damaged, or was not exported by `svac-backend`.
+        SvacError: the split is missing or damaged, or `svac-backend` did not export it.
     """
     folder = root / "labels" / split
     known = read_objects(folder)
     if not known:
         raise SvacError(
-            f"There is no {folder / OBJECTS_FILE}, so nothing tells which lines of the labels are one object.",
+            f"There is no {folder / OBJECTS_FILE}, so nothing tells which lines of the labels belong to one object.",
             "Give the folder of an export of svac-backend, and its --split; YOLO itself has no tracks.",
         )
     for name, about in known.items():

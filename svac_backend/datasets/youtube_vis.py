@@ -77,7 +77,7 @@ class Writer:
             file.append("annotations", annotation)
 
     def close(self) -> list[str]:
-        """Write the file; return what the layout could not keep: nothing. Raises OSError."""
+        """Write the file; return [], since the layout keeps everything. Raises OSError."""
         head = {
             "info": {"description": "svac-backend export", "version": "2021"},
             "licenses": [{"id": 1, "name": "", "url": ""}],
@@ -113,7 +113,7 @@ def _read_video(
     name = check_name(files[0].parent.name, path)
     names = tuple(check_name(file.stem, path) for file in files)
     width, height = int(video["width"]), int(video["height"])
-    # The masks stand in the order of the file names, which need not be that of the frames.
+    # The masks are in the order of the file names, which may differ from that of the frames.
     order = sorted(range(len(names)), key=lambda i: frame_order(names[i]))
     names = tuple(names[i] for i in order)
     frames = frames_of_names(names)
@@ -126,7 +126,7 @@ def _read_video(
         )
         values = annotation["segmentations"]
         if len(values) != len(names):
-            raise damaged(path, f"{name} has {len(names)} frames, an annotation of it {len(values)}")
+            raise damaged(path, f"{name} has {len(names)} frames, but an annotation of it has {len(values)}")
         for frame, place in zip(frames, order, strict=True):
             rle = read_segmentation(values[place], height, width, path)
             if rle is not None:

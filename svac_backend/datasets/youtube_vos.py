@@ -31,7 +31,7 @@ def pictures(root: Path, split: str, video: str) -> Path:
 
 
 class Writer:
-    """Writes a split; a pixel has one number: where objects lie over each other the later one stays.
+    """Writes a split; a pixel has one number: where objects overlap, the later one stays.
 
     Args:
         root: folder of the data set.
@@ -77,7 +77,7 @@ class Writer:
 
 
 def read(root: Path, split: str) -> Iterator[VideoTracks]:
-    """Yield a split's videos, ours or the release's: those of `meta.json`, without it all that are annotated.
+    """Yield a split's videos, ours or the release's: those in `meta.json`, or without it all annotated ones.
 
     Raises:
         SvacError: something is missing or damaged.
@@ -98,7 +98,7 @@ def read(root: Path, split: str) -> Iterator[VideoTracks]:
 
 
 def _categories(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return video -> object number -> what is known of it."""
+    """Return video -> object number -> what is known about it."""
     path = folder / "meta.json"
     if not path.is_file():
         return {}
@@ -117,7 +117,7 @@ def _categories(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _texts(root: Path, split: str) -> dict[str, dict[int, str]]:
-    """Return the first sentence of each object, of a folder that is Ref-YouTube-VOS, too."""
+    """Return video -> object number -> its first sentence, if the folder is Ref-YouTube-VOS, too."""
     if not (root / "meta_expressions" / split / "meta_expressions.json").is_file():
         return {}
     found: dict[str, dict[int, str]] = {}

@@ -1,7 +1,6 @@
 """What a project's labelling config can show: the frames, the video, the masks, the prompt; a class for each tag.
 
-The XML comes from outside, from a Label Studio project. So defusedxml parses it: it refuses entity expansion and
-external entities.
+The XML comes from outside, so defusedxml parses it, which refuses entity expansion and external entities.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped
 
 from svac_backend.errors import SvacError
 
-# The names of labels that tell objects apart and say nothing about them, as those of the shipped configs.
+# Names of labels that only tell objects apart, like those of the shipped configs.
 _NO_WORDS = re.compile(r"object(\s*\d+)?", re.IGNORECASE)
 # The kinds of masks that this backend writes, the better one first: a brush mask keeps holes, a polygon is one ring.
 SHOWN_KINDS = ("brush", "polygon")
@@ -30,7 +29,7 @@ def task_key(expression: str | None) -> str | None:
 
 
 def says_something(name: str) -> bool:
-    """Tell whether a label's name, or what was typed, describes what to look for; `object 2` does not."""
+    """Return whether a label's name, or a typed text, describes what to look for; `object 2` does not."""
     return bool(name.strip()) and _NO_WORDS.fullmatch(name.strip()) is None
 
 
@@ -52,7 +51,7 @@ class VideoTag:
 
     @property
     def fps_key(self) -> str | None:
-        """The task key that holds the frame rate, or None when `framerate` is a number or absent."""
+        """The task key that holds the frame rate; None if `framerate` is a number or absent."""
         return task_key(self.framerate)
 
 
@@ -64,9 +63,9 @@ class MaskControl:
         kind: `brush`, `polygon`, `vector`, `bitmask`, or `rectangle` (a box, filled).
         name: the control's name, `from_name` of its results.
         to_name: the object that it draws on.
-        labels: label -> its `prompt` attribute, or None; in the config's order. A label with an alias goes by the
-            alias, as in Label Studio's results.
-        labels_name: of a pair such as `<Brush/>` + `<Labels/>`, the name of the `<Labels>` control.
+        labels: label -> its `prompt` attribute or None, in the config's order. A label with an alias goes by the alias,
+            as in Label Studio's results.
+        labels_name: the name of the `<Labels>` control in a pair such as `<Brush/>` + `<Labels/>`.
     """
 
     kind: str
@@ -77,24 +76,24 @@ class MaskControl:
 
     @property
     def colours(self) -> tuple[str, ...]:
-        """The labels that only tell objects apart, `object`, `object 2`, ...; none where the first says something."""
+        """Labels that only tell objects apart, `object`, `object 2`, ...; none if the first label says something."""
         first = next(iter(self.labels), "")
         if not first or says_something(first) or self.labels[first]:
             return ()
         return tuple(name for name, prompt in self.labels.items() if not prompt and not says_something(name))
 
     def colour(self, used: Collection[str], number: int) -> str:
-        """Return the label of an object that nobody gave one: the first of `colours` that no other has, else in turn.
+        """Return a label for an object that nobody labelled: the first unused one of `colours`, else each in turn.
 
         Args:
             used: the labels of the other objects.
-            number: how many objects there are; without `colours` it is the first label, as ever.
+            number: how many objects there are. Without `colours`, the label is always the first one.
         """
         free = next((label for label in self.colours if label not in used), None)
         return free or (self.colours[number % len(self.colours)] if self.colours else next(iter(self.labels)))
 
     def find_label(self, name: str) -> str | None:
-        """Return the control's label of that name, exact first, then in any case; or None."""
+        """Return the control's label with that name, ignoring case if there is no exact match; or None."""
         wanted = name.strip()
         if wanted in self.labels:
             return wanted
@@ -118,9 +117,9 @@ class BoxTracks:
         to_name: the video that it draws on.
         labels: the labels of the `<Labels>` tag.
         labels_name: the name of that tag, or None.
-        overview: `svac="boxes"`, which Label Studio ignores: this backend fills it with the boxes of the masks, one
-            track for each object. Of outlines: `svac="masks"`.
-        outlines: it is `<VideoVectorLabels>`, or `<VideoVector>` with such a tag, of Label Studio Enterprise.
+        overview: it has `svac="boxes"` (for outlines `svac="masks"`), which Label Studio ignores: this backend fills it
+            with the boxes or outlines of the masks, one track for each object.
+        outlines: it is `<VideoVectorLabels>`, or `<VideoVector>` with a `<Labels>` tag, of Label Studio Enterprise.
     """
 
     name: str
@@ -131,10 +130,10 @@ class BoxTracks:
     outlines: bool = False
 
 
-# Tags that draw masks on an image, beside a <Labels> tag; those with labels of their own end in "labels".
+# Tags that draw masks on an image, with a <Labels> tag beside them; those with labels of their own end in "labels".
 MASK_TAGS = ("brush", "polygon", "vector", "bitmask", "rectangle")
 
-# Tags of what follows an object through the video.
+# Tags of regions that follow an object through the video.
 _FOLLOWING = ("videorectangle", "videovector", "videovectorlabels")
 
 SHIPPED_HINT = "Start from labelstudio_config/brush_frames.xml or polygon_frames.xml."
@@ -147,7 +146,7 @@ class LabelConfig:
     Attributes:
         frames: the image list on which masks are drawn, or None.
         video: the first video, or None; `videos` has all.
-        controls: every control that draws masks, on whatever object, in the config's order.
+        controls: every control that draws masks, on any object, in the config's order.
         text: the prompt's TextArea, or None.
         notes: `<TextArea svac="notes">`, in which this backend tells the annotator what went wrong, or None.
         box_tracks: every `<VideoRectangle>`, `<VideoVector>` and `<VideoVectorLabels>`.
@@ -168,13 +167,13 @@ class LabelConfig:
         return self.videos[0] if self.videos else None
 
     def category(self, label: str) -> str:
-        """Return what a label means in a data set: `object 2` only tells objects apart, it is an `object`, too."""
+        """Return the category of a label in a data set: `object 2` only tells objects apart, so it is an `object`."""
         alike = (control.colours for control in self.drawing_controls() if label in control.colours)
         return next(alike, (label,))[0]
 
     @property
     def drawing_names(self) -> set[str]:
-        """What `from_name` of a mask on the frames can be: each drawing control, and the `<Labels>` beside it."""
+        """The possible `from_name`s of a mask on the frames: each drawing control, and the `<Labels>` beside it."""
         names = (name for control in self.drawing_controls() for name in (control.name, control.labels_name))
         return {name for name in names if name}
 
@@ -199,17 +198,17 @@ class LabelConfig:
         return tuple(control for control in self.controls if control.to_name == self.frames.name)
 
     def mask_control(self, kind: str | None = None) -> MaskControl:
-        """Return the control whose masks the editor can show on the frames, brush before polygon.
+        """Return the control whose masks the editor can show on the frames, a brush rather than a polygon.
 
         Args:
             kind: `brush` or `polygon` to insist on one.
 
         Raises:
-            SvacError: nothing can be shown; the message says what is missing.
+            SvacError: there is no such control; the message says what is missing.
         """
         if kind is not None and kind not in SHOWN_KINDS:
             raise SvacError(
-                f"Masks of kind '{kind}' are not written by this backend.",
+                f"This backend does not write masks of kind '{kind}'.",
                 f"Choose one of {', '.join(SHOWN_KINDS)}.",
             )
         if self.frames is None:
@@ -290,7 +289,7 @@ def parse_config(xml: str) -> LabelConfig:
 
 
 def _kind(tag: Element) -> str:
-    # The editor's tag registry ignores case.
+    # Like the editor, ignore the case of tags.
     return str(tag.tag).lower()
 
 
@@ -314,14 +313,14 @@ def _mask_controls(tags: list[Element]) -> tuple[MaskControl, ...]:
         for target in _targets(tag) if name else []:
             kind = _kind(tag).removesuffix("labels")
             if kind not in MASK_TAGS or _true(tag, "smartOnly"):
-                continue  # with smartOnly it guides the model and leaves no region
+                continue  # with smartOnly it only guides the model and leaves no region
             labels = (_labels(tag), None) if kind != _kind(tag) else _pair(tags, target)
             found.append(MaskControl(kind, name, target, *labels))
     return tuple(found)
 
 
 def _pair(tags: list[Element], target: str) -> tuple[dict[str, str | None], str | None]:
-    """The labels, and the name, of the `<Labels>` tag that labels what is drawn on `target`."""
+    """Return labels and name of the `<Labels>` tag that labels drawings on `target`."""
     labels = next((tag for tag in tags if _kind(tag) == "labels" and target in _targets(tag)), None)
     return ({}, None) if labels is None else (_labels(labels), labels.attrib.get("name"))
 
@@ -336,7 +335,7 @@ def _box_tracks(tags: list[Element]) -> tuple[BoxTracks, ...]:
             labels, labels_name = (_labels(tag), None) if own else _pair(tags, target)
             outlines = kind != "videorectangle"
             wanted = "masks" if outlines else "boxes"
-            # What the editor makes of <VideoVector> bears the name of the <Labels> beside it.
+            # The editor gives results of <VideoVector> the name of the <Labels> beside it.
             overview = tag.attrib.get("svac", "").strip().lower() == wanted and kind != "videovector"
             found.append(BoxTracks(name, target, tuple(labels), labels_name, overview, outlines))
     return tuple(found)
@@ -364,7 +363,7 @@ def _videos(tags: list[Element]) -> tuple[VideoTag, ...]:
 
 
 def _text(tags: list[Element], frames: FramesTag | None) -> TextControl | None:
-    """The TextArea for the prompt: best smart, as no other asks the model, then on the frames, then named `prompt`."""
+    """Return the prompt's TextArea: a smart one first, since no other asks the model; on the frames; named `prompt`."""
     ranked = []
     for tag in tags:
         name, targets = tag.attrib.get("name"), _targets(tag)
@@ -395,5 +394,5 @@ def _listed(controls: tuple[MaskControl, ...]) -> str:
 
 @lru_cache(maxsize=64)
 def cached_config(label_config: str) -> LabelConfig:
-    """Return `parse_config` of a config, cached: every /predict carries it."""
+    """Return `parse_config` of a config, cached, since every /predict carries the config."""
     return parse_config(label_config)

@@ -1,4 +1,4 @@
-"""What a person corrected in a task: what its editor holds now, compared with what it was sent."""
+"""What a person corrected in a task: what the editor holds now, compared with what it was sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from svac_backend.masks.rle import area, iou
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, Track, prompt_of
 from svac_backend.store.objects import NOBODY, SentObject
 
-# A mask that was scaled or smoothed comes back from the editor a little different.
+# The editor returns a scaled or smoothed mask slightly changed.
 SAME_MASK = 0.98
 
 
@@ -29,7 +29,7 @@ _USER_ID = re.compile(r"(?:.*[,\s])?(\d+)", re.DOTALL)
 
 
 def person_of(item: Mapping[str, Any]) -> str:
-    """Return whose a draft or an annotation is, by their id in Label Studio: who changed it last; else `NOBODY`."""
+    """Return the id, in Label Studio, of the person who last changed a draft or an annotation; else `NOBODY`."""
     for key in ("updated_by", "completed_by", "created_username", "user"):
         value = item.get(key)
         value = value.get("id") if isinstance(value, Mapping) else value
@@ -40,12 +40,12 @@ def person_of(item: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Corrections:
-    """What persons showed in a task.
+    """What people corrected in a task.
 
     Attributes:
         masks: what was drawn or erased, by object and frame of the video.
-        pointed: clicks and boxes that were answered before, likewise.
-        objects: every object that the annotation has.
+        pointed: clicks and boxes that were answered before, by object and frame of the video.
+        objects: every object in the annotation.
         sent: the regions that the annotation started from.
         unfinished: objects whose last answer lacked frames.
     """
@@ -57,11 +57,11 @@ class Corrections:
     unfinished: list[str] = field(default_factory=list)
 
     def hints(self, object_id: str) -> dict[int, FrameHint]:
-        """Return all hints of an object; a frame's mask goes before its clicks."""
+        """Return all hints of an object; on a frame, a mask overrides clicks."""
         return {**self.pointed.get(object_id, {}), **self.masks.get(object_id, {})}
 
     def to_propagate(self) -> dict[str, dict[int, FrameHint]]:
-        """Return the hints of corrected objects, where at least one hint shows the object.
+        """Return the hints of those corrected objects that at least one hint shows.
 
         Objects whose last answer lacked frames are included, so that they get the rest.
         """
@@ -72,10 +72,10 @@ class Corrections:
 
 @dataclass(frozen=True)
 class ReadAnnotation:
-    """An annotation, or its draft, and what persons corrected in it.
+    """An annotation or its draft, and what people corrected in it.
 
     Attributes:
-        canvas: the task's frames; None where no region says how large they are, and then nothing was corrected.
+        canvas: the task's frames; None if no region says how large they are, and then nothing was corrected.
         known: the objects that have names, with their labels and expressions.
     """
 
@@ -85,7 +85,7 @@ class ReadAnnotation:
     corrections: Corrections
 
     def tracks(self, regions: Sequence[Region], canvas: Canvas | None = None) -> list[Track]:
-        """Return the masks of some of the annotation's regions, on frames of `canvas` if given.
+        """Return the masks of some of the annotation's regions, on the frames of `canvas` if given.
 
         Raises:
             SvacError: a region is malformed.
@@ -93,10 +93,10 @@ class ReadAnnotation:
         return results_to_tracks(regions, self.config, self._canvas(canvas), **self._owners())
 
     def sentences(self) -> dict[str, str]:
-        """Return what persons call each object: its own sentence, or its label's `prompt`; "" where nobody said it.
+        """Return the sentence that names each object: its own, or its label's `prompt`; "" if nobody said one.
 
-        The bare name of a label is no sentence for what a click, a box or a hand began: a machine may have chosen it,
-        and another object of that label may be there. No sentence means one of the instances of `each:` alone.
+        The bare name of a label does not count for an object that a click, a box or a drawing began: a machine may have
+        chosen the label, and other objects may have it, too. Nor does any sentence name a single instance of `each:`.
         """
         prompts = {
             name: prompt for one in self.config.drawing_controls() for name, prompt in one.labels.items()
@@ -109,11 +109,11 @@ class ReadAnnotation:
         }
 
     def drawn(self, regions: Sequence[Region], canvas: Canvas | None = None) -> Drawn:
-        """Return what is drawn by some of the annotation's regions, and whose it is; otherwise as `tracks`."""
+        """Return the drawings of some of the annotation's regions, each with its object; otherwise as `tracks`."""
         return read_drawn(regions, self.config, self._canvas(canvas), **self._owners())
 
     def check_size(self, regions: Sequence[Region]) -> None:
-        """Check that the size of the frames is known where something is drawn on them. Raises `SvacError`."""
+        """Raise `SvacError` if something is drawn on the frames, but their size is unknown."""
         if self.canvas is None and is_drawn_on(regions, self.config):
             raise _no_size()
 
@@ -124,7 +124,7 @@ class ReadAnnotation:
         return found
 
     def _owners(self) -> dict[str, Any]:
-        """What tells whose a region is that a person drew."""
+        """Return the arguments that tell which object a hand-drawn region belongs to."""
         return {"tracks": [Track(**vars(one)) for one in self.known], "certain": self.corrections.masks}
 
 
@@ -150,7 +150,7 @@ def read_annotation(
     Args:
         now: the annotation's regions, or those of its draft.
         predictions: the results of the task's predictions, the oldest first.
-        answered: the answers to the calls of the person whose it is, see `store.objects`.
+        answered: the answers to the calls of the annotation's person, see `store.objects`.
         claimed: objects that were asked for in the editor.
         task_data: the task's `data`.
         config: the project's labelling config.
@@ -159,13 +159,13 @@ def read_annotation(
     Raises:
         SvacError: a region, or the task's window, is malformed.
     """
-    # What others asked for, or nobody knows who, is none of this person's, unless their annotation has it.
+    # What others or unknown people asked for is not this person's, unless their annotation has it.
     there = set(by_object(now))
     there |= {prompt for name in there if (prompt := prompt_of(name))}
     foreign = {name for name, one in answered.items() if not one.own} - there
-    # Their ids are taken, but without a label nothing that is drawn becomes theirs.
+    # Their ids are taken, but without a label they get no drawings.
     claimed = [ObjectPrompt(one.object_id, "", "") if one.object_id in foreign else one for one in claimed]
-    # What asks for instances is none itself: they have ids of their own.
+    # A prompt for instances is not an object itself: the instances have ids of their own.
     known = [one for one in known_objects(task_data, config, claimed) if one.each is None]
     on = config.frames.name if config.frames else None
     size = frame_size(now, *(one.regions for one in answered.values()), *predictions, on=on)
@@ -183,7 +183,7 @@ def known_objects(
     try:
         own = task_prompts(task_data, config, max_chars=sys.maxsize)
     except SvacError:
-        own = []  # a prompt that asks for nothing names nothing
+        own = []  # an empty prompt names no objects
     return list({one.object_id: one for one in (*own, *claimed)}.values())
 
 
@@ -212,7 +212,7 @@ def find_corrections(
     return Corrections(
         masks=masks,
         pointed={name: shown for name, shown in pointed.items() if shown},
-        # The editor gives accepted regions the label that is selected at that moment: the known one is right.
+        # The editor gives accepted regions the label selected at that moment, so the known label is the right one.
         objects=[names.get(one.object_id, one) for one in objects],
         sent=sent,
         unfinished=[name for name, one in answered.items() if one.hints and not one.complete],
@@ -222,7 +222,7 @@ def find_corrections(
 def _held(
     answered: Mapping[str, SentObject], now: Sequence[Region], config: LabelConfig, canvas: Canvas
 ) -> FrameHints:
-    """Earlier masks that the annotation still has unchanged; another annotator's are not in it."""
+    """Return earlier masks that the annotation still has unchanged, which leaves out another annotator's."""
     earlier = {
         object_id: {frame: hint for frame, hint in one.hints.items() if hint.mask is not None}
         for object_id, one in answered.items()
@@ -254,7 +254,7 @@ def _same(mask: CocoRle, found: CocoRle | None) -> bool:
 
 
 def _relabelled(sent: Sequence[Region], now: Sequence[Region]) -> list[Region]:
-    """Give what was sent the labels that its regions have now: a new label alone is nothing to propagate."""
+    """Give the sent regions the labels that they have now: a new label alone is nothing to propagate."""
     values = {(region.get("id"), region.get("from_name")): region.get("value") for region in now}
     relabelled = []
     for region in sent:

@@ -23,7 +23,7 @@ from svac_backend.errors import SvacError
 from svac_backend.labelstudio.api.client import LabelStudioClient
 
 EXECUTABLE_VARIABLE = "SVAC_LABEL_STUDIO_BIN"
-# What Label Studio may see of our environment: it reads many short names such as HOST, PORT and DEBUG.
+# The part of our environment that Label Studio gets: it reads many short names such as HOST, PORT and DEBUG.
 _INHERITED = (
     "PATH",
     "HOME",
@@ -40,10 +40,10 @@ _SETTINGS = {
     "COLLECT_ANALYTICS": "false",
     "SENTRY_DSN": "",
     "FRONTEND_SENTRY_DSN": "",
-    # Both, or a backend on localhost or a private network is refused.
+    # Without both, Label Studio refuses a backend on localhost or a private network.
     "ML_BLOCK_LOCAL_IP": "false",
     "SSRF_PROTECTION_ENABLED": "false",
-    # Read at the first start only.
+    # Read only at the first start.
     "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
     "LOCAL_FILES_SERVING_ENABLED": "true",
 }
@@ -54,15 +54,15 @@ _USERNAME = "admin@example.com"
 class LabelStudioServer:
     """A Label Studio server of our own; also a context manager.
 
-    The data folder keeps its database, its log, the login, and while it runs `server.json` (process and port). Where a
+    The data folder keeps its database, its log, the login, and, while it runs, `server.json` (process and port). If a
     server already runs on the folder, `start` takes it over, and `stop` stops it.
 
     Attributes:
-        data_dir: folder of this Label Studio; made when needed.
+        data_dir: folder of this Label Studio; made if absent.
         files_root: folder whose sub-folders it may serve as local files.
         username, password: login of its only user, made once and kept in the data folder.
         token: the user's legacy token.
-        port: known once it was started.
+        port: known once it is started.
         log: file with its output.
     """
 
@@ -109,12 +109,12 @@ class LabelStudioServer:
         return self
 
     def stop(self, timeout: float = 15.0) -> None:
-        """End the server's own process group, gently at first. Does nothing when it does not run."""
+        """End the server's process group, gently at first; do nothing if it does not run."""
         process = self._process or self._take_over()
         for sign in (signal.SIGTERM, signal.SIGKILL):
             if process is None or not _alive(process):
                 break
-            # It leads a session of its own, so this is the server and what it started, nothing else.
+            # It leads a session of its own, so this ends only the server and what it started.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, sign)
             with suppress(psutil.TimeoutExpired, subprocess.TimeoutExpired):
@@ -148,7 +148,7 @@ class LabelStudioServer:
         if not self._state.exists():
             return None
         state = json.loads(self._state.read_text())
-        # After a restart of the machine another process may have the id, but not the time of creation.
+        # After a reboot another process may have the same id, but not the same creation time.
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(state["pid"])
             if abs(process.create_time() - state["created"]) < 1 and _alive(process):
@@ -163,7 +163,7 @@ class LabelStudioServer:
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
                 [str(executable), *arguments],
-                # Elsewhere it would keep its files in a folder `mydata`, and report our repository's version.
+                # In another folder it would keep its files in `mydata` and report our repository's version.
                 cwd=self.data_dir,
                 env=self._environment(executable),
                 stdin=subprocess.DEVNULL,
@@ -207,7 +207,7 @@ class LabelStudioServer:
 
     def _failure(self, what: str) -> SvacError:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return SvacError("\n".join([f"Label Studio {what}.", *lines[-_LOG_TAIL:]]), f"Look into {self.log}.")
+        return SvacError("\n".join([f"Label Studio {what}.", *lines[-_LOG_TAIL:]]), f"See {self.log}.")
 
 
 def _alive(process: psutil.Process) -> bool:
@@ -215,7 +215,7 @@ def _alive(process: psutil.Process) -> bool:
 
 
 def find_executable() -> Path:
-    """Return Label Studio's command: SVAC_LABEL_STUDIO_BIN, else that in `.venv-label-studio`, else the one in PATH.
+    """Return Label Studio's command: SVAC_LABEL_STUDIO_BIN, or from `.venv-label-studio`, or from PATH.
 
     Raises:
         SvacError: there is none.

@@ -1,7 +1,7 @@
 """Tasks: which objects a task asks for, the data of a new task, and windows.
 
-A long video becomes several tasks. The data of each has the whole video, so that one prediction serves them all, and
-under `svac_window` the frames that the task shows. `Window` is the one place where frames are renumbered.
+A long video becomes several tasks. The data of each names the whole video, so that one prediction serves them all, and
+under `svac_window` the frames that the task shows. Only `Window` renumbers frames.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from svac_backend.masks.limits import MAX_FRAMES, MAX_TEXT_CHARS
 from svac_backend.masks.tracks import EACH, ObjectPrompt, each_of
 
 PROMPT_KEY = "prompt"
-# What people call a task in the Data Manager.
+# The field that names a task for people in the Data Manager.
 NAME_KEY = "name"
 LOCAL_FILES_ROUTE = "/data/local-files/"
-# More objects than this in one task are a mistake, such as a pasted document.
+# More objects than this in one task must be a mistake, such as a pasted document.
 MAX_OBJECTS = 64
 
 Prompt = str | Sequence[str] | Mapping[str, str | Sequence[str]]
@@ -41,10 +41,10 @@ def task_prompts(
 
     They come from the first of these that exists: the text of the interactive context; the task's `prompt` (an
     expression, several lines, a list, or label -> expression(s)); the labels of the config, each by its `prompt`
-    attribute or else by its own name, but of `object`, `object 2`, ... only the first. `car: the red car` picks the
-    label `car` where the config has it; an expression without a label gets the label of the same name, or the first
-    label, or the next of `object`, `object 2`, ... where that is the first. `each: the dogs` asks for every dog as an
-    object of its own, see `masks.instances`. Duplicates are dropped.
+    attribute or else its name, but only the first of `object`, `object 2`, ... `car: the red car` picks the label `car`
+    if the config has it. An expression without a label gets the label of the same name, or else the first label; if
+    that is `object`, the next of `object`, `object 2`, ... `each: the dogs` asks for every dog as an object of its own,
+    see `masks.instances`. Duplicates are dropped.
 
     Args:
         task_data: the task's `data`.
@@ -75,18 +75,18 @@ def text_wishes(
 
     Args:
         texts: what was typed.
-        control: whose labels it may name.
+        control: the control whose labels the text may name.
         max_chars: longest expression accepted.
-        known: the objects that there are: the same sentence means the same one, and another gets another label.
+        known: the objects that exist: the same sentence means the same object, a new one gets another label.
 
     Raises:
-        SvacError: it is empty, too long, or no text.
+        SvacError: it is empty, too long, or not text.
     """
     return _checked(list(_from_list(texts, control, "The submitted text")), control, max_chars, known)
 
 
 def context_texts(context: Mapping[str, Any] | None, config: LabelConfig) -> list[Any] | None:
-    """Return the texts of the prompt's TextArea in an interactive context; None when it has none (clicks, boxes).
+    """Return the texts of the prompt's TextArea in an interactive context; None if it has none (clicks, boxes).
 
     Raises:
         SvacError: the context is malformed.
@@ -127,12 +127,12 @@ def build_task_data(
 
     Args:
         video_url: address of the video; None leaves it out.
-        frame_urls: one address for each frame, in order. Without any the key is left out: an empty list crashes the
+        frame_urls: one address for each frame, in order. Without any, the key is left out: an empty list crashes the
             editor, a missing one does not.
         fps: true average frame rate in frames per second.
         prompt: as in `task_prompts`.
         config: names the keys; by default they are `video`, `frames` and `fps`.
-        extra: further data of the task; the above goes before it.
+        extra: further data of the task; the arguments above override it.
 
     Raises:
         SvacError: fps is not positive, or the prompt is empty.
@@ -150,7 +150,7 @@ def build_task_data(
     if prompt is not None:
         if not prompt or (isinstance(prompt, str) and not prompt.strip()):
             raise _empty("The prompt")
-        # The editor shows lines; it shows nothing of a list.
+        # The editor shows lines, but nothing of a list.
         data[PROMPT_KEY] = prompt if isinstance(prompt, str | Mapping) else "\n".join(prompt)
     return data
 
@@ -161,7 +161,7 @@ def local_files_url(path: Path, root: Path, label_studio: str = "") -> str:
     Args:
         path: the file.
         root: the folder.
-        label_studio: address of Label Studio; where it lives below a path, browsers need that before the rest.
+        label_studio: address of Label Studio; if it lives below a path, browsers need that path, too.
 
     Raises:
         SvacError: the file is not below the root.
@@ -238,8 +238,8 @@ def _lines(text: Any, what: str) -> list[str]:
     if len(text) > MAX_TEXT_CHARS:
         raise SvacError(f"{what} has {len(text)} characters.", "Describe the object in one sentence.")
     if any("\ud800" <= character <= "\udfff" for character in text):
-        # Halves of a character: what a shell makes of bytes that are not UTF-8.
-        raise SvacError(f"{what} holds characters that are no Unicode text.", "Write it in UTF-8.")
+        # Lone surrogates: what a shell makes of bytes that are not UTF-8.
+        raise SvacError(f"{what} holds characters that are not valid Unicode.", "Write it in UTF-8.")
     lines = [" ".join(line.split()) for line in text.splitlines()]
     lines = [line for line in lines if any(c.isprintable() and not c.isspace() for c in line)]
     if not lines:
@@ -248,12 +248,12 @@ def _lines(text: Any, what: str) -> list[str]:
 
 
 def label_ends(line: str) -> list[int]:
-    """Return where a label that nobody knows could end: colons before white space or at the end, not `12:30`."""
+    """Return where an unknown label could end: at colons before white space or at the end, not in `12:30`."""
     return [i for i, char in enumerate(line) if char == ":" and (line[i + 1 :] + " ")[0].isspace()]
 
 
 def _split_label(line: str, control: MaskControl) -> _Wish:
-    """`car: the red car` -> (car, the red car) when `car` is a label; any other colon stays in the sentence.
+    """Split `car: the red car` into (car, the red car) if `car` is a label; other colons stay in the sentence.
 
     `each: the cars`, `each: car: the cars` and `car: each: the cars` are instances of the label `car`.
     """
@@ -265,7 +265,7 @@ def _split_label(line: str, control: MaskControl) -> _Wish:
         return label or control.find_label(kind_of(expression)), _sentence(EACH + expression)
     # Labels may hold colons themselves, so the longest one that fits decides.
     end = max(len(label) for label in control.labels) + 2
-    # `car:the red car` is taken, too: the label is known. `12:30` is a time, whatever labels there are.
+    # `car:the red car` counts, too, since the label is known. `12:30` is a time, whatever labels there are.
     ends = [i for i, char in enumerate(line[:end]) if char == ":" and not line[i + 1 : i + 2].isdigit()]
     for position in reversed(ends):
         label = control.find_label(line[:position])
@@ -278,7 +278,7 @@ def _split_label(line: str, control: MaskControl) -> _Wish:
 
 
 def _sentence(text: str) -> str:
-    """Return an expression as it is kept: what asks for instances begins with `each: `, however that was typed."""
+    """Return an expression in its stored form: a prompt for instances begins with `each: `, however it was typed."""
     things = each_of(text)
     if things is None:
         return text
@@ -314,7 +314,7 @@ _PLURALS = {
 
 
 def kind_of(sentence: str) -> str:
-    """Return what one of the things of a sentence is called, `dog` of `all the dogs that jump`; empty if unclear."""
+    """Return the noun for a single thing of a sentence, `dog` for `all the dogs that jump`; empty if unclear."""
     words = sentence.casefold().split()
     while words and words[0] in _BEFORE_NOUNS:
         words = words[1:]
@@ -332,7 +332,7 @@ def kind_of(sentence: str) -> str:
 def _checked(
     wishes: list[_Wish], control: MaskControl, max_chars: int, known: Sequence[ObjectPrompt] = ()
 ) -> list[tuple[str, str]]:
-    """Return each wish once, with a label where it names none, see `MaskControl.colour`. Raises `SvacError`."""
+    """Return each wish once, with a label if it names none, see `MaskControl.colour`. Raises `SvacError`."""
     colours = set(control.colours)
     given = {one.expression: one.label for one in reversed(known) if one.label in colours}
     used = [*dict.fromkeys([*(one.label for one in known), *(label for label, _ in wishes if label)])]
@@ -400,22 +400,22 @@ class Window:
         return range(self.start, self.start + self.count * self.stride, self.stride)
 
     def item(self, frame: int) -> int | None:
-        """Return the `item_index` of a video's frame, or None when the task does not show it."""
+        """Return the `item_index` of a frame of the video, or None if the task does not show it."""
         item, rest = divmod(frame - self.start, self.stride)
         return item if rest == 0 and 0 <= item < self.count else None
 
     def to_json(self) -> dict[str, int]:
-        """Return the window as the task's data has it."""
+        """Return the window in the form of the task's data."""
         return {"start": self.start, "count": self.count, "stride": self.stride}
 
 
 def shown_frames(frame_count: int, window: Window | None) -> Sequence[int]:
-    """Return the frames that a task shows of a video with `frame_count` frames, in order."""
+    """Return the frames of a video with `frame_count` frames that a task shows, in order."""
     return range(frame_count) if window is None else window.frames
 
 
 def window_of(task_data: Mapping[str, Any]) -> Window | None:
-    """Return a task's window, or None when it shows the whole video.
+    """Return a task's window, or None if it shows the whole video.
 
     Raises:
         SvacError: `svac_window` is malformed.
@@ -448,7 +448,7 @@ def video_url(data: Mapping[str, Any], config: LabelConfig) -> str:
         )
     if split_address(url.strip()) is None:
         raise SvacError(
-            f"The task's '{key}' is no address: {without_secrets(url.strip())[:200]!r}.",
+            f"The task's '{key}' is not an address: {without_secrets(url.strip())[:200]!r}.",
             f"Correct the task's '{key}'.",
         )
     return url.strip()

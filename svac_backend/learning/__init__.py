@@ -1,1 +1,1 @@
-"""Learning: from generated videos and from what annotators corrected."""
+"""Learning from annotators' corrections and from generated videos."""

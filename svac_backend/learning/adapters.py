@@ -1,8 +1,8 @@
-"""What is trained of a model, and adapters: LoRA on the language model beside new values of a few small parts.
+"""Which parts of a model are trained, and adapters: LoRA on the language model plus new values of a few small parts.
 
-As published: LoRA on all projections of the language model; `text_hidden_fcs`, SAM-2's mask decoder and, over InternVL,
-`mlp1` whole; each family says which (`Family.trained_whole`). Everything else stays. LoRA is not merged into the
-weights, so that taking it out again brings the old model back bit for bit.
+As published: LoRA on all projections of the language model; `text_hidden_fcs`, SAM-2's mask decoder and, with InternVL,
+`mlp1` are trained whole; each family says which (`Family.trained_whole`). Everything else stays frozen. LoRA is not
+merged into the weights, so that taking it out again restores the old model bit for bit.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from svac_backend.svac.files.adapters import WEIGHTS, AdapterInfo, verify_adapte
 from svac_backend.svac.model import Svac
 
 _LORA = ".lora_"
-# Enough values to tell two models apart; dtypes round them, hence the tolerance.
+# Enough values to tell two models apart; dtypes round them, so they are compared with a tolerance.
 _MARKS, _TOLERANCE = 16, 0.02
 
 
 @dataclass(frozen=True)
 class LoraOptions:
-    """LoRA's size.
+    """The size of LoRA.
 
     Attributes:
-        rank: of the two factors; published: 128. Capped by the model's width.
-        alpha: factor of what they make, over the rank; published: 256.
-        dropout: of its input, in training; published: 0.05.
+        rank: rank of the two factors; published: 128. Capped by the model's width.
+        alpha: scale of their product, divided by the rank; published: 256.
+        dropout: dropout on its input, in training; published: 0.05.
     """
 
     rank: int = 128
@@ -46,7 +46,7 @@ class LoraOptions:
     dropout: float = 0.05
 
     def capped(self, hidden_size: int) -> LoraOptions:
-        """Return LoRA for a language model of this width: a quarter of it is the most, and alpha as the rank."""
+        """Return the options for a language model of this width: rank at most a quarter of it, alpha in proportion."""
         rank = min(self.rank, max(1, hidden_size // 4))
         return LoraOptions(rank, max(1, self.alpha * rank // self.rank), self.dropout)
 
@@ -66,7 +66,7 @@ def attach_lora(model: Svac, options: LoraOptions) -> None:
     """Put LoRA beside the projections of the language model; its output is 0 until it is trained.
 
     Raises:
-        SvacError: there is one already.
+        SvacError: the model has an adapter already.
     """
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise SvacError("The model has an adapter already.", "Unload it first.")
@@ -81,7 +81,7 @@ def attach_lora(model: Svac, options: LoraOptions) -> None:
 
 
 def detach_lora(model: Svac) -> None:
-    """Take LoRA out again; the model's own weights were never touched."""
+    """Take LoRA out again; it never changes the model's own weights."""
     language = model.mllm.language_model
     for name, module in list(language.named_modules()):
         if isinstance(module, BaseTunerLayer):
@@ -94,7 +94,7 @@ def detach_lora(model: Svac) -> None:
 
 
 def trained_parameters(model: Svac) -> dict[str, Parameter]:
-    """Return what an adapter holds, by name: LoRA and the parts that are trained whole."""
+    """Return the parameters that an adapter holds, by name: LoRA and the parts that are trained whole."""
     return {
         name: parameter
         for name, parameter in model.named_parameters()
@@ -103,7 +103,7 @@ def trained_parameters(model: Svac) -> dict[str, Parameter]:
 
 
 def marks_of(model: Svac) -> dict[str, list[float]]:
-    """Return values by which a model is known again, whatever its dtype."""
+    """Return values that identify a model, whatever its dtype."""
     found = {}
     for name in model.family.marks:
         tensor = model.get_parameter(name).detach().flatten()
@@ -125,10 +125,10 @@ def save_adapter(
     """Write an adapter, whole or not at all.
 
     Args:
-        folder: where; made when needed.
+        folder: where to write; made if absent.
         state: values of `trained_parameters`.
-        dtype: that the model serves in.
-        lora, marks, parent, steps: what it is; see `AdapterInfo`.
+        dtype: the dtype that the model serves in.
+        lora, marks, parent, steps: see `AdapterInfo`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / WEIGHTS) as part:
@@ -145,7 +145,7 @@ def save_adapter(
 
 
 def read_state(folder: Path) -> tuple[AdapterInfo, dict[str, Tensor]]:
-    """Read an adapter whose every byte is what was written. Raises `SvacError` where it is not."""
+    """Read an adapter and verify every byte. Raises `SvacError` if it is damaged."""
     info = verify_adapter(folder)
     try:
         return info, load_file(str(folder / WEIGHTS))
@@ -156,10 +156,10 @@ def read_state(folder: Path) -> tuple[AdapterInfo, dict[str, Tensor]]:
 
 
 def load_adapter(model: Svac, folder: Path) -> AdapterInfo:
-    """Let the model serve as an adapter says; one that is loaded is taken out first.
+    """Put an adapter into the model, after taking out one that is loaded.
 
     Raises:
-        SvacError: the adapter is missing, damaged, or belongs to another model. The model is then as it was before.
+        SvacError: the adapter is missing, damaged, or belongs to another model. The model then stays as it was.
     """
     info, state = read_state(folder)
     check_fits(model, info, folder)
@@ -187,7 +187,7 @@ def load_adapter(model: Svac, folder: Path) -> AdapterInfo:
 
 
 def unload_adapter(model: Svac) -> None:
-    """Take a loaded adapter out; the model is then what it was before, bit for bit. Without one nothing happens."""
+    """Take out a loaded adapter, if any; the model is then what it was before, bit for bit."""
     found = _loaded.pop(model, None)
     if found is None:
         return
@@ -197,13 +197,13 @@ def unload_adapter(model: Svac) -> None:
 
 
 def loaded_adapter(model: Svac) -> AdapterInfo | None:
-    """Return what adapter a model serves with, if any."""
+    """Return the adapter that a model serves with, if any."""
     found = _loaded.get(model)
     return found.info if found else None
 
 
 def check_fits(model: Svac, info: AdapterInfo, folder: Path) -> None:
-    """Raise `SvacError` where an adapter was trained on another model."""
+    """Raise `SvacError` if an adapter was trained on another model."""
     own = marks_of(model)
     same = own.keys() == info.marks.keys() and all(
         len(own[name]) == len(values)

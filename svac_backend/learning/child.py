@@ -1,8 +1,8 @@
-"""A process that a job runs in: it reports in lines of JSON, and ends when its parent does. Free of torch.
+"""A child process that a job runs in: it reports in lines of JSON, and ends when its parent does. Free of torch.
 
-The child reads one line of JSON on its standard input, and then nothing: when that is closed, because the parent asks
-for it or has died, the child is to stop. On its standard output it writes lines of JSON: `progress` and `message`, and
-at its end `result`, or `error` and `hint`.
+The child reads one line of JSON on its standard input, then waits for it to close: the parent closes it to stop the
+child, or has died. On its standard output it writes lines of JSON: `progress` and `message`, and at its end `result`,
+or `error` and `hint`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import IO, Any
 
 from svac_backend.errors import SvacError, lacks_room, no_room
 
-# A child that was asked to stop ends its step, and writes down how far it is; after so many seconds it is ended.
+# Seconds in which a child that was asked to stop may end its step and save its state; then it is killed.
 STOP_S = 60.0
-# How often the parent looks whether it should stop itself.
+# Seconds between two checks whether the parent itself should stop.
 POLL_S = 0.5
 
 
@@ -40,7 +40,7 @@ class Child:
     Args:
         command: what to run.
         config: the line that it reads.
-        log: file for what it writes on its standard error.
+        log: file for its standard error.
     """
 
     def __init__(self, command: Sequence[str], config: Any, log: Path) -> None:
@@ -66,7 +66,7 @@ class Child:
             tell: called with each report, and at least every half second with the last one; it may raise to stop.
 
         Raises:
-            SvacError: the child says so.
+            SvacError: the error that the child reports.
             ChildDied: it ended without a result.
         """
         last: tuple[float, str] = (0.0, "Starting")
@@ -93,7 +93,7 @@ class Child:
         return dict(found["result"])
 
     def stop(self, grace_s: float) -> None:
-        """Have the child stop, and end it when it has not within `grace_s` seconds. It may have ended already."""
+        """Ask the child to stop, and kill it if it has not after `grace_s` seconds. It may have ended already."""
         with suppress(BrokenPipeError):  # it may have died with its line unread
             _pipe(self._process.stdin).close()
         try:
@@ -109,16 +109,16 @@ class Child:
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    """Return a pipe that was asked for."""
+    """Return a pipe that `Popen` was asked to open."""
     if pipe is None:
         raise RuntimeError("the process was started without pipes")
     return pipe
 
 
 class Parent:
-    """The child's side: what it was told, how it reports, and whether it should stop.
+    """The child's side: its configuration, its reports, and whether it should stop.
 
-    What the child's libraries print goes to its standard error.
+    Whatever the child's libraries print goes to its standard error.
     """
 
     def __init__(self) -> None:
@@ -133,11 +133,11 @@ class Parent:
         return self._stopping.is_set()
 
     def progress(self, fraction: float, message: str) -> None:
-        """Report how far the work is."""
+        """Report the progress of the work, 0..1."""
         self._say({"progress": fraction, "message": message})
 
     def run(self, work: Callable[[], dict[str, Any]]) -> int:
-        """Do the work and report its end; returns the process's status."""
+        """Do the work and report its result or error; return the process's exit status."""
         try:
             try:
                 self._say({"result": work()})

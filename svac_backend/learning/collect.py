@@ -1,6 +1,6 @@
-"""Collect: webhooks that were recorded become corrections. The worker does it when there is something new.
+"""Turns recorded webhooks into corrections; the worker does so whenever there is something new.
 
-It says whose annotation counts, which frames a person drew and which they saw and accepted. Free of torch.
+It decides whose annotation counts, which frames a person drew, and which they saw and accepted. Free of torch.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Submitted:
 
     Attributes:
         annotation, task: as Label Studio sends them; `task` has `data`.
-        label_config: the project's labelling config, empty where the webhook has none.
+        label_config: the project's labelling config, empty if the webhook has none.
     """
 
     annotation: Mapping[str, Any]
@@ -68,12 +68,12 @@ class Submitted:
 
     @property
     def regions(self) -> list[dict[str, Any]]:
-        """What the annotation holds. Raises `SvacError` where something in it is no region."""
+        """The annotation's regions. Raises `SvacError` if something in it is not a region."""
         return regions_of(self.annotation.get("result"))
 
 
 def submitted(body: Mapping[str, Any]) -> Iterator[Submitted]:
-    """Yield the annotations of a webhook; those whose task is not told are left out.
+    """Yield the annotations of a webhook, except those whose task it does not name.
 
     ANNOTATIONS_CREATED has a list of annotations under `annotation` and one of tasks under `task`, in any order.
     """
@@ -88,18 +88,18 @@ def submitted(body: Mapping[str, Any]) -> Iterator[Submitted]:
 
 
 def deleted_ids(action: str, body: Mapping[str, Any]) -> list[str]:
-    """Return the ids of what a webhook says is deleted."""
+    """Return the ids that a webhook reports as deleted."""
     items = _listed(body.get(DELETED[action]))
     return [_name(item["id"]) for item in items if item.get("id") is not None]
 
 
 def _name(value: Any) -> str:
-    """An id as the tables take it: it may be anything that JSON holds, lone surrogates too."""
+    """Return an id in a form that the tables take: it may be any JSON value, even with lone surrogates."""
     return words(str(value)[:32])[:32]
 
 
 def who(annotation: Mapping[str, Any]) -> str:
-    """Return the name of an annotation's person, or the id where no name is told."""
+    """Return the name of an annotation's person, or their id if there is no name."""
     person = annotation.get("completed_by")
     if isinstance(person, Mapping):
         person = person.get("email") or person.get("id")
@@ -108,7 +108,7 @@ def who(annotation: Mapping[str, Any]) -> str:
 
 
 def saved_at(annotation: Mapping[str, Any]) -> float:
-    """Return when an annotation was saved, in seconds since the epoch; 0.0 where it is not told."""
+    """Return when an annotation was saved, in seconds since the epoch; 0.0 if unknown."""
     return moment(annotation.get("updated_at") or annotation.get("created_at"))
 
 
@@ -120,20 +120,20 @@ def corrections_of(
     shown: Collection[int],
     seen: Collection[int],
 ) -> list[Correction]:
-    """Return what an annotation says of each object.
+    """Return what an annotation says about each object.
 
     Args:
-        annotation: whose.
-        tracks: the annotation's masks, by frame of the whole video.
+        annotation: the annotation.
+        tracks: its masks, by frame of the whole video.
         changed: what a person drew, by object and frame; an empty mask where they removed it.
-        predicted: the objects that were predicted, with the frames on which this was shown; what is not changed there,
-            on a frame that a person saw, was accepted. Of an object that only a person knew of, no frame is accepted:
-            where they drew nothing, nobody said that it is not there.
+        predicted: the objects that were predicted, with the frames on which the prediction was shown. If a person saw
+            such a frame and changed nothing, they accepted it. No frame is accepted for an object that only a person
+            drew: elsewhere, nobody said that it is absent.
         shown: frames that the task shows.
         seen: frames that a person is known to have looked at, see `seen_frames`.
 
     Returns:
-        Objects of which something is known, in the order of the tracks. Their tracks hold masks of those frames only.
+        Objects about which something is known, in the order of the tracks, with masks on known frames only.
     """
     found = []
     for track in tracks:
@@ -161,8 +161,8 @@ def corrections_of(
 def seen_frames(changes: Corrections) -> set[int]:
     """Return the frames that a person is known to have looked at: they drew, erased, clicked or boxed something there.
 
-    An annotation does not tell which other frames were on the screen. Deleting an object from all its frames is one
-    act, for which no frame need be looked at.
+    An annotation does not tell which other frames were on the screen. Deleting an object from all frames takes a single
+    action, without looking at any of them.
     """
     seen: set[int] = set()
     for object_id, hints in changes.masks.items():
@@ -193,11 +193,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Collected:
-    """What a look at the webhooks brought.
+    """The outcome of reading the webhooks.
 
     Attributes:
-        annotations: that say something; removed: that were deleted or say nothing any more; put_off: that could not be
-            made use of and are tried again.
+        annotations: how many say something; removed: how many were deleted or say nothing any more; put_off: how many
+            could not be used and will be tried again.
     """
 
     annotations: int = 0
@@ -212,7 +212,7 @@ class Collected:
 
 
 class Collector:
-    """Looks at each webhook once, in order; what fails is tried again later.
+    """Reads each webhook once, in order; what fails is tried again later.
 
     Args:
         settings: where Label Studio is, and how predictions were sent.
@@ -229,11 +229,11 @@ class Collector:
         self.sent = SentStore(database)
 
     def pending(self) -> bool:
-        """Whether there is something to look at."""
+        """Whether there are webhooks to read."""
         return self.events.latest(ACTIONS) > self.inbox.position() or bool(self.inbox.due())
 
     def collect(self, progress: Progress = lambda *_: None) -> Collected:
-        """Look at all webhooks that are new, and at those that are to be tried again.
+        """Read all new webhooks, and those that are due to be tried again.
 
         Raises:
             SvacError: another process has been collecting for minutes, or the database cannot be used.
@@ -260,7 +260,7 @@ class Collector:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Two at once would each look at half of what an annotation went through."""
+        """Hold the lock: two collectors at once would each see only half of an annotation's history."""
         try:
             with FileLock(self.settings.data_dir / LOCK_FILE, timeout=300):
                 yield
@@ -270,7 +270,7 @@ class Collector:
             ) from error
 
     def _use(self, event: Event, done: Collected) -> None:
-        # One malformed annotation must not keep the others from being looked at, in this webhook and in later ones.
+        # One malformed annotation must not keep others from being read, in this webhook and in later ones.
         problems: list[SvacError] = []
         with self._aside(event, problems):
             if event.action in ANNOTATED:
@@ -285,7 +285,7 @@ class Collector:
                 else:
                     done.removed += self.corrections.delete(event.project_id, ids, event.id)
         if problems:
-            # If time may mend one of them, the webhook must not be given up for another.
+            # If one of the problems is temporary, the webhook must not be given up because of another.
             first = next((one for one in problems if one.temporary), problems[0])
             self.inbox.put_off(event.id, first.message, first.hint, temporary=first.temporary)
             done.put_off += 1
@@ -294,7 +294,7 @@ class Collector:
 
     @contextmanager
     def _aside(self, event: Event, problems: list[SvacError]) -> Iterator[None]:
-        """Note what goes wrong within; only what is wrong with the database goes on."""
+        """Note errors raised within it; only database errors are raised further."""
         try:
             yield
         except StoreError:
@@ -303,16 +303,16 @@ class Collector:
             log.warning("webhook %d is put off: %s", event.id, error)
             problems.append(error)
         except Exception as error:
-            log.exception("webhook %d cannot be made use of", event.id)
+            log.exception("webhook %d cannot be used", event.id)
             problems.append(SvacError(f"Unexpected error ({type(error).__name__}).", "See the worker's log."))
 
     def _take(self, event: Event, one: Submitted, done: Collected) -> None:
         known = self.corrections.annotation(event.project_id, one.id)
         if known is not None and known.event > event.id:
-            return  # a later webhook about it was looked at already
+            return  # a later webhook about it was read already
         saved = saved_at(one.annotation)
         if known is not None and 0 < saved < known.saved:
-            return  # an earlier state that somebody sent again
+            return  # an earlier state, sent again
         about = Annotation(
             project_id=event.project_id,
             annotation_id=one.id,
@@ -327,7 +327,7 @@ class Collector:
         if not one.annotation.get("was_cancelled"):
             about, found = self._read(about, one)
         if event.action == BULK and not any(correction.drawn for correction in found):
-            # Label Studio makes annotations of predictions at a click for all tasks: nobody has looked at them.
+            # Label Studio can turn all tasks' predictions into annotations at one click: nobody has looked at them.
             about, found = replace(about, state=AnnotationState.EMPTY), []
         was_used = known is not None and known.state is AnnotationState.USED
         if self.corrections.put(about, found):
@@ -385,7 +385,7 @@ class Collector:
         return about, [replace(correction, annotation=about) for correction in found]
 
     def _predicted(self, sent: Sequence[Region], shown: Sequence[int]) -> dict[str, list[int]]:
-        """Which objects the editor was sent, and the frames on which that can be accepted."""
+        """Return the objects that the editor was sent, with the frames on which a person can accept them."""
         frames: dict[str, set[int]] = {}
         for region in sent:
             name = region_name(region)
@@ -404,7 +404,7 @@ def _shown(data: Mapping[str, Any], config: LabelConfig, window: Window | None) 
 
 
 def _without_unknown(regions: Sequence[Region], sent: Sequence[Region]) -> list[Region]:
-    """Leave out a model's masks that cannot be compared, since their prediction is gone: nobody need have seen them."""
+    """Leave out masks of the model whose prediction is gone: they cannot be compared, and perhaps nobody saw them."""
     compared = {name.object_id for region in sent if (name := region_name(region))}
     return [
         region

@@ -1,4 +1,4 @@
-"""The curves of a training: read, drawn, and how long it will still take. Free of torch: the pages show them, too."""
+"""A training's curves: reading and drawing them, and estimating the time left. Free of torch: the pages use it, too."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CURVES = {
 
 
 def read_curves(path: Path) -> list[dict[str, float]]:
-    """Return the lines of `curves.jsonl`; a last one that was cut off is left out."""
+    """Return the lines of `curves.jsonl`, without a last line that was cut off."""
     if not path.is_file():
         return []
     found = []
@@ -30,7 +30,7 @@ def read_curves(path: Path) -> list[dict[str, float]]:
 
 
 def drawn_curves(path: Path) -> list[dict[str, str]]:
-    """Return the curves as points of an SVG of 320 x 120, with ends and bounds; none of a run of a single line."""
+    """Return the curves as points of a 320 x 120 SVG, with ends and bounds; none for a run with a single line."""
     lines = read_curves(path)
     found = []
     for key, name in _CURVES.items():
@@ -50,7 +50,7 @@ def drawn_curves(path: Path) -> list[dict[str, str]]:
 
 
 def seconds_left(path: Path) -> float | None:
-    """Return the seconds that the training itself still takes at its pace so far; None before its first line."""
+    """Return the seconds that the training itself will still take at its present pace; None before its first line."""
     lines = read_curves(path)
     if not lines or not lines[-1].get("of") or not lines[-1]["step"]:
         return None

@@ -1,7 +1,7 @@
-"""Examples, what there is to learn from, and the batches that a step learns from.
+"""Examples to learn from, and the batches of each step.
 
-An example is a video, an expression, and masks on the frames that a person answered for. Which examples a step sees
-follows from the seed and the step alone: a run that is resumed sees the same data.
+An example is a video, an expression, and masks on the frames that a person answered for. Seed and step alone determine
+which examples a step sees, so that a resumed run sees the same data.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ from svac_backend.svac.config import SvacConfig
 from svac_backend.video.images import ImageFolderVideo
 from svac_backend.video.reader import VideoReader
 
-# Parts that a video is seen in by a model that decodes few frames only (Sa2VA): each part is such frames.
+# For models that decode only a few frames of a video (Sa2VA): how many sets of such frames are taken from a video.
 _PARTS = 4
-# How much a frame counts that a person drew, against one that a person left as it was.
+# Weights of a frame that a person drew and of one that a person left as it was.
 DRAWN_WEIGHT, ACCEPTED_WEIGHT = 1.0, 0.5
 _DRAWN_FIRST = 0.7
-# Cells a side from which masks are sampled as published.
+# Cells per side from which on masks are sampled as published.
 _FINE = 128
 
 
 @dataclass(frozen=True)
 class Example:
-    """One object of one video, and the sentence that means it.
+    """One object of one video, and the sentence that refers to it.
 
     Attributes:
         video: its frames.
         expression: the sentence.
-        masks: 0-based frame -> mask. A frame of `drawn` or `accepted` without one shows no such object.
+        masks: 0-based frame -> mask. A frame of `drawn` or `accepted` without a mask does not show the object.
         drawn: frames on which a person drew or changed the mask.
-        accepted: frames that a person left as they were predicted, and submitted.
-        anchor: f32 [N, d_model], the [SEG] embeddings that the model shall keep for it; None: free to change.
+        accepted: frames that a person left as predicted and submitted.
+        anchor: f32 [N, d_model], the [SEG] embeddings that the model should keep for it; None: free to change.
     """
 
     video: VideoRef
@@ -68,15 +68,15 @@ class Example:
 
     @property
     def frames(self) -> tuple[int, ...]:
-        """The frames whose truth is known, ascending."""
+        """The frames with known ground truth, ascending."""
         return tuple(sorted(self.drawn | self.accepted))
 
 
 def from_corrections(corrections: Iterable[Correction], find: Callable[[Correction], Path]) -> list[Example]:
-    """Return what can be learned from; corrections without an expression or a frame are left out.
+    """Return examples for corrections, except those without an expression or a frame.
 
     Args:
-        corrections: what persons submitted.
+        corrections: what people submitted.
         find: returns the file of a correction's video.
     """
     found = []
@@ -84,7 +84,7 @@ def from_corrections(corrections: Iterable[Correction], find: Callable[[Correcti
         frames = one.drawn | one.accepted
         if not one.expression.strip() or not frames:
             continue
-        # What names the video stays the same when its file is fetched again.
+        # The video's identity stays the same when its file is fetched again.
         name = one.annotation.video or f"{one.hostname}{one.video_url}"
         video = VideoRef(name, partial(VideoReader, find(one)))
         masks = {i: mask for i, mask in one.track.masks.items() if i in frames}
@@ -96,7 +96,7 @@ def from_mevis(root: Path, split: str) -> list[Example]:
     """Return the examples of a folder in the layout of MeViS; every frame counts as drawn.
 
     Raises:
-        SvacError: no such folder or split, or masks that do not belong to it.
+        SvacError: there is no such folder or split, or its masks do not fit it.
     """
     benchmark = open_benchmark("mevis", root, split)
     truth = open_truth(benchmark)
@@ -123,18 +123,18 @@ def from_mevis(root: Path, split: str) -> list[Example]:
 def split_by_video(
     examples: Sequence[Example], *, share: float = 0.2, least: int = 2
 ) -> tuple[list[Example], list[Example]]:
-    """Part the examples by video into those to learn from and those to be held out.
+    """Split the examples by video into those to learn from and those to hold out.
 
-    A video's side follows from its key alone, so that it stays when others come; where too few would be held out, the
+    A video's key alone decides its side, so that it stays there when others come; if too few would be held out, the
     next ones in the order of their hashes join them.
 
     Args:
-        examples: all.
-        share: of the videos that is held out, in the long run.
-        least: held out at least, as long as as many are left.
+        examples: all examples.
+        share: share of the videos to hold out, in the long run.
+        least: least number of videos to hold out, as long as that many are left to learn from.
 
     Returns:
-        To learn from, held out.
+        Examples to learn from, examples held out.
     """
     place = {e.video.key: hash_of(e.video.key) for e in examples}
     order = sorted(place, key=place.__getitem__)
@@ -144,7 +144,7 @@ def split_by_video(
 
 
 def hash_of(key: str) -> float:
-    """Return a number 0..1 that follows from the text alone."""
+    """Return a number 0..1 that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
 
 
@@ -154,10 +154,10 @@ class Item:
 
     Attributes:
         seen: its video as the model sees it.
-        expression: what is asked.
-        rows: i64 [K], which of the kept pictures carry a mask in this step; K may be 0.
+        expression: what the model is asked.
+        rows: i64 [K], which of the kept pictures have a mask in this step; K may be 0.
         target: f32 [K, h, w] in 0..1, at the size of SAM-2's logits.
-        weight: f32 [K].
+        weight: f32 [K], weight of each mask in the loss.
         anchor: f32 [N, d_model], the [SEG] embeddings to keep; None: free to change.
     """
 
@@ -171,16 +171,16 @@ class Item:
 
 @dataclass
 class Batches:
-    """Corrections, and replay against forgetting.
+    """Batches of corrections, with replay against forgetting.
 
     Attributes:
         examples: the corrections to learn from.
         replay: what the model must not forget; may be empty.
         cache: makes what the model sees.
-        batch: examples of a step, over all processes.
-        replay_share: share of the step that is replay.
-        frames_per_clip: frames with a mask of each clip and step.
-        seed: of all choices.
+        batch: examples per step, over all processes.
+        replay_share: share of replay in a step.
+        frames_per_clip: frames with a mask per clip and step.
+        seed: seed of all random choices.
     """
 
     examples: Sequence[Example]
@@ -205,11 +205,11 @@ class Batches:
 
     @property
     def config(self) -> SvacConfig:
-        """Of the model."""
+        """The model's configuration."""
         return self.cache.config
 
     def items(self, step: int, *, rank: int = 0, world: int = 1) -> list[Item]:
-        """Return what one of `world` processes learns from in a step.
+        """Return what process `rank` of `world` learns from in a step.
 
         Raises:
             SvacError: a video can't be read.
@@ -222,7 +222,7 @@ class Batches:
         ]
 
     def chosen(self, step: int) -> list[Example]:
-        """Return the examples of a step: each comes once before one comes again."""
+        """Return the examples of a step: each comes once before any comes again."""
         replayed = round(self.batch * self.replay_share) if self.replay else 0
         replayed = min(replayed, self.batch - 1)
         return self._next(self.examples, step, self.batch - replayed, 1) + self._next(
@@ -259,7 +259,7 @@ class Batches:
         )
 
     def _part(self, example: Example, rng: np.random.Generator) -> tuple[int, ...] | None:
-        """Choose the frames that a model is shown that decodes few frames only; None: all of the video."""
+        """Choose the frames to show to a model that decodes only a few; None: the whole video."""
         method = self.config.method
         size = method.num_clips * method.frames_per_clip
         if len(decoded_by(plan(4 * size, method))) > size:
@@ -273,11 +273,11 @@ class Batches:
 
     @staticmethod
     def _mask(example: Example, frame: int, side: int) -> Tensor:
-        """Return the truth f32 [side, side]; all 0 where the object is not there.
+        """Return the ground truth f32 [side, side]; all 0 if the object is not there.
 
-        By nearest, as published. That takes the upper left pixel of each cell, so masks lie half a cell too far down
-        and right: nothing at 256 cells a side, but a tenth of an object's width at a tiny model's 32, which would
-        learn to shift all its masks. There, a cell holds the share that the object covers.
+        Nearest neighbour, as published, takes the upper left pixel of each cell, so masks lie half a cell too far down
+        and right. That is nothing at 256 cells per side, but a tenth of an object's width at a tiny model's 32, which
+        would learn to shift all its masks. There, a cell holds the share that the object covers.
         """
         if frame not in example.masks:
             return torch.zeros(side, side)

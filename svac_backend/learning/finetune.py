@@ -1,4 +1,4 @@
-"""A whole fine-tuning: split, old figures, training, new figures, the gate, a report. It resumes after a kill."""
+"""A whole fine-tuning: split, old scores, training, new scores, the gate, a report. It resumes after a kill."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from svac_backend.synthetic.scene import FIRST_TRAIN_SEED
 
 Progress = Callable[[float, str], None]
 
-# Generated scenes: those that are replayed were trained on, those of the regression set never.
+# Seeds of generated scenes: the model was trained on those that are replayed, never on the regression set.
 REPLAY_SEEDS = range(FIRST_TRAIN_SEED, FIRST_TRAIN_SEED + 120)
 REGRESSION_SEEDS = range(5000, 5024)
-# Shares of the time, for the progress.
+# Progress, 0..1, after each stage.
 _BEFORE, _TRAINED = 0.08, 0.92
 
 
 @dataclass(frozen=True)
 class FinetuneData:
-    """What a fine-tuning learns from, and what it is judged by.
+    """What a fine-tuning learns from and is judged by.
 
     Attributes:
-        examples: corrections, all of them; a share of the videos is held out.
-        replay: what is trained on beside the corrections; None: generated scenes for the embedded model, else nothing.
+        examples: all corrections; a share of the videos is held out.
+        replay: what is trained on besides the corrections; None: generated scenes for the embedded model, else nothing.
         regression: what must not get worse; None: generated scenes for the embedded model, else nothing.
     """
 
@@ -51,15 +51,15 @@ class FinetuneData:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out.
+    """The outcome of a fine-tuning.
 
     Attributes:
         adapter: the new version's folder; None without a training.
         decision: whether it is promoted, and why.
         steps: optimiser steps.
-        seconds: spent training.
+        seconds: time spent training.
         report: the page; None without a training.
-        finished: False: it was stopped; called again with the same folder it resumes.
+        finished: False if it was stopped; called again with the same folder, it resumes.
     """
 
     adapter: Path | None
@@ -81,16 +81,16 @@ def finetune(
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Outcome:
-    """Learn from corrections, and judge what came out. The model is left without any adapter.
+    """Learn from corrections and judge the new version. The model is left without any adapter.
 
     Args:
         model: the base model.
         data: what to learn from, and what to judge by.
-        out: folder of the run. Called again with the same arguments it resumes where it was killed or stopped.
-        options: of the training; None: those that suit the model.
-        gate: what is asked of the new version; None: the defaults.
+        out: folder of the run. Called again with the same arguments, it resumes where it was killed or stopped.
+        options: options of the training; None: those that suit the model.
+        gate: what the new version must achieve; None: the defaults.
         parent: adapter of the version that serves now: the new one starts from it and is compared with it.
-        progress: called with a fraction 0..1 and a message; what it raises ends the run.
+        progress: called with a fraction 0..1 and a message; an exception that it raises ends the run.
         should_stop: asked after each step.
 
     Raises:
@@ -176,7 +176,7 @@ def finetune(
 
 
 def figures_of(held: Sequence[Example], scores: Sequence[ExampleScore]) -> Scores:
-    """Return a version's figures; the held-out examples' scores come first, then the regression set's.
+    """Return a version's scores, given those of the held-out examples followed by those of the regression set.
 
     Raises:
         SvacError: nothing is held out.
@@ -190,7 +190,7 @@ def figures_of(held: Sequence[Example], scores: Sequence[ExampleScore]) -> Score
 
 
 def is_embedded(config: SvacConfig) -> bool:
-    """Say whether a model has the embedded model's architecture, which generated scenes are for."""
+    """Return whether a model has the embedded model's architecture, which generated scenes are made for."""
     shipped = SvacConfig.load(EMBEDDED["svac-tiny"] / "config.json")
     return (config.vision, config.language, config.sam) == (shipped.vision, shipped.language, shipped.sam)
 
@@ -198,7 +198,7 @@ def is_embedded(config: SvacConfig) -> bool:
 def _scored(
     model: Svac, tests: Sequence[Example], path: Path, adapter: Path | None, progress: Progress | None
 ) -> list[ExampleScore]:
-    """Evaluate, or read what an earlier attempt of this run measured for the same version and examples."""
+    """Evaluate, or read the scores that an earlier attempt of this run stored for the same version and examples."""
     mark = _mark(tests, adapter)
     if path.is_file():
         try:
@@ -214,7 +214,7 @@ def _scored(
 
 
 def _mark(examples: Sequence[Example], adapter: Path | None) -> str:
-    """Name examples and the version that is asked about them."""
+    """Return a hash that identifies some examples and the version that is scored on them."""
     said = [(e.video.key, e.expression, e.frames, len(e.masks)) for e in examples]
     version = verify_adapter(adapter).sha256 if adapter else None
     return hashlib.sha256(repr((said, version)).encode()).hexdigest()

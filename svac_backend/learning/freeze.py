@@ -1,4 +1,4 @@
-"""Freeze: the folder of a fine-tuning run, and what it learns from, fixed when it begins. Free of torch.
+"""The folder of a fine-tuning run, and what it learns from, frozen when it begins. Free of torch.
 
 `<data folder>/training/<job>/` holds `data.bin` (corrections and lineage), `out/` (what `learning.finetune` writes),
 `result.json` once it is done, and `log.txt`. `Videos` finds the videos of the corrections.
@@ -26,21 +26,21 @@ from svac_backend.store.versions import Training, TrainingStore
 from svac_backend.versions import Registry
 
 DATA, RESULT, OUT, LOG = "data.bin", "result.json", "out", "log.txt"
-# What a finished run needs no more; the registry has a copy of the adapter.
+# What a finished run no longer needs; the registry has a copy of the adapter.
 SCRATCH = ("cache", "checkpoints", "adapter")
-# What is made again where the run goes on elsewhere, sooner than it would come.
+# What another machine that continues the run can make again faster than fetch.
 CACHE = f"{OUT}/cache"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run.
+    """A fine-tuning run.
 
     Attributes:
-        folder: of the run.
+        folder: its folder.
         base: version of the model without an adapter.
         parent: id of the adapter that served when it began, or empty.
-        event: number of the last webhook that was made use of then.
+        event: number of the last webhook that had been used then.
         corrections: what it learns from.
     """
 
@@ -57,11 +57,11 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """What the process that trains says."""
+        """Log of the training process."""
         return self.folder / LOG
 
     def result(self) -> dict[str, Any] | None:
-        """Return what came out, or None when it is not done."""
+        """Return the result, or None if the run is not done."""
         try:
             found: dict[str, Any] = json.loads((self.folder / RESULT).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -69,17 +69,17 @@ class Run:
         return found
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Keep what came out."""
+        """Store the result."""
         atomic_write(self.folder / RESULT, json.dumps(result).encode())
 
     def tidy(self) -> None:
-        """Delete what only a run that goes on needs."""
+        """Delete what only an unfinished run needs."""
         for name in SCRATCH:
             shutil.rmtree(self.out / name, ignore_errors=True)
 
 
 def open_run(settings: Settings, database: Database, job_id: str) -> Run:
-    """Return a run; one that has not begun gets the corrections that are there now.
+    """Return a run; if it has not begun, give it the corrections that are there now.
 
     Raises:
         SvacError: there is no model, or the folder cannot be written.
@@ -119,7 +119,7 @@ def _freeze(settings: Settings, database: Database) -> dict[str, Any]:
     registry = Registry(settings, database)
     parent = registry.serving(verify=True)
     return {
-        # Before the corrections are read: what comes in between is in them, and counts as new all the same.
+        # Before the corrections are read: what comes in between is among them, and still counts as new.
         "event": Inbox(database).position(),
         "base": registry.base,
         "parent": parent.id if parent else "",

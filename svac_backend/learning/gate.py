@@ -1,4 +1,4 @@
-"""The gate: whether a new version may take the place of the old one, and why not. Free of torch."""
+"""The gate: whether a new version may replace the old one, and why. Free of torch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from svac_backend.settings import Settings
 
 @dataclass(frozen=True)
 class GateOptions:
-    """What is asked of a new version.
+    """What a new version must achieve.
 
     Attributes:
         min_gain: J&F points that it must gain on the held-out corrections.
         max_loss: J&F points that it may lose on the regression set.
-        min_above_chance: points by which its masks must fit their own videos better than other videos.
-        min_videos: corrected videos without which no training starts.
-        min_held_out: of these, videos that are held out at least.
-        held_out_share: share of the videos that is held out.
+        min_above_chance: IoU points by which its masks must fit their own videos better than other videos.
+        min_videos: least number of corrected videos for a training to start.
+        min_held_out: least number of them to hold out.
+        held_out_share: share of the videos to hold out.
     """
 
     min_gain: float = 1.0
@@ -30,7 +30,7 @@ class GateOptions:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> GateOptions:
-        """Return what the settings ask."""
+        """Return the options in the settings."""
         return cls(
             min_gain=settings.finetune_min_gain,
             max_loss=settings.finetune_max_loss,
@@ -44,9 +44,9 @@ class Scores:
 
     Attributes:
         held_out: on the corrections that it was not trained on.
-        regression: on the regression set; None where there is none.
-        chance: mean IoU, 0..100, of its masks with the corrections of *other* held-out videos; None for one video.
-        own: the same with those of their own videos.
+        regression: on the regression set; None if there is none.
+        chance: mean IoU, 0..100, of its masks with the corrections of *other* held-out videos; None with one video.
+        own: mean IoU, 0..100, of its masks with the corrections of their own videos.
     """
 
     held_out: float
@@ -57,10 +57,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of a new version.
+    """The decision about a new version.
 
     Attributes:
-        promote: whether it takes the old one's place.
+        promote: whether it replaces the old one.
         reason: why or why not, in sentences.
         figures: `held_out_before`, `held_out_after`, `regression_before`, `regression_after`, `own` and `chance`
             of the new version.
@@ -72,7 +72,7 @@ class Decision:
 
 
 def too_few(videos: int, options: GateOptions) -> Decision | None:
-    """Return why there can't be a training yet; None where there can."""
+    """Return why there can be no training yet; None if there can."""
     missing = options.min_videos - videos
     if missing <= 0:
         return None

@@ -1,4 +1,4 @@
-"""J and F of a model on examples, measured the way that users take: `Svac.segment` over the whole video."""
+"""J and F of a model on examples, measured as users run it: `Svac.segment` over the whole video."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True)
 class ExampleScore:
-    """How one example was met.
+    """The score of one example.
 
     Attributes:
-        j, f: means over the frames whose truth is known, 0..100.
-        frame: one frame for a picture: of those that show the object, the middle one.
-        mask: what was predicted there.
+        j, f: means over the frames with known ground truth, 0..100.
+        frame: the frame for a picture: the middle one of those that show the object.
+        mask: the predicted mask there.
     """
 
     j: float
@@ -36,7 +36,7 @@ class ExampleScore:
 
     @property
     def j_and_f(self) -> float:
-        """Their mean."""
+        """The mean of J and F."""
         return (self.j + self.f) / 2
 
 
@@ -60,15 +60,15 @@ def measure(
 
 
 def mean_j_and_f(scores: Sequence[ExampleScore]) -> float | None:
-    """Return the mean J&F, 0..100; None of nothing."""
+    """Return the mean J&F, 0..100; None without scores."""
     return float(np.mean([score.j_and_f for score in scores])) if scores else None
 
 
 def fit(examples: Sequence[Example], scores: Sequence[ExampleScore]) -> tuple[float | None, float | None]:
-    """Return how well masks fit the truth of their own videos, and that of other videos: mean IoUs, 0..100.
+    """Return how well masks fit the ground truth of their own videos and of other videos: mean IoUs, 0..100.
 
-    Where both are alike, the model says nothing about the video that it was shown. One frame of each example counts,
-    scaled to one size; None without two videos that show something.
+    If both are alike, the model ignores the video that it was shown. One frame of each example counts, scaled to one
+    size; (None, None) without two videos that show something.
     """
     side = (96, 96)
     rows = []
@@ -95,8 +95,8 @@ def _video(model: Svac, examples: Sequence[Example], numbers: Sequence[int]) -> 
         size = (video.info.height, video.info.width)
         if max(wanted, default=0) >= len(video):
             raise SvacError(
-                f"A correction is of frame {max(wanted)}, and {examples[0].video.key} has {len(video)} frames.",
-                "Look whether the video was replaced after it was corrected; if so, delete the correction.",
+                f"A correction is for frame {max(wanted)}, but {examples[0].video.key} has {len(video)} frames.",
+                "Check whether the video was replaced after it was corrected; if so, delete the correction.",
             )
         for frame in model.segment(video, texts):
             if frame.index in wanted:
@@ -116,7 +116,7 @@ def _video(model: Svac, examples: Sequence[Example], numbers: Sequence[int]) -> 
 
 
 def truth_of(example: Example, frame: int, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return the true mask bool [H, W] of a frame whose truth is known; size is (height, width)."""
+    """Return the ground-truth mask bool [H, W] of a frame that has one; size is (height, width)."""
     if frame in example.masks:
         return from_coco(example.masks[frame])
     return np.zeros(size, np.bool_)

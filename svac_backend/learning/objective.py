@@ -3,10 +3,10 @@
 Sources: Sa2VA's published training (LM cross-entropy + 2.0 BCE + 0.5 dice on sampled points, no memory) and SVAC's CSA:
 each [SEG] answers for the frames of its own clip. The points are sampled where the prediction is uncertain: Mask2Former
 (PointRend), with mmdetection's `CrossEntropyLoss` and `DiceLoss` (naive, eps 1). Existence (SAM-2's object score, as
-SAM-2 itself is trained) is added where the method empties the masks of absent objects, since otherwise nothing teaches
-what decides it. Replayed examples that are the model's own answers keep the [SEG] embeddings that these were made from.
+SAM-2 itself is trained) is added if the method empties the masks of absent objects, since otherwise nothing trains that
+score. Replayed examples that are the model's own answers keep the [SEG] embeddings behind those answers.
 
-What the frozen parts make of the pictures, the vision tower's output and SAM-2's features, is kept while it fits.
+The outputs of the frozen parts, the vision tower and SAM-2's image encoder, are cached as far as they fit in memory.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from svac_backend.svac.sam.grounding import FrameFeatures, decode, encode_frames
 
 LM_WEIGHT, EXISTENCE_WEIGHT, ANCHOR_WEIGHT = 1.0, 0.5, 2.0
 BCE_WEIGHT, DICE_WEIGHT, DICE_EPS = 2.0, 0.5, 1.0
-# Points of a mask, candidates for each, and the share that is chosen for its uncertainty.
+# Points per mask, candidates per point, and the share of points chosen for their uncertainty.
 POINTS, OVERSAMPLE, IMPORTANCE = 12544, 3.0, 0.75
 # The published code adds this to the denominators of both means.
 _EPS = 1e-4
-# What the frozen parts made takes up to so much memory; what does not fit is made again in each step.
+# Bytes of memory for the outputs of frozen parts; what does not fit is computed again in each step.
 HELD_BYTES = 600 << 20
-# Pictures that the frozen parts take at a time.
+# Pictures that the frozen parts process at a time.
 _BATCH = 8
 
 
 @dataclass
 class Losses:
-    """The parts, weighted; scalars f32.
+    """The weighted terms of the loss; f32 scalars.
 
     Attributes:
         lm: cross-entropy of the answers' tokens.
-        bce, dice: of the masks; 0 where the step has none.
-        existence: whether the object is in the frame; 0 where the method does not ask.
+        bce, dice: mask losses; 0 if the step has no masks.
+        existence: loss of the object score; 0 if the method does not use it.
         anchor: distance of replayed [SEG] embeddings from what they were, as a share of their variance.
-        iou: mean IoU of the masks of frames that show the object, for the curves; NaN without one.
+        iou: mean IoU of the masks on frames that show the object, for the curves; NaN if there are none.
     """
 
     lm: Tensor
@@ -67,14 +67,14 @@ class Objective(nn.Module):
     """The model with its losses, as one module that a step calls.
 
     Args:
-        model: with whatever is trained set to require gradients.
+        model: the model, whose trained parameters require gradients.
         frozen: its frozen parts.
     """
 
     def __init__(self, model: Svac, frozen: FrozenParts) -> None:
         super().__init__()
         self.model = model
-        self._frozen = [frozen]  # in a list: its model is not a second part of this module
+        self._frozen = [frozen]  # in a list, so that its model is not registered as a second submodule
 
     def forward(self, items: Sequence[Item]) -> Losses:
         """Return the losses of some examples."""
@@ -82,7 +82,7 @@ class Objective(nn.Module):
         return self.masks(items, embeddings, lm)
 
     def answers(self, items: Sequence[Item]) -> tuple[Tensor, list[Tensor]]:
-        """Force the answers.
+        """Run the language model on the given answers (teacher forcing).
 
         Returns:
             Cross-entropy of all answers' tokens, and for each item the projected [SEG] states [N, d_model].
@@ -109,8 +109,8 @@ class Objective(nn.Module):
 
         Args:
             items: the examples.
-            embeddings: for each [N, d_model].
-            lm: goes into the result.
+            embeddings: [N, d_model] for each example.
+            lm: the answers' cross-entropy, passed on into the result.
         """
         none = embeddings[0].new_zeros((), dtype=torch.float32)
         lm = none if lm is None else lm
@@ -123,7 +123,7 @@ class Objective(nn.Module):
             return Losses(lm, none, none, none, anchor_loss(items, embeddings), float("nan"))
         features = FrameFeatures.joined(parts)
         sam = self.model.sam
-        # Absent objects are not masked out here: the logits need their gradient.
+        # Absent objects are not masked out here, since the logits need their gradient.
         out = decode(
             sam,
             without_memory(sam, features),
@@ -156,12 +156,12 @@ def anchor_loss(items: Sequence[Item], embeddings: Sequence[Tensor]) -> Tensor:
 
 
 def weighted_mask_loss(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the published BCE and dice as means over masks that count differently.
+    """Return the published BCE and dice as weighted means over masks.
 
     Args:
         logits: [K, h, w].
-        target: [K, h, w], 0 or 1.
-        weight: [K].
+        target: [K, h, w], 0..1.
+        weight: [K], weight of each mask.
     """
     # A mask of few cells needs no more points than it has cells.
     points = min(POINTS, logits[0].numel())
@@ -184,13 +184,13 @@ def _iou(logits: Tensor, target: Tensor, present: Tensor) -> float:
 def mask_loss(
     logits: Tensor, targets: Tensor, *, points: int = POINTS, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the published BCE and dice of N masks, weighted: scalars f32.
+    """Return the published BCE and dice of N masks, weighted: f32 scalars.
 
     Args:
         logits: [N, h, w], before upsampling (SAM-2's size / 4).
         targets: bool or 0..1 [N, H, W]; resized to the logits by nearest, as published.
-        points: points sampled of each mask.
-        generator: makes the sampled points the same again.
+        points: number of points sampled per mask.
+        generator: makes the sampled points reproducible.
 
     Raises:
         SvacError: there is no mask, or not one target for each.
@@ -240,8 +240,8 @@ def uncertain_points(logits: Tensor, *, count: int, generator: torch.Generator |
 
     Args:
         logits: [N, H, W].
-        count: P, points of one mask.
-        generator: for the same points again; on the device of the logits.
+        count: P, number of points per mask.
+        generator: makes the points reproducible; on the device of the logits.
 
     Returns:
         f32 [N, P, 2], x and y in 0..1.
@@ -260,7 +260,7 @@ def uncertain_points(logits: Tensor, *, count: int, generator: torch.Generator |
 
 
 def sample_at(maps: Tensor, points: Tensor) -> Tensor:
-    """Read maps at points, bilinearly.
+    """Sample maps at points, bilinearly.
 
     Args:
         maps: f32 [N, H, W].
@@ -274,11 +274,11 @@ def sample_at(maps: Tensor, points: Tensor) -> Tensor:
 
 
 class FrozenParts:
-    """Runs the vision tower and SAM-2's image encoder without gradients; what fits is kept.
+    """Runs the vision tower and SAM-2's image encoder without gradients, and caches what fits.
 
     Args:
-        model: whose parts; they must not change meanwhile.
-        held_bytes: memory for what is kept, on the model's device.
+        model: the model; these parts must not change meanwhile.
+        held_bytes: bytes of memory for the cache, on the model's device.
     """
 
     def __init__(self, model: Svac, held_bytes: int = HELD_BYTES) -> None:
@@ -288,7 +288,7 @@ class FrozenParts:
         self._bytes = 0
 
     def looked(self, seen: SeenVideo) -> tuple[Tensor, ...]:
-        """Return what the frozen parts before the language model make of a video's images: `Mllm.look`."""
+        """Return the output of the frozen parts before the language model for a video's images, see `Mllm.look`."""
         return self._kept(("looked", seen.key, 0), lambda: self._look(seen))
 
     def features(self, seen: SeenVideo, rows: Tensor) -> FrameFeatures:
@@ -296,8 +296,8 @@ class FrozenParts:
         wanted = [int(row) for row in rows]
         missing = [row for row in wanted if ("frame", seen.key, row) not in self._held]
         made: dict[int, tuple[Tensor, ...]] = {}
-        # A batch's size changes the last bits of its results. On the CPU, where one frame at a time is as fast, a run
-        # that resumes with an empty cache so makes the same features as before.
+        # The size of a batch changes the last bits of its results. On the CPU, one frame at a time is as fast, and lets
+        # a run that resumes with an empty cache compute the same features as before.
         size = 1 if self._model.device.type == "cpu" else _BATCH
         for start in range(0, len(missing), size):
             part = missing[start : start + size]

@@ -1,4 +1,4 @@
-"""How fine-tuning is run: the published settings, and those of the embedded model. Free of torch."""
+"""The options of fine-tuning: the published settings, and those for the embedded model. Free of torch."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from svac_backend.errors import SvacError
 from svac_backend.settings import Settings
 from svac_backend.svac.config import SvacConfig
 
-# Models narrower than this were made here, from nothing: they learn faster and forget faster.
+# Models narrower than this were trained here from scratch: they learn faster and forget faster.
 _TINY = 512
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Settings of a run. The defaults are the published ones.
+    """Options of a run. The defaults are the published ones.
 
     Attributes:
-        steps: optimiser steps; 0: so many that each correction is seen `epochs` times, within bounds.
+        steps: optimiser steps; 0: enough to see each correction `epochs` times, within bounds.
         epochs: see `steps`.
         min_steps, max_steps: those bounds.
-        max_minutes: training ends after so many minutes, wherever it is; 0: no limit.
-        batch: examples of a step, over all processes.
-        accumulate: parts that a step is computed in; more parts need less memory.
-        replay_share: share of a step's examples that is replay.
-        frames_per_clip: frames with a mask of each clip and step.
+        max_minutes: training ends after so many minutes at the latest; 0: no limit.
+        batch: examples per step, over all processes.
+        accumulate: number of parts that a step is computed in; more parts need less memory.
+        replay_share: share of replay in a step's examples.
+        frames_per_clip: frames with a mask per clip and step.
         lr, weight_decay, beta1, beta2, clip: AdamW, and the largest norm of the gradient.
         decoder_rate: the mask decoder's learning rate, as a factor of `lr`.
-        keep: how far the adapter goes from the old weights to the trained ones, up to 1. Less forgets less (WiSE-FT,
+        keep: how far the adapter moves from the old weights to the trained ones, 0..1. Less forgets less (WiSE-FT,
             Wortsman et al. 2022).
         warmup: share of the steps in which the learning rate rises; then it falls as a cosine.
         rank, alpha, dropout: LoRA.
-        gradient_checkpointing: compute activations twice in place of keeping them; None: on a GPU.
+        gradient_checkpointing: compute activations twice instead of keeping them; None: only on a GPU.
         checkpoint_every: steps from one checkpoint to the next.
         log_every: steps that one line of the curves stands for.
-        seed: of data, weights and dropout.
+        seed: seed of data, weights and dropout.
     """
 
     steps: int = 0
@@ -89,14 +89,14 @@ class TrainOptions:
             raise SvacError("Steps and minutes can't be negative.", "Set 0 for the defaults.")
 
     def count(self, examples: int) -> int:
-        """Return the steps of a run on so many corrections."""
+        """Return the number of steps of a run on `examples` corrections."""
         if self.steps:
             return self.steps
         fresh = max(1, self.batch - round(self.batch * self.replay_share))
         return int(min(self.max_steps, max(self.min_steps, round(self.epochs * examples / fresh))))
 
     def changed(self, **changes: Any) -> TrainOptions:
-        """Return these with other values; those that are None stay."""
+        """Return these options with other values; values of None change nothing."""
         unknown = changes.keys() - {f.name for f in fields(self)}
         if unknown:
             raise SvacError(f"Fine-tuning has no option {sorted(unknown)[0]!r}.", "See TrainOptions.")
@@ -104,11 +104,11 @@ class TrainOptions:
 
 
 def options_for(config: SvacConfig) -> TrainOptions:
-    """Return the settings that suit a model: the published ones, or those of a tiny one."""
+    """Return the options that suit a model: the published ones, or those for a tiny model."""
     if config.language.hidden_size >= _TINY:
         return TrainOptions()
-    # Its mask decoder is what forgets, and what it has learned is easily disturbed: kept to 0.8, two runs lost 2.4 and
-    # 3.3 points elsewhere, kept to 0.4 they lost 1.0 and 1.4 and still had learned nine tenths (docs/benchmarks.md).
+    # A tiny model's mask decoder forgets, and is easily disturbed: with keep = 0.8, two runs lost 2.4 and 3.3 points
+    # elsewhere; with 0.4 they lost 1.0 and 1.4 and still had learned nine tenths (docs/benchmarks.md).
     return TrainOptions(
         epochs=48,
         min_steps=180,
@@ -124,7 +124,7 @@ def options_for(config: SvacConfig) -> TrainOptions:
 
 
 def options_from(settings: Settings, config: SvacConfig) -> TrainOptions:
-    """Return the options that suit a model, with what the settings say otherwise."""
+    """Return the options that suit a model, with the settings' own values on top."""
     return options_for(config).changed(
         steps=settings.finetune_steps or None, max_minutes=settings.finetune_max_minutes or None
     )

@@ -26,7 +26,7 @@ from svac_backend.store.database import Database
 from svac_backend.store.versions import VersionStore
 from svac_backend.versions import Registry
 
-# Below the worker, which is below the web process.
+# Niceness: below the worker's priority, which is below the web process's.
 NICENESS = 5
 LOCK_FILE = "training.lock"
 Progress = Callable[[float, str], None]
@@ -38,13 +38,13 @@ log = logging.getLogger(__name__)
 def finetune_run(
     settings: Settings, database: Database, run: Run, progress: Progress, should_stop: Stop
 ) -> dict[str, Any]:
-    """Fine-tune on a frozen run, or resume it. Two on one data folder take turns: they would share the device.
+    """Fine-tune a frozen run, or resume it. Two on one data folder take turns, since they would share the device.
 
     Returns:
         `adapter` (a folder, or None), `promote`, `reason`, `figures`, `steps`, `report`.
 
     Raises:
-        SvacError: a video or the parent is missing, memory ran out, or it was stopped.
+        SvacError: a video or the parent adapter is missing, memory ran out, or the run was stopped.
     """
     with _alone(settings, progress, should_stop):
         videos = Videos(settings, database)
@@ -54,7 +54,7 @@ def finetune_run(
             examples += from_corrections([one], videos.find)
         gate = GateOptions.from_settings(settings)
         if missing := too_few(len({example.video.key for example in examples}), gate):
-            return _told(Outcome(None, missing))  # before a large model is loaded for nothing
+            return _told(Outcome(None, missing))  # before a large model is loaded in vain
         model = load_model(settings)
         options = options_from(settings, model.config)
         outcome = finetune(
@@ -85,7 +85,7 @@ def _told(outcome: Outcome) -> dict[str, Any]:
 
 @contextmanager
 def _alone(settings: Settings, progress: Progress, should_stop: Stop) -> Iterator[None]:
-    """Hold the lock of a data folder; it goes with its process, however that ends."""
+    """Hold the lock of a data folder; the system releases it however the process ends."""
     lock = FileLock(settings.data_dir / LOCK_FILE)
     while True:
         try:
@@ -109,7 +109,7 @@ def _parent(settings: Settings, database: Database, run: Run) -> Path | None:
     """Return the adapter that a run starts from.
 
     Raises:
-        SvacError: it was deleted since, or is damaged.
+        SvacError: it has been deleted since, or is damaged.
     """
     if not run.parent:
         return None
@@ -120,7 +120,7 @@ def _parent(settings: Settings, database: Database, run: Run) -> Path | None:
 
 
 def main() -> int:
-    """Train the run of the folder that the command names."""
+    """Train the run in the folder that the command names."""
     if hasattr(os, "nice"):  # not on Windows
         os.nice(NICENESS)
     parent = Parent()

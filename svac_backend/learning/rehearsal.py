@@ -1,8 +1,8 @@
 """Rehearsal: what a model must not forget while it learns from corrections.
 
-It rehearses what the shipped weights were taught, rich scenes and sentences about them. Their truth is known, and the
-embedded model is wrong about many of the sentences. Told the truth about what it can't tell, it learns to answer
-nothing, everywhere. So it is told the truth where it knows it, and its own answer elsewhere.
+It rehearses what the shipped weights were trained on: rich scenes and sentences about them. Their ground truth is
+known, but the embedded model gets many of the sentences wrong. Trained on the truth of what it cannot tell, it would
+learn to answer nothing, everywhere. So it gets the truth where it knows it, and its own answer elsewhere.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from svac_backend.video.reader import ArrayVideo
 
 Progress = Callable[[float, str], None]
 
-# Real videos are squashed into the model's squares, so generated ones are too.
+# Real videos are squashed into the model's square input, so generated ones are, too.
 SCENES = RichConfig(width=192, height=192, aspects=(*[16 / 9] * 4, 4 / 3, 1.0, 9 / 16), per_kind=4)
 
-# A visitor writes "the white van", not "the white object". The model knows no van; it should still hear "white".
+# People write "the white van", not "the white object". The model knows no van, but should still heed "white".
 _NOUNS = (
     "van man woman boy girl player rider shirt bag box ball cup bottle table lamp door phone boat train "
     "flower toy block item thing goat deer"
 )
 NOUNS = tuple(_NOUNS.split())
 
-# How often a kind of expression is chosen where a scene offers it; rare ones more often.
+# Weights for choosing among the kinds of expressions that a scene offers; rare kinds weigh more.
 _WEIGHTS: dict[str, float] = {
     "category": 1.6,
     "color": 1.3,
@@ -61,7 +61,7 @@ _WEIGHTS: dict[str, float] = {
     "several": 1.0,
     "absent": 1.0,
 }
-# What one look at one thing decides. The language model learns to find anything by these first.
+# Kinds that can be decided by looking at one thing alone. With these the language model first learns to find things.
 _EASY: dict[str, float] = {
     "color": 5.0,
     "color_category": 2.0,
@@ -74,7 +74,7 @@ _EASY: dict[str, float] = {
 
 
 class MadeScene(Protocol):
-    """What every generator makes.
+    """The scene that any generator makes.
 
     Attributes:
         frames: u8 [T, H, W, 3] RGB.
@@ -88,12 +88,12 @@ class MadeScene(Protocol):
 
 
 def generated(seeds: Iterable[int], config: RichConfig, *, each: int = 4) -> list[Example]:
-    """Return sentences about generated scenes, as the embedded model was trained on; some mean nothing that is there.
+    """Return sentences about generated scenes, as in the embedded model's training; some refer to nothing there.
 
     Args:
-        seeds: a scene each.
-        config: what they look like.
-        each: sentences about each.
+        seeds: the seed of each scene.
+        config: what the scenes look like.
+        each: number of sentences about each scene.
     """
     look = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
     found = []
@@ -115,7 +115,7 @@ def from_scene(
         key: names the scene.
         make: makes it again.
         scene: the scene.
-        said: expressions and the numbers of the objects that each means, none if it is not there.
+        said: expressions, each with the numbers of the objects that it refers to; none if nothing there fits.
     """
 
     def source() -> ArrayVideo:
@@ -134,10 +134,10 @@ def from_scene(
 def sentences_of(
     expressions: Sequence[RichExpression], count: int, rng: np.random.Generator, *, easy: float = 0.0
 ) -> list[RichExpression]:
-    """Choose `count` of the sentences about a scene: first the kind, then the sentence; some with a strange noun.
+    """Choose `count` of the sentences about a scene: first the kind, then the sentence; some get an unknown noun.
 
     Args:
-        easy: share of sentences that are of the kinds that one look decides.
+        easy: share of sentences of the kinds that can be decided by looking at one thing.
     """
     by_kind: dict[str, list[RichExpression]] = {}
     for expression in expressions:
@@ -164,22 +164,22 @@ def sentences_of(
 Masks = dict[str, CocoRle]
 Answered = tuple[list[Masks | None], list[NDArray[np.float32]]]
 
-# Mean IoU from which a model is taken to know what a sentence means.
+# Mean IoU from which on a model counts as knowing what a sentence refers to.
 _KNOWN = 0.5
 
 
 def as_answered(
     model: Svac, examples: Sequence[Example], kept: Path, mark: str, *, progress: Progress | None = None
 ) -> list[Example]:
-    """Return the examples with the truth where the model knows it, and with its own answer elsewhere.
+    """Return the examples with the ground truth where the model knows it, and with its own answer elsewhere.
 
-    Of what is there, the [SEG] embeddings are to be kept too.
+    For objects that are there, the [SEG] embeddings become anchors, too.
 
     Args:
-        model: as it answers now.
-        examples: whose truth is known on every frame of `Example.frames`.
+        model: the model before training.
+        examples: examples with known ground truth on every frame of `Example.frames`.
         kept: folder of the answers; those of an earlier attempt with the same mark are used again.
-        mark: names model and examples.
+        mark: identifies model and examples.
         progress: called with a fraction 0..1 and a message.
     """
     found = _read(kept, mark)
@@ -198,10 +198,10 @@ def as_answered(
 
 
 def _answers(model: Svac, examples: Sequence[Example], progress: Progress | None) -> Answered:
-    """Return the model's answer for each example, None where the truth is to be told, and its embeddings."""
+    """Return the model's answer for each example, None where the ground truth is to be used, and its embeddings."""
     by_video: dict[str, list[int]] = {}
     for number, example in enumerate(examples):
-        if example.masks:  # of what is not there, the truth is told
+        if example.masks:  # for what is not there, the truth is used
             by_video.setdefault(example.video.key, []).append(number)
     found: list[Masks | None] = [None] * len(examples)
     anchors: list[NDArray[np.float32]] = [np.zeros((0, 0), np.float32)] * len(examples)
@@ -232,12 +232,12 @@ def _write(folder: Path, mark: str, answers: list[Masks | None], anchors: list[N
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "anchors.npz").open("wb") as file:
         np.savez(file, *anchors)
-    # Last: without this file the rest does not count.
+    # Written last: without this file the rest does not count.
     atomic_write(folder / "answers.json", json.dumps({"mark": mark, "answers": answers}))
 
 
 def _read(folder: Path, mark: str) -> Answered | None:
-    """Read the answers of an earlier attempt; None without such."""
+    """Read the answers of an earlier attempt; None if there are none."""
     try:
         kept = json.loads((folder / "answers.json").read_text())
         if kept["mark"] != mark:

@@ -1,4 +1,4 @@
-"""The report of a fine-tuning: figures, curves and before/after pictures in one HTML file that loads nothing."""
+"""The report of a fine-tuning: scores, curves and before/after pictures in one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ComparedExample:
     """One example in pictures.
 
     Attributes:
-        expression, video, frame: which.
+        expression, video, frame: what was asked, and where.
         before, after: J&F, 0..100.
         pictures: (name, data address).
     """
@@ -53,8 +53,8 @@ def write_report(
     """Write the page.
 
     Args:
-        path: of the page.
-        decision: the gate's.
+        path: the file to write.
+        decision: the gate's decision.
         info: the new adapter.
         curves: JSON lines of the training.
         held, regression: examples with the old and the new version's score.
@@ -83,7 +83,7 @@ def write_report(
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise SvacError(
-            f"{path} can't be written ({error.strerror}).", "Look for space on the disk."
+            f"{path} can't be written ({error.strerror}).", "Check the space on its disk."
         ) from error
     return path
 

@@ -1,4 +1,4 @@
-"""Training: LoRA, projector, [SEG] projection and mask decoder, on one CPU, one GPU, or several by accelerate.
+"""Training of LoRA, projector, [SEG] projection and mask decoder, on a CPU, a GPU, or several GPUs with accelerate.
 
 A run writes curves, and checkpoints from which it resumes after a kill.
 """
@@ -53,12 +53,12 @@ _KEPT = 2
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run made.
+    """The result of a run.
 
     Attributes:
-        adapter: the adapter's folder; None for a run that was stopped: run it again and it resumes.
-        steps: optimiser steps, those of earlier attempts included.
-        seconds: spent training, those of earlier attempts included.
+        adapter: the adapter's folder; None if the run was stopped: run it again and it resumes.
+        steps: optimiser steps, including those of earlier attempts.
+        seconds: time spent training, including earlier attempts.
         ended: why it ended.
         curves: JSON lines of the losses.
     """
@@ -83,12 +83,12 @@ def train(
     """Train an adapter. Called again with the same arguments after a kill, it resumes from the last checkpoint.
 
     Args:
-        model: the base model; without any adapter when this returns, bit for bit as it was.
+        model: the base model; on return it has no adapter and is bit for bit as it was.
         data: what to learn from.
         out: folder of the run; gets `adapter/`, `checkpoints/`, `curves.jsonl` and `events/`.
-        options: how.
+        options: how to train.
         parent: an adapter to start from.
-        progress: called with a fraction 0..1 and a message; what it raises ends the run.
+        progress: called with a fraction 0..1 and a message; an exception that it raises ends the run.
         should_stop: asked after each step; True writes a checkpoint and ends.
 
     Raises:
@@ -101,7 +101,7 @@ def train(
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(options) from error
     except RuntimeError as error:
-        # The CPU's allocator has no error of its own.
+        # PyTorch's CPU allocator has no exception class of its own.
         if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
             raise
         raise _out_of_memory(options) from error
@@ -141,10 +141,10 @@ class _Training:
         self.trained = trained_parameters(model)
         for name, parameter in self.trained.items():
             value = start.get(name, parameter.data)
-            # Small updates vanish in half precision, so what is trained is kept in full.
+            # Small updates vanish in half precision, so trained parameters are kept in full precision.
             parameter.data = value.to(parameter.device, torch.float32, copy=True)
             parameter.requires_grad_(True)
-        # Where the adapter begins, for what `keep` says.
+        # The adapter's values before training, which `keep` interpolates from.
         self.start = {n: p.data.clone() for n, p in self.trained.items()} if options.keep < 1 else {}
         self._prepare_language()
         about = {
@@ -159,7 +159,7 @@ class _Training:
             claim(out, about)
 
     def _prepare_language(self) -> None:
-        """Dropout is LoRA's alone; on a GPU activations are computed twice in place of kept."""
+        """Enable dropout for LoRA only; on a GPU, compute activations twice instead of keeping them."""
         self.model.eval()
         language = self.model.mllm.language_model
         language.train()
@@ -227,12 +227,12 @@ class _Training:
         return TrainResult(adapter, done, seconds, ended, path)
 
     def _kept(self) -> dict[str, Tensor]:
-        """Return what the adapter holds: some of the way from the old values to the trained ones."""
+        """Return the adapter's values: part of the way, `keep`, from the old values to the trained ones."""
         share = self.options.keep
         if share == 1:
             return {name: p.data for name, p in self.trained.items()}
         return {
-            # LoRA's product begins at 0 because its second factor does: the first one's beginning means nothing.
+            # LoRA's product starts at 0 because its second factor does; the start of the first factor does not matter.
             name: p.data
             if self.parent is None and ".lora_A." in name
             else self.start[name].lerp(p.data, share)
@@ -240,7 +240,7 @@ class _Training:
         }
 
     def _items(self, step: int) -> list[list[Item]]:
-        """Return this process's examples of a step, in as many parts as it is computed in."""
+        """Return this process's examples of a step, divided into the parts that are computed one by one."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         items = self.data.items(step, rank=rank, world=world)
         count = min(self.options.accumulate, len(items))
@@ -248,7 +248,7 @@ class _Training:
 
     def _step(self, objective: Any, optimizer: Any, done: int, parts: list[list[Item]]) -> dict[str, float]:
         o, accelerator = self.options, self.accelerator
-        # Dropout and sampled points follow from the step, so that a resumed run takes the same ones.
+        # Dropout and sampled points depend on the step alone, so that a resumed run repeats them.
         torch.manual_seed(int.from_bytes(hashlib.sha256(f"{o.seed} {done}".encode()).digest()[:7], "big"))
         rate = learning_rate(done, self.steps, o)
         for group in optimizer.param_groups:
@@ -265,14 +265,14 @@ class _Training:
         norm = accelerator.clip_grad_norm_(list(self.trained.values()), o.clip)
         if not math.isfinite(sums["loss"]) or not math.isfinite(float(norm)):
             raise SvacError(
-                f"Training diverged at step {done + 1}: the loss is not a number any more.",
+                f"Training diverged at step {done + 1}: the loss is no longer a number.",
                 "Lower the learning rate, for example to half.",
             )
         optimizer.step()
         return {**sums, "lr": rate, "gradient": float(norm)}
 
     def _end(self, done: int, seconds: float, should_stop: Callable[[], bool] | None) -> Ended:
-        """Say whether it ends here; every process must come to the same answer, so the first one's counts."""
+        """Return whether and why the run ends here; all processes must agree, so the first one decides."""
         limit = self.options.max_minutes * 60
         stop = bool(should_stop and should_stop())
         late = bool(limit and seconds >= limit and done < self.steps)
@@ -313,14 +313,14 @@ def _data_mark(data: Batches) -> str:
 
 def _out_of_memory(options: TrainOptions) -> SvacError:
     return SvacError(
-        f"The memory is not enough to train with a batch of {options.batch} in {options.accumulate} parts.",
-        f"Compute the step in {options.batch} parts (accumulate), lower the rank of LoRA or frames_per_clip, let "
-        "gradients be computed from checkpoints, or take a smaller model; docs/fine-tuning.md has the memory needs.",
+        f"There is not enough memory to train with a batch of {options.batch} in {options.accumulate} parts.",
+        f"Compute the step in {options.batch} parts (accumulate), lower the rank of LoRA or frames_per_clip, turn on "
+        "gradient_checkpointing, or take a smaller model; docs/learn.md lists the memory needed.",
     )
 
 
 def _restore(model: Svac, before: dict[str, tuple[Tensor, bool]]) -> None:
-    """Give every parameter the value that it had: the tensor itself, so bit for bit."""
+    """Restore every parameter's old value, bit for bit, by putting the old tensor back."""
     for name, (value, trainable) in before.items():
         parameter = model.get_parameter(name)
         parameter.grad = None
@@ -329,11 +329,11 @@ def _restore(model: Svac, before: dict[str, tuple[Tensor, bool]]) -> None:
 
 
 class Checkpoints:
-    """Checkpoints of one run; each appears whole or not at all, and the last two are kept.
+    """The checkpoints of one run; each appears whole or not at all, and the last two are kept.
 
     Args:
-        folder: where.
-        about: what the run is; a run does not resume from the checkpoints of another.
+        folder: where they lie.
+        about: identifies the run; a run does not resume from the checkpoints of another.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
@@ -341,7 +341,7 @@ class Checkpoints:
         self._about = json.loads(json.dumps(about))
 
     def save(self, step: int, state: Mapping[str, Tensor], optimizer: dict[str, Any], seconds: float) -> None:
-        """Write what is trained (safetensors) and the optimiser's state after `step` steps."""
+        """Write the trained parameters (safetensors) and the optimiser's state after `step` steps."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for half in self.folder.glob(".step-*.part"):  # of a run that was killed
             shutil.rmtree(half)
@@ -358,9 +358,9 @@ class Checkpoints:
             shutil.rmtree(old)
 
     def last(self) -> tuple[int, float, dict[str, Tensor], dict[str, Any]] | None:
-        """Return steps, seconds, what is trained and the optimiser's state of the last checkpoint of this run.
+        """Return steps, seconds, trained parameters and optimiser state of the last undamaged checkpoint of this run.
 
-        A damaged one is passed over for the one before.
+        None if there is none.
         """
         for folder in reversed(self._found()):
             try:
@@ -368,7 +368,7 @@ class Checkpoints:
                 if run["about"] != self._about:
                     return None
                 state = load_file(folder / "trained.safetensors")
-                # Nothing but tensors and numbers: a checkpoint can't bring code.
+                # Only tensors and numbers, so a checkpoint cannot bring code.
                 optimizer = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
                 return run["step"], run["seconds"], state, optimizer
             except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, EOFError):
@@ -386,8 +386,8 @@ class Curves:
     Attributes:
         folder: gets `curves.jsonl` and `events/`.
         every: steps that one line stands for.
-        start: steps that were done before; lines of later ones, from before a kill, are dropped.
-        of: steps that there will be.
+        start: steps that were done before; lines of later steps, from before a kill, are dropped.
+        of: total number of steps.
     """
 
     folder: Path
@@ -411,7 +411,7 @@ class Curves:
         return self.folder / "curves.jsonl"
 
     def add(self, step: int, seconds: float, figures: Mapping[str, float], *, last: bool = False) -> None:
-        """Record a step (1-based); NaN is no value."""
+        """Record a step (1-based); NaN values are left out."""
         for name, value in figures.items():
             if value == value:
                 self._sums[name].append(value)

@@ -1,7 +1,7 @@
-"""When a fine-tuning starts. Free of torch: the web process asks, too.
+"""When a fine-tuning starts. Free of torch, since the web process uses it, too.
 
-At most one runs, and one more waits: two keys that take turns. A request while one waits is that one; a request while
-one runs is a new one only when there are corrections that the running one does not know.
+At most one runs and one more waits, under two keys that take turns. A request while one waits returns that one; a
+request while one runs makes a new one only if there are corrections that the running one does not know.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ KEYS = ("finetune:1", "finetune:2")
 
 @dataclass(frozen=True)
 class Requested:
-    """What a request came to.
+    """The outcome of a request.
 
     Attributes:
-        job: that learns from what is corrected by now.
-        is_new: whether it is a new one.
-        message: in words.
+        job: the job that learns from what is corrected by now.
+        is_new: whether the request made it.
+        message: the same in words.
     """
 
     job: Job
@@ -43,7 +43,7 @@ class Trigger:
     Args:
         settings: the model, and after how many corrected tasks it is fine-tuned.
         database: jobs, corrections, runs.
-        submit: puts work on the queue, see `JobEngine.submit_many`.
+        submit: queues work, see `JobEngine.submit_many`.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class Trigger:
         self._submit = submit
 
     def request(self, why: str, project_id: str = "") -> Requested:
-        """Have the model learn from what is corrected by now.
+        """Start a fine-tuning on what is corrected by now.
 
         Args:
-            why: in a few words.
-            project_id: of the project where it was asked for, if any; corrections of all projects are learned from.
+            why: the reason, in a few words.
+            project_id: the project where it was requested, if any; it learns from all projects' corrections anyway.
         """
         active = self._active()
         for job in active:
@@ -67,22 +67,22 @@ class Trigger:
                 return Requested(job, False, "A fine-tuning waits already; it will take all corrections.")
         for job in active:
             run = self.trainings.get(job.id)
-            # A run that has not begun to learn will look for corrections itself.
+            # A run that has not begun to learn will collect the corrections itself.
             if run is None or self.events.latest(ACTIONS) <= run.event:
                 return Requested(job, False, "A fine-tuning runs already, with all corrections.")
         free = [key for key in KEYS if key not in {job.key for job in active}]
-        if not free:  # several workers: one trains, the other waits for it
+        if not free:  # with several workers, one trains and another waits for it
             return Requested(
-                active[0], False, "Two fine-tunings are on their way; ask again when one has ended."
+                active[0], False, "Two fine-tunings are under way; ask again when one has ended."
             )
         (job,) = self._submit([Work(FINETUNE, {"why": why, "project_id": project_id}, free[0])])
         message = "Fine-tuning follows the one that runs." if active else "Fine-tuning starts."
-        if project_id:  # or the person who asked would think that it is theirs alone
+        if project_id:  # otherwise the person who asked would think that it concerns their project alone
             message += " It learns from the corrections of all projects."
         return Requested(job, True, message)
 
     def due(self) -> bool:
-        """Whether as many tasks were corrected since the last run as the settings say, and no run is on its way.
+        """Whether as many tasks as the settings require were corrected since the last run, and no run is under way.
 
         Raises:
             SvacError: there is no model.

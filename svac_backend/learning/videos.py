@@ -1,6 +1,7 @@
 """The videos of examples: where their frames come from, and what the model sees of each.
 
-What the model sees, the clips' images and some frames, is made once and kept, small, in the files of one folder.
+What the model sees, the clips' images and some frames, is made once and kept at the model's size in the files of one
+folder.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class VideoRef:
     """A video that is opened when its frames are needed.
 
     Attributes:
-        key: what tells it from other videos, in this run and in later ones.
-        source: opens it; raises `SvacError` where it is missing or damaged.
+        key: identifies it, in this run and in later ones.
+        source: opens it; raises `SvacError` if it is missing or damaged.
     """
 
     key: str
@@ -38,18 +39,18 @@ class VideoRef:
 
     @contextmanager
     def open(self) -> Iterator[VideoSource]:
-        """Open it, and close it again. Raises `SvacError` where it is missing or damaged."""
+        """Open the video, and close it again. Raises `SvacError` if it is missing or damaged."""
         source = self.source()
         with source if isinstance(source, VideoReader) else nullcontext():
             yield source
 
 
 class VideoPart(VideoSource):
-    """Some frames of a video as a video.
+    """Some frames of a video, as a video.
 
     Args:
-        video: the whole.
-        chosen: 0-based frames of the whole, ascending.
+        video: the whole video.
+        chosen: 0-based frames of the whole video, ascending.
     """
 
     def __init__(self, video: VideoSource, chosen: Sequence[int]) -> None:
@@ -61,7 +62,7 @@ class VideoPart(VideoSource):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the whole's and of the choice."""
+        """A hash of the whole video's fingerprint and of the choice."""
         chosen = hashlib.blake2b(repr(self._chosen).encode(), digest_size=8).hexdigest()
         return f"{self._video.fingerprint}-{chosen}"
 
@@ -75,7 +76,7 @@ class VideoPart(VideoSource):
         return ((i, frame) for i, (_, frame) in zip(indices, found, strict=True))
 
 
-# Pictures that are kept of a video, shared out over its clips: 90 MB at 1024 pixels.
+# Pictures kept per video, divided among its clips: 90 MB at 1024 pixels.
 FRAMES_PER_VIDEO = 32
 
 
@@ -84,12 +85,12 @@ class SeenVideo:
     """A video, or a part of one, as the model sees it.
 
     Attributes:
-        key: names it.
+        key: identifies it.
         images: what the MLLM sees: the clips' images, u8 [h, w, 3] each.
-        frames: F frames of the whole video whose pictures are kept, ascending.
+        frames: the F frames of the whole video whose pictures are kept, ascending.
         pixels: u8 [F, S', S', 3] at SAM-2's size.
-        clip_of: clip of each of the F frames.
-        num_clips: N.
+        clip_of: the clip of each of the F frames.
+        num_clips: N, the number of clips.
     """
 
     key: str
@@ -104,8 +105,8 @@ class ClipCache:
     """Makes and keeps what the model sees; each video is decoded once.
 
     Args:
-        config: of the model: clips, ASTC, sizes.
-        folder: of the files; those of an earlier run are used again.
+        config: the model's configuration: clips, ASTC, sizes.
+        folder: holds the files; those of an earlier run are used again.
     """
 
     def __init__(self, config: SvacConfig, folder: Path) -> None:
@@ -124,12 +125,12 @@ class ClipCache:
         """Return a video as the model sees it.
 
         Args:
-            video: which.
-            drawn, accepted: frames whose truth is known; pictures of some of them are kept.
+            video: the video.
+            drawn, accepted: frames with known ground truth; pictures of some of them are kept.
             part: frames of the video that the model is shown, ascending; None: all.
 
         Raises:
-            SvacError: the video can't be read, or has no frame of those that are asked for.
+            SvacError: the video can't be read, or lacks one of those frames.
         """
         wanted = (tuple(sorted(set(drawn))), tuple(sorted(set(accepted))))
         shown = None if part is None else tuple(part)
@@ -154,8 +155,8 @@ class ClipCache:
             beyond = [i for i in (*wanted[0], *wanted[1], *shown) if not 0 <= i < len(whole)]
             if beyond:
                 raise SvacError(
-                    f"A correction is of frame {beyond[0]}, and {video.key} has {len(whole)} frames.",
-                    "Look whether the video was replaced after it was corrected; if so, delete the correction.",
+                    f"A correction is for frame {beyond[0]}, but {video.key} has {len(whole)} frames.",
+                    "Check whether the video was replaced after it was corrected; if so, delete the correction.",
                 )
             source = whole if part is None else VideoPart(whole, shown)
             clips = plan(len(shown), self.config.method)
@@ -185,7 +186,7 @@ class ClipCache:
 
 
 def decoded_by(clips: ClipPlan) -> dict[int, int]:
-    """Return for each frame that is decoded with a [SEG] its clip; the first one where it stands in several."""
+    """Return the clip of each frame that is decoded with a [SEG]; the first clip if the frame is in several."""
     owners: dict[int, int] = {}
     for frame, clip in clips.decode:
         owners.setdefault(frame, clip)
@@ -193,11 +194,11 @@ def decoded_by(clips: ClipPlan) -> dict[int, int]:
 
 
 def choose_frames(clip_of: dict[int, int], drawn: set[int], accepted: set[int]) -> list[int]:
-    """Choose whose pictures are kept: some frames of each clip, those that were drawn first, evenly spread.
+    """Choose the frames whose pictures are kept: some of each clip, evenly spread, drawn ones first.
 
     Args:
         clip_of: clip of each frame.
-        drawn, accepted: frames whose truth is known.
+        drawn, accepted: frames with known ground truth.
     """
     owners = sorted(set(clip_of.values()))
     limit = max(2, FRAMES_PER_VIDEO // max(len(owners), 1))
@@ -217,7 +218,7 @@ def spread(frames: Sequence[int], count: int) -> list[int]:
 
 
 def _read(folder: Path) -> SeenVideo:
-    """Read what `_make` wrote; pictures stay in the file until they are looked at."""
+    """Read what `_make` wrote; pictures stay in the file until they are used."""
     about = json.loads((folder / "about.json").read_text())
     values = np.load(folder / "images.npy", mmap_mode="r")
     ends = np.cumsum([height * width * 3 for height, width in about["sizes"]])

@@ -146,7 +146,7 @@ def _answer_errors(app: Flask, settings: Settings, pace: CallerPace) -> None:
 
     @app.errorhandler(UnicodeEncodeError)
     def surrogate(_: UnicodeEncodeError) -> tuple[Response, int]:
-        return _error("The body holds characters that are no Unicode text.", "Send valid UTF-8."), 400
+        return _error("The body holds characters that are not valid Unicode.", "Send valid UTF-8."), 400
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> tuple[Response, int]:

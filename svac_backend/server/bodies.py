@@ -111,7 +111,7 @@ def text(body: Mapping[str, Any], name: str, *, default: str | None = None, most
         value.encode()
     except UnicodeEncodeError as error:
         raise BadRequest(
-            f"The body's {name!r} holds characters that are no Unicode text.", "Send valid UTF-8."
+            f"The body's {name!r} holds characters that are not valid Unicode.", "Send valid UTF-8."
         ) from error
     return value
 
@@ -179,7 +179,7 @@ def _large(raw: bytes) -> int:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _reason(error: Exception) -> str:

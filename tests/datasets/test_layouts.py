@@ -387,7 +387,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
         DataSet(tmp_path / "out", "mevis", "train").write(small, opener=source)
     with pytest.raises(SvacError, match="annotations 64x99"):
         DataSet(tmp_path / "out", "mevis", "train").write([VideoTracks("v", 64, 99, (0,), ())], opener=source)
-    with pytest.raises(SvacError, match="the video 64x99"):
+    with pytest.raises(SvacError, match="but the video 64x99"):
         DataSet(tmp_path / "out", "mevis", "train").write([VideoTracks("v", 64, 99, (0,), tracks())])
     with pytest.raises(SvacError, match="same name"):
         DataSet(tmp_path / "out", "mevis", "train").write(videos()[:1] * 2)

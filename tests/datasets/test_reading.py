@@ -233,7 +233,7 @@ def test_a_frame_rate_that_no_video_has_costs_nothing(fps: Any) -> None:
 def test_an_export_that_holds_only_numbers_is_refused() -> None:
     good = [task(1, None, predictions=[{"id": 2, "result": []}]), task(2, None, predictions=[])]
     assert list(checked(good, "predictions")) == good
-    with pytest.raises(SvacError, match="only the numbers of its predictions") as caught:
+    with pytest.raises(SvacError, match="only the ids of its predictions") as caught:
         list(checked([task(1, None, predictions=[286])], "predictions"))
     assert "--project" in caught.value.hint
 

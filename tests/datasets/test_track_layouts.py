@@ -85,7 +85,7 @@ def test_yolo_of_strangers_has_no_tracks(tmp_path: Path) -> None:
     with pytest.raises(SvacError, match="does not fit"):
         list(DataSet(tmp_path / "out", "yolo").read())
     sidecar.unlink()
-    with pytest.raises(SvacError, match="which lines of the labels are one object"):
+    with pytest.raises(SvacError, match="which lines of the labels belong to one object"):
         list(DataSet(tmp_path / "out", "yolo").read())
 
 

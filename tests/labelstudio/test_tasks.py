@@ -240,7 +240,7 @@ def test_file_outside_the_root_has_no_address(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prompt", ["\udcff red", ["a", "\ud83d"], {"car": "\ud83d"}])
 def test_bytes_that_are_no_text_are_refused(config: LabelConfig, prompt: Any) -> None:
-    with pytest.raises(SvacError, match="no Unicode text"):
+    with pytest.raises(SvacError, match="not valid Unicode"):
         task_prompts({"prompt": prompt}, config, max_chars=50)
 
 

@@ -358,7 +358,7 @@ def test_an_address_without_sense_harms_no_other_task(
     jobs = {job.payload["task_id"]: job for job in backend.engine.find()}
     assert [jobs[number].state.value for number in ("1", "2", "3")] == ["queued", "failed", "queued"]
     listed = client.get("/jobs").get_data(as_text=True)
-    assert "no address" in listed
+    assert "not an address" in listed
     assert "secret" not in listed
     one = client.post("/predict", json=predict_body(task(2, video=url), region=click(50, 50)))
     assert one.status_code == 200

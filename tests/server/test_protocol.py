@@ -172,7 +172,7 @@ def test_the_promoted_version_is_reported_and_a_damaged_one_is_not(
         ("/setup", b"{}", "'project'"),
         ("/setup", b'{"project": {"id": true}}', "'project'"),
         ("/setup", b'{"project": "38", "schema": 5}', "'schema'"),
-        ("/setup", b'{"project": "38", "hostname": "\\ud800"}', "no Unicode"),
+        ("/setup", b'{"project": "38", "hostname": "\\ud800"}', "not valid Unicode"),
         ("/webhook", b"null", "not a JSON object"),
         ("/webhook", b"{}", "'action'"),
         ("/webhook", b'{"action": 5}', "'action'"),

@@ -1,4 +1,4 @@
-"""The worker's way to Label Studio: which address and token, media, and pushing a prediction once."""
+"""Access to the Label Studio of a project: which address and token, media, and pushing a prediction once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from svac_backend.settings import Settings
 from svac_backend.store.events import ConnectionStore, ProjectConnection
 from svac_backend.store.objects import Replaced
 
-# Under which a prediction says which job sent it, and of which kind that was.
+# The keys under which a prediction says which job sent it, and of which kind that job was.
 KEY, KIND = "svac_job", "svac_kind"
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,12 @@ def _client(url: str, api_key: str, timeout: float) -> LabelStudioClient:
 class LabelStudioAccess:
     """Reaches the Label Studio of a project.
 
-    The settings' token is used where there is one, at the settings' address. Without it the token that the
-    project's /setup handed over is used, at the settings' address if it was set, else at the one /setup named.
+    If the settings have a token, it is used at the settings' address. If not, the token that the project's /setup
+    handed over is used, at the settings' address if that was set, else at the one that /setup named.
 
     Args:
         settings: address, token, cache folder, limits.
-        connections: what /setup told.
+        connections: what /setup said.
     """
 
     def __init__(self, settings: Settings, connections: ConnectionStore) -> None:
@@ -50,7 +50,7 @@ class LabelStudioAccess:
         """Return a client for a project's Label Studio.
 
         Raises:
-            SvacError: no token is known, or it has no possible form.
+            SvacError: no token is known, or it is malformed.
         """
         settings = self.settings
         if settings.label_studio_api_key is not None:
@@ -77,10 +77,10 @@ class LabelStudioAccess:
 
         Args:
             project_id: the project.
-            hostname: the Label Studio that a relative address belongs to; empty when unknown.
+            hostname: the Label Studio that a relative address belongs to; empty if unknown.
             url: the address.
             task_id: the task through which Label Studio resolves it.
-            check: called several times a second while it is downloaded; raises when the job is to end.
+            check: called several times a second during a download; raises if the job should end.
 
         Raises:
             SvacError: it cannot be read.
@@ -93,7 +93,7 @@ class LabelStudioAccess:
         return fetcher.fetch(url, task=task_number(task_id), check=check)
 
     def accepts(self, url: str, token: str, project_id: str, timeout: float) -> bool:
-        """Tell whether a Label Studio lets a token read a project."""
+        """Return whether a Label Studio lets a token read a project."""
         try:
             client = LabelStudioClient(url, token, timeout)
             return str(client.get_project(task_number(project_id)).get("id")) == project_id
@@ -102,7 +102,7 @@ class LabelStudioAccess:
             return False
 
     def guard_webhooks(self, project_id: str, address: str, header: str, value: str) -> int:
-        """Have a project's webhooks to this backend carry a header; return how many there are.
+        """Make a project's webhooks to this backend carry a header; return how many there are.
 
         Args:
             project_id: the project.
@@ -124,10 +124,10 @@ class LabelStudioAccess:
         return count
 
     def follow(self, project_id: str, versions: Collection[str]) -> bool:
-        """Have a project that shows one of some versions show what its connected model answers; tell whether it does.
+        """Make a project that shows one of `versions` show its connected model's answers; return whether it does now.
 
-        Label Studio knows "the newest" as the connected model's title. A version's name stands for that version alone:
-        a promotion would never reach the project.
+        In Label Studio, the connected model's title stands for its newest version. A version's name stands for that
+        version alone, so a promotion would never reach the project.
 
         Raises:
             SvacError: no token is known, or Label Studio refuses or cannot be reached.
@@ -142,10 +142,10 @@ class LabelStudioAccess:
         return True
 
     def follow_all(self, versions: Collection[str]) -> tuple[list[str], SvacError | None]:
-        """Do what `follow` does with all projects that are connected.
+        """Apply `follow` to all connected projects.
 
         Returns:
-            The projects that show the newest from now on, and what kept others from it.
+            The projects that show the newest version from now on, and the error that kept others from it, if any.
         """
         moved: list[str] = []
         failure: SvacError | None = None
@@ -154,7 +154,7 @@ class LabelStudioAccess:
                 if self.follow(connection.project_id, versions):
                     moved.append(connection.project_id)
             except ApiRefusal as error:
-                # One that was deleted, or is of another Label Studio's.
+                # The project was deleted, or belongs to another Label Studio.
                 log.warning("project %s: %s", connection.project_id, error)
                 failure = error
             except SvacError as error:
@@ -173,17 +173,17 @@ class LabelStudioAccess:
     ) -> tuple[int, bool]:
         """Attach a prediction to its task unless it is there; return its id, and whether it is new.
 
-        It takes the place of the one that a job of the same kind sent with the same model version, under the same id:
-        tabs would pile up, and an annotation cannot be submitted whose prediction is deleted. Each carries the key of
-        the job that sent it: a worker that was frozen on the way here, and the one that took its job over meanwhile,
-        leave one of them.
+        It replaces, under the same id, the prediction that a job of the same kind sent with the same model version:
+        otherwise tabs would pile up, and an annotation whose prediction is deleted cannot be submitted. Each prediction
+        carries the key of its job: if a worker froze on the way here and another took its job over, only one of their
+        predictions stays.
 
         Args:
-            project_id, task_id: whose task.
+            project_id, task_id: the task.
             prediction: `result`, `score`, `model_version`.
-            key: of the job that sends it, which stays the same when the job runs again.
-            kind: of the job.
-            keep: told what the prediction showed that is replaced, before it is.
+            key: the key of the job that sends it, which stays the same when the job runs again.
+            kind: the kind of that job.
+            keep: called with what a prediction showed before it is replaced.
 
         Raises:
             SvacError: Label Studio refuses it or cannot be reached.
@@ -199,7 +199,7 @@ class LabelStudioAccess:
                 return int(found["id"]), False
             if same_version and _sent_by(found, KIND) == kind:
                 older.append(Replaced(int(found["id"]), _sent_at(found), _plain(regions)))
-        # Of Label Studio's fields it is the one that takes any JSON, is kept, and that nothing shows.
+        # Label Studio's only field that takes any JSON, keeps it, and is shown nowhere.
         sent = {**prediction, "neighbors": {KEY: key, KIND: kind}}
         if older:
             newest = max(older, key=lambda one: one.prediction)
@@ -207,9 +207,9 @@ class LabelStudioAccess:
             client.update_prediction(newest.prediction, sent)
             return newest.prediction, True
         made = client.create_prediction(task, sent)
-        # Whoever looks last sees all, and all choose the same one.
+        # Whoever looks last sees all predictions, and everybody keeps the same one.
         mine = {int(one["id"]) for one in client.list_predictions(task) if _sent_by(one) == key}
-        # One that is not listed, or has lost its key, was sent all the same.
+        # A prediction that is not listed, or has lost its key, was sent nevertheless.
         first, *others = sorted(mine or {made})
         for other in others:
             log.warning("task %d: prediction %d of the same job is deleted", task, other)
@@ -225,7 +225,7 @@ class LabelStudioAccess:
 
 
 def _sent_by(prediction: Mapping[str, Any], what: str = KEY) -> str | None:
-    """Return the key, or the kind, of the job that sent a prediction; None for one of others or of an older version."""
+    """Return the key, or the kind, of the job that sent a prediction; None if it came from elsewhere or is too old."""
     about = prediction.get("neighbors")
     return about.get(what) if isinstance(about, Mapping) else None
 
@@ -240,10 +240,10 @@ def _leads_to(url: str, address: str) -> bool:
 
 
 def task_number(task_id: str) -> int:
-    """Return a task's id as Label Studio counts it.
+    """Return a task's id as a number.
 
     Raises:
-        SvacError: it is no number.
+        SvacError: it is not a number.
     """
     if not task_id.isascii() or not task_id.isdigit():
         raise SvacError(
@@ -255,13 +255,13 @@ def task_number(task_id: str) -> int:
 def predictions_before(
     client: LabelStudioClient, task_id: str, annotation: Mapping[str, Any], replaced: Sequence[Replaced]
 ) -> list[dict[str, Any]]:
-    """Return the predictions that an annotation can have been made from, the oldest first.
+    """Return the predictions that an annotation may have been made from, the oldest first.
 
-    One that came later never was in its editor, though it may hold the annotation's own masks: a submitted correction
-    that was propagated comes back as a prediction.
+    A later prediction was never in its editor, even if it holds the annotation's own masks: a submitted correction that
+    was propagated comes back as a prediction.
 
     Args:
-        replaced: what predictions of the task showed before; each is an item of its own, with the prediction's id.
+        replaced: what the task's predictions showed before; each is an item of its own, with the prediction's id.
     """
     begun, parent = moment(annotation.get("created_at")), annotation.get("parent_prediction")
     found: list[tuple[float, dict[str, Any]]] = []
@@ -280,7 +280,7 @@ def predictions_before(
 def parent_of(
     annotation: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]
 ) -> Mapping[str, Any] | None:
-    """Return the one of `predictions_before` that an annotation names as its parent, as it was then; None without."""
+    """Return the one of `predictions_before` that an annotation names as its parent, as it was then, or None."""
     parent = annotation.get("parent_prediction")
     states = [item for item in predictions if parent is not None and item["id"] == parent]
     if len(states) < 2:
@@ -293,27 +293,27 @@ def parent_of(
 
 
 def _sent_at(prediction: Mapping[str, Any]) -> float:
-    """When a prediction came to show what it shows: that of a job may have been given other content since."""
+    """Return when a prediction got its present content: a job may have replaced the content since it was made."""
     ours = _sent_by(prediction, KIND) is not None
     return moment((prediction.get("updated_at") if ours else None) or prediction.get("created_at"))
 
 
 def _plain(result: Any) -> Any:
-    """The SDK's values are of its own kinds; what was sent was JSON."""
+    """Return a result as plain JSON: the SDK turns values into its own types."""
     return json.loads(json.dumps(result))
 
 
 def _shown(result: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the editor shows of a result, in a form that can be compared."""
+    """Return what the editor shows of a result, in a comparable form."""
     keys = ("id", "from_name", "to_name", "item_index", "value")
     return sorted(json.dumps([region.get(key) for key in keys], sort_keys=True) for region in result)
 
 
 def label_studio_name(settings: Settings, connection: ProjectConnection | None) -> str:
-    """Return the name under which a project's Label Studio stands in payloads and cache keys.
+    """Return the name of a project's Label Studio in payloads and cache keys.
 
-    With a token of our own it is the address that we call, whatever Label Studio calls itself in /setup: a video that
-    was imported before the backend was connected is then still the same video.
+    With a token in the settings it is the address that we call, whatever Label Studio calls itself in /setup, so that a
+    video imported before the backend was connected remains the same video.
     """
     if settings.label_studio_api_key is None and connection is not None and connection.hostname:
         return connection.hostname
@@ -321,7 +321,7 @@ def label_studio_name(settings: Settings, connection: ProjectConnection | None) 
 
 
 def moment(value: Any) -> float:
-    """Return a time of Label Studio's, text or not, in seconds since the epoch; 0.0 where it is none."""
+    """Return a time from Label Studio, text or not, in seconds since the epoch; 0.0 if it is not a time."""
     try:
         found = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:

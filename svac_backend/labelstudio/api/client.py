@@ -13,16 +13,16 @@ from svac_backend.labelstudio.api.errors import ApiRefusal
 
 Json = dict[str, Any]
 
-# Only reading is tried again: it does nothing twice.
+# Only reading is tried again, since it is harmless to repeat.
 _READ: Any = {"max_retries": 1}
-# What this backend says of a prediction.
+# The field in which this backend marks its predictions.
 _PREDICTION = ("result", "score", "model_version", "neighbors")
-# A web process waits for drafts while an annotator does.
+# Seconds: an annotator waits while the web process reads drafts.
 _DRAFTS_TIMEOUT_S = 5.0
 
 
 class LabelStudioClient(Connection):
-    """What the backend asks of Label Studio. Objects come back as dicts, their dates as datetimes."""
+    """The calls that the backend makes. Objects come back as dicts, with dates as datetimes."""
 
     # Who and what
 
@@ -67,7 +67,7 @@ class LabelStudioClient(Connection):
 
     def list_columns(self, project: int) -> list[str]:
         """Return the columns of a project's Data Manager, e.g. `tasks:id`, `tasks:data.video`."""
-        # Not by the SDK: it does not serve this route.
+        # Not through the SDK, which lacks this route.
         what = f"list the columns of project {project}"
         found = self._request("GET", what, "api/dm/columns/", params={"project": project})
         columns = [column for column in found["columns"] if column["id"] != "data"]
@@ -77,14 +77,14 @@ class LabelStudioClient(Connection):
     def create_tab(
         self, project: int, title: str, *, hidden: Sequence[str], compact: Sequence[str], ordering: str
     ) -> int:
-        """Add a tab to a project's Data Manager and return its id; the first one is what people see at first.
+        """Add a tab to a project's Data Manager and return its id; people see the first tab first.
 
         Args:
             project: its id.
-            title: of the tab.
-            hidden: columns that it does not show, as `list_columns` names them.
-            compact: those that it does not show beside an open task.
-            ordering: the column to order by, with `-` before it the largest first.
+            title: the tab's title.
+            hidden: columns that it hides, as `list_columns` names them.
+            compact: columns that it hides beside an open task.
+            ordering: the column to order by; with `-` before it, the largest first.
         """
         view = {
             "title": title,
@@ -109,7 +109,7 @@ class LabelStudioClient(Connection):
         Args:
             project: its id.
             path: absolute path as Label Studio sees it, a folder below its LOCAL_FILES_DOCUMENT_ROOT. Nothing is added
-                when a storage of the project already covers it.
+                if a storage of the project already covers it.
             title: name of a new storage in the project's settings.
         """
         local = self._sdk.import_storage.local
@@ -121,7 +121,7 @@ class LabelStudioClient(Connection):
             if wanted == covered or covered in wanted.parents:
                 return int(storage["id"])
         with self._doing(f"let project {project} read {path}"):
-            # Nobody should sync it; a filter that matches nothing makes that harmless.
+            # Nobody should sync this storage; a filter that matches nothing makes syncing harmless.
             created = local.create(
                 project=project, path=path, title=title, use_blob_urls=True, regex_filter="nomatch"
             )
@@ -141,7 +141,7 @@ class LabelStudioClient(Connection):
 
         Args:
             project: its id.
-            tasks: ids of the tasks to yield, all if None; those of other projects are left out.
+            tasks: ids of the tasks to yield; None: all. Tasks of other projects are left out.
         """
         query: Any = {"fields": "task_only", "resolve_uri": False, "page_size": 100}
         if tasks is not None:
@@ -153,7 +153,7 @@ class LabelStudioClient(Connection):
 
     def get_task(self, task: int) -> Json:
         """Return a task with its annotations, drafts, predictions; storage addresses stay as they are."""
-        # A resolved address leads into Label Studio: written back with `data` it would replace the original.
+        # Resolved addresses would lead into Label Studio, and replace the originals when `data` is written back.
         options: Any = {**_READ, "additional_query_parameters": {"resolve_uri": "false"}}
         with self._doing(f"read task {task}"):
             return self._sdk.tasks.get(str(task), request_options=options).dict()
@@ -171,12 +171,12 @@ class LabelStudioClient(Connection):
 
     def create_prediction(self, task: int, prediction: Mapping[str, Any]) -> int:
         """Attach a prediction (see `regions.written.to_prediction`) to a task and return its id."""
-        # Not by the SDK: it walks through every byte of every mask in Python, a second for 300 masks.
+        # Not through the SDK, which walks through every byte of every mask in Python: a second for 300 masks.
         body = {"task": task, **{key: prediction[key] for key in _PREDICTION if key in prediction}}
         return int(self._post(f"attach a prediction to task {task}", "api/predictions/", json=body)["id"])
 
     def update_prediction(self, number: int, prediction: Mapping[str, Any]) -> None:
-        """Give a prediction other content; annotations that were begun from it keep it as their parent."""
+        """Replace a prediction's content; annotations that were begun from it keep it as their parent."""
         body = {key: prediction[key] for key in _PREDICTION if key in prediction}
         self._request("PATCH", f"replace prediction {number}", f"api/predictions/{number}/", json=body)
 
@@ -196,8 +196,8 @@ class LabelStudioClient(Connection):
             return [item.dict() for item in self._sdk.annotations.list(task, request_options=_READ)]
 
     def list_drafts(self, task: int) -> list[Json]:
-        """Return a task's drafts, of all its annotators, with their results."""
-        # Not by the SDK: it does not serve this route.
+        """Return the drafts of all annotators of a task, with their results."""
+        # Not through the SDK, which lacks this route.
         what, path = f"list the drafts of task {task}", f"api/tasks/{task}/drafts"
         drafts: list[Json] = self._request("GET", what, path, timeout=_DRAFTS_TIMEOUT_S)
         return drafts
@@ -212,7 +212,7 @@ class LabelStudioClient(Connection):
 
         Unlike `get_task` this does not make Label Studio ask for a prediction.
         """
-        # Not by the SDK: it walks through every byte of every mask in Python, a second for 300 masks.
+        # Not through the SDK, which walks through every byte of every mask in Python: a second for 300 masks.
         what = f"read the results of task {task}"
         return {
             "annotations": self._get_list(what, f"api/tasks/{task}/annotations/"),
@@ -231,7 +231,7 @@ class LabelStudioClient(Connection):
         interactive: bool = True,
         basic_auth: tuple[str, str] | None = None,
     ) -> int:
-        """Connect an ML backend to a project, or update the one that has this address; return its id."""
+        """Connect an ML backend to a project, or update the one with this address; return its id."""
         options: Json = {
             "url": backend_url,
             "title": title,

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 Self = TypeVar("Self", bound="Connection")
 
-# They log addresses and headers: presigned addresses and session cookies are secrets.
+# These loggers write addresses and headers; presigned addresses and session cookies are secrets.
 for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 def token_kind(api_key: str) -> TokenKind:
-    """Tell a personal access token (a JWT) from a legacy token (40 hex digits, or what the operator chose).
+    """Tell a personal access token (a JWT) from a legacy token (40 hex digits, or an operator's choice).
 
     Raises:
         SvacError: it is neither.
@@ -52,13 +52,13 @@ def plain_http_client(timeout: float) -> httpx.Client:
 
 @lru_cache(maxsize=1)
 def tls() -> ssl.SSLContext:
-    """Return what checks the certificates of servers."""
+    """Return the context that checks servers' certificates, made once."""
     # Reading the certificates takes longer than a small download.
     return httpx.create_ssl_context()
 
 
 def _is_address(url: str) -> bool:
-    """Tell whether a URL names a web server."""
+    """Return whether a URL names a web server."""
     parts = split_address(url)
     return (
         parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -66,7 +66,7 @@ def _is_address(url: str) -> bool:
 
 
 class Connection:
-    """One Label Studio, one user. May be shared between threads.
+    """One Label Studio and one user. Threads may share it.
 
     Args:
         url: address of Label Studio, e.g. `http://localhost:8080`; may have a path.
@@ -74,7 +74,7 @@ class Connection:
         timeout: seconds that one call may take.
 
     Raises:
-        SvacError: the address or the token has no possible form.
+        SvacError: the address or the token is malformed.
     """
 
     def __init__(self, url: str, api_key: str, timeout: float = 30.0) -> None:
@@ -119,16 +119,16 @@ class Connection:
             return {"Authorization": self._sdk._client_wrapper.get_headers()["Authorization"]}
 
     def _doing(self, what: str, timeout: float | None = None) -> AbstractContextManager[None]:
-        """Within it, whatever fails becomes a `SvacError` that says what was tried."""
+        """Turn every failure within it into a `SvacError` that says what was tried."""
         return translated(without_secrets(self.url), what, self.kind, timeout or self.timeout)
 
     def _post(self, what: str, path: str, *, timeout: float | None = None, **body: Any) -> dict[str, Any]:
-        """Post to a route that the SDK does not serve well; return the answer."""
+        """Post to a route that the SDK lacks or serves badly; return the answer."""
         answer: dict[str, Any] = self._request("POST", what, path, timeout=timeout, **body)
         return answer
 
     def _get_list(self, what: str, path: str, **query: Any) -> list[dict[str, Any]]:
-        """Get a list from a route that the SDK does not serve well."""
+        """Get a list from a route that the SDK lacks or serves badly."""
         answer: list[dict[str, Any]] = self._request("GET", what, path, params=query)
         return answer
 

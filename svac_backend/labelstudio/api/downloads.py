@@ -29,7 +29,7 @@ from svac_backend.labelstudio.api.places import (
 )
 
 _REDIRECTS, _SMALLEST_PART = 5, 64 << 10
-# Tries for one file at most that broke off, however much progress each of them made.
+# Most tries for one file, however much progress each of them makes before it breaks off.
 _BROKEN = 100
 _BUSY = (408, 425, 429)
 
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class Elsewhere(SvacError):
-    """A server that is not Label Studio does not hand a file out, for whatever reason."""
+    """A server other than Label Studio does not hand out a file, for whatever reason."""
 
 
 class _Again(Exception):
@@ -50,8 +50,8 @@ class Source:
 
     Attributes:
         url: where to begin; redirects are followed.
-        shown: how messages call it, without secrets.
-        trusted: whether `url` is Label Studio's own, so that `authorization` may be sent there.
+        shown: its name in messages, without secrets.
+        trusted: whether `url` belongs to Label Studio, so that `authorization` may be sent there.
         immutable: whether a file of the same size is the same file.
     """
 
@@ -66,15 +66,15 @@ class Download:
     """How to download.
 
     Attributes:
-        max_bytes: largest file.
+        max_bytes: largest file accepted.
         timeout: seconds without an answer or a byte after which a try has failed.
         tries: how often in a row it may fail without progress.
         retry_delay: seconds before the second try; doubles each time.
         authorization: returns the header for trusted addresses.
         places: where files may come from; by default every public host.
         deadline_s: seconds for all tries together.
-        least_bps: bytes a second that must come on average.
-        check: called several times a second; raises when the job is to end.
+        least_bps: least average speed, in bytes per second.
+        check: called several times a second; raises if the job should end.
     """
 
     max_bytes: int
@@ -88,10 +88,10 @@ class Download:
     check: Callable[[], None] = lambda: None
 
     def to(self, path: Path, source: Source) -> None:
-        """Make `path` hold what `source` has; nothing is transferred when it already does.
+        """Make `path` hold what `source` has; transfer nothing if it already does.
 
         Raises:
-            SvacError: it is not there, not allowed, too large, empty, a web page, or cannot be had now.
+            SvacError: it is missing, not allowed, too large, empty, a web page, or not available now.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ class _Transfer:
         self.elsewhere = not source.trusted
 
     def run(self) -> dict[str, Any] | None:
-        """Transfer the file; return its size and validators, or None when the known copy is up to date."""
+        """Transfer the file; return its size and validators, or None if the known copy is up to date."""
         try:
             return self._run()
         except JobCancelled:
@@ -156,7 +156,7 @@ class _Transfer:
                 if self.state["size"] in (None, self.stream.tell()):
                     break
                 if self.stream.tell() - before >= _SMALLEST_PART:
-                    # Some servers answer any range in parts; Label Studio's storage proxy in 7 MB.
+                    # Some servers answer any range in parts; Label Studio's storage proxy sends 7 MB at a time.
                     continue
                 raise _Again(f"{self.stream.tell()} of {self.state['size']} bytes came")
             except (_Again, httpx.TransportError) as error:
@@ -169,7 +169,7 @@ class _Transfer:
                 raise self._too_slow(error) from error
             except httpx.InvalidURL as error:
                 raise SvacError(
-                    f"{self.source.shown} is no address.", "Correct the address in the task's data."
+                    f"{self.source.shown} is not an address.", "Correct the address in the task's data."
                 ) from error
         if self.stream.tell() == 0:
             raise SvacError(f"{self.source.shown} is empty.", "Upload the file again.")
@@ -183,11 +183,11 @@ class _Transfer:
 
     @contextmanager
     def _open(self, offset: int) -> Iterator[httpx.Response]:
-        # A range from the start on makes Label Studio tell the size; without one its uploads have none.
+        # A range, even from the start, makes Label Studio send the size, which its uploads otherwise lack.
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={offset}-"}
         url, trusted, home = self.source.url, self.source.trusted, origin(self.source.url)
         for _ in range(_REDIRECTS + 1):
-            # Once the way has left Label Studio the token is never sent again.
+            # Once a redirect has left Label Studio, the token is never sent again.
             trusted = trusted and origin(url) == home
             self.elsewhere = not trusted
             if has_proxy():
@@ -215,7 +215,7 @@ class _Transfer:
         return url
 
     def _begin(self, response: httpx.Response, offset: int) -> bool:
-        """Check the answer and place the stream; return True when the known copy is up to date."""
+        """Check the answer and position the stream; return True if the known copy is up to date."""
         self._refuse(response, offset)
         start, size = _content_range(response)
         told = response.headers
@@ -264,7 +264,7 @@ class _Transfer:
             raise SvacError(f"{shown} is a web page, not a file.", "Give the address of the file itself.")
 
     def _copy(self, response: httpx.Response) -> None:
-        # Without a chunk size: with one, httpx throws away what it had gathered when the transfer breaks off.
+        # No chunk size: with one, httpx throws away what it has gathered when the transfer breaks off.
         for chunk in response.iter_raw():
             if self.stream.tell() + len(chunk) > self.how.max_bytes:
                 raise self._too_large(self.stream.tell() + len(chunk))
@@ -273,13 +273,13 @@ class _Transfer:
 
     def _too_slow(self, error: TooSlow) -> SvacError:
         what, hint, temporary = error.args
-        hint = f"Look at its server and the network. {hint}"
+        hint = f"Check its server and the network. {hint}"
         return SvacError(f"{self.source.shown} {what}.", hint, temporary=temporary)
 
     def _broken(self, why: str) -> SvacError:
         return SvacError(
             f"{self.source.shown} could not be downloaded ({why}).",
-            "Look whether its server is up and reachable from the backend, then try again.",
+            "Check that its server is up and reachable from the backend, then try again.",
             temporary=True,
         )
 
@@ -291,7 +291,7 @@ class _Transfer:
 
 
 def _content_range(response: httpx.Response) -> tuple[int, int | None]:
-    """Return where the body starts, and the whole file's size if it is told."""
+    """Return where the body starts, and the whole file's size if the server says it."""
     if response.status_code == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("content-range", "").strip())
         if match is None:
@@ -307,7 +307,7 @@ def _state_file(path: Path) -> Path:
 
 
 def _known(path: Path) -> dict[str, Any]:
-    """What is known of the copy at `path`; empty when there is none, or a damaged one."""
+    """Return what is known about the copy at `path`; empty if there is none or the record is damaged."""
     try:
         state = json.loads(_state_file(path).read_text())
         return state if isinstance(state, dict) and path.stat().st_size == state.get("size") else {}

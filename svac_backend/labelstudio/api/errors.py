@@ -20,9 +20,9 @@ NEW_TOKEN = (
 )
 _SSRF_MARKS = ("reserved network address", "provided URL was not allowed")
 _LONGEST_DETAIL = 300
-# Statuses of a server that asks to be asked later.
+# Statuses with which a server asks to try again later.
 BUSY = (408, 425, 429)
-# A proxy that restarts answers so, and so does Label Studio until somebody renews the token or lets its user in.
+# A restarting proxy answers so, and so does Label Studio until somebody renews the token or lets its user in.
 BARRED = (401, 403)
 
 
@@ -36,20 +36,20 @@ class ApiRefusal(SvacError):
 
 @contextmanager
 def translated(url: str, what: str, kind: TokenKind, timeout: float) -> Iterator[None]:
-    """Turn what httpx and the SDK raise into `SvacError`.
+    """Turn exceptions of httpx and the SDK into `SvacError`.
 
     Args:
         url: Label Studio's address, for the message.
         what: what was tried, e.g. `read task 7`.
-        kind: kind of the token.
-        timeout: seconds after which the attempt was given up.
+        kind: the kind of token.
+        timeout: seconds after which the attempt is given up.
     """
     from label_studio_sdk.core.api_error import ApiError
 
     try:
         yield
     except ApiError as error:
-        # Not chained: the SDK's text holds all response headers, session cookies among them.
+        # Not chained: the SDK's text holds all response headers, including session cookies.
         raise refusal(error.status_code or 0, error.body, url, what, kind, error.headers) from None
     except httpx.TimeoutException as error:
         raise SvacError(
@@ -70,7 +70,7 @@ def translated(url: str, what: str, kind: TokenKind, timeout: float) -> Iterator
 def refusal(
     status: int, body: Any, url: str, what: str, kind: TokenKind, headers: Mapping[str, str] | None = None
 ) -> ApiRefusal:
-    """Return the error for a response with an error status, or for a redirect: none is followed."""
+    """Return the error for a response with an error status, or for a redirect, since none is followed."""
     detail = _detail(body)
     if 300 <= status < 400:
         told = {key.lower(): value for key, value in (headers or {}).items()}.get("location", "")
@@ -95,7 +95,7 @@ def refusal(
         hint = "Use the token of a user who is a member of the project's organization."
         return ApiRefusal(message, hint, status)
     if status < 300 or (status == 404 and not (isinstance(body, Mapping) and "detail" in body)):
-        # The SDK could not read a success as JSON; or the page is missing, and Label Studio itself would send `detail`.
+        # A success that is not JSON, or a missing page without the `detail` that Label Studio itself would send.
         return ApiRefusal(*_another_service(url, what), status)
     if status == 404:
         message = f"Label Studio could not {what}: it does not exist (404)."
@@ -108,7 +108,7 @@ def refusal(
         message = f"Label Studio refused to {what} ({status}{_in_words(detail)})."
         return ApiRefusal(message, "Correct what the message says, and try again.", status)
     message = f"Label Studio failed to {what} ({status}{_in_words(detail)})."
-    return ApiRefusal(message, "Look into Label Studio's log, and try again.", status)
+    return ApiRefusal(message, "Check Label Studio's log, and try again.", status)
 
 
 def _another_service(url: str, what: str) -> tuple[str, str]:
@@ -135,7 +135,7 @@ def _in_words(detail: str) -> str:
 
 
 def _detail(body: Any) -> str:
-    """The text of an error body: its validation errors, else its `detail`."""
+    """Return the text of an error body: its validation errors, else its `detail`."""
     if isinstance(body, Mapping):
         words = list(_leaves(body.get("validation_errors"))) or list(_leaves(body.get("detail")))
     else:

@@ -1,7 +1,7 @@
 """A task's media as a local file: read in place where possible, else downloaded once into a cache.
 
-The token goes to the configured Label Studio only, never across a redirect to another host. Where the storage is a
-bucket, what one machine has downloaded the others get from there; the source is still asked whether it is the same.
+The token goes to the configured Label Studio only, never across a redirect to another host. If the storage is a bucket,
+machines get from it what another one has downloaded; the source is still asked whether the file is the same.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CLOUD_SCHEMES = ("s3", "s3s", "gs", "azure-blob", "azure_spi", "dbfs", "redis")
 # Routes of Label Studio that a task's data may name without a host.
 LABEL_STUDIO_ROUTES = ("/data/", "/tasks/", "/projects/", "/storage-data/")
 _LONGEST_ADDRESS = 4096
-# Control characters, line ends and halves of characters. Names of files may hold any kind of space and joiner.
+# Control characters, line ends and lone surrogates. File names may hold any kind of space and joiner.
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 
 
@@ -43,16 +43,16 @@ class MediaFetcher:
     """Turns the media addresses of tasks into local files.
 
     Attributes:
-        cache_dir: downloaded files; created when needed.
-        client: the Label Studio that tasks come from; None reads local files and other hosts' addresses only.
+        cache_dir: folder of downloaded files; made if absent.
+        client: the Label Studio that tasks come from; None: read only local files and other hosts' addresses.
         files_root: Label Studio's local files root as seen from here, or None.
         max_bytes: largest download.
         timeout: seconds without a byte after which a try has failed.
-        label_studio_hosts: other addresses of the same Label Studio (its own idea of its host name, told by
-            `/setup`); media there are asked of `client.url`.
+        label_studio_hosts: other addresses of the same Label Studio (what it calls itself in `/setup`); media there are
+            fetched from `client.url`.
         places: where media may come from, besides `client`.
         deadline_s, least_bps: see `Download`.
-        storage: the bucket in which other machines find what this one has downloaded; None: there is none.
+        storage: the bucket in which machines share downloads; None: there is none.
     """
 
     cache_dir: Path
@@ -67,7 +67,7 @@ class MediaFetcher:
     storage: Storage | None = None
 
     def __post_init__(self) -> None:
-        if self.client is not None:  # what it has, media of its tasks above all, may be read
+        if self.client is not None:  # whatever it has may be read, above all media of its tasks
             self.places = replace(self.places, own=(*self.places.own, origin(self.client.url)))
 
     @classmethod
@@ -96,11 +96,11 @@ class MediaFetcher:
             value: what the task's data holds: `/data/upload/...`, `/data/local-files/?d=...`, an http(s) address,
                 a cloud address such as `s3://bucket/key`, or a path below `files_root`.
             task: the task's id; cloud addresses are resolved by Label Studio for a task.
-            check: called several times a second; raises when the job is to end.
+            check: called several times a second; raises if the job should end.
 
         Raises:
-            SvacError: it cannot be read. Of media in Label Studio the message says why. Of others only the log does:
-                else whoever may add tasks and read jobs could look around in the network.
+            SvacError: it cannot be read. For media in Label Studio the message says why. For others only the log does:
+                otherwise anybody who may add tasks and read jobs could explore the network.
             Exception: what `check` raises.
         """
         if not isinstance(value, str) or not value.strip():
@@ -112,7 +112,7 @@ class MediaFetcher:
             or split_address(value) is None
         ):
             raise SvacError(
-                "The task's media address is no address.", "Put the video's address into the task's data."
+                "The task's media address is not an address.", "Put the video's address into the task's data."
             )
         local = self._on_disk(value)
         if local is not None:
@@ -136,9 +136,9 @@ class MediaFetcher:
             raise SvacError(
                 f"{source.shown} cannot be read from here.",
                 "The log of `svac-backend worker` says why. Hosts of a private network must be in SVAC_MEDIA_HOSTS.",
-                temporary=True,  # it may be away; what is refused waits as long, or one could tell what is there
+                temporary=True,  # it may only be away; a refusal waits as long, or one could tell which hosts exist
             ) from None
-        os.utime(path)  # what was used last is kept longest, see `jobs.retention`
+        os.utime(path)  # recently used files are kept longest, see `jobs.retention`
         if self.storage is not None:
             try:
                 self.storage.publish(Kind.MEDIA, name)
@@ -153,21 +153,21 @@ class MediaFetcher:
         try:
             return self.storage.fetch(Kind.MEDIA, name)
         except NotStored:
-            pass  # it is the first
+            pass  # this machine is the first
         except SvacError as error:
-            log.warning("a download is not taken from the storage: %s", error)
+            log.warning("cannot take a download from the storage: %s", error)
         return self.storage.folder(Kind.MEDIA, name)
 
     def _on_disk(self, value: str) -> Path | None:
-        """The file itself, when Label Studio's files are visible from here."""
+        """Return the file itself if Label Studio's files are visible from here."""
         route = self._route(value)
-        # Checked even when the file is not read from here: no task may name what lies outside the root.
+        # Checked even if the file is not read from here: no task may name a file outside the root.
         relative = local_files_path(route) if route is not None else None
         if self.files_root is None or (relative is None and not Path(value).is_absolute()):
             return None
         root = self.files_root.resolve()
         path = (Path(value) if relative is None else root / relative).resolve()
-        # A link that leads out of the root is Label Studio's business: it is asked instead.
+        # Whether a link may lead out of the root is Label Studio's business, so Label Studio is asked instead.
         if not path.is_relative_to(root):
             return None
         try:
@@ -178,7 +178,7 @@ class MediaFetcher:
             ) from error
 
     def _source(self, value: str, task: int | None) -> tuple[str, Source]:
-        """Return what names the file in the cache, and where to download it."""
+        """Return the file's identity in the cache, and where to download it."""
         scheme, shown = urlsplit(value).scheme.lower(), without_secrets(value).removesuffix("?...")[:200]
         if scheme in CLOUD_SCHEMES:
             if task is None:
@@ -189,7 +189,7 @@ class MediaFetcher:
         route = self._route(value)
         if route is not None:
             url = self._base() + route
-            # The query of a local file is its path; of others it may be a secret.
+            # The query of a local file is its path; that of others may be a secret.
             named = route if local_files_path(route) is not None else route.split("?")[0]
             return url, Source(url, named, trusted=True, immutable=route.startswith("/data/upload/"))
         if scheme in ("http", "https"):
@@ -201,18 +201,18 @@ class MediaFetcher:
 
     def _base(self) -> str:
         if self.client is None:
-            raise SvacError("The media lie in Label Studio, and no token for it is set.", NEW_TOKEN)
+            raise SvacError("The media are in Label Studio, but no token for it is set.", NEW_TOKEN)
         return self.client.url
 
     def _route(self, value: str) -> str | None:
-        """Path and query of an address on Label Studio, e.g. `/data/upload/1/a.mp4`; None for all others."""
+        """Return path and query of an address on Label Studio, e.g. `/data/upload/1/a.mp4`; None for all others."""
         if value.startswith(LABEL_STUDIO_ROUTES):
             return value
         own = [self.client.url] if self.client else []
         for base in (address.rstrip("/") for address in [*own, *self.label_studio_hosts]):
             if base and value.lower().startswith(f"{base.lower()}/"):
                 return value[len(base) :]
-            # A Label Studio below a path stores uploads with that path.
+            # A Label Studio that lives below a path stores uploads with that path.
             below = re.sub(r"^[a-z]+://[^/]*", "", base, flags=re.IGNORECASE)
             if below and value.startswith(tuple(below + route for route in LABEL_STUDIO_ROUTES)):
                 return value[len(below) :]
@@ -220,7 +220,7 @@ class MediaFetcher:
 
 
 def _suffix(value: str) -> str:
-    """The file's extension, when it is a harmless one."""
+    """Return the file's extension if it is harmless."""
     relative = local_files_path(value)
     suffix = PurePosixPath(unquote(urlsplit(value).path) if relative is None else relative).suffix
     return suffix.lower() if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", suffix) else ""

@@ -1,7 +1,7 @@
-"""Where media may come from, and how fast: the way to a server that a task names, which may be anybody's.
+"""Where media may come from, and how fast: connections to a server that a task names, which may be anybody's.
 
-A name is looked up once, every address is checked, and the connection goes to an address that was checked: a name that
-leads elsewhere a moment later (DNS rebinding) gains nothing. While bytes are waited for, the job can be cancelled.
+A name is looked up once, every address is checked, and the connection goes to a checked address: a name that leads
+elsewhere a moment later (DNS rebinding) gains nothing. The job can be cancelled while it waits for bytes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import httpx
 from svac_backend.errors import SvacError, split_address
 from svac_backend.labelstudio.api.connection import tls
 
-# The longest that one read, or one look for the job's end, lasts.
+# Seconds that one read may last before the job's end is checked.
 _SLICE_S = 0.5
 _LOOKUP_S = 10.0
-# Over so many seconds the least speed must be reached.
+# Seconds over which the least average speed is measured.
 WINDOW_S = 30.0
 _PORTS = {"http": 80, "https": 443}
-# Addresses of IPv4 written as IPv6 (RFC 6052, 3056): what counts is the one inside.
+# IPv4 addresses written as IPv6 (RFC 6052, 3056): the IPv4 address inside counts.
 _NAT64, _6TO4 = ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("2002::/16")
 
 
@@ -40,12 +40,12 @@ def origin(url: str) -> tuple[str, str, int]:
     """Return scheme, host and port of an address, in lower case.
 
     Raises:
-        SvacError: it is no address of a web server.
+        SvacError: it is not the address of a web server.
     """
     parts = split_address(url)
     host = (parts.hostname or "").rstrip(".") if parts else ""
     if parts is None or parts.scheme not in _PORTS or not host or parts.port == 0:
-        raise SvacError("The media address is no address.", "Correct the address in the task's data.")
+        raise SvacError("The media address is not an address.", "Correct the address in the task's data.")
     return parts.scheme, host, parts.port or _PORTS[parts.scheme]
 
 
@@ -54,9 +54,9 @@ class Places:
     """The hosts that media may come from.
 
     Attributes:
-        own: addresses of Label Studio; all is allowed there.
-        named: `*` for every public host, `host`, `host:port`, `*.domain`, or `s3://bucket` and the like. Hosts that are
-            named in full may be private.
+        own: addresses of Label Studio; everything there is allowed.
+        named: `*` for every public host, `host`, `host:port`, `*.domain`, or `s3://bucket` and the like. Hosts named in
+            full may be private.
         lookup: returns the addresses of a host; tests pass their own.
     """
 
@@ -69,7 +69,7 @@ class Places:
         """Return the places that a setting and Label Studio's addresses allow.
 
         Args:
-            named: of the setting, with commas.
+            named: the setting, separated by commas.
             own: addresses of Label Studio.
         """
         return cls(
@@ -89,12 +89,12 @@ class Places:
 
         Raises:
             Refused: nothing may be read there.
-            OSError: its name has no address.
+            OSError: its name cannot be resolved.
         """
         return self.addresses_of(*origin(url))
 
     def addresses_of(self, scheme: str, host: str, port: int) -> list[str]:
-        """Do what `addresses` does, by the address's parts."""
+        """Return the addresses as `addresses` does, given the parts of the URL."""
         if (scheme, host, port) in self.own:
             return self.lookup(host, port)
         named = host in self.named or f"{host}:{port}" in self.named
@@ -109,7 +109,7 @@ class Places:
 
 def _refused() -> Refused:
     return Refused(
-        "The media's host is not one that media may come from.",
+        "Media may not come from this host.",
         "Name it in SVAC_MEDIA_HOSTS, e.g. `videos.example.com`; hosts of a private network must be named in full.",
     )
 
@@ -134,12 +134,12 @@ def _addresses(host: str, port: int) -> list[str]:
 
 @dataclass
 class Pace:
-    """How long a download may take and how slow it may be; it is looked at whenever bytes come, or do not come.
+    """Limits how long a download may take and how slow it may be, checked whenever bytes come or fail to come.
 
     Attributes:
-        deadline_s: seconds for the whole.
-        least_bps: bytes a second that must come on average, over `WINDOW_S`.
-        check: raises when the job is to end.
+        deadline_s: seconds for the whole download.
+        least_bps: least average speed over `WINDOW_S`, in bytes per second.
+        check: raises if the job should end.
     """
 
     deadline_s: float
@@ -170,14 +170,14 @@ class Pace:
             self._since, self._came = now, 0
 
     def sleep(self, seconds: float) -> None:
-        """Wait, but not beyond the end."""
+        """Wait, but not beyond the deadline."""
         end = self.clock() + seconds
         while (left := end - self.clock()) > 0:
             self.look()
             time.sleep(min(left, _SLICE_S / 2))
 
     def within(self, seconds: float, work: Callable[[], Any]) -> Any:
-        """Return what work that cannot be interrupted returns, or raise `TimeoutError` after `seconds`."""
+        """Return the result of work that cannot be interrupted, or raise `TimeoutError` after `seconds`."""
         found: list[Any] = []
         failed: list[Exception] = []
         ready = threading.Event()
@@ -201,14 +201,14 @@ class Pace:
 
 
 class TooSlow(Exception):
-    """A download takes too long; (what happened, what to set, whether time may mend it)."""
+    """A download takes too long; args: what happened, what to set, and whether it may pass by itself."""
 
 
 def media_client(places: Places, pace: Pace, timeout: float) -> httpx.Client:
-    """Return an HTTP client that reads from allowed places only, at the pace; no redirect is followed, no cookie kept.
+    """Return an HTTP client that reads only from allowed places, at the pace; it follows no redirect, keeps no cookie.
 
-    Where the environment names a proxy, the proxy finds the addresses: `check_by_name` is all that can be done then,
-    and the pace is looked at between the bytes that come.
+    If the environment names a proxy, the proxy resolves names: only `check_by_name` remains, and the pace is checked
+    only when bytes arrive.
     """
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     options: dict[str, Any] = {"timeout": timeout, "follow_redirects": False, "cookies": no_cookies}
@@ -218,12 +218,12 @@ def media_client(places: Places, pace: Pace, timeout: float) -> httpx.Client:
 
 
 def has_proxy() -> bool:
-    """Tell whether the environment has us go through a proxy."""
+    """Return whether the environment names a proxy."""
     return bool(urllib.request.getproxies().keys() & {"http", "https", "all"})
 
 
 def check_by_name(places: Places, pace: Pace, url: str) -> None:
-    """Check an address by what its name means here; a name that means nothing here is the proxy's to find.
+    """Check an address as its name resolves here; a name that does not is left to the proxy.
 
     Raises:
         Refused: nothing may be read there.
@@ -244,7 +244,7 @@ class _Transport(httpx.HTTPTransport):
 
 
 class _Network(httpcore.NetworkBackend):
-    """Connects to addresses that were checked."""
+    """Connects to checked addresses only."""
 
     def __init__(self, places: Places, pace: Pace) -> None:
         self._places, self._pace = places, pace
@@ -305,7 +305,7 @@ class _Stream(httpcore.NetworkStream):
                 if end is not None and time.monotonic() >= end:
                     raise
                 continue
-            self._pace.look()  # headers can come in drops, too
+            self._pace.look()  # headers can trickle in, too
             return found
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:

@@ -1,7 +1,7 @@
 """What a person changed in the editor, and new results that keep all of it.
 
-Label Studio does not say: `origin` stays `prediction` even after a person drags a polygon. So the shapes that were sent
-are compared with those that the annotation holds now.
+Label Studio does not tell: `origin` stays `prediction` even after a person drags a polygon. So the shapes that were
+sent are compared with those that the annotation holds now.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ def corrected_hints(
 ) -> dict[str, dict[int, FrameHint]]:
     """Return what a person changed on the frames, as hints for propagation.
 
-    An object's regions on a frame are untouched when each has a match among those that were sent: the same mask, or
+    An object's regions on a frame are untouched if each has a match among those that were sent: the same mask, or
     the same points within 0.01 % of the frame, and the same label. Anything else is a change: regions edited, added,
-    deleted, given another label.
+    deleted or relabelled.
 
     Args:
         sent: the results that the editor was given; empty if the annotation was not made from them.
         now: the annotation's or draft's results.
         tracks: the known objects, with the masks that were sent.
-        earlier: the hints from before the last results were sent. Their masks come back from the editor as they were
-            sent, so only the caller knows that a person made them; those that still hold are in the answer.
+        earlier: hints from before the last results were sent. Their masks come back from the editor as they were sent,
+            so only the caller knows that a person made them; those that still hold are in the result.
 
     Returns:
         Object id -> the video's 0-based frame -> hint with a mask of display size; empty where the person deleted or
@@ -84,21 +84,21 @@ def merge_results(
     boxes: Results = (),
     options: RegionOptions = DEFAULT_OPTIONS,
 ) -> list[Region]:
-    """Return an annotation's results with everything predicted anew, except what a person made.
+    """Return an annotation's results with everything predicted again, except what a person made.
 
     These stay verbatim: the regions of an object on every frame whose hint is a mask, those of objects without a track,
-    and the results of all other tags, except labels of nothing, and relations that have lost an end. Every other region
-    is rendered from `tracks`, with the ids of `RegionName`; it keeps what the editor added to the region of the same id
-    (a note, a parent).
+    and the results of all other tags, except labels without a region and relations that have lost an end. Every other
+    region is rendered from `tracks`, with the ids of `RegionName`; it keeps what the editor added to the region with
+    the same id (a note, a parent).
 
     Args:
         now: the annotation's results.
-        tracks: as predicted anew; where `corrected` has a mask, with that mask.
-        corrected: hints, see `corrected_hints`. Clicks and boxes protect nothing.
+        tracks: the new prediction; with the mask of `corrected` where that has one.
+        corrected: hints, see `corrected_hints`. Only masks protect regions, clicks and boxes do not.
         control: draws the masks; the config's first choice if None.
-        sent: the results that the editor was given: they tell whose a region is, and which boxes a person moved.
-        boxes: the overview of the new tracks, see `rectangles.tracks_to_boxes`. Boxes that a person moved stay, those
-            that they deleted stay away.
+        sent: the results that the editor was sent: they tell whose a region is, and which boxes a person moved.
+        boxes: the overview of the new tracks, see `rectangles.tracks_to_boxes`. Boxes that a person moved stay as they
+            are, those that they deleted stay deleted.
         options: which masks of the tracks get regions.
 
     Raises:
@@ -150,7 +150,7 @@ def _read(
     certain: FrameHints | None,
     before: Drawn | None = None,
 ) -> Drawn:
-    """Read results; the objects and owners of an earlier state hold, so that no region changes hands."""
+    """Read results; objects and owners of an earlier state stay, so that no region changes its object."""
     known = list(tracks)
     owners: dict[str, str] = {}
     if before is not None:
@@ -161,7 +161,7 @@ def _read(
 
 
 def _untouched(was: Sequence[Drawing], is_: Sequence[Drawing], canvas: Canvas) -> bool:
-    """Tell whether every drawing has a match, preferably under its own id."""
+    """Return whether every drawing has a match, preferably under its own id."""
     if len(was) != len(is_):
         return False
     left = list(was)
@@ -183,7 +183,7 @@ def _untouched(was: Sequence[Drawing], is_: Sequence[Drawing], canvas: Canvas) -
 
 
 def _unique(rendered: list[Region], taken: set[str]) -> list[Region]:
-    """Give a region another part number where a kept region has its id."""
+    """Give a region another part number if a kept region has its id."""
     ids = {region["id"] for region in rendered} | taken
     new: dict[str, str] = {}
     for region in rendered:
@@ -196,12 +196,12 @@ def _unique(rendered: list[Region], taken: set[str]) -> list[Region]:
 
 
 def _with_extras(rendered: list[Region], gone: Sequence[Drawing]) -> list[Region]:
-    """Add what the editor keeps with a region and this backend does not write: notes, parents, locks."""
+    """Add what the editor keeps with a region but this backend does not write: notes, parents, locks."""
     extras = {
         (region.get("id"), region.get("from_name")): region for drawing in gone for region in drawing.results
     }
     return [
-        # A note may be a person's.
+        # A note may come from a person.
         {**region, **{key: value for key, value in old.items() if key not in region or key == "meta"}}
         for region in rendered
         for old in [extras.get((region["id"], region["from_name"]), {})]
@@ -209,7 +209,7 @@ def _with_extras(rendered: list[Region], gone: Sequence[Drawing]) -> list[Region
 
 
 def _overview(now: Results, sent: Results, boxes: Results) -> list[Region]:
-    """The overview: as made now, but as the person left it where they moved or deleted something."""
+    """Return the overview as made now, except where a person moved or deleted something."""
     was = {region["id"]: region for region in sent if is_overview(region)}
     is_ = {region["id"]: region for region in now if is_overview(region)}
     moved = {id_ for id_ in is_ if id_ in was and not same_boxes(was[id_], is_[id_])}
@@ -222,12 +222,12 @@ def _overview(now: Results, sent: Results, boxes: Results) -> list[Region]:
 
 
 def _holds(region: Mapping[str, Any], ids: set[Any]) -> bool:
-    """A relation needs both its ends; everything else stands for itself."""
+    """Whether a region can stay: a relation needs both its ends; everything else stands for itself."""
     return region.get("type") != "relation" or {region.get("from_id"), region.get("to_id")} <= ids
 
 
 def _is_stray(region: Mapping[str, Any], config: LabelConfig) -> bool:
-    """A label of nothing: the editor leaves one beside a text that someone typed while a label was chosen."""
+    """Whether it is a label without a region: the editor leaves one beside a text typed while a label was chosen."""
     value = region.get("value")
     return (
         region.get("from_name") in config.drawing_names

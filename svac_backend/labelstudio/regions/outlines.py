@@ -1,9 +1,9 @@
 """Outlines that follow an object through the video: tracks as `VideoVectorLabels` results, and back.
 
-The tag is Label Studio Enterprise's; the open-source editor (1.23.2) does not know it. So this is written after the
-model of such results in label-studio-sdk 2.1.2, and checked with it, but was never seen in an editor. Every frame gets
-a keyframe, so that nothing depends on how an editor draws between two. Where a person left some out, the points move
-on lines if two neighbouring keyframes have as many, or else the earlier outline stays.
+Only Label Studio Enterprise has the tag; the open-source editor (1.23.2) does not know it. So these results follow the
+model in label-studio-sdk 2.1.2, and are checked with it, but have never been seen in an editor. Every frame gets a
+keyframe, so that nothing depends on how an editor interpolates. Where a person left some out, points move linearly if
+two neighbouring keyframes have the same number of them; otherwise the earlier outline stays.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def tracks_to_outlines(
 ) -> list[Region]:
     """Return one `VideoVectorLabels` result for each track that has masks, id `<object_id>-outline`.
 
-    A mask in parts, or with holes, is one outline: its rings are joined by bridges of no width.
+    A mask in parts, or with holes, becomes one outline: its rings are joined by bridges of zero width.
 
     Args:
         tracks: masks of the canvas's size, on frames of the whole video.
         control: see `LabelConfig.outlines`; tracks whose label it lacks get no outline.
-        canvas: its size counts, its window does not.
-        options: masks of fewer pixels than `min_area_px` count as absent; tolerance and floor of the polygons.
+        canvas: only its size is used, not its window.
+        options: masks of fewer pixels than `min_area_px` count as absent; also tolerance and IoU floor of the polygons.
         fps: frames per second, as in the config's `<Video framerate>`.
         frame_count: frames of the video.
     """
@@ -75,7 +75,7 @@ def tracks_to_outlines(
                     {
                         "frame": number,
                         "time": time,
-                        # The last frame of a run is the last that shows it, as of a box.
+                        # As for a box, the last frame of a run is the last that shows it.
                         "enabled": frame != run[-1] or frame == frame_count - 1,
                         "closed": True,
                         "vertices": [
@@ -105,7 +105,7 @@ def tracks_to_outlines(
 def outline_tracks(
     results: Iterable[Mapping[str, Any]], config: LabelConfig, canvas: Canvas
 ) -> list[BoxTrack]:
-    """Return the outlines of an annotation, on every frame of the task on which they are shown.
+    """Return the outlines of an annotation, on every frame of the task that shows them.
 
     Raises:
         SvacError: a region is malformed.
@@ -138,7 +138,7 @@ def outline_problem(region: Mapping[str, Any], control: BoxTracks, frame_count: 
     """Say why an editor would not show an outline; None if it would, as far as label-studio-sdk knows."""
     value = region.get("value")
     if region.get("type") != OUTLINE_KIND or region.get("to_name") != control.to_name:
-        return f"it is no {OUTLINE_KIND} on '{control.to_name}'"
+        return f"it is not a {OUTLINE_KIND} on '{control.to_name}'"
     if not isinstance(value, Mapping) or not value.get("sequence"):
         return "its sequence has no keyframe"
     if _label(region) not in control.labels:
@@ -151,16 +151,16 @@ def _is_outline(region: Mapping[str, Any]) -> bool:
 
 
 def _label(region: Mapping[str, Any]) -> str | None:
-    """Return a region's label: where a <Labels> stands beside the tag, its key is the region's type."""
+    """Return a region's label; with a <Labels> beside the tag, its key is the region's type."""
     value = region["value"]
     labels = value.get(str(region.get("type"))) or value.get("labels")
     return str(labels[0]) if isinstance(labels, list) and labels else None
 
 
 def _shown(value: Mapping[str, Any], window: Window | None) -> Iterator[tuple[int, Vertices]]:
-    """Yield the 0-based frames that show an outline, and its points there [N, 2] in percent; a line has none."""
+    """Yield the 0-based frames that show an outline, and its points there, [N, 2] in percent; skip open lines."""
     for frame, keyframe, points, following, share in between_keyframes(value, window, _vertices):
-        # What is not closed is a line, and covers nothing.
+        # An open outline is a line and covers nothing.
         if not keyframe.get("closed", False) or len(points) < 3:
             continue
         if following is not None and len(following) == len(points):

@@ -1,7 +1,7 @@
 """Label Studio's regions as tracks: what was drawn on which frame, and which object it belongs to.
 
 The id of a region that this backend made names its object: `obj1-f00004`. A region that a person drew has a random id,
-and joins an object of its label: see `assign_objects`. Masks are decoded when they are needed.
+and joins an object with its label, see `assign_objects`. Masks are decoded only when needed.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Drawing:
         label: the label that it carries, or None.
         results: its results: one, or the two of a pair such as `<Brush/>` + `<Labels/>`; the first has the shape.
         size: width and height of the video in pixels.
-        object_id: whose it is; None until `assign_objects` finds out.
-        room: the memory that all masks of its annotation share.
+        object_id: its object; None until `assign_objects` finds it.
+        room: the memory budget that all masks of its annotation share.
     """
 
     id: str
@@ -51,7 +51,7 @@ class Drawing:
 
     @cached_property
     def mask(self) -> CocoRle:
-        """The mask at the video's display size. Raises `SvacError` if it is malformed or there is no room for it."""
+        """The mask at the video's display size. Raises `SvacError` if it is malformed or exceeds the memory budget."""
         pixels = shape_to_mask(self.results[0], *self.size)
         check_edges(pixels)
         mask = to_coco(pixels)
@@ -76,7 +76,7 @@ def read_drawings(results: Iterable[Any], config: LabelConfig, canvas: Canvas) -
             )
         value = region.get("value")
         if region.get("dynamic"):
-            continue  # it steers the model, or deletes another one
+            continue  # it steers the model, or deletes another region
         if frames is None or region.get("to_name") != frames.name or region.get("from_name") not in names:
             continue
         kind = kind_of(value) if isinstance(value, Mapping) else None
@@ -96,7 +96,7 @@ def read_drawings(results: Iterable[Any], config: LabelConfig, canvas: Canvas) -
 
 
 def is_drawn_on(regions: Iterable[Any], config: LabelConfig) -> bool:
-    """Tell whether one of an annotation's regions is a mask on the frames."""
+    """Return whether any of an annotation's regions is a mask on the frames."""
     return config.frames is not None and any(
         isinstance(region, Mapping)
         and not region.get("dynamic")
@@ -109,12 +109,12 @@ def is_drawn_on(regions: Iterable[Any], config: LabelConfig) -> bool:
 
 
 def _frame(region: Mapping[str, Any], canvas: Canvas) -> int:
-    """Return the video's frame of a region; pictures that are no list have no `item_index`."""
+    """Return the video's frame of a region; a single picture has no `item_index`."""
     item = region.get("item_index")
     item = check_frame(0 if item is None else item, f"The region '{region.get('id')}'")
     if canvas.window is not None and item >= canvas.window.count:
         raise SvacError(
-            f"The region '{region.get('id')}' lies on frame {item}, the task has {canvas.window.count}.",
+            f"The region '{region.get('id')}' lies on frame {item}, but the task has {canvas.window.count}.",
             "Read it with the window of its own task.",
         )
     return canvas.frame(item)
@@ -125,9 +125,9 @@ def _label(value: Mapping[str, Any], kind: str) -> str | None:
     return str(labels[0]) if isinstance(labels, list) and labels else None
 
 
-# Parts of a mask lie wholly within it, but for the rounding of a polygon's points.
+# Parts of a mask lie wholly within it, except for the rounding of a polygon's points.
 _WITHIN = 0.999
-# At least so much of a region must lie in an object's mask to be a part of it.
+# The share of a region that must lie in an object's mask for the region to be part of the object.
 _MOSTLY = 0.5
 
 
@@ -136,22 +136,22 @@ def assign_objects(
 ) -> dict[str, str]:
     """Find the object of every drawing that has none yet, frame by frame, the largest drawing first.
 
-    Regions that together are exactly an object's known mask of that frame are that object's. Any other region goes to
-    an object of its label, by the first of these rules that applies:
+    Regions that together are exactly an object's known mask of that frame belong to it. Any other region goes to an
+    object with its label, by the first of these rules that applies:
 
     1. It lies mostly on an object's region of that frame: a part of that object.
     2. Exactly one object has no region on that frame: that object.
     3. Several have none: the one whose masks on the neighbouring frames overlap it most, or else are nearest.
-    4. All have one: the one whose masks on the neighbouring frames mostly cover it, unless the person has just taken
-       that place away from the object's mask.
+    4. All have one: the one whose masks on the neighbouring frames mostly cover it, unless the person has just
+       erased that place from the object's mask.
     5. Else it is a new object with the next free id.
 
     An empty region without an object stays without one.
 
     Args:
-        drawings: all of an annotation; their `object_id` is set.
+        drawings: all drawings of an annotation; their `object_id` is set.
         tracks: the known objects, with the masks that were shown last.
-        certain: masks that persons made before.
+        certain: masks that people made before.
         default: label of regions that have none.
 
     Returns:
@@ -183,13 +183,13 @@ def assign_objects(
 
 
 def free_id(taken: Iterable[str]) -> str:
-    """Return the next free id: `obj4` when `obj1` and `obj3` are taken."""
+    """Return the next free id: `obj4` if `obj1` and `obj3` are taken."""
     numbers = [int(found[1]) for name in taken if (found := re.fullmatch(r"obj(\d+)", name))]
     return f"obj{max(numbers, default=0) + 1}"
 
 
 def _object_labels(drawings: Iterable[Drawing], tracks: Sequence[Track], default: str) -> dict[str, str]:
-    """Object id -> label: the one that most of its regions carry, or else its track's."""
+    """Return object id -> label: the one that most of its regions carry, or else its track's."""
     labels = {track.object_id: track.label for track in tracks}
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for drawing in drawings:
@@ -203,7 +203,7 @@ def _object_labels(drawings: Iterable[Drawing], tracks: Sequence[Track], default
 
 
 class _Places:
-    """Where objects are: in the annotation, as far as it has been read, and in what was known before."""
+    """Where objects are: in the annotation as far as it has been read, and as known before."""
 
     def __init__(self, drawings: Iterable[Drawing], tracks: Sequence[Track], certain: FrameHints) -> None:
         self._drawn: dict[str, dict[int, list[Drawing]]] = defaultdict(lambda: defaultdict(list))
@@ -246,13 +246,13 @@ class _Places:
         return best if best is not None and near[best] >= _MOSTLY else None
 
     def _here(self, object_id: str, frame: int) -> CocoRle | None:
-        """What an object has on a frame, None if it has nothing."""
+        """Return an object's mask on a frame, None if it has none."""
         drawn = self._drawn[object_id].get(frame) if object_id in self._drawn else None
         mask = union([drawing.mask for drawing in drawn]) if drawn else None
         return mask if mask is not None and area(mask) else None
 
     def _masks_before(self, frame: int) -> list[tuple[str, CocoRle]]:
-        """The masks of a frame that were known before, those that persons made first."""
+        """Return the masks of a frame that were known before, those made by people first."""
         made = [
             (object_id, frames[frame].mask) for object_id, frames in self._certain.items() if frame in frames
         ]
@@ -260,7 +260,7 @@ class _Places:
         return [(object_id, mask) for object_id, mask in [*made, *seen] if mask is not None and area(mask)]
 
     def _neighbours(self, object_id: str, frame: int) -> list[CocoRle]:
-        """An object's masks on the nearest frames before and after, as drawn, or else as known before."""
+        """Return an object's masks on the nearest frames before and after, as drawn, or else as known before."""
         drawn = sorted(self._drawn[object_id]) if object_id in self._drawn else []
         near = [mask for other in _around(drawn, frame) if (mask := self._here(object_id, other)) is not None]
         if near:
@@ -269,7 +269,7 @@ class _Places:
         return [known[other] for other in _around(sorted(known), frame)]
 
     def _likeness(self, object_id: str, frame: int, mask: CocoRle) -> tuple[float, float]:
-        """How much a mask looks like an object's on the frame and beside it: IoU, then nearness."""
+        """Return how well a mask matches an object's on the frame and its neighbours: IoU, then nearness."""
         before = [known for known_id, known in self._masks_before(frame) if known_id == object_id]
         others = [*before, *self._neighbours(object_id, frame)]
         distances = [math.dist(_centre(mask), _centre(other)) for other in others]
@@ -284,14 +284,14 @@ class _Places:
 
 
 def _around(frames: Sequence[int], frame: int) -> list[int]:
-    """The nearest of some ascending frames before and after one."""
+    """Return the nearest of some ascending frames before and after a frame."""
     at = bisect_left(frames, frame)
     after = at + (at < len(frames) and frames[at] == frame)
     return [*frames[max(at - 1, 0) : at], *frames[after : after + 1]]
 
 
 def _share(part: CocoRle, whole: CocoRle) -> float:
-    """How much of a mask lies in another one."""
+    """Return the share of a mask that lies in another one."""
     return overlap(part, whole) / area(part)
 
 
@@ -300,7 +300,7 @@ def _centre(mask: CocoRle) -> tuple[float, float]:
     return left + width / 2, top + height / 2
 
 
-# What a region without a score of its own is worth: a person drew it.
+# The score of a region without one: a person drew it.
 DRAWN_SCORE = 1.0
 
 
@@ -310,7 +310,7 @@ class Drawn:
 
     Attributes:
         drawings: in the order of the results.
-        objects: every known object, those of `tracks` first; also those of which nothing is left.
+        objects: every known object, those of `tracks` first, including those without any drawing left.
     """
 
     drawings: list[Drawing] = field(default_factory=list)
@@ -335,12 +335,12 @@ def results_to_tracks(
     """Return the masks of an annotation or a prediction.
 
     Brush masks, polygons, closed vectors, bitmasks and boxes on the frames count; those of one object on one frame are
-    united. `VideoRectangle` tracks count as filled boxes where the config has no masks on frames, or nothing of their
+    united. `VideoRectangle` tracks count as filled boxes if the config has no masks on frames, or nothing with their
     label is drawn there. All other results are left out.
 
     Args:
-        tracks: the known objects, with expressions; their masks help to tell whose a person's region is.
-        certain: masks that persons made before, for the same purpose.
+        tracks: the known objects, with expressions; their masks help to find the object of a hand-drawn region.
+        certain: masks that people made before, for the same purpose.
 
     Returns:
         The known objects in their order, even if nothing of them is left, then new ones. Frames are the video's. A
@@ -382,14 +382,14 @@ def read_drawn(
     certain: FrameHints | None = None,
     owners: Mapping[str, str] | None = None,
 ) -> Drawn:
-    """Return what is drawn on the frames, and whose it is; no mask is decoded that this does not need.
+    """Return the drawings on the frames, each with its object, decoding no more masks than that needs.
 
     Args:
         tracks, certain: as in `results_to_tracks`.
-        owners: region id -> object id, where that is known from an earlier state of the annotation.
+        owners: region id -> object id, as known from an earlier state of the annotation.
 
     Raises:
-        SvacError: as `results_to_tracks`.
+        SvacError: as for `results_to_tracks`.
     """
     drawings = read_drawings(results, config, canvas)
     for drawing in drawings:
@@ -405,12 +405,12 @@ def read_drawn(
 
 
 def _labels(config: LabelConfig) -> Mapping[str, str | None]:
-    """The labels of the config's masks, of the first control that has some."""
+    """Return the labels of the config's first mask control that has some."""
     return next((control.labels for control in config.drawing_controls() if control.labels), {})
 
 
 def _expression(label: str, config: LabelConfig) -> str:
-    """What a new object of a label is called: the label's prompt, or its name."""
+    """Return the expression of a new object with a label: the label's prompt, or its name."""
     prompts = (control.labels.get(label) for control in config.drawing_controls())
     return next((prompt for prompt in prompts if prompt), label)
 

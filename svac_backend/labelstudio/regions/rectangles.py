@@ -31,10 +31,10 @@ from svac_backend.video.source import FrameIndex
 
 KIND = "videorectangle"
 _SUFFIX = "-boxes"
-# Of outlines on the video, see `outlines`.
+# The type of outlines on the video, see `outlines`.
 OUTLINE_KIND, OUTLINE_SUFFIX = "videovectorlabels", "-outline"
 _SHAPE = ("x", "y", "width", "height", "rotation")
-# What a keyframe says of where the object is.
+# The fields of a keyframe that say where the object is.
 Shape = TypeVar("Shape")
 
 
@@ -43,7 +43,7 @@ class BoxTrack:
     """A `VideoRectangle` region.
 
     Attributes:
-        object_id: the object whose masks this backend made it from; None for what a person drew.
+        object_id: the object whose masks this backend made it from; None if a person drew it.
         label: its label, or None.
         masks: the video's 0-based frame -> the filled box.
     """
@@ -68,7 +68,7 @@ def tracks_to_boxes(
     Args:
         tracks: masks of the canvas's size, on frames of the whole video.
         control: the overview, see `LabelConfig.overview`; tracks whose label it lacks get no boxes.
-        canvas: its size counts, its window does not.
+        canvas: only its size is used, not its window.
         options: masks of fewer pixels than `min_area_px` count as absent.
         fps: frames per second, as in the config's `<Video framerate>`.
         frame_count: frames of the video.
@@ -113,13 +113,13 @@ def tracks_to_boxes(
 
 
 def is_overview(region: Mapping[str, Any]) -> bool:
-    """Tell whether a result is a `VideoRectangle`, or an outline on the video, that this backend made of masks."""
+    """Return whether a result is a `VideoRectangle`, or an outline on the video, that this backend made from masks."""
     suffix = {KIND: _SUFFIX, OUTLINE_KIND: OUTLINE_SUFFIX}.get(str(region.get("type")))
     return suffix is not None and str(region.get("id", "")).endswith(suffix)
 
 
 def same_boxes(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether two states of a region that follows an object have the same keyframes and shapes."""
+    """Return whether two states of a region that follows an object have the same keyframes and shapes."""
     first, second = _keyframes_of(one), _keyframes_of(other)
     return len(first) == len(second) and all(
         a[:2] == b[:2] and len(a) == len(b) and close(a[2:], b[2:])
@@ -128,9 +128,9 @@ def same_boxes(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def box_tracks(results: Iterable[Mapping[str, Any]], config: LabelConfig, canvas: Canvas) -> list[BoxTrack]:
-    """Return the `VideoRectangle` regions of an annotation, on every frame of the task on which the editor shows them.
+    """Return the `VideoRectangle` regions of an annotation, on every frame of the task where the editor shows them.
 
-    A region says how many frames the video has; that is the editor's estimate.
+    A region's own count of the video's frames is only the editor's estimate.
 
     Raises:
         SvacError: a region is malformed.
@@ -159,7 +159,7 @@ def boxes_problem(region: Mapping[str, Any], control: BoxTracks, frame_count: in
     """Say why the editor would not show a `VideoRectangle` region; None if it would."""
     value = region.get("value")
     if region.get("type") != KIND or region.get("to_name") != control.to_name:
-        return f"it is no {KIND} on '{control.to_name}'"
+        return f"it is not a {KIND} on '{control.to_name}'"
     if not isinstance(value, Mapping) or not value.get("sequence"):
         return "its sequence has no keyframe"
     labels = value.get("labels")
@@ -194,12 +194,12 @@ def _keyframes_of(region: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def frame_times(frame_count: int, fps: float) -> FrameIndex:
-    """The frames of a video, evenly spaced, as the editor assumes."""
+    """Return the index of a video with evenly spaced frames, as the editor assumes."""
     return FrameIndex(tuple(range(frame_count)), 1 / Fraction(fps))
 
 
 def runs_of(frames: Sequence[int]) -> list[list[int]]:
-    """Divide ascending frames into runs without a gap."""
+    """Split ascending frames into runs without gaps."""
     runs = [[frames[0]]]
     for before, frame in pairwise(frames):
         if frame == before + 1:
@@ -210,9 +210,9 @@ def runs_of(frames: Sequence[int]) -> list[list[int]]:
 
 
 def _keyframes(boxes: NDArray[np.float64], tolerance_px: float) -> list[int]:
-    """Return the rows of x, y, width, height [N, 4] between which all others lie on a line, within the tolerance.
+    """Return those rows of x, y, width, height [N, 4] that the others lie on lines between, within the tolerance.
 
-    The line is divided where it is farthest off, as in Douglas and Peucker (1973).
+    A line is split where it is farthest off, as in Douglas and Peucker (1973).
     """
     edges = np.column_stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
     kept = {0, len(edges) - 1}
@@ -242,8 +242,8 @@ def between_keyframes(
 ) -> Iterator[tuple[int, Mapping[str, Any], Shape, Shape | None, float]]:
     """Yield the 0-based frames on which the editor shows a region, within the task's window.
 
-    With each come the keyframe that holds there, its shape, the next keyframe's (None where nothing moves), and how
-    far on the way there it is, 0..1.
+    With each frame come the keyframe that holds there, its shape, the next keyframe's shape (None if nothing moves),
+    and how far the frame is on the way there, 0..1.
     """
     last = max(int(keyframe["frame"]) for keyframe in value["sequence"])
     count = max(int(value.get("framesCount") or 0), last)
@@ -275,11 +275,11 @@ def _shown(value: Mapping[str, Any], window: Window | None) -> Iterator[tuple[in
 
 
 def _filled(box: Mapping[str, float], width: int, height: int) -> CocoRle:
-    """The pixels whose centre lies in a box."""
+    """Return the mask of the pixels whose centre lies in a box."""
     corners = box_corners(box, width, height)
     if box["rotation"]:
         return to_coco(polygons_to_mask([corners], height, width))
-    # Percentages have four digits: without rounding, an edge between two pixels could go to either.
+    # Percentages have four digits: without rounding, an edge between two pixels could fall to either.
     (left, top), (right, bottom) = np.round(corners[0], 2).tolist(), np.round(corners[2], 2).tolist()
     left, top, right, bottom = (math.ceil(side - 0.5) for side in (left, top, right, bottom))
     return box_mask(left, top, right, bottom, height, width)

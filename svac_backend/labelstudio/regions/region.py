@@ -15,30 +15,30 @@ from svac_backend.labelstudio.tasks import Window
 from svac_backend.masks.limits import check_size
 from svac_backend.settings import Settings
 
-# One item of an annotation's, draft's or prediction's `result`. Those that have a shape carry `id`, `from_name` (the
+# One item of an annotation's, draft's or prediction's `result`. Those with a shape carry `id`, `from_name` (the
 # control), `to_name` (the frames or the video), `type`, `value` (the shape and its labels), `original_width` and
 # `original_height` in pixels, `item_index` (0-based place of the frame in the task), and maybe `origin`, `score`,
-# `dynamic`. They come from outside and may hold anything else (`meta`, `parentID`, ...), which must go back unchanged:
+# `dynamic`. They come from outside and may hold anything else (`meta`, `parentID`, ...), which must go back unchanged,
 # so this is the dict itself.
 Region: TypeAlias = dict[str, Any]
-# A region's own results, or a whole `result`, when they are only read.
+# A whole `result`, or the results of one region, that are only read.
 Results: TypeAlias = Sequence[Mapping[str, Any]]
 # Object id and frame of the video.
 Place: TypeAlias = tuple[str, int]
 
-# A mask has fewer polygons than this; the rest of the number counts the answers.
+# A mask has fewer polygons than this; in an id, multiples of it count the answers.
 PARTS = 1000
 _ID = re.compile(r"(?P<object>\S+)-f(?P<frame>[0-9]{5,9})(?:-(?P<part>[0-9]{1,9}))?")
 
 
 def regions_of(result: Any, *, foreign: bool = False) -> list[Region]:
-    """Return the regions of a `result` from outside, once they are found to be regions; none where it is no list.
+    """Return the regions of a `result` from outside, checked; none if it is not a list.
 
-    What a region lacks is let pass: a relation has neither id nor value. An item that is no object is left out, and so
-    is, where no person made it (`foreign`: a prediction, or a look at what ids there are), what is no region.
+    Missing fields are allowed: a relation has neither id nor value. An item that is not a JSON object is left out. With
+    `foreign` (for predictions, or to look at ids only, where no person's work can be lost), malformed regions are, too.
 
     Raises:
-        SvacError: an id, a name, a type or a value is not of its kind.
+        SvacError: an id, a name, a type or a value has the wrong type.
     """
     regions = [region for region in result if isinstance(region, dict)] if isinstance(result, list) else []
     problems = [problem for region in regions if (problem := _no_region(region))]
@@ -48,7 +48,7 @@ def regions_of(result: Any, *, foreign: bool = False) -> list[Region]:
 
 
 def _no_region(region: Region) -> str:
-    """Say why an object is no region; nothing where it is one."""
+    """Say why a JSON object is not a region; empty if it is one."""
     for key in ("id", "from_name", "to_name", "type"):
         if not isinstance(region.get(key, ""), str | None):
             return f"has no text as its '{key}'"
@@ -57,9 +57,9 @@ def _no_region(region: Region) -> str:
 
 @dataclass(frozen=True)
 class RegionName:
-    """What the id of a region of this backend says; ids are written and read only here.
+    """The id of a region that this backend made, in parts; ids are written and read only here.
 
-    `obj1-f00004`, its second polygon `obj1-f00004-2`; in the second answer to the editor `obj1-f00004-1001`.
+    For example `obj1-f00004`; its second polygon is `obj1-f00004-2`, and in the second answer it is `obj1-f00004-1001`.
 
     Attributes:
         frame: the video's 0-based frame.
@@ -78,7 +78,7 @@ class RegionName:
 
     @classmethod
     def read(cls, id_: Any) -> RegionName | None:
-        """Return what an id says, or None for an id that the editor made, for what a person drew."""
+        """Return the parts of an id, or None for an id that the editor made for a person's drawing."""
         match = _ID.fullmatch(str(id_))
         if match is None:
             return None
@@ -87,17 +87,17 @@ class RegionName:
 
     @staticmethod
     def can_hold(object_id: str) -> bool:
-        """Tell whether region ids with this object id can be read back."""
+        """Return whether region ids with this object id can be read back."""
         return bool(object_id) and "-f" not in object_id and not re.search(r"[\s:]", object_id)
 
 
 def region_name(region: Mapping[str, Any]) -> RegionName | None:
-    """Return what a region's id says, or None for a region that a person drew."""
+    """Return the parts of a region's id, or None for a region that a person drew."""
     return RegionName.read(region.get("id"))
 
 
 def region_id(region: Mapping[str, Any]) -> str:
-    """Return a region's id; of one without, as imported pre-annotations may be, a name that its shape gives it."""
+    """Return a region's id; if it has none, like some imported pre-annotations, a name derived from its shape."""
     id_ = region.get("id")
     if isinstance(id_, str) and id_:
         return id_
@@ -110,7 +110,7 @@ def region_id(region: Mapping[str, Any]) -> str:
 
 
 def by_object(regions: Iterable[Region]) -> dict[str, list[Region]]:
-    """Return the regions of each object; those that persons drew are left out."""
+    """Return the regions of each object, without those that people drew."""
     found: dict[str, list[Region]] = defaultdict(list)
     for region in regions:
         if (name := region_name(region)) is not None:
@@ -119,7 +119,7 @@ def by_object(regions: Iterable[Region]) -> dict[str, list[Region]]:
 
 
 def by_place(regions: Iterable[Region]) -> dict[Place, list[Region]]:
-    """Return the regions of each object on each frame; those that persons drew are left out."""
+    """Return the regions of each object on each frame, without those that people drew."""
     found: dict[Place, list[Region]] = defaultdict(list)
     for region in regions:
         if (name := region_name(region)) is not None:
@@ -150,12 +150,12 @@ class Canvas:
         return item if self.window is None else self.window.frame(item)
 
     def item(self, frame: int) -> int | None:
-        """Return the `item_index` of a video's frame, or None when the task does not show it."""
+        """Return the `item_index` of a frame of the video, or None if the task does not show it."""
         return frame if self.window is None else self.window.item(frame)
 
 
 def _is_side(value: Any) -> TypeGuard[float]:
-    """Whether it is a number of pixels; JSON of other tools has 160.0."""
+    """Whether a value is a number of pixels; other tools may write 160.0."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return value > 0 and (isinstance(value, int) or value.is_integer())
@@ -166,7 +166,7 @@ def frame_size(*sources: Results, on: str | None = None) -> tuple[int, int] | No
 
     Args:
         sources: results.
-        on: the picture whose regions count, by its name in the labelling config: another one has another size.
+        on: name, in the labelling config, of the picture whose regions count; others may have another size.
 
     Raises:
         SvacError: they are larger than the backend accepts.
@@ -184,11 +184,11 @@ def frame_size(*sources: Results, on: str | None = None) -> tuple[int, int] | No
 
 @dataclass(frozen=True)
 class RegionOptions:
-    """Which masks become regions, and how exact these are.
+    """Which masks become regions, and how exact the regions are.
 
     Attributes:
-        tolerance_px, iou_floor: of polygons, see `masks.polygons.mask_to_polygons`.
-        min_area_px: masks of fewer pixels are left out, and empty ones always.
+        tolerance_px, iou_floor: for polygons, see `masks.polygons.mask_to_polygons`.
+        min_area_px: masks of fewer pixels are left out, as empty ones always are.
         frames: only these frames of the video get regions; None for all.
     """
 

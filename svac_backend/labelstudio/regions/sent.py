@@ -4,8 +4,8 @@ Two habits of Label Studio 1.23.2 decide the form of an answer to an interactive
 documented):
 
 - A suggestion with the id of a region that was loaded with the task replaces it on the screen, but until someone looks
-  at its frame, drafts and submissions still carry the old mask. So a new region gets an id of its own.
-- A suggestion with `"dynamic": true` is deleted when suggestions are accepted, and with it the region of its id. So
+  at its frame, drafts and submissions still carry the old mask. So a new region gets a new id.
+- A suggestion with `"dynamic": true` is deleted when suggestions are accepted, and with it the region with its id. So
   each region that has to go is sent once more with this mark.
 
 From the second answer on, ids carry the answer's number, see `RegionName.generation`.
@@ -31,20 +31,20 @@ from svac_backend.labelstudio.regions.region import (
 )
 from svac_backend.masks.rle import encode_brush
 
-# So many answers are remembered: an annotator who does not accept one keeps the regions of the one before.
+# How many answers are kept: an annotator who does not accept an answer keeps the regions of the previous one.
 GENERATIONS = 3
 
 _KEPT = ("id", "from_name", "to_name", "type", "original_width", "original_height", "image_rotation")
 
 
 def next_generation(regions: Iterable[Region]) -> int:
-    """Return the generation of new regions for objects that have these: 0 when there are none."""
+    """Return the generation of new regions for objects that have these regions; 0 if there are none."""
     names = [region_name(region) for region in regions]
     return max((name.generation + 1 for name in names if name is not None), default=0)
 
 
 def of_generation(regions: Iterable[Region], generation: int) -> list[Region]:
-    """Return regions with the ids of a generation; they are copies."""
+    """Return copies of regions, with the ids of a generation."""
     renamed = []
     for region in regions:
         if (name := region_name(region)) is not None:
@@ -54,7 +54,7 @@ def of_generation(regions: Iterable[Region], generation: int) -> list[Region]:
 
 
 def outdated(regions: Iterable[Region], generation: int) -> set[str]:
-    """Return the ids of regions that no editor shows any more when an answer of that generation goes out."""
+    """Return the ids of regions that no editor shows any more once an answer of that generation goes out."""
     names = ((str(region["id"]), region_name(region)) for region in regions)
     return {id_ for id_, name in names if name is not None and name.generation <= generation - GENERATIONS}
 
@@ -80,11 +80,11 @@ def sent_regions(
 ) -> list[Region]:
     """Return the regions that an annotation started from, to tell what a person changed since.
 
-    An object's regions on a frame come from one answer or from one prediction: from the one of which the annotation
-    still has a region, and of several the one that agrees most. Where nothing is left on a frame, a person deleted it,
-    provided that the annotation has most of what was sent together with it. Otherwise it never was in the editor, like
-    a prediction that came after the annotation was begun, or a suggestion that was not accepted. Once an object was
-    answered about, only answers count.
+    An object's regions on a frame come from one answer or one prediction: one of which the annotation still has a
+    region, and of several, the one that agrees most. If nothing is left on a frame, a person deleted it, provided that
+    the annotation has most of what was sent together with it. Otherwise it was never in the editor, like a prediction
+    that came after the annotation was begun, or a suggestion that was not accepted. Once an answer concerned an object,
+    only answers count for it.
 
     Args:
         now: the regions of the annotation, or of its draft.
@@ -125,9 +125,9 @@ class _Source:
     """A prediction, or the answers of one generation: its regions by object and frame.
 
     Args:
-        regions: all of them.
-        certain: the annotation was made from it.
-        later: objects that were answered about.
+        regions: its regions.
+        certain: whether the annotation is known to be made from it.
+        later: objects that answers concerned.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class _Source:
         self.groups = by_place(regions)
 
     def was_taken(self, object_id: str, place: Mapping[Place, Mapping[tuple[str, str], str]]) -> bool:
-        """Whether the annotation has, or had, an object as this source has it."""
+        """Whether the annotation has, or had, this source's regions of an object."""
         frames = [where for where in self.groups if where[0] == object_id]
         left = sum(1 for where in frames if _agreement(self.groups[where], place.get(where, {}))[0])
         if self.certain:
@@ -146,7 +146,7 @@ class _Source:
 
 
 def _agreement(group: Sequence[Region], here: Mapping[tuple[str, str], str]) -> tuple[int, int]:
-    """How many regions of a group are there: by id, and unchanged."""
+    """Return how many regions of a group are still there: by id, and unchanged."""
     kept = [region for region in group if _key(region) in here]
     return len(kept), sum(1 for region in kept if here[_key(region)] == geometry(region))
 
@@ -156,7 +156,7 @@ def _key(region: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def geometry(region: Mapping[str, Any]) -> str:
-    """Return a region's geometry as comparable text: the editor returns untouched floats with the last bit changed."""
+    """Return a region's geometry as comparable text: the editor may change the last bit of untouched floats."""
     value = region.get("value")
     if isinstance(value, Mapping) and isinstance(value.get("points"), list):
         return str([[round(float(c), 3) for c in point] for point in value["points"]])
@@ -164,11 +164,11 @@ def geometry(region: Mapping[str, Any]) -> str:
 
 
 def _next_to_nothing(region: Mapping[str, Any]) -> dict[str, Any]:
-    """A value as small as the editor takes, with the region's label."""
+    """Return the smallest value that the editor takes, with the region's label."""
     value, kind = region.get("value") or {}, str(region.get("type"))
     labels = {key: value[key] for key in (kind, "labels") if isinstance(value, Mapping) and key in value}
     if "points" in value:
-        # A key point: to delete a polygon the editor looks through all points of all polygons, twice.
+        # A key point: to delete a polygon, the editor searches all points of all polygons, twice.
         return {"x": 0, "y": 0, "width": 0.1, **labels}
     width, height = frame_size([region]) or (1, 1)
     return {"format": "rle", "rle": encode_brush(np.zeros((height, width), np.bool_)), **labels}

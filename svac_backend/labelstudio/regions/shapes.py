@@ -1,6 +1,6 @@
-"""One region's shape: as a mask, and compared with another one's.
+"""The shape of a region: as a mask, and compared with another shape.
 
-The kind of a shape follows from its `value`, not from the result's type: of a pair such as `<Brush/>` + `<Labels/>`
+The kind of a shape follows from its `value`, not from the result's type: in a pair such as `<Brush/>` + `<Labels/>`
 both results carry the shape.
 """
 
@@ -23,7 +23,7 @@ from svac_backend.masks.limits import MAX_PIXELS, MAX_POINTS, MAX_STROKES, check
 from svac_backend.masks.polygons import polygons_to_mask
 from svac_backend.masks.rle import decode_brush
 
-# In percent of the frame. The editor changes floats by 1e-15; a hand moves a point by at least a pixel.
+# In percent of the frame. The editor changes floats by 1e-15; a person moves a point by at least a pixel.
 SAME_PERCENT = 0.01
 
 _BOX = ("x", "y", "width", "height")
@@ -32,9 +32,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def kind_of(value: Mapping[str, Any]) -> str | None:
-    """Return `brush`, `polygon`, `vector`, `bitmask` or `rectangle`; None where a `value` encloses no area.
+    """Return `brush`, `polygon`, `vector`, `bitmask` or `rectangle`; None if a `value` encloses no area we can draw.
 
-    Unfinished polygons, open lines, key points, ellipses and text have none.
+    Unfinished polygons, open lines, key points, ellipses and text have no kind.
     """
     if value.get("rle") or value.get("touches"):
         return "brush"
@@ -95,9 +95,9 @@ def shape_to_mask(region: Mapping[str, Any], width: int, height: int) -> NDArray
 
 
 def same_shape(one: Mapping[str, Any], other: Mapping[str, Any], width: int, height: int) -> bool:
-    """Tell whether two states of a region have the same shape.
+    """Return whether two states of a region have the same shape.
 
-    Brush masks and bitmasks are the same when their pixels are, even if their bytes differ; points of polygons, vectors
+    Brush masks and bitmasks are the same if their pixels are, even if their bytes differ; points of polygons, vectors
     and boxes may drift by `SAME_PERCENT`.
 
     Args:
@@ -143,8 +143,8 @@ def _scaled(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool
 def _brush(value: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool_]:
     """Decode a brush mask and draw the strokes that are not in it yet, as the editor does on Submit.
 
-    A stroke runs through `relativePoints` (x, y, x, y, ... in percent), `relativeStrokeWidth` percent of the width
-    thick, with round ends and joins. Pixels whose centre is covered count as at least half covered: compared with
+    A stroke runs through `relativePoints` (x, y, x, y, ... in percent), is `relativeStrokeWidth` percent of the width
+    thick, and has round ends and joins. Pixels whose centre is covered count as at least half covered: compared with
     Chromium's own drawing, the IoU was 0.9987 or more.
     """
     rle = value.get("rle")
@@ -161,7 +161,7 @@ def _brush(value: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool
             if part.is_empty:
                 continue
             stroke = polygons_to_mask([shapely.get_coordinates(part.exterior)], height, width)
-            # A line that encloses an area leaves it empty.
+            # A line that encloses an area does not fill it.
             holes = [shapely.get_coordinates(hole) for hole in part.interiors]
             stroke &= ~polygons_to_mask(holes, height, width)
             mask = mask & ~stroke if touch.get("type") == "eraser" else mask | stroke
@@ -169,12 +169,12 @@ def _brush(value: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool
 
 
 def _picture(url: str) -> NDArray[np.bool_]:
-    """Decode the data URL of a bitmask: a PNG whose alpha channel, or without one its grey, is the mask."""
+    """Decode the data URL of a bitmask: a PNG whose alpha channel, or else its grey value, is the mask."""
     try:
         data = base64.b64decode(str(url).partition("base64,")[2], validate=True)
     except binascii.Error as error:
         raise ValueError("no base64") from error
-    # The size is at a fixed position, and read first: a small file must not unpack into gigabytes.
+    # The size is at a fixed position and read first: a small file must not unpack into gigabytes.
     if data[:8] != _PNG or len(data) < 24:
         raise ValueError("no PNG")
     if int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big") > MAX_PIXELS:
@@ -187,7 +187,7 @@ def _picture(url: str) -> NDArray[np.bool_]:
 
 
 def _flattened(vertices: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Return the points of a closed vector path, its curves in short lines.
+    """Return the points of a closed vector path, with its curves as short lines.
 
     A curve runs from vertex a to b as a cubic Bezier by a's `controlPoint2` and b's `controlPoint1`.
     """
@@ -229,5 +229,5 @@ def _numbers(value: Mapping[str, Any], kind: str | None) -> list[float]:
 
 
 def close(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Tell whether two lists of percents are the same within `SAME_PERCENT`."""
+    """Return whether two lists of percentages are the same within `SAME_PERCENT`."""
     return len(one) == len(other) and all(abs(a - b) <= SAME_PERCENT for a, b in zip(one, other, strict=True))

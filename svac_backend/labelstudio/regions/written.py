@@ -1,6 +1,6 @@
 """Tracks as Label Studio regions, and the check that the editor will show them.
 
-Label Studio stores whatever it is given, and its editor silently drops what it cannot show. So every region is checked
+Label Studio stores whatever it gets, and its editor silently drops what it cannot show. So every region is checked
 against the labelling config before it is sent.
 """
 
@@ -38,8 +38,8 @@ def tracks_to_results(
         options: which masks get regions, and how polygons are made.
 
     Returns:
-        Label Studio results. The id has the video's 0-based frame, `item_index` is the frame's place in the task,
-        `score` is the frame's, and `meta` has the sentence that the object was made from.
+        Label Studio results. The id holds the video's 0-based frame, `item_index` is the frame's place in the task,
+        `score` is the frame's score, and `meta` holds the object's expression.
 
     Raises:
         SvacError: a track's label is not in the control, or a mask has another size.
@@ -66,8 +66,8 @@ def tracks_to_results(
                 continue
             if list(rle["size"]) != [canvas.height, canvas.width]:
                 raise SvacError(
-                    f"The mask of {track.object_id} on frame {frame} is {rle['size'][1]}x{rle['size'][0]}, "
-                    f"the video {canvas.width}x{canvas.height} pixels.",
+                    f"The mask of {track.object_id} on frame {frame} has {rle['size'][1]}x{rle['size'][0]} pixels, "
+                    f"but the video {canvas.width}x{canvas.height}.",
                     "Segment the video again; its masks belong to another file.",
                 )
             if area(rle) < max(options.min_area_px, 1):
@@ -83,7 +83,7 @@ def tracks_to_results(
                 "score": round(float(track.scores.get(frame, 0.0)), 4),
             }
             if says_something(track.expression):
-                # The editor shows it beside the region that is selected.
+                # The editor shows it beside the selected region.
                 base["meta"] = {"text": [track.expression]}
             for part, value in enumerate(_values(from_coco(rle), control.kind, options), start=1):
                 name = RegionName(track.object_id, frame, part=part)
@@ -97,7 +97,8 @@ def to_prediction(
     """Return a prediction: its regions, its score, the model version.
 
     Args:
-        score: of the task, 0..1; the Data Manager sorts by it. By default the mean of the regions, 0.0 without any.
+        score: the task's score, 0..1; the Data Manager sorts by it. By default the mean of the regions' scores, 0.0
+        without regions.
     """
     if score is None:
         scores = [float(region["score"]) for region in results if region.get("score") is not None]
@@ -150,7 +151,7 @@ def validate_results(
 
 
 def _values(mask: NDArray[np.bool_], kind: str, options: RegionOptions) -> list[Region]:
-    """The `value`s that draw a mask [H, W]: one for a brush, one for each ring of a polygon."""
+    """Return the `value`s that draw a mask [H, W]: one for a brush, one for each ring of a polygon."""
     if kind == "brush":
         return [{"format": "rle", "rle": encode_brush(mask)}]
     height, width = mask.shape
@@ -158,7 +159,7 @@ def _values(mask: NDArray[np.bool_], kind: str, options: RegionOptions) -> list[
     for tolerance in (options.tolerance_px, 0.0):
         rings = mask_to_polygons(mask, tolerance_px=tolerance, iou_floor=options.iou_floor)
         values = [{"points": _percent(ring, width, height), "closed": True} for ring in rings]
-        # The digits that are sent may move an edge across a pixel's centre. Edges along pixels are far from all.
+        # Rounding to the digits that are sent may move an edge across a pixel's centre, unless it runs between pixels.
         drawn = polygons_to_mask(
             [np.array(value["points"]) / 100 * (width, height) for value in values], height, width
         )
@@ -168,7 +169,7 @@ def _values(mask: NDArray[np.bool_], kind: str, options: RegionOptions) -> list[
 
 
 def _percent(ring: NDArray[np.float64], width: int, height: int) -> list[list[float]]:
-    """Pixels [N, 2] to percent of the frame, within 0..100."""
+    """Convert pixels [N, 2] to percent of the frame, within 0..100."""
     points = np.clip(ring / np.array([width, height]) * 100.0, 0.0, 100.0)
     return np.round(points, 4).tolist()
 
@@ -198,7 +199,7 @@ def _problem(
     config: LabelConfig,
     frame_count: int | None,
 ) -> str | None:
-    """Say why the editor would not show a region, or None."""
+    """Return why the editor would not show a region, or None."""
     from_name = region.get("from_name")
     control = controls.get(str(from_name))
     if not isinstance(region.get("id"), str) or not region["id"]:
@@ -256,7 +257,7 @@ def _shape_problem(value: Mapping[str, Any], kind: str) -> str | None:
         rle = value.get("rle")
         if value.get("format") != "rle" or not isinstance(rle, list) or not rle:
             return "its brush mask is not in the format 'rle'"
-        # A mask has thousands of bytes: one pass in C instead of a Python check for each.
+        # A mask has thousands of bytes: one pass in C instead of a Python check for each byte.
         try:
             bytes(rle)
         except (TypeError, ValueError):

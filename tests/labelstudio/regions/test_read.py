@@ -260,7 +260,7 @@ def test_a_size_is_that_of_its_own_picture() -> None:
     [
         ({"item_index": -1}, "item_index"),
         ({"item_index": "3"}, "item_index"),
-        ({"item_index": 9}, "lies on frame 9, the task has 5"),
+        ({"item_index": 9}, "lies on frame 9, but the task has 5"),
     ],
 )
 def test_regions_that_cannot_be_placed_are_errors(change: dict[str, Any], message: str) -> None:

@@ -206,7 +206,7 @@ def test_what_the_editor_would_not_show_is_said(change: dict[str, Any], message:
     assert message in str(boxes_problem(region, CONTROL, 10))
     with pytest.raises(SvacError, match=message):
         validate_results([region], CONFIG, video_frames=10)
-    assert "no videorectangle" in str(boxes_problem({**region, "to_name": "frames"}, CONTROL, 10))
+    assert "not a videorectangle" in str(boxes_problem({**region, "to_name": "frames"}, CONTROL, 10))
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_masks_of_another_size_and_unknown_labels_are_errors() -> None:
     config = parse_config(shipped("brush"))
     with pytest.raises(SvacError, match="label 'lorry' of obj1"):
         results_of(config, track({0: ONE}, label="lorry"))
-    with pytest.raises(SvacError, match="is 64x48, the video 48x64"):
+    with pytest.raises(SvacError, match="has 64x48 pixels, but the video 48x64"):
         tracks_to_results([track({0: ONE})], config.mask_control(), Canvas(HEIGHT, WIDTH))
 
 
