@@ -162,7 +162,7 @@ class OpenTask:
         if object_id is None or canvas is None:
             raise SvacError(
                 "This names no object, so nothing is removed.",
-                "Click on the object's mask, or type remove and its sentence.",
+                "Ctrl+click the object's mask, or type remove and its sentence.",
             )
         drawings = self.annotation.drawn(self.shown, canvas).drawings
         return object_id, [

@@ -60,7 +60,10 @@ def nexts(lane: str, least: int | None = None, videos: Collection[str] = ()) -> 
         ahead = (other.state == "queued", other.due.is_(None), other.lane == lane)
         top = select(func.max(other.priority)).where(*ahead).scalar_subquery()
         if videos:
-            yield one.where(JobRow.priority >= top, JobRow.video.in_(videos))
+            # `+ 0` keeps SQLite from walking through all that wait in their order: few of them are about these videos.
+            priority = JobRow.priority + 0
+            like = waiting.where(priority >= top, JobRow.video.in_(videos))
+            yield like.order_by(priority.desc(), *order[1:]).limit(1).with_for_update(skip_locked=True)
         busy = select(other.video).where(other.state == "running", other.lane == lane, other.video != "")
         yield one.where(JobRow.priority >= top, JobRow.video.not_in(busy))
     yield one

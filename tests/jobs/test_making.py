@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import SecretStr
 
@@ -16,13 +17,15 @@ from svac_backend.jobs import prelabel
 from svac_backend.jobs.engine import JobEngine, JobState
 from svac_backend.jobs.payloads import FramesPayload, PrelabelPayload
 from svac_backend.jobs.worker import create_worker
-from svac_backend.masks.tracks import ObjectPrompt
+from svac_backend.masks.rle import decode_brush
+from svac_backend.masks.tracks import FrameMasks, ObjectPrompt
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.objects import SentStore
 from svac_backend.store.predictions import PartStore
 from svac_backend.svac.files.weights import model_version
-from tests.jobs.conftest import CONFIG
+from svac_backend.video.source import VideoSource
+from tests.jobs.conftest import CONFIG, FRAMES, HEIGHT, WIDTH
 from tests.labelstudio.api.test_places import HEAD, dripping
 
 VIDEO = "/data/local-files/?d=clip.mp4"
@@ -89,6 +92,36 @@ def test_windows_of_one_video_are_computed_once_and_each_is_pushed(
     assert {region["id"] for one in label_studio.predictions for region in one["result"]} == {
         f"obj1-f{frame:05d}" for frame in (1, 3, 5, 7, 9, 11)
     }
+
+
+def test_each_thing_of_a_sentence_has_an_id_of_its_own_in_what_is_pushed(
+    two_workers: JobEngine,
+    connected: Settings,
+    label_studio: Any,
+    model: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def two(video: VideoSource, expressions: list[str], **_: Any) -> Iterator[FrameMasks]:
+        assert expressions == ["the dogs"]
+        for frame in range(len(video)):
+            mask = np.zeros((1, HEIGHT, WIDTH), np.bool_)
+            mask[0, 8:20, 4:16] = mask[0, 8:20, 40:52] = True
+            yield FrameMasks(frame, mask, np.array([0.75], np.float32))
+
+    monkeypatch.setattr(model, "segment", two)
+    wanted = replace(payload("7"), prompts=(ObjectPrompt("obj1", "dog", "each: the dogs"),))
+    job = two_workers.wait(submit(two_workers, connected, wanted), timeout=60)
+    assert job.state is JobState.DONE, job.error
+    (pushed,) = label_studio.predictions
+    assert [region["id"] for region in pushed["result"]] == [
+        f"obj1.{number}-f{frame:05d}" for frame in range(FRAMES) for number in (1, 2)
+    ]
+    for region in pushed["result"]:
+        number = int(region["id"][5])
+        assert region["value"]["brushlabels"] == ["dog"]
+        assert region["meta"] == {"text": [f"dog {number}"]}
+        columns = np.flatnonzero(decode_brush(region["value"]["rle"], HEIGHT, WIDTH).any(0))
+        assert (columns[0], columns[-1]) == ((4, 15), (40, 51))[number - 1]
 
 
 def test_a_job_that_waits_for_one_that_fails_does_the_work_itself(

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
+from svac_backend.store.database import Database
 from svac_backend.store.drains import EVERY_NODE, DrainStore
-from svac_backend.store.jobs import Job, JobState, JobStore
+from svac_backend.store.jobs import Job, JobStore
 from svac_backend.store.lanes import LANES, MODEL_LANE
 from tests.databases import OpenDatabase
+from tests.store.test_jobs import fill, steps
 
 
 @pytest.fixture
@@ -63,13 +66,20 @@ def test_a_video_that_another_is_at_is_left_to_it_while_there_are_others(store: 
     assert take(store, "w5") == "5"  # nothing else waits
 
 
-def test_to_take_a_job_of_many_reads_few_rows(store: JobStore) -> None:
-    for number in range(300):
-        submit(store, f"k{number}", f"{number}.mp4", priority=-10)
-    first = store.claim(MODEL_LANE, "w", videos=["none of them"])
-    assert first is not None
-    assert first.key == "k0"
-    assert store.finish(first, JobState.DONE)
+def test_to_take_a_job_of_many_reads_few_rows(tmp_path: Path) -> None:
+    store = JobStore(Database(tmp_path))
+    fill(store, 20_000, "queued")
+    with store.database.write() as session:
+        session.execute(text("UPDATE jobs SET video = 'of ' || id"))
+
+    def work() -> None:
+        assert take(store) == "queued1"
+        assert take(store, videos=["none of them"]) == "queued2"
+        assert take(store, videos=["of queued19000"]) == "queued19000"
+        assert take(store, least=0) == "queued3"
+        assert take(store, least=1) is None
+
+    assert steps(store, work) <= 2
 
 
 def test_every_lane_is_looked_at(store: JobStore) -> None:

@@ -199,8 +199,7 @@ class LabelStudioClient(Connection):
         """Return the drafts of all annotators of a task, with their results."""
         # Not through the SDK, which lacks this route.
         what, path = f"list the drafts of task {task}", f"api/tasks/{task}/drafts"
-        drafts: list[Json] = self._request("GET", what, path, timeout=_DRAFTS_TIMEOUT_S)
-        return drafts
+        return self._get_list(what, path, timeout=_DRAFTS_TIMEOUT_S)
 
     def create_annotation(self, task: int, results: Sequence[Mapping[str, Any]]) -> int:
         """Make an annotation of a task, submitted by the token's user, and return its id."""

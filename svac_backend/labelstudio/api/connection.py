@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 
 from svac_backend.errors import SvacError, split_address, without_secrets
-from svac_backend.labelstudio.api.errors import NEW_TOKEN, TokenKind, refusal, translated
+from svac_backend.labelstudio.api.errors import NEW_TOKEN, TokenKind, another_service, refusal, translated
 from svac_backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -124,12 +124,18 @@ class Connection:
 
     def _post(self, what: str, path: str, *, timeout: float | None = None, **body: Any) -> dict[str, Any]:
         """Post to a route that the SDK lacks or serves badly; return the answer."""
-        answer: dict[str, Any] = self._request("POST", what, path, timeout=timeout, **body)
+        answer = self._request("POST", what, path, timeout=timeout, **body)
+        if not isinstance(answer, dict):
+            raise SvacError(*another_service(without_secrets(self.url), what))
         return answer
 
-    def _get_list(self, what: str, path: str, **query: Any) -> list[dict[str, Any]]:
+    def _get_list(
+        self, what: str, path: str, *, timeout: float | None = None, **query: Any
+    ) -> list[dict[str, Any]]:
         """Get a list from a route that the SDK lacks or serves badly."""
-        answer: list[dict[str, Any]] = self._request("GET", what, path, params=query)
+        answer = self._request("GET", what, path, timeout=timeout, params=query)
+        if not isinstance(answer, list) or not all(isinstance(one, dict) for one in answer):
+            raise SvacError(*another_service(without_secrets(self.url), what))
         return answer
 
     def _request(

@@ -64,7 +64,7 @@ def translated(url: str, what: str, kind: TokenKind, timeout: float) -> Iterator
             temporary=True,
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SvacError(*_another_service(url, what)) from error
+        raise SvacError(*another_service(url, what)) from error
 
 
 def refusal(
@@ -96,7 +96,7 @@ def refusal(
         return ApiRefusal(message, hint, status)
     if status < 300 or (status == 404 and not (isinstance(body, Mapping) and "detail" in body)):
         # A success that is not JSON, or a missing page without the `detail` that Label Studio itself would send.
-        return ApiRefusal(*_another_service(url, what), status)
+        return ApiRefusal(*another_service(url, what), status)
     if status == 404:
         message = f"Label Studio could not {what}: it does not exist (404)."
         return ApiRefusal(message, "Check the number, and that the token's user can see the project.", status)
@@ -111,7 +111,8 @@ def refusal(
     return ApiRefusal(message, "Check Label Studio's log, and try again.", status)
 
 
-def _another_service(url: str, what: str) -> tuple[str, str]:
+def another_service(url: str, what: str) -> tuple[str, str]:
+    """Return message and hint for an answer that Label Studio would not give."""
     return (
         f"What answers at {url} is not Label Studio (tried to {what}).",
         "Set SVAC_LABEL_STUDIO_URL to the address that you open in the browser, without a page's path.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -27,3 +28,12 @@ def test_drafts_come_with_their_results(server: SmallLabelStudio) -> None:
 def test_a_label_studio_that_does_not_answer_is_said() -> None:
     with pytest.raises(SvacError, match="list the drafts of task 7"):
         LabelStudioClient("http://127.0.0.1:9", "ab" * 20).list_drafts(7)
+
+
+@pytest.mark.parametrize("answer", [{}, {"drafts": []}, ["5"], None])
+def test_what_is_no_list_of_drafts_does_not_come_from_label_studio(
+    server: SmallLabelStudio, answer: Any
+) -> None:
+    server.drafts = answer
+    with pytest.raises(SvacError, match=r"is not Label Studio \(tried to list the drafts of task 7\)"):
+        LabelStudioClient(server.url, "ab" * 20).list_drafts(7)
