@@ -19,7 +19,7 @@ main = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# Without a name: their commands stand beside each other.
+# Groups without a name: their commands appear at the top level.
 for group in (videos, learning, operating):
     main.add_typer(group.commands)
 
@@ -40,9 +40,9 @@ def app() -> None:
         logging.getLogger().setLevel(get_settings().log_level)
         main()
     except SvacError as error:
-        # As text: a message may hold a path or a prompt with square brackets. Not wrapped: people copy from it.
+        # As plain text: a message may hold a path or a prompt with square brackets. Not wrapped: people copy from it.
         console.print(Text.assemble(("Error: ", "bold red"), error.message))
         console.print(Text.assemble(("What to do: ", "bold"), error.hint))
-        # EX_CONFIG of sysexits.h: supervisors need not start it again. 2 is click's, for wrong options.
+        # EX_CONFIG of sysexits.h tells supervisors not to restart it. Click uses 2 for wrong options.
         statuses: dict[type[SvacError], int] = {SettingsError: 78, NotEnoughData: 3}
         sys.exit(next((number for kind, number in statuses.items() if isinstance(error, kind)), 1))

@@ -1,6 +1,6 @@
 """`svac-backend cluster start | status | drain`: workers on several GPUs and machines.
 
-Who works and what waits stands in the database, so that all but `start` needs no way to Ray.
+The database knows who works and what waits, so only `start` needs to reach Ray.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from svac_backend.store.database import Database
 from svac_backend.store.drains import EVERY_NODE
 
 _LOOK_S = 0.5
-# Of a node's name, as Ray has it.
+# Ray's prefix of a node's name.
 SHORT = 12
 
 
@@ -30,7 +30,7 @@ def run_start(settings: Settings) -> None:
     """Keep workers on a cluster until SIGTERM.
 
     Raises:
-        SvacError: the settings say that this machine works alone, or Ray is not installed, or cannot be reached.
+        SvacError: the settings say that this machine works alone, or Ray is not installed or cannot be reached.
     """
     if settings.engine != "ray":
         raise SettingsError("SVAC_ENGINE is local.", "Set SVAC_ENGINE=ray, or run `svac-backend worker`.")
@@ -53,7 +53,7 @@ def run_status(settings: Settings, *, as_json: bool) -> None:
 def run_drain(
     settings: Settings, node: str | None, *, within_s: float, wait: bool, undo: bool, as_json: bool
 ) -> None:
-    """Empty a node, or all.
+    """Drain a node, or all nodes.
 
     Raises:
         SvacError: there is no such node, or more than one.
@@ -64,18 +64,18 @@ def run_drain(
         name = EVERY_NODE if node is None else _find(nodes, node)
         if undo:
             if not engine.drains.withdraw(name):
-                console.print("[yellow]Nothing was being emptied there.[/]")
+                console.print("[yellow]Nothing was being drained there.[/]")
         else:
             engine.drains.order(name, within_s)
             while wait and (left := _running(engine, name)):
-                console.print(f"{left} workers are not empty yet", end="\r")
+                console.print(f"{left} workers still have jobs", end="\r")
                 time.sleep(_LOOK_S)
         status = _status(engine)
     _show(status, as_json=as_json)
 
 
 def _running(engine: JobEngine, node: str) -> int:
-    """Return how many workers of a node may still take, or have, a job."""
+    """Return how many workers of a node still have a job, or may take one."""
     there = [one for one in engine.workers.alive(LEASE_S) if node in (one.node, EVERY_NODE)]
     return sum(not one.drained for one in there)
 
@@ -85,7 +85,8 @@ def _find(nodes: set[str], name: str) -> str:
     if len(found) != 1:
         known = ", ".join(sorted(one[:SHORT] for one in nodes)) or "none"
         raise SvacError(
-            f"{len(found) or 'No'} nodes have a name that begins with {name[:40]!r}.", f"There are: {known}."
+            f"{len(found) or 'No'} nodes have a name that begins with {name[:40]!r}.",
+            f"The nodes are: {known}.",
         )
     return found[0]
 

@@ -1,4 +1,4 @@
-"""`svac-backend corrections list | show | export | collect`: what there is to learn from."""
+"""`svac-backend corrections list | show | export | collect`: the corrections that the model can learn from."""
 
 from __future__ import annotations
 
@@ -54,28 +54,28 @@ def run_list(settings: Settings, project: int | None = None, *, as_json: bool = 
         left = sum((one.project_id, one.annotation_id) not in used for one in found if one.expression.strip())
         if left:
             console.print(
-                f"{left} are not learned from: their task has a later annotation, or one that is ground truth."
+                f"{left} are not used for learning: their task has a later annotation, or one marked as ground truth."
             )
         if nameless := sum(not one.expression.strip() for one in found):
             console.print(
-                f"{nameless} are not learned from: nobody said in words what the object is. Name it in the task's "
+                f"{nameless} are not used for learning: nobody said in words what the object is. Name it in the task's "
                 "prompt, or give its label a `prompt` in the labelling config."
             )
         collector = Collector(settings, database)
         for waiting in collector.inbox.uncollected():
-            when = "given up" if waiting.due is None else "it is tried again"
+            when = "given up" if waiting.due is None else "to be tried again"
             console.print(f"[yellow]Webhook {waiting.event} ({when}): {escape(waiting.error)}[/]")
         if collector.pending():
             console.print(
-                "There are new webhooks: the worker collects them, or `svac-backend corrections collect`."
+                "There are new webhooks: the worker collects them, or run `svac-backend corrections collect`."
             )
 
 
 def run_collect(settings: Settings) -> None:
-    """Make corrections of the webhooks that came, and of all that failed before, without a worker.
+    """Collect corrections from the new webhooks, and from all that failed before, without a worker.
 
     Raises:
-        SvacError: a worker has been at it for minutes, or the data folder cannot be used.
+        SvacError: a worker has been collecting for minutes, or the data folder cannot be used.
     """
     with closing(Database.from_settings(settings)) as database, bar("collecting") as progress:
         collector = Collector(settings, database)
@@ -85,10 +85,10 @@ def run_collect(settings: Settings) -> None:
 
 
 def run_show(settings: Settings, annotation: str, out: Path, *, pictures: int = 12) -> None:
-    """Write a PNG of an annotation's frames with its masks, those that a person drew first.
+    """Write a PNG of an annotation's frames with its masks, drawn ones first.
 
     Raises:
-        SvacError: there is none of that id, its video cannot be read, or the picture cannot be written.
+        SvacError: there is no such annotation, its video cannot be read, or the picture cannot be written.
     """
     project, _, number = annotation.rpartition("/")
     with closing(Database.from_settings(settings)) as database:
@@ -97,7 +97,7 @@ def run_show(settings: Settings, annotation: str, out: Path, *, pictures: int = 
         ]
         if not found:
             raise SvacError(
-                f"There is no correction of annotation {annotation[:60]!r}.",
+                f"There is no correction in an annotation {annotation[:60]!r}.",
                 "See `svac-backend corrections list`.",
             )
         if len({one.project_id for one in found}) > 1:
@@ -118,7 +118,7 @@ def run_show(settings: Settings, annotation: str, out: Path, *, pictures: int = 
 def run_export(
     settings: Settings, target: DataSet, *, project: int | None = None, frames: bool = True
 ) -> None:
-    """Write the corrections that are learned from as a data set: of each video the frames that are known.
+    """Write the corrections that the model learns from as a data set: the known frames of each video.
 
     Raises:
         SvacError: there are none, a video cannot be read, or the folder can't be written.
@@ -133,7 +133,7 @@ def run_export(
         if not found:
             raise NotEnoughData(
                 "There are no corrections to export.",
-                "Submit a corrected task, and let the worker collect it.",
+                "Submit a corrected task and let the worker collect it.",
             )
         videos, sources = _videos(found)
         find = Videos(settings, database).find
@@ -157,7 +157,7 @@ def run_export(
 
 
 def _videos(found: Sequence[Correction]) -> tuple[list[VideoTracks], dict[str, Correction]]:
-    """One video for each annotation: its objects, on the frames that are known of any of them."""
+    """Return one video for each annotation: its objects, on all frames known for any of them."""
     groups: dict[tuple[str, str], list[Correction]] = {}
     for one in found:
         groups.setdefault((one.project_id, one.annotation_id), []).append(one)

@@ -29,12 +29,12 @@ def run(
     predictions: Path | None = None,
     zipped: bool = False,
 ) -> tuple[BenchmarkScores | None, list[Path]]:
-    """Predict what is not there yet, score it, and write `results.json`, `results.csv` and `report.html`.
+    """Predict what is missing, score everything, and write `results.json`, `results.csv` and `report.html`.
 
     Returns:
-        The scores, None for a split without masks, and the paths of what was written for people.
+        The scores (None for a split without masks), and the paths of what was written for people.
 
-    Args: as the command's options in `cli.commands`; `predictions` may be another program's.
+    Args: as the command's options in `cli.commands`; `predictions` may come from another program.
 
     Raises:
         SvacError: the data set, the model, the predictions or the output folder can't be used.
@@ -84,7 +84,7 @@ def run(
 
 def _tell(done: PredictionRun, workers: int) -> None:
     if done.workers == 1 < workers and done.expressions:
-        console.print("One process predicted: more would share a GPU, or there was one video only.")
+        console.print("One process predicted: more would share a GPU, or there was only one video.")
     if not done.frames:
         console.print(f"All had been predicted before: {counted(done.skipped, 'expression')}.")
         return

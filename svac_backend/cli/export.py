@@ -1,4 +1,4 @@
-"""`svac-backend export`: what was annotated, or predicted, as a data set."""
+"""`svac-backend export`: annotations or predictions as a data set."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from svac_backend.video.reader import VideoReader
 
 @dataclass(frozen=True)
 class ExportSource:
-    """What is exported: a project, or a file that Label Studio exported.
+    """What to export: a project, or a file that Label Studio exported.
 
     Attributes:
-        choice: which of a task's annotations, drafts and predictions.
+        choice: which of a task's annotations, drafts and predictions count.
         project: id of a project.
-        file: or its export from Label Studio, as JSON.
-        config: with `file`: the project's labelling config; inferred from the regions if None.
+        file: instead, its export from Label Studio as JSON.
+        config: with `file`, the project's labelling config; None: inferred from the regions.
 
     Raises:
-        SvacError: none or both are named, or a project would get a config.
+        SvacError: none or both are given, or a config is given for a project.
     """
 
     choice: Choice
@@ -52,11 +52,11 @@ class ExportSource:
     def __post_init__(self) -> None:
         if (self.project is None) == (self.file is None):
             raise SvacError(
-                "Either a project is exported, or a file that Label Studio exported.",
+                "An export takes either a project or a file that Label Studio exported.",
                 "Give --project ID or --from FILE, one of the two.",
             )
         if self.config is not None and self.file is None:
-            raise SvacError("--config belongs to --from: a project has its config.", "Leave --config out.")
+            raise SvacError("--config goes with --from: a project has its own config.", "Leave --config out.")
 
 
 @dataclass
@@ -64,11 +64,11 @@ class Exported:
     """What an export wrote.
 
     Attributes:
-        folder: of the data set.
+        folder: folder of the data set.
         layout: its format.
         videos, frames, objects, masks: how many.
-        drafts: tasks whose annotation was saved and not submitted.
-        notes: what is not in it, and why, in sentences.
+        drafts: number of tasks whose annotation was saved but not submitted.
+        notes: what was left out, and why, in sentences.
     """
 
     folder: Path
@@ -88,7 +88,7 @@ class Exported:
         self.masks += sum(len(track.masks) for track in video.tracks)
 
     def tell(self) -> None:
-        """Say it to people."""
+        """Print it for people."""
         tell_notes(self.notes)
         counts = (
             (self.videos, "video"),
@@ -97,16 +97,16 @@ class Exported:
             (self.masks, "mask"),
         )
         words = ", ".join(counted(number, what) for number, what in counts)
-        drafts = f" ({self.drafts} of the tasks saved, not submitted)" if self.drafts else ""
+        drafts = f" ({self.drafts} of the tasks saved but not submitted)" if self.drafts else ""
         console.print(f"{words}{drafts} as {self.layout} in {escape(str(self.folder))}")
 
 
 def run(settings: Settings, source: ExportSource, target: DataSet, *, frames: bool = True) -> Exported:
-    """Export a project, or a file that Label Studio exported, video by video; print what is in it and what is not.
+    """Export a project, or a file that Label Studio exported, video by video; print what was exported and what was not.
 
     Raises:
         NotEnoughData: nothing is annotated.
-        SvacError: something is missing or malformed, or the folder can't be written. Nothing is left behind then.
+        SvacError: something is missing or malformed, or the folder can't be written. Then nothing is left behind.
     """
     target.check_new()
     what = source.choice.source
@@ -117,9 +117,9 @@ def run(settings: Settings, source: ExportSource, target: DataSet, *, frames: bo
         hosts: list[str] = []
 
         def measure(url: str, task: Any) -> tuple[tuple[int, int] | None, str]:
-            """The size of a video itself, where its frames are exported: its regions may not say it."""
+            """Return the size of a video, if its frames are exported: its regions may not say it."""
             if not frames:
-                return None, "With its frames (no --no-frames), the video itself would tell its size."
+                return None, "Without --no-frames, the video itself would tell its size."
             fetcher = MediaFetcher.from_settings(settings, client, hosts)
             try:
                 with _opened(fetcher, url, task if isinstance(task, int) else None, settings) as video:
@@ -154,7 +154,7 @@ def run(settings: Settings, source: ExportSource, target: DataSet, *, frames: bo
                 tell_notes(found.notes)
                 raise NotEnoughData(
                     f"There are no {what} to export.",
-                    "Submit a task first." if what == "annotations" else "Have the model predict first.",
+                    "Submit a task first." if what == "annotations" else "Let the model predict first.",
                 )
 
         notes = target.write(
@@ -228,7 +228,7 @@ def _from_file(
 
 
 def _labels(config: LabelConfig) -> list[str]:
-    """Return the labels of a config by name: the same ones have the same numbers in every export of a project."""
+    """Return the labels of a config, sorted by name, so that every export of a project numbers them alike."""
     return sorted({label for control in config.drawing_controls() for label in control.labels})
 
 
@@ -243,6 +243,6 @@ def _opened(fetcher: MediaFetcher, url: str, task: int | None, settings: Setting
 
 
 def tell_notes(notes: Sequence[str]) -> None:
-    """Print what is not as it might be."""
+    """Print notes on what was left out or changed."""
     for note in notes:
         console.print(f"[yellow]{escape(note)}[/]")

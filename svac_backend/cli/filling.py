@@ -1,4 +1,4 @@
-"""What an import draws in a project's tasks: the model's predictions; `import_masks` has those of a data set."""
+"""What an import draws in a project's tasks: the model's predictions; `import_masks` draws a data set's masks."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Filler(ABC):
 
     Args:
         settings: how masks are drawn.
-        client: of a user who may change the project.
-        project: whose tasks.
+        client: a client whose user may change the project.
+        project: the project.
         version: the model version of what it draws.
     """
 
@@ -52,30 +52,30 @@ class Filler(ABC):
         self._shown = project.model_version
 
     def has_filled(self, task: int) -> bool:
-        """Tell whether a task has what this draws already."""
+        """Return whether a task already has what this draws."""
         return any(p.get("model_version") == self.version for p in self.client.list_predictions(task))
 
     @abstractmethod
     def predict(
         self, source: SourceVideo, video: VideoSource, data: dict[str, Any], progress: Progress
     ) -> Prediction:
-        """Return what there is to draw on a whole video.
+        """Return what to draw on a whole video.
 
         Args:
             source: the user's file.
             video: its copy.
-            data: that of one of its tasks.
+            data: the data of one of its tasks.
             progress: called with 0..1.
 
         Raises:
-            SvacError: the model, the video or the prompt is not as it should be.
+            SvacError: the model, the video or the prompt cannot be used.
         """
 
     def results(self, prediction: Prediction, window: Window | None) -> list[Region]:
         """Return the regions of one task; None shows all frames.
 
         Raises:
-            SvacError: the project's config can't show them.
+            SvacError: the project's config cannot show them.
         """
         return render(prediction, self.project.xml, self.settings, window=window)
 
@@ -84,22 +84,19 @@ class Filler(ABC):
         """Put the regions into a task."""
 
     def shown_instead(self) -> str | None:
-        """Return the other version whose predictions the editor shows first, or None where it shows these."""
+        """Return the other version whose predictions the editor shows first, or None if it shows these."""
         return None if self._shown in ("", self.version) else self._shown
 
     def _show(self, *, others: bool = True) -> None:
-        """Have the editor show the version's predictions; not where it shows others, unless `others` says no to them.
-
-        Without a version it shows none.
-        """
+        """Make the editor show the version's predictions, unless it shows others and `others` lets them stay."""
         if not self._shown or not (others or self._shown == self.version):
-            # Label Studio takes only a version that it has seen.
+            # Label Studio accepts only a version that it has seen.
             self.client.set_model_version(self.project.id, self.version)
             self._shown = self.version
 
 
 class Prelabeller(Filler):
-    """Segments videos for one project; `version` is that of the model, `database` that of the web process."""
+    """Segments videos for one project; `version` is the model's, `database` the web process's."""
 
     def __init__(
         self,
@@ -116,12 +113,12 @@ class Prelabeller(Filler):
 
     @cached_property
     def model(self) -> Svac:
-        """The model as it serves; loaded when the first video needs it.
+        """The model as it serves, loaded when the first video needs it.
 
         Raises:
             SvacError: it cannot be loaded, or another version was promoted since the command began.
         """
-        # Here, since it imports torch: a mistake in the command is told without waiting for that.
+        # Imported here, since it imports torch: a mistake in the command is reported without that wait.
         from svac_backend.jobs.worker import load_served
 
         model, version = load_served(self.settings)
@@ -151,12 +148,12 @@ class Prelabeller(Filler):
                 progress=lambda done, _: progress(done),
             )
             prediction = payload.prediction(key, self.version, tracks, video.info)
-            # At once: if Label Studio fails now, the next run need not segment again.
+            # Stored at once: if Label Studio fails now, the next run need not segment again.
             self._predictions.put(prediction)
         return prediction
 
     def attach(self, task: int, prediction: Prediction, results: list[Region], window: Window | None) -> None:
-        """Send a prediction to its task, have the editor show it, and have `/predict` answer with it at once."""
+        """Send a prediction to its task, make the editor show it, and let `/predict` answer with it at once."""
         score = task_score(prediction.tracks, prediction.frame_count, window)
         self.client.create_prediction(task, to_prediction(results, self.version, score))
         shown_as = config_key(self.project.xml, self.settings, window)
@@ -164,14 +161,14 @@ class Prelabeller(Filler):
         given = PredictedTask(str(self.project.id), str(task), prediction.key, self.version, score)
         self._tasks.put([given])
         if not self._shown and self._live:
-            # The newest, whatever is promoted: a version's name would stand for that version alone.
+            # The model's title, so that a promotion shows: a version's name would stand for that version alone.
             self.client.set_model_version(self.project.id, self._live[0])
             self._shown = self._live[0]
         self._show()
 
     @cached_property
     def _live(self) -> list[str]:
-        """Titles of the connected models; each stands for whatever that model answers."""
+        """Return the titles of the connected models; each stands for whatever that model answers."""
         return [str(backend.get("title")) for backend in self.client.list_ml_backends(self.project.id)]
 
     def shown_instead(self) -> str | None:
@@ -179,7 +176,7 @@ class Prelabeller(Filler):
         return None if self._shown in self._live else super().shown_instead()
 
     def _payload(self, data: dict[str, Any]) -> PrelabelPayload:
-        """What the web process makes of the task, so that it looks under the same key in the cache."""
+        """Return the same payload that the web process makes for the task, so that both use the same cache key."""
         connection = self._connections.get(str(self.project.id))
         limit = self.settings.max_prompt_chars
         return PrelabelPayload(

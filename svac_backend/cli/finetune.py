@@ -1,6 +1,6 @@
-"""`svac-backend finetune`: learn from the corrections that were collected, or from a folder, and register a version.
+"""`svac-backend finetune`: learn from collected corrections, or from a folder, and register a version.
 
-Under `accelerate launch` every process runs this; the first one reports and registers.
+Under `accelerate launch` every process runs this; only the first one reports and registers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from svac_backend.learning.finetune import Outcome
 
 _RUN = "command"
-# At most one line of progress in so many seconds, where the output is no terminal.
+# Seconds between two lines of progress if the output is not a terminal.
 _TELL_S = 20.0
 
 
@@ -45,14 +45,14 @@ def run(
     changes: Mapping[str, float | None] | None = None,
     register: bool = True,
 ) -> Outcome:
-    """Fine-tune, print what came of it, and register the version.
+    """Fine-tune, print the result, and register the version.
 
-    Args: as the command's options in `cli.commands`; `changes` are of `TrainOptions`, None where the model decides.
+    Args: as the command's options in `cli.commands`; `changes` are fields of `TrainOptions`, None for the model's own.
 
     Raises:
-        SvacError: nothing to learn from, another fine-tuning runs, memory ran out, or a video can't be read.
+        SvacError: there is nothing to learn from, another fine-tuning runs, memory ran out, or a video can't be read.
     """
-    # Here, since they import torch: a mistake in the command is told without waiting for that.
+    # Imported here, since they import torch: a mistake in the command is reported without that wait.
     from svac_backend.learning.examples import from_corrections, from_mevis
     from svac_backend.learning.finetune import FinetuneData, finetune
     from svac_backend.learning.options import options_from
@@ -106,13 +106,13 @@ def run(
             )
             _tell(version, outcome.steps, outcome.seconds)
         if frozen is not None and outcome.finished:
-            # The next run is of the corrections that are there then; report and adapter stay.
+            # The next run freezes the corrections of its own time; report and adapter stay.
             frozen.folder.rename(frozen.folder.with_name(f"{_RUN}-{time.strftime('%Y%m%d-%H%M%S')}"))
     return outcome
 
 
 def teller() -> Callable[[float, str], None]:
-    """Return a function that prints progress: not every step, which would be too much to read."""
+    """Return a function that prints progress, but not every step, which would be too much to read."""
     told = [-_TELL_S]
 
     def tell(done: float, message: str) -> None:
@@ -125,7 +125,7 @@ def teller() -> Callable[[float, str], None]:
 
 
 def _alone(settings: Settings) -> Any:
-    """Hold the lock that every training on this data folder holds. Raises `SvacError` where one runs."""
+    """Hold the lock that every training on this data folder takes. Raises `SvacError` if one runs."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(settings.data_dir / LOCK_FILE)
     try:
@@ -133,21 +133,21 @@ def _alone(settings: Settings) -> Any:
     except Timeout as error:
         raise SvacError(
             f"Another fine-tuning runs on {settings.data_dir}.",
-            "Wait for its end: two would share the device, and both be slower.",
+            "Wait until it ends: two would share the device, and both would be slower.",
         ) from error
 
 
 def _collect(settings: Settings, database: Database) -> None:
-    """Look at webhooks that came since; what can't be read now is put off and said."""
+    """Collect from webhooks that came since; put off and report what can't be read now."""
     try:
         Collector(settings, database).collect(lambda _, message: console.print(escape(message)))
     except SvacError as error:
-        console.print(f"[yellow]Only what was collected before is learned from:[/] {escape(str(error))}")
+        console.print(f"[yellow]Learning only from what was collected before:[/] {escape(str(error))}")
 
 
 def _tell(version: Version, steps: int, seconds: float) -> None:
     promoted = version.state is VersionState.PROMOTED
-    what = "promoted: it serves from now on" if promoted else f"kept, not promoted ({version.state.value})"
+    what = "promoted: it serves from now on" if promoted else f"kept but not promoted ({version.state.value})"
     console.print(
         f"Version [bold]{escape(version.name)}[/] is {what}. "
         f"{steps} steps in {seconds / 60:.1f} minutes, {version.size / 1e6:.1f} MB."

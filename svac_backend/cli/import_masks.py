@@ -1,7 +1,7 @@
 """`svac-backend import --masks`: a data set's masks into a Label Studio project, as predictions or as annotations.
 
-The videos are those that the data set was made from, or are made of its pictures: Label Studio's player and the model
-need a video. Memory holds the masks of one video at a time, however many the data set has.
+The videos are those that the data set was made from, or are encoded from its pictures: Label Studio's player and the
+model need a video. Memory holds the masks of one video at a time, however many the data set has.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from svac_backend.store.predictions import Prediction
 from svac_backend.video.images import ImageFolderVideo
 from svac_backend.video.source import VideoSource, playable_rate
 
-# Of a data set that does not say.
+# Frames per second of a data set that does not say its own.
 DEFAULT_FPS = 24.0
 
 
@@ -53,20 +53,20 @@ def import_masks(
     *,
     become: str = "predictions",
 ) -> Imported:
-    """Import a data set; say what was done and the project's address.
+    """Import a data set; print what was done and the project's address.
 
     Args:
         settings: Label Studio and its files root.
-        data_set: with masks.
+        data_set: a data set with masks.
         videos: the videos that the data set was made from, named as in the data set; the numbers that name the data
-            set's pictures are their frames. Without any, videos are made of the data set's pictures.
-        destination: where to. A shipped config gets the data set's labels.
+            set's pictures are their frames. Without any, videos are encoded from the data set's pictures.
+        destination: the project. A shipped config gets the data set's labels.
         windowing: how a long video is split.
         become: what masks become: `predictions`, or `annotations` as if a person had submitted them.
 
     Raises:
-        SvacError: something is not as it should be. Either nothing was changed in Label Studio, or the message and
-            what was printed say which videos are in.
+        SvacError: something cannot be imported. Either nothing was changed in Label Studio, or the message and the
+            output say which videos were imported.
     """
     if become not in ("predictions", "annotations"):
         raise SvacError(f"Masks do not become '{become}'.", "Give --as predictions or --as annotations.")
@@ -102,10 +102,10 @@ def import_masks(
 
 
 class KeptMasks:
-    """The masks of the videos that are imported, in files.
+    """The masks of the imported videos, kept in files.
 
     Args:
-        folder: of the files; it is somebody else's to delete.
+        folder: folder of the files; the caller deletes it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -113,7 +113,7 @@ class KeptMasks:
         self._kept: dict[Path, tuple[Path, VideoTracks]] = {}
 
     def put(self, source: SourceVideo, video: VideoTracks) -> VideoTracks:
-        """Keep a source's masks; return the video without them, its objects all the same."""
+        """Keep a source's masks; return the video with its objects but without masks."""
         file = self._folder / f"masks-{len(self._kept)}.json"
         try:
             file.write_text(json.dumps([track.to_json() for track in video.tracks]))
@@ -127,7 +127,7 @@ class KeptMasks:
         return bare
 
     def get(self, path: Path) -> VideoTracks:
-        """Return the video of a source's path with its masks."""
+        """Return the video with masks of a source's path."""
         file, bare = self._kept[path]
         return replace(bare, tracks=tuple(Track.from_json(one) for one in json.loads(file.read_text())))
 
@@ -135,14 +135,14 @@ class KeptMasks:
 def _matched(
     data_set: Iterable[VideoTracks], videos: Sequence[Path], settings: Settings, kept: KeptMasks
 ) -> dict[SourceVideo, VideoTracks]:
-    """Return the videos that a user named, each with the objects of the same name; their masks are kept."""
+    """Return the videos that a user named, each with the objects of the data set's namesake; keep the masks."""
     sources = [check_video(path, settings) for path in videos]
     found: dict[SourceVideo, VideoTracks] = {}
     names: list[str] = []
     for video in data_set:
         names.append(video.name)
         for source in sources:
-            # A file's own name goes before the one that is harmless in addresses.
+            # A file's own name goes before its form that is safe in addresses.
             if video.name == source.path.stem or (video.name == source.stem and source not in found):
                 _check(source, video)
                 found[source] = kept.put(source, video)
@@ -150,8 +150,8 @@ def _matched(
         if source not in found:
             known = ", ".join(sorted(names)[:10])
             raise SvacError(
-                f"The data set has no masks of {source.path.name}.",
-                f"Name the file as the data set names the video, one of: {known}.",
+                f"The data set has no masks for {source.path.name}.",
+                f"Name the file as the data set names the video: one of {known}.",
             )
     return {source: found[source] for source in sources}
 
@@ -159,13 +159,13 @@ def _matched(
 def _made(
     data_set: Iterable[VideoTracks], folder: Path, settings: Settings, kept: KeptMasks
 ) -> dict[SourceVideo, VideoTracks]:
-    """Return videos that are made of a data set's pictures; masks, which are kept, lie by the pictures' places."""
+    """Return videos encoded from a data set's pictures; keep the masks, on frames numbered by the pictures' places."""
     found = {}
     for video in data_set:
         if video.pictures is None or not video.pictures.is_dir():
             raise SvacError(
                 f"The data set has no pictures of {video.name} (there is no {video.pictures}).",
-                "Give the videos that it was made from: svac-backend import --masks DIR VIDEO...",
+                "Name the videos that it was made from: svac-backend import --masks DIR VIDEO...",
             )
         pictures = ImageFolderVideo(
             video.pictures,
@@ -195,12 +195,12 @@ def _check(source: SourceVideo, video: VideoTracks) -> None:
     info = source.info
     if (info.width, info.height) != (video.width, video.height):
         raise SvacError(
-            f"{source.path.name} has {info.width}x{info.height} pixels, its masks {video.width}x{video.height}.",
+            f"{source.path.name} has {info.width}x{info.height} pixels, but its masks {video.width}x{video.height}.",
             "Give the video that the masks were made on.",
         )
     if video.frames and video.frames[-1] >= info.frame_count:
         raise SvacError(
-            f"{source.path.name} has {info.frame_count} frames, its masks go up to frame {video.frames[-1]}.",
+            f"{source.path.name} has {info.frame_count} frames, but its masks go up to frame {video.frames[-1]}.",
             "Give the video that the masks were made on.",
         )
 
@@ -210,7 +210,7 @@ class MaskFiller(Filler):
 
     Args:
         videos: the masks of each source, by the source's frames.
-        settings, client, project, version: as `Filler` says.
+        settings, client, project, version: see `Filler`.
     """
 
     def __init__(
@@ -223,14 +223,14 @@ class MaskFiller(Filler):
         *,
         annotations: bool,
     ) -> None:
-        # What people drew is drawn, however small, and on every frame.
+        # What people drew is kept, however small, and on every frame.
         drawn = settings.model_copy(update={"min_area_px": 1, "send_every": 1, "send_below_score": None})
         super().__init__(drawn, client, project, version)
         self.videos = videos
         self.annotations = annotations
 
     def has_filled(self, task: int) -> bool:
-        """Tell whether a task has masks of this data set already: an annotation, or a prediction."""
+        """Return whether a task already has masks of this data set, as an annotation or a prediction."""
         return bool(self.client.list_annotations(task)) if self.annotations else super().has_filled(task)
 
     def predict(
@@ -257,7 +257,7 @@ class MaskFiller(Filler):
             self.client.create_annotation(task, [drawn(region) for region in results])
             return
         self.client.create_prediction(task, to_prediction(results, self.version))
-        # In a new project these are what people want to see, not what a connected model would predict.
+        # In a new project, people want to see these, not what a connected model would predict.
         self._show(others=not self.project.is_new)
 
     def shown_instead(self) -> str | None:
@@ -266,14 +266,14 @@ class MaskFiller(Filler):
 
 
 def drawn(region: Region) -> Region:
-    """Return a region as the editor makes it when a person draws: without a score."""
+    """Return a region as the editor makes it for a person's drawing, without a score."""
     return {key: value for key, value in region.items() if key != "score"} | {"origin": "manual"}
 
 
 def numbered(video: VideoTracks, config: LabelConfig) -> list[Track]:
-    """Return a video's tracks with the ids under which the backend knows what `prompt_lines` asks for.
+    """Return a video's tracks with the ids that the backend gives to what `prompt_lines` asks for.
 
-    Objects of the same label and sentence cannot be told apart by these: all but the first get the ids that follow.
+    Objects with the same label and sentence cannot be told apart that way: all but the first get the next free ids.
 
     Raises:
         SvacError: a label is not in the config.
@@ -291,7 +291,7 @@ def numbered(video: VideoTracks, config: LabelConfig) -> list[Track]:
 
 
 def prompt_lines(video: VideoTracks, config: LabelConfig) -> list[str]:
-    """Return the prompt of a video's tasks: `label: sentence` for each object, each once.
+    """Return the prompt of a video's tasks: `label: sentence` for each object, without duplicates.
 
     Raises:
         SvacError: a label is not in the config.
@@ -304,7 +304,7 @@ def check_masks(video: VideoTracks, config: LabelConfig, settings: Settings) -> 
     """Check that a project can show a video's objects.
 
     Raises:
-        SvacError: it has no mask control, a label is missing, or a sentence is too long or there are too many.
+        SvacError: it has no mask control, a label is missing, a sentence is too long, or there are too many.
     """
     lines = prompt_lines(video, config)
     if lines:
@@ -312,12 +312,12 @@ def check_masks(video: VideoTracks, config: LabelConfig, settings: Settings) -> 
 
 
 def _wish(track: Track, config: LabelConfig) -> tuple[str, str]:
-    """Return an object's label in the config and its sentence; the first label where the data set knows none."""
+    """Return an object's label in the config and its sentence; the first label if the data set has none."""
     control = config.mask_control()
     label = control.find_label(track.label) if track.label else next(iter(control.labels))
     if label is None:
         raise SvacError(
-            f"The labelling config has no label '{track.label}', which the data set has.",
+            f"The labelling config has no label '{track.label}', but the data set has.",
             f"Add it to '{control.name}' in the project's settings, or import with --create.",
         )
     return label, " ".join(track.expression.split()) or label
@@ -326,14 +326,14 @@ def _wish(track: Track, config: LabelConfig) -> tuple[str, str]:
 def encode_pictures(
     pictures: VideoSource, folder: Path, name: str, progress: Progress = lambda _: None
 ) -> Path:
-    """Write `<name>.mp4` (H.264), or `<name>.webm` (VP9) for a side of odd length, which H.264 cannot have.
+    """Write `<name>.mp4` (H.264), or `<name>.webm` (VP9) if a side has an odd length, which H.264 does not allow.
 
     The same pictures always make the same file.
 
     Args:
         pictures: the frames.
-        folder: where to.
-        name: of the file, without suffix.
+        folder: where to write the file.
+        name: name of the file, without suffix.
         progress: called with 0..1.
 
     Returns:
@@ -346,7 +346,7 @@ def encode_pictures(
     odd = info.width % 2 or info.height % 2
     path = folder / f"{name}.{'webm' if odd else 'mp4'}"
     codec = "libvpx-vp9" if odd else "libx264"
-    # Near what can't be told from the pictures; one thread, so that the file does not depend on the machine.
+    # Quality close to visually lossless; one thread, so that the file does not depend on the machine.
     options = {"crf": "20", "b": "0", "cpu-used": "5", "deadline": "good"} if odd else {"crf": "18"}
     rate = Fraction(info.fps).limit_denominator(1001)
     try:

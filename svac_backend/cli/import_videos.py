@@ -1,8 +1,8 @@
 """`svac-backend import`: videos and prompts into a Label Studio project, with frames and predictions.
 
-Everything is checked before anything is changed in Label Studio. A long video is split into tasks of windows, which
-overlap; one prediction of the whole video serves them all. What an earlier run put into the project is found by the
-tasks' data: a run that failed can be run again.
+Everything is checked before anything is changed in Label Studio. A long video is split into tasks with overlapping
+windows; one prediction of the whole video serves them all. What an earlier run put into the project is recognized by
+the tasks' data, so a failed run can simply be repeated.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ from svac_backend.store.predictions import Prediction
 from svac_backend.versions import served_version
 from svac_backend.video.frames import write_frames
 
-# Where a video's bar stands when its copy, its frames, its masks are made; then come its tasks.
+# A video's progress, 0..1, once its copy, its frames and its masks are made; its tasks come last.
 COPIED, CUT, SEGMENTED = 0.03, 0.3, 0.9
 
 
 def config_kind(sources: Sequence[SourceVideo], windowing: Windowing, objects: int) -> str:
-    """Return which shipped config a new project gets: `polygon` where a task's brush masks would freeze its page.
+    """Return which shipped config a new project gets: `polygon` if a task's brush masks would freeze its page.
 
     Args:
         sources: the videos.
         windowing: how they are split.
-        objects: how many are asked for in each of them.
+        objects: number of objects asked for in each.
     """
     for source in sources:
         longest = max(window.count for window in windowing.of(source.info.frame_count))
@@ -77,20 +77,20 @@ def import_videos(
     *,
     predict: bool = True,
 ) -> Imported:
-    """Import videos; say what was done and the project's address.
+    """Import videos; print what was done and the project's address.
 
     Args:
         settings: Label Studio, its files root, the model.
         videos: the files.
         prompts: what to segment in each of them; empty for what the config's labels say.
-        destination: where to. A shipped config gets the prompts' labels: for brush masks, or for polygons where a
+        destination: the project. A shipped config gets the prompts' labels: for brush masks, or for polygons if a
             task's brush masks would freeze its page.
         windowing: how a long video is split.
-        predict: segment the videos; else only frames and tasks are made.
+        predict: whether to segment the videos; otherwise only frames and tasks are made.
 
     Raises:
-        SvacError: something is not as it should be. Either nothing was changed in Label Studio, or the message and
-            what was printed say which videos are in.
+        SvacError: something cannot be imported. Either nothing was changed in Label Studio, or the message and the
+            output say which videos were imported.
     """
     if not videos:
         raise SvacError("There is no video.", "Name video files, or a data set with --masks.")
@@ -109,7 +109,7 @@ def import_videos(
     with console.status("looking at the videos"):
         sources = [check_video(path, settings) for path in videos]
     xml = destination.new_config(labels, check, kind=config_kind(sources, windowing, len(prompts)))
-    # People who read the task need no list of one.
+    # A list of a single prompt would be harder to read in the task.
     prompt = prompts[0] if len(prompts) == 1 else list(prompts) or None
     with (
         closing(Database.from_settings(settings)) as database,
@@ -130,12 +130,12 @@ def import_rows(
     *,
     predict: bool = True,
 ) -> Imported:
-    """Import the videos of some rows of a list, each with its own prompts; one that cannot be imported stops no other.
+    """Import the videos of some rows of a list, each with its own prompts; a failed video does not stop the others.
 
     Args: as `import_videos`.
 
     Raises:
-        SvacError: something stops them all: the project, Label Studio, the model.
+        SvacError: something stops all of them: the project, Label Studio, the model.
     """
     version = served_version(settings) if predict else None
     root = files_root(settings)
@@ -187,11 +187,11 @@ class Importer:
 
     Attributes:
         settings: limits and the frames' quality.
-        client: of a user who may change the project.
-        project: where to.
+        client: a client whose user may change the project.
+        project: the project.
         root: Label Studio's files root.
         windowing: how many frames a task shows.
-        filler: draws in the tasks; None for empty ones.
+        filler: draws in the tasks; None leaves them empty.
     """
 
     settings: Settings
@@ -207,8 +207,8 @@ class Importer:
         """Import one video after the other.
 
         Args:
-            wishes: videos with what to segment, as it stands in their tasks; None leaves it out.
-            keep_going: go on with the next video where one fails, which is named in what is returned.
+            wishes: videos with the prompt for their tasks; None: no prompt.
+            keep_going: if a video fails, go on with the next one; the result names it.
 
         Raises:
             SvacError: a video failed: its name, what went wrong, and how to continue.
@@ -227,8 +227,12 @@ class Importer:
                     found.failed.append(FailedVideo(str(source.path), error.message, error.hint, place))
                     continue
                 self._tell_stopped(found, [one.path.name for one, _ in wishes[place:]])
-                again = f"Then run it again with --project {self.project.id}: what is in is skipped."
-                raise SvacError(f"{name} is not in. {error.message}", f"{error.hint} {again}") from error
+                again = (
+                    f"Then run it again with --project {self.project.id}: it skips what is already imported."
+                )
+                raise SvacError(
+                    f"{name} was not imported. {error.message}", f"{error.hint} {again}"
+                ) from error
             console.print(f"[bold]{escape(name)}[/]: {video.words}")
             found.videos.append(video)
         self._tell_end(len(found.videos))
@@ -299,7 +303,7 @@ class Importer:
         extra: dict[str, Any] = {NAME_KEY: name}
         if window is not None:
             frames = [urls[frame] for frame in window.frames]
-            # People count from 1, as the editor does.
+            # Counted from 1, as in the editor.
             extra = {NAME_KEY: f"{name}, frames {window.start + 1} to {window.frames[-1] + 1}"}
             extra[WINDOW_KEY] = window.to_json()
         return build_task_data(url, frames, source.info.fps, prompt, config=self.project.config, extra=extra)
@@ -311,8 +315,8 @@ class Importer:
         data: dict[str, Any],
         prediction: Prediction | None,
     ) -> None:
-        """Have a task for a window, with what is to be drawn in it."""
-        # Before the task is made: a config that cannot show the masks leaves no empty task.
+        """Find or make the task of a window, and draw in it."""
+        # Rendered before the task is made, so that a config that cannot show the masks leaves no empty task.
         results = self.filler.results(prediction, window) if self.filler and prediction else []
         task = there.get(_window_key(window))
         if task is None:
@@ -324,13 +328,13 @@ class Importer:
         return task is not None and (self.filler is None or self.filler.has_filled(task))
 
     def _check_same(self, there: Mapping[str, int], windows: Sequence[Window | None]) -> None:
-        """Raise `SvacError` where the video is in the project in other windows: its frames would be in twice."""
+        """Raise `SvacError` if the video is in the project with other windows: its frames would be there twice."""
         others = set(there) - {_window_key(window) for window in windows}
         if others:
             tasks = _listed(sorted(there[key] for key in others))
             raise SvacError(
-                f"It is in the project with other windows already ({tasks}).",
-                "Give --window, --overlap and --stride as they were then (--whole for one task), or import into "
+                f"It is already in the project with other windows ({tasks}).",
+                "Give the same --window, --overlap and --stride as then (--whole for one task), or import it into "
                 "another project.",
             )
 
@@ -386,7 +390,7 @@ class Importer:
 
 
 def _video_key(url: Any, prompt: Any) -> str:
-    """What a video's tasks are known by: video and prompt, a sentence being the same as a list of one."""
+    """Return the key of a video's tasks: video and prompt; a sentence is the same as a list of one."""
     return json.dumps([url, [prompt] if isinstance(prompt, str) else prompt], sort_keys=True)
 
 

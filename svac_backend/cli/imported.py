@@ -1,4 +1,4 @@
-"""What an import did; and `svac-backend import --from list.csv`: many videos, of which a bad one stops no other."""
+"""The outcome of an import, and `svac-backend import --from list.csv`: many videos; a bad one does not stop others."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ImportedVideo:
     Attributes:
         file: its path, as the user gave it.
         tasks: ids of its tasks.
-        words: what was done, for people.
-        is_new: whether this import made a task.
+        words: what was done, in words for people.
+        is_new: whether this import made any of the tasks.
     """
 
     file: str
@@ -33,7 +33,7 @@ class ImportedVideo:
 
 @dataclass(frozen=True)
 class FailedVideo:
-    """A video that is not in; `place` is its number, from 0, in what was to be imported, or its line in a list."""
+    """A video that was not imported; `place` is its number among the videos, from 0, or its line in a list."""
 
     file: str
     error: str
@@ -43,15 +43,15 @@ class FailedVideo:
 
 @dataclass
 class Imported:
-    """What an import did.
+    """The outcome of an import.
 
     Attributes:
-        project: its id.
-        url: of its tasks.
-        model_version: whose predictions the tasks have; None for none.
-        connected: whether the backend is connected to a new project; None where nobody asked.
-        videos: that are in.
-        failed: that are not.
+        project: the project's id.
+        url: address of its tasks.
+        model_version: the version whose predictions the tasks have; None if they have none.
+        connected: whether the backend is connected to a new project; None if nobody asked for that.
+        videos: the videos that are in the project now.
+        failed: the videos that are not.
     """
 
     project: int
@@ -74,8 +74,8 @@ class Row:
     Attributes:
         line: its number in the file, from 1.
         video: the file.
-        prompts: what to segment, `label: sentence` where it has labels.
-        project: id or title of the project; "" for that of the command line.
+        prompts: what to segment, as `label: sentence` if it has labels.
+        project: id or title of the project; "" for the one on the command line.
     """
 
     line: int
@@ -85,9 +85,9 @@ class Row:
 
 
 def read_list(path: Path) -> tuple[list[Row], list[FailedVideo]]:
-    """Read a list of videos: CSV with a line of names, of which `video` must be there.
+    """Read a list of videos: CSV with a header line, in which `video` is required.
 
-    Paths are relative to the list. Prompts, and their labels, are separated by `|`.
+    Paths are relative to the list. Prompts are separated by `|`, and so are their labels.
 
     Returns:
         The rows, and those that cannot be understood.
@@ -124,7 +124,7 @@ def read_list(path: Path) -> tuple[list[Row], list[FailedVideo]]:
 def _row(entry: Mapping[str | None, str | list[str] | None], line: int, folder: Path) -> Row:
     if None in entry or any(value is None for value in entry.values()):
         raise SvacError(
-            f"Line {line} has another number of cells than the first line.",
+            f"Line {line} has a different number of cells than the first line.",
             "Put a cell that holds a comma in quotation marks.",
         )
     cells = {str(name): str(value).strip() for name, value in entry.items()}
@@ -152,12 +152,12 @@ def import_list(
     create: str | None,
     run: Callable[[Sequence[Row], int | None, str | None], Imported],
 ) -> list[Imported]:
-    """Import the rows of a list, a project after the other; the rows of one that cannot be opened have failed.
+    """Import the rows of a list, one project after the other; if a project cannot be opened, its rows have failed.
 
     Args:
-        path: of the list.
-        project, create: where rows go that name no project: its id, or the title of one to make.
-        run: imports some rows into a project, by its id or its title; see `import_videos.import_rows`.
+        path: the list.
+        project, create: the project of rows that name none: its id, or the title of a project to make.
+        run: imports some rows into a project, given by id or title; see `import_videos.import_rows`.
 
     Raises:
         SvacError: the list cannot be read.

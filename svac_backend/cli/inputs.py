@@ -1,6 +1,6 @@
-"""What a user hands to a command: a labelling config, prompts, and video files.
+"""A command's inputs: a labelling config, prompts, and video files.
 
-All are looked at before anything is changed; videos are then copied to where Label Studio serves them.
+All are checked before anything is changed; videos are then copied to where Label Studio serves them.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ CONFIGS = {
 }
 
 
-# More words before a colon are no label but a sentence.
+# More words than this before a colon are not a label but part of a sentence.
 _LABEL_WORDS = 3
 
 
 def shipped_config(labels: Sequence[str] = (), *, kind: str = "brush") -> str:
-    """Return the shipped config of a kind of masks, with further labels for them, and for the boxes on the video.
+    """Return the shipped config for a kind of masks, with further labels for the masks and the boxes on the video.
 
     Args:
-        labels: what the masks can be called, beside the config's own labels.
-        kind: `brush`, `polygon`, or `boxes`: polygons, with an overview of boxes.
+        labels: labels to add to the config's own.
+        kind: `brush`, `polygon`, or `boxes` (polygons with an overview of boxes).
 
     Raises:
         SvacError: the installation lacks it.
@@ -53,7 +53,7 @@ def shipped_config(labels: Sequence[str] = (), *, kind: str = "brush") -> str:
             f"The shipped labelling configs are not installed ({SHIPPED}).",
             "Name a config with --config, or install svac-backend again.",
         )
-    # The file is our own; a comment in it tells people what to change, so it is kept.
+    # The file is ours; its comment tells people what to change, so it is kept.
     root = fromstring(path.read_text(encoding="utf-8"), XMLParser(target=TreeBuilder(insert_comments=True)))
     masks = root.findall(f".//{tag}")
     if not masks:
@@ -100,9 +100,9 @@ def prompt_labels(prompts: Sequence[str]) -> list[str]:
 
 
 def _head(line: str) -> tuple[str, str]:
-    """Split a line at the colon behind its label; "" where it has none.
+    """Split a line at the colon after its label; the label is "" if there is none.
 
-    A label has few words: "the sign that says: STOP" is a sentence. `each:` is no label.
+    A label has few words: "the sign that says: STOP" is a sentence. `each:` is not a label.
     """
     line = each_of(line) or line
     end = next(iter(label_ends(line)), 0)
@@ -113,8 +113,8 @@ def _head(line: str) -> tuple[str, str]:
 def check_prompts(prompts: Sequence[str], config: LabelConfig, settings: Settings) -> list[ObjectPrompt]:
     """Return the objects that prompts ask for under a config; without prompts, those of the config's labels.
 
-    In a task any colon may stand in a sentence. On the command line the few words before a colon and a space are a
-    label, as the help says, and a misspelt one must not become a part of the sentence.
+    In a task, a sentence may hold any colon. On the command line, a few words before a colon and a space are a label,
+    as the help says, and a misspelt label must not become part of the sentence.
 
     Raises:
         SvacError: a prompt is empty or too long, or its label is not in the config.
@@ -142,7 +142,7 @@ def _lines(prompts: Sequence[str]) -> Iterator[str]:
 
 _CHUNK = 1 << 20
 _HASH_DIGITS = 8
-# A file name may have 255 bytes; a character can need four of them.
+# A file name may have 255 bytes, and a character up to four.
 _LONGEST_STEM = 48
 
 
@@ -154,7 +154,7 @@ class SourceVideo:
         path: the file.
         digest: SHA-256 of its content, hexadecimal.
         info: its size, frames and frame rate.
-        pictures: its frames, where it was made of pictures: they are better than what is left of them in the video.
+        pictures: its frames if it was encoded from pictures, which are better than the frames of the video.
     """
 
     path: Path
@@ -164,18 +164,18 @@ class SourceVideo:
 
     @property
     def folder_name(self) -> str:
-        """Name of the folder of its frames: `<stem>-<hash>`, the same for the same content."""
+        """Name of the folder for its frames: `<stem>-<hash>`, the same for the same content."""
         return f"{self.stem}-{self.digest[:_HASH_DIGITS]}"
 
     @property
     def file_name(self) -> str:
-        """Name of its copy, harmless in addresses."""
+        """Name of its copy, safe in addresses."""
         suffix = self.path.suffix.lower()
         return self.stem + (suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else "")
 
     @property
     def stem(self) -> str:
-        """The file's name without suffix, harmless in addresses."""
+        """The file's name without suffix, safe in addresses."""
         return re.sub(r"[^\w.-]+", "_", self.path.stem).strip("._-")[:_LONGEST_STEM] or "video"
 
 
@@ -189,7 +189,7 @@ def open_video(path: Path, settings: Settings) -> VideoReader:
 
 
 def check_video(path: Path, settings: Settings) -> SourceVideo:
-    """Look at a video: that it can be read, and what it is.
+    """Check that a video can be read, and return what it is.
 
     Raises:
         SvacError: it cannot be read, or is too large.
@@ -200,10 +200,10 @@ def check_video(path: Path, settings: Settings) -> SourceVideo:
 
 
 def copy_video(source: SourceVideo, folder: Path, progress: Callable[[float], None] | None = None) -> Path:
-    """Have a copy of a video in a folder, whole or not at all; one that is there is kept.
+    """Make a copy of a video in a folder, whole or not at all, unless it is there already.
 
-    A hard link would save the space, but an original that is written over later would change under the
-    annotations, and Label Studio's user might not be allowed to read it.
+    A hard link would save space, but if the original is overwritten later, the video would change under the
+    annotations; and Label Studio's user might not be allowed to read it.
 
     Raises:
         SvacError: the original has changed, or the folder cannot be written.
@@ -218,7 +218,7 @@ def copy_video(source: SourceVideo, folder: Path, progress: Callable[[float], No
     except OSError as error:
         raise SvacError(
             f"{source.path.name} cannot be copied to {folder}: {error.strerror or error}.",
-            "Let this user write there, and make room on the disk (SVAC_LABEL_STUDIO_FILES_ROOT).",
+            "Let this user write there, and free space on the disk (SVAC_LABEL_STUDIO_FILES_ROOT).",
         ) from error
     return target
 
@@ -233,11 +233,11 @@ def _copy(source: SourceVideo, part: Path, progress: Callable[[float], None] | N
             if progress:
                 progress(done / max(size, 1))
     shutil.copystat(source.path, part)
-    # Label Studio may run as another user.
+    # Readable for all, since Label Studio may run as another user.
     part.chmod(0o644)
     if digest.hexdigest() != source.digest:
         raise SvacError(
-            f"{source.path.name} was changed while it was imported.",
+            f"{source.path.name} changed while it was imported.",
             "Import it again when the file is complete.",
         )
 

@@ -1,6 +1,6 @@
-"""`svac-backend jobs list | watch | cancel | retry`: what is to do, what is done, and what went wrong.
+"""`svac-backend jobs list | watch | cancel | retry`: what waits, what runs, what is done and what went wrong.
 
-It reads and writes the job table, which is the queue: that works while the web process is down, and workers see it.
+It reads and writes the job table, which is the queue, so it works while the web process is down.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from svac_backend.jobs.payloads import describe
 from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 
-# Enough to be told apart, and to be typed.
+# Digits of an id that are enough to tell jobs apart, and few enough to type.
 SHORT = 8
-# How many jobs are looked through for the beginning of an id.
+# How many jobs are searched for the beginning of an id.
 _LOOKED_THROUGH = 100_000
 _LOOK_S = 1.0
 
@@ -48,11 +48,11 @@ def run_list(settings: Settings, states: list[str], kind: str | None, limit: int
 
 
 def run_watch(settings: Settings, job_id: str | None, *, as_json: bool) -> None:
-    """Show a job until it has ended, or without an id the active ones until none is left; then print it, or them.
+    """Show a job, or without an id all active jobs, until they have ended; then print them.
 
     Raises:
         SvacError: there is no such job.
-        typer.Exit: with status 1, where one of them failed or was cancelled.
+        typer.Exit: with status 1 if one of them failed or was cancelled.
     """
     with _engine(settings) as engine:
         if job_id is not None:
@@ -90,10 +90,10 @@ def run_cancel(settings: Settings, job_ids: list[str], *, as_json: bool) -> None
 
 
 def run_retry(settings: Settings, job_ids: list[str], *, as_json: bool) -> None:
-    """Do the work of failed or cancelled jobs once more; print the ids of the jobs that do it.
+    """Redo the work of failed or cancelled jobs; print the ids of the jobs that do it.
 
     Raises:
-        SvacError: there is no such job, or it cannot be done again.
+        SvacError: there is no such job, or it cannot be redone.
     """
     with _engine(settings) as engine:
         done = [engine.retry(_find(engine, one).id) for one in job_ids]
@@ -109,7 +109,7 @@ def _engine(settings: Settings) -> Iterator[JobEngine]:
 
 
 def _find(engine: JobEngine, name: str) -> Job:
-    """Return the job of an id, or of the beginning of one that no other has."""
+    """Return the job with an id, or with an id that begins so if there is only one."""
     exact = engine.store.get(name)
     if exact is not None:
         return exact
@@ -118,7 +118,9 @@ def _find(engine: JobEngine, name: str) -> Job:
         return found[0]
     if found:
         ids = ", ".join(job.id[: len(name) + 4] for job in found[:5])
-        raise SvacError(f"{len(found)} jobs begin with {name[:40]}.", f"Give more of it: {ids}.")
+        raise SvacError(
+            f"{len(found)} jobs have an id that begins with {name[:40]}.", f"Give more digits: {ids}."
+        )
     raise SvacError(f"There is no job {name[:40]!r}.", "See `svac-backend jobs list`.")
 
 

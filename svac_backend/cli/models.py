@@ -1,4 +1,4 @@
-"""`svac-backend models`: which models are here and could be, downloading, verifying, trying and removing them."""
+"""`svac-backend models`: list models that are here or can be downloaded; download, verify, try and remove them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from svac_backend.synthetic.layout import SceneConfig
 from svac_backend.synthetic.scene import DEMO_SEEDS, make_scene
 
 GB = 1e9
-# Of the clip that `models check` makes.
+# Size and length of the clip that `models check` makes.
 CHECK_FRAMES = 12
 
 
@@ -51,7 +51,7 @@ def _size(size: float) -> str:
 def show(settings: Settings, *, as_json: bool = False) -> None:
     """Print a table of embedded, downloaded and published models; the one in use has a star.
 
-    The hub is asked about those that are not here. Where it does not answer, what is known without it is shown.
+    The hub is asked about those that are not here; if it does not answer, only what is known without it is shown.
     """
     table = Table("", "model", "preset", "parameters", "size", "licence", box=None, pad_edge=False)
     for title in ("memory to run", "to fine-tune", "J&F MeViS / DAVIS", "fits here", "where"):
@@ -108,25 +108,27 @@ def show(settings: Settings, *, as_json: bool = False) -> None:
     for key, source in SOURCES.items():
         console.print(escape(f"[{key}] {source}"))
     if error is not None:
-        console.print(f"Sizes and licences of what is not here are the hub's to say. {escape(str(error))}")
+        console.print(
+            f"Only the hub knows sizes and licences of models that are not here. {escape(str(error))}"
+        )
 
 
 def _figures(known: PublishedModel | None) -> str:
-    """Return what was reported, such as `47.0 / 69.5 [a]`."""
+    """Return the published scores, such as `47.0 / 69.5 [a]`."""
     if known is None or known.mevis is None:
         return ""
     return escape(f"{known.mevis:.1f} / {f'{known.davis:.1f}' if known.davis else '-'} [{known.source}]")
 
 
 def _dtypes(facts: HubFacts) -> str:
-    """Return what the files hold, such as ` F32, BF16`: it explains a download of twice the memory."""
+    """Return the dtypes in the files, such as ` F32, BF16`: they explain downloads twice as large as the memory."""
     largest = sorted(facts.dtypes, key=lambda kind: -facts.dtypes[kind])
     return f" {', '.join(largest)}" if largest else ""
 
 
 @dataclass(frozen=True)
 class _Device:
-    """What a model would run on here: a GPU's memory, or the machine's, in bytes."""
+    """The device that a model would run on here, with its memory in bytes: a GPU's or the machine's."""
 
     described: str
     free: int
@@ -140,7 +142,7 @@ class _Device:
 
 
 def _device() -> _Device:
-    # Here, since it is slow to import.
+    # Imported here, since it is slow to import.
     import torch
 
     if torch.cuda.is_available():
@@ -153,7 +155,7 @@ def _device() -> _Device:
 
 
 def _preset(folder: Path) -> str:
-    """Return how a downloaded model is run; the hub's cache may hold some that can't run here."""
+    """Return a downloaded model's preset; the hub's cache may hold models that can't run here."""
     try:
         return preset_of(folder)
     except SvacError:
@@ -165,14 +167,14 @@ def _bytes(folder: Path) -> int:
 
 
 def download(name: str) -> None:
-    """Download a model with a progress bar; one that is here is looked up again, for a branch may have moved.
+    """Download a model with a progress bar; a model that is here is looked up again, since a branch may have moved.
 
     Raises:
         SvacError: it is not a hub repository, or can't be downloaded.
     """
     wanted = split_hub_name(name)
     if wanted is None:
-        locate(name)  # says so if it is nowhere
+        locate(name)  # raises an error if there is no such model
         console.print(f"{escape(name)} is not a hub repository: there is nothing to download.")
         return
     with bar(f"downloading {name}") as progress:
@@ -182,7 +184,7 @@ def download(name: str) -> None:
 
 
 def verify(name: str) -> None:
-    """Check a model that is here: hashes where the hub gave them, headers, and that its parts fit together.
+    """Check a model that is here: hashes as far as the hub gave them, headers, and that its parts fit together.
 
     Raises:
         SvacError: something is wrong with it; the message says what.
@@ -196,8 +198,8 @@ def verify(name: str) -> None:
             intact = hub.is_intact(path)
             if intact is False:
                 raise SvacError(
-                    f"{path} is not what the hub has: its hash differs.",
-                    f"Remove it with: svac-backend models remove {name}; and download it again.",
+                    f"{path} is not the hub's file: its hash differs.",
+                    f"Remove it with `svac-backend models remove {name}`, then download it again.",
                 )
             known += intact is True
             done += path.stat().st_size
@@ -213,8 +215,8 @@ def verify(name: str) -> None:
 
 
 def _check_parts(folder: Path) -> int:
-    """Check headers, configuration and tokenizer against each other, on the meta device; returns the tensors."""
-    # Here, since it imports torch.
+    """Check headers, configuration and tokenizer against each other, on the meta device; return the number of
+    tensors."""  # Imported here, since it imports torch.
     from accelerate import init_empty_weights
 
     from svac_backend.svac.files import checkpoints
@@ -230,13 +232,13 @@ def _check_parts(folder: Path) -> int:
 
 
 def check(settings: Settings, name: str) -> None:
-    """Load a model that is here, let it segment a made clip, and print what it ran on and how long it took.
+    """Load a model that is here, let it segment a generated clip, and print what it ran on and how long it took.
 
     Raises:
-        SvacError: it is not here or damaged, the device is not there, memory ran out, or the masks are no numbers.
+        SvacError: it is not here or damaged, the device is missing, memory ran out, or its output is not finite.
     """
-    locate(name)  # a mistake is told before torch is imported
-    # Here, since they import torch.
+    locate(name)  # reports a mistake before torch is imported
+    # Imported here, since they import torch.
     import torch
 
     from svac_backend.svac.astc import plan
@@ -252,7 +254,7 @@ def check(settings: Settings, name: str) -> None:
         model = Svac.from_pretrained(name, device=settings.device, dtype=settings.dtype)
         loaded = time.monotonic()
         on_gpu = model.device.type == "cuda"
-        if on_gpu:  # the first run also pays for CUDA's own start
+        if on_gpu:  # the first run includes the start of CUDA
             list(model.segment(scene.frames, [asked.text]))
             torch.cuda.synchronize()
         begun = time.monotonic()
@@ -269,7 +271,7 @@ def check(settings: Settings, name: str) -> None:
     masks, scores = np.stack([frame.masks[0] for frame in frames]), np.stack([f.scores for f in frames])
     if not np.isfinite(scores).all():
         raise SvacError(
-            f"{name} computes what are no numbers in {settings.dtype} on {model.device}.",
+            f"{name} computes NaN or infinity in {settings.dtype} on {model.device}.",
             "Try SVAC_DTYPE=float32 or bfloat16; svac-backend models verify tells whether its files are whole.",
         )
     union = (masks | truth).sum((1, 2))
@@ -292,12 +294,12 @@ def check(settings: Settings, name: str) -> None:
     )
     console.print(
         f"{escape(repr(asked.text))}: a mask on {int(masks.any((1, 2)).sum())} of {len(frames)} frames, mean IoU with "
-        f"the truth {overlap.mean():.2f} (a made clip: coloured shapes)."
+        f"the truth {overlap.mean():.2f} (a generated clip of coloured shapes)."
     )
 
 
 def _explain_missing_cuda(built_for: str | None) -> None:
-    """Say why torch does not see a GPU that the driver sees."""
+    """Explain why torch does not see a GPU that the driver sees."""
     import torch
 
     if torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
@@ -320,12 +322,12 @@ def remove(name: str, *, yes: bool = False) -> None:
     """Delete a downloaded model, `owner/name[@revision]`, from the hub's cache, after asking unless `yes`.
 
     Raises:
-        SvacError: it is embedded, a folder, or not there; only what was downloaded is deleted.
+        SvacError: it is embedded, a folder, or not there; only downloaded models are deleted.
     """
     wanted = split_hub_name(name)
     if wanted is None:
         raise SvacError(
-            f"{name} was not downloaded from the hub, so it is not removed.",
+            f"{name} was not downloaded from the hub, so it cannot be removed.",
             "Delete the folder yourself if you do not need it; embedded models belong to the package.",
         )
     if not yes and not typer.confirm(f"Delete {name} from the hub's cache?"):

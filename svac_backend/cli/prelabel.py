@@ -1,4 +1,4 @@
-"""`svac-backend prelabel`: a video file in; tracks, Label Studio results and pictures out, also of `propagate`."""
+"""`svac-backend prelabel`: a video file in; tracks, Label Studio results and pictures out. `propagate` uses it, too."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from svac_backend.versions import served_version
 from svac_backend.video.reader import VideoReader
 from svac_backend.video.source import VideoInfo, VideoSource, playable_rate
 
-# Of a contact sheet: pictures in a row, and their longest side in pixels.
+# Pictures per row of a contact sheet, and their longest side in pixels.
 COLUMNS, PICTURE_PX = 4, 480
-# Of the overlay of a video whose own rate cannot be played.
+# Frames per second of the overlay if the video's own rate cannot be played.
 OVERLAY_FPS = 25.0
 
 
@@ -47,11 +47,11 @@ def run(
 ) -> Written:
     """Segment one video and write `tracks.json`, `label_studio.json`, `overlay.mp4` and `contact_sheet.png`.
 
-    Without a config file, the config is the shipped one for brushes, with the prompts' labels; each instance has a
-    label of its own then, `dog 1`. `instances` takes every prompt as if it began with `each:`.
+    Without a config file, the shipped brush config is used, with the prompts' labels; each instance then gets a label
+    of its own, `dog 1`. `instances` treats every prompt as if it began with `each:`.
 
     Raises:
-        SvacError: no prompt, a bad one, no model, a video that can't be read, or a folder that can't be written.
+        SvacError: there is no prompt or a bad one, no model, the video can't be read, or the folder can't be written.
     """
     if not prompts:
         raise SvacError("There is no prompt.", 'Say what to segment, for example --prompt "the white dog".')
@@ -60,12 +60,12 @@ def run(
         prompts = [line if each_of(line) is not None else EACH + line for line in lines]
     config = parse_config(read_config(config_file) if config_file else shipped_config(prompt_labels(prompts)))
     wishes = check_prompts(prompts, config, settings)
-    served_version(settings)  # says what is wrong before anything is written
+    served_version(settings)  # reports what is wrong before anything is written
     with open_video(path, settings) as video:
         info = video.info
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
-        # Here, since it imports torch: a mistake in the command is told without waiting for that.
+        # Imported here, since it imports torch: a mistake in the command is reported without that wait.
         from svac_backend.jobs.worker import load_served
         from svac_backend.pipeline import prelabel
 
@@ -91,7 +91,7 @@ def run(
     tell(tracks, info.frame_count, hint)
     console.print(
         f"{info.frame_count} frames of {info.width}x{info.height} in {seconds:.1f} s "
-        f"({info.frame_count / seconds:.1f} frames/s; {info.frame_count / whole:.1f} with what was written). "
+        f"({info.frame_count / seconds:.1f} frames/s; {info.frame_count / whole:.1f} including writing). "
         f"Model {version}. Results in {escape(str(out))}"
     )
     return written
@@ -102,9 +102,9 @@ class Written:
     """What was written.
 
     Attributes:
-        files: their paths.
-        model_version: of the model.
-        frames: of the video.
+        files: paths of the files.
+        model_version: the model's version.
+        frames: number of frames of the video.
         objects: id, label, expression, number of masks and mean score of each object.
     """
 
@@ -119,11 +119,11 @@ class Segmented:
     """What was found in a video.
 
     Attributes:
-        name: of the video's file.
-        version: of the model.
+        name: name of the video's file.
+        version: the model's version.
         tracks: the objects.
-        prompts: what the task says that was asked for.
-        config: what the regions have to fit.
+        prompts: the prompt in the task's data.
+        config: the labelling config that the regions have to fit.
     """
 
     name: str
@@ -150,7 +150,7 @@ def write_results(out: Path, video: VideoReader, found: Segmented, settings: Set
         "tracks": [track.to_json() for track in tracks],
     }
     with writing(out):
-        # First what took the time: nothing that goes wrong with a picture may cost it.
+        # The tracks first: they took the time, and an error with a picture must not lose them.
         (out / "tracks.json").write_text(json.dumps(content))
         (out / "label_studio.json").write_text(json.dumps([_task(info, found, settings)]))
         _write_overlay(video, tracks, out / "overlay.mp4")
@@ -182,7 +182,7 @@ def _task(info: VideoInfo, found: Segmented, settings: Settings) -> dict[str, An
 
 
 def masks_of_frame(tracks: Sequence[Track], index: int, height: int, width: int) -> NDArray[np.bool_]:
-    """Return the masks of one frame, bool [N, H, W]; a track without a mask there is empty."""
+    """Return the masks of one frame, bool [N, H, W]; all False for a track without a mask there."""
     masks = np.zeros((len(tracks), height, width), dtype=np.bool_)
     for mask, track in zip(masks, tracks, strict=True):
         if index in track.masks:
@@ -204,7 +204,7 @@ def _write_overlay(video: VideoSource, tracks: Sequence[Track], path: Path) -> N
 def write_contact_sheet(
     video: VideoSource, tracks: Sequence[Track], titles: Mapping[int, str], path: Path
 ) -> None:
-    """Write a PNG of some frames with their masks; `titles` has each frame's, in order.
+    """Write a PNG of some frames with their masks; `titles` maps each frame to its title, in order.
 
     Raises:
         SvacError: there is no such frame, or the picture cannot be written.
@@ -229,7 +229,7 @@ def spread(frames: Sequence[int], count: int) -> list[int]:
 
 
 def tell(tracks: Sequence[Track], frame_count: int, hint: str) -> None:
-    """Print a line per object, and a hint below one that has no mask."""
+    """Print a line per object, and a hint below an object without masks."""
     for track in tracks:
         console.print(
             f"{track.object_id} [bold]{escape(track.expression)}[/]: a mask on {len(track.masks)} of "

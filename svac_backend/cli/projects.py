@@ -1,6 +1,6 @@
 """The Label Studio project that an import goes to, and the folder of files that it may read.
 
-Label Studio serves that folder as local files: is it there, and does Label Studio really serve it?
+Label Studio serves that folder as local files; this module checks that it exists and that Label Studio serves it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from svac_backend.settings import Settings
 
 # Label Studio's own limits.
 SHORTEST_TITLE, LONGEST_TITLE = 3, 50
-# Below the root; Label Studio lets a project read a sub-folder only, never the root itself.
+# Below the root; Label Studio lets a project read only sub-folders, never the root itself.
 FOLDER = "svac"
 
 ENABLE = (
@@ -37,7 +37,7 @@ ENABLE = (
     "that is SVAC_LABEL_STUDIO_FILES_ROOT here."
 )
 _SAME_PATH = (
-    "Set SVAC_LABEL_STUDIO_FILES_ROOT to Label Studio's LOCAL_FILES_DOCUMENT_ROOT; where it runs in a container, "
+    "Set SVAC_LABEL_STUDIO_FILES_ROOT to Label Studio's LOCAL_FILES_DOCUMENT_ROOT; if it runs in a container, "
     "mount that folder under the same path on both sides."
 )
 
@@ -50,11 +50,11 @@ class Project:
     """A project that may read its folder.
 
     Attributes:
-        xml, config: its labelling config, as text and read.
+        xml, config: its labelling config, as text and parsed.
         model_version: whose predictions its editor shows: a version, a connected model's title, or "" for none.
         folder: where its videos and frames go.
-        is_new: whether it was made just now.
-        connected: whether the backend is connected to it; None where nobody asked.
+        is_new: whether it was just made.
+        connected: whether the backend is connected to it; None if nobody asked for that.
     """
 
     id: int
@@ -68,18 +68,17 @@ class Project:
 
 @dataclass(frozen=True)
 class Destination:
-    """Which project an import goes to: one that exists, or one to make.
+    """The project that an import goes to: an existing one, or one to make.
 
-    Attributes:
-        project: id of a project that exists.
-        create: or the title of one to make; where an earlier import made it, that one is used again.
-        config: file of its labelling config; None: a shipped one.
-        backend_url: how Label Studio reaches the backend, which is connected to a project that is made; None connects
-            nothing.
+        Attributes:
+            project: id of an existing project.
+            create: instead, the title of a project to make; if an earlier import made it, it is used again.
+            config: file of its labelling config; None: a shipped one.
+            backend_url: how Label Studio reaches the backend, to connect it to a new project; None: do not connect it.
 
     Raises:
-        SvacError: none or both are named, Label Studio does not take the title, or a project that exists would get a
-            config.
+        SvacError: none or both are given, Label Studio does not accept the title, or a config is given for an existing
+            project.
     """
 
     project: int | None = None
@@ -101,21 +100,21 @@ class Destination:
             )
         if self.config is not None and self.create is None:
             raise SvacError(
-                "--config belongs to --create: a project that exists has its labelling config.",
+                "--config goes with --create: an existing project has its own labelling config.",
                 "Leave --config out, or change the config in the project's settings.",
             )
 
     def read_config(self) -> LabelConfig | None:
-        """Return the config that the user named, None without one. Raises `SvacError` as `new_config`."""
+        """Return the config that the user named, or None. Raises `SvacError` as `new_config`."""
         return parse_config(read_config(self.config)) if self.config else None
 
     def new_config(self, labels: Sequence[str], check: Check, *, kind: str = "brush") -> str:
-        """Return the labelling config of a project to make, "" for one that exists.
+        """Return the labelling config of a project to make; "" for an existing one.
 
         Args:
-            labels: what the masks of a shipped config can be called, beside its own labels.
-            check: raises where a config will not do.
-            kind: of the shipped config, see `shipped_config`.
+            labels: labels to add to a shipped config's own.
+            check: raises if a config cannot be used.
+            kind: kind of the shipped config, see `shipped_config`.
 
         Raises:
             SvacError: the file can't be read or is not a labelling config, or `check` raised.
@@ -129,18 +128,18 @@ class Destination:
     def open(
         self, settings: Settings, client: LabelStudioClient, root: Path, xml: str, check: Check
     ) -> Project:
-        """Return the project, made if there is none yet; `check` has nothing against its config.
+        """Return the project, made if needed, with a config that passes `check`.
 
         Args:
-            settings: how the backend is called.
-            client: of a user who may change it.
+            settings: basic auth of the backend.
+            client: a client whose user may change the project.
             root: Label Studio's files root.
             xml: what `new_config` returned.
-            check: raises where a config will not do.
+            check: raises if a config cannot be used.
 
         Raises:
-            SvacError: it does not exist, `check` raised, or Label Studio does not serve its folder. Of a title:
-                somebody else's project has it, or a project that an earlier import made has another config.
+            SvacError: it does not exist, `check` raised, or Label Studio does not serve its folder. With a title:
+                another project has it already, or the project that an earlier import made has another config.
         """
         if self.create is None:
             return _existing(client, root, self.project or 0, check)
@@ -179,7 +178,7 @@ class Destination:
             raise
 
 
-# What people see of a task at first: in the list, and beside an open task.
+# The columns that people see at first: in the list of tasks, and beside an open task.
 _LISTED = (
     "id",
     f"data.{NAME_KEY}",
@@ -193,7 +192,7 @@ TITLE = "SVAC"
 
 
 def arrange(client: LabelStudioClient, project: int, config: LabelConfig) -> None:
-    """Give a new project's Data Manager a tab that begins with the task whose masks are worst, and shows no raw JSON.
+    """Give a new project's Data Manager a tab that lists the least certain tasks first and shows no raw JSON.
 
     Raises:
         SvacError: Label Studio refuses.
@@ -212,16 +211,16 @@ def arrange(client: LabelStudioClient, project: int, config: LabelConfig) -> Non
 
 
 def connect(settings: Settings, client: LabelStudioClient, project: Project, url: str) -> Project:
-    """Connect the backend to a project, and with it the webhook; say so where it cannot be: the import goes on.
+    """Connect the backend and its webhook to a project; if that fails, say so and let the import go on.
 
     Args:
-        settings: with the user and password that Label Studio must send.
-        client: of a user who may change the project.
-        project: that is connected.
+        settings: have the user and password that Label Studio must send.
+        client: a client whose user may change the project.
+        project: the project to connect.
         url: how Label Studio reaches the backend.
 
     Returns:
-        The project as it is then.
+        The project, with `connected` set.
     """
     try:
         client.connect_ml_backend(project.id, url, title=TITLE, basic_auth=basic_auth(settings))
@@ -242,7 +241,7 @@ def _existing(client: LabelStudioClient, root: Path, number: int, check: Check) 
 
 
 def files_root(settings: Settings) -> Path:
-    """Return the folder, absolute, after a look whether files can be written there.
+    """Return the absolute folder, after checking that files can be written there.
 
     Raises:
         SvacError: it is not set, is not a folder, or cannot be written.
@@ -250,10 +249,10 @@ def files_root(settings: Settings) -> Path:
     root = settings.label_studio_files_root
     if root is None:
         raise SvacError(
-            "SVAC_LABEL_STUDIO_FILES_ROOT is not set: there is no place for the frames.",
+            "SVAC_LABEL_STUDIO_FILES_ROOT is not set, so there is no place for the frames.",
             "Set it to the folder that is Label Studio's LOCAL_FILES_DOCUMENT_ROOT.",
         )
-    # Not resolved: Label Studio compares the path as it is written.
+    # Symbolic links are not resolved, since Label Studio compares paths as they are written.
     root = Path(os.path.abspath(root))  # noqa: PTH100 - Path.absolute keeps `..`
     if not root.is_dir():
         raise SvacError(
@@ -274,12 +273,12 @@ def files_root(settings: Settings) -> Path:
 
 
 def grant(client: LabelStudioClient, project: int, root: Path, name: str) -> Path:
-    """Let a project read a folder of ours below the root, and have Label Studio serve a file out of it.
+    """Let a project read our folder below the root, and check that Label Studio serves a file from it.
 
     Args:
-        client: of a user who may change the project.
+        client: a client whose user may change the project.
         root: as `files_root` returns it.
-        name: of the folder, which is returned; made when it is absent.
+        name: name of the folder, which is returned; made if absent.
 
     Raises:
         SvacError: Label Studio refuses, or does not serve the file; the hint names the setting.
@@ -307,13 +306,13 @@ def grant(client: LabelStudioClient, project: int, root: Path, name: str) -> Pat
 
 
 def _refused(error: ApiRefusal, folder: Path) -> SvacError:
-    """Say which setting is behind Label Studio's refusal to serve a folder."""
+    """Return an error that names the setting behind Label Studio's refusal to serve a folder."""
     text = error.message
     if "LOCAL_FILES_SERVING_ENABLED" in text:
         return SvacError("Label Studio does not serve local files.", ENABLE)
     other = re.search(r'LOCAL_FILES_DOCUMENT_ROOT="([^"]*)"', text)
     if other is not None:
-        message = f"Label Studio serves files below {other[1]}, and {folder} is not below it."
+        message = f"Label Studio serves files below {other[1]}, but {folder} is not below it."
         return SvacError(message, _SAME_PATH)
     if "does not exist" in text:
         return SvacError(f"Label Studio does not see the folder {folder}.", _SAME_PATH)
@@ -327,7 +326,7 @@ def _check_served(client: LabelStudioClient, file: Path, root: Path, content: st
             answer = http.get(url, headers=client.authorization())
     except httpx.TransportError as error:
         raise SvacError(
-            f"Label Studio's local files cannot be read ({error}).", "Look into Label Studio's log."
+            f"Label Studio's local files cannot be read ({error}).", "Check Label Studio's log."
         ) from error
     if answer.status_code == 200 and answer.text == content:
         return
@@ -337,5 +336,5 @@ def _check_served(client: LabelStudioClient, file: Path, root: Path, content: st
         raise SvacError(f"Label Studio does not find {file.parent} below its own root (404).", _SAME_PATH)
     raise SvacError(
         f"Label Studio does not serve files of {file.parent} (status {answer.status_code}).",
-        "Look whether Label Studio's user may read that folder, and into Label Studio's log.",
+        "Check that Label Studio's user may read that folder, and see Label Studio's log.",
     )

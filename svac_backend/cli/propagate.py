@@ -1,6 +1,6 @@
-"""`svac-backend propagate`: masks, points and boxes on some frames of a video in, masks on all of them out.
+"""`svac-backend propagate`: masks, points and boxes on some frames of a video in, masks on all frames out.
 
-Masks that people drew elsewhere come as pictures in a folder.
+Masks that people drew with other tools come as pictures in a folder.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LAYOUT = (
     "Name the pictures by their 0-based frame: DIR/<object>/00012.png with one object each, "
     "or DIR/00012.png with the objects' numbers."
 )
-# Object id -> 0-based frame -> what is shown of it there.
+# Object id -> 0-based frame -> its hint there.
 Shown = dict[str, dict[int, FrameHint]]
 
 
@@ -50,21 +50,21 @@ def run(
     tracks_file: Path | None = None,
     config_file: Path | None = None,
 ) -> Written:
-    """Predict objects from what is shown of them, and write the same files as `prelabel`.
+    """Predict objects from frame hints, and write the same files as `prelabel`.
 
-    Args: as the command's options in `cli.commands`. The objects of `tracks_file` keep their expression; those that
-    nothing is shown of stay as they are.
+    Args: as the command's options in `cli.commands`. The objects of `tracks_file` keep their expressions; those without
+    a hint stay as they are.
 
     Raises:
-        SvacError: nothing is shown, something does not fit the video, no model, or a folder that can't be written.
+        SvacError: there are no hints, one does not fit the video, there is no model, or the folder can't be written.
     """
     clicked = read_hints(points, negatives, boxes)
     if masks is None and not clicked:
         raise SvacError(
-            "Nothing is shown of any object.",
+            "There is no mask, point or box for any object.",
             "Give --masks DIR, --point obj1:0:340,200 or --box obj1:0:10,20,90,80.",
         )
-    served_version(settings)  # says what is wrong before anything is written
+    served_version(settings)  # reports what is wrong before anything is written
     with open_video(path, settings) as video:
         info = video.info
         shown = merged(read_masks(masks, info) if masks else {}, clicked)
@@ -75,7 +75,7 @@ def run(
         objects = [*before, *_new_tracks(shown, before, config)]
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
-        # Here, since it imports torch: a mistake in the command is told without waiting for that.
+        # Imported here, since it imports torch: a mistake in the command is reported without that wait.
         from svac_backend.jobs.worker import load_served
         from svac_backend.pipeline import propagate
 
@@ -101,7 +101,7 @@ def run(
 
 
 def read_hints(points: Sequence[str], negatives: Sequence[str], boxes: Sequence[str]) -> Shown:
-    """Read what the command line says of points and boxes; see `run`. Raises `SvacError` for malformed text."""
+    """Read the points and boxes of the command line, see `run`. Raises `SvacError` for malformed text."""
     clicks: dict[tuple[str, int], list[Click]] = {}
     found: dict[tuple[str, int], tuple[float, float, float, float]] = {}
     for texts, positive in ((points, True), (negatives, False)):
@@ -121,7 +121,7 @@ def read_hints(points: Sequence[str], negatives: Sequence[str], boxes: Sequence[
 
 
 def merged(masks: Shown, clicked: Shown) -> Shown:
-    """Return both. Raises `SvacError` where one frame of an object has a mask and clicks."""
+    """Merge both. Raises `SvacError` if an object has a mask and clicks on the same frame."""
     both = {name: dict(given) for name, given in masks.items()}
     for name, given in clicked.items():
         twice = sorted(both.get(name, {}).keys() & given.keys())
@@ -150,7 +150,7 @@ def _parse(text: str, count: int) -> tuple[str, int, list[float]]:
 
 
 def _new_tracks(shown: Shown, before: Sequence[Track], config: LabelConfig) -> list[Track]:
-    """Return empty tracks for objects that no track knows, under the config's first label."""
+    """Return empty tracks, with the config's first label, for objects without a track."""
     known = {track.object_id for track in before}
     label = next(iter(config.mask_control().labels))
     return [Track(name, label, name) for name in sorted(shown.keys() - known)]
@@ -168,8 +168,8 @@ def _read_tracks(file: Path, info: VideoInfo) -> list[Track]:
         raise SvacError(f"{file} holds no tracks.", advice) from error
     if size != (info.width, info.height, info.frame_count):
         raise SvacError(
-            f"{file} is of a video of {size[2]} frames of {size[0]}x{size[1]}, "
-            f"this one has {info.frame_count} of {info.width}x{info.height}.",
+            f"{file} belongs to a video of {size[2]} frames of {size[0]}x{size[1]}, "
+            f"but this one has {info.frame_count} of {info.width}x{info.height}.",
             advice,
         )
     return tracks
@@ -178,14 +178,14 @@ def _read_tracks(file: Path, info: VideoInfo) -> list[Track]:
 def read_masks(folder: Path, info: VideoInfo) -> Shown:
     """Read masks by object id and 0-based frame.
 
-    Two layouts: `<object>/<frame>.png`, where what is not black is the object; or `<frame>.png` as DAVIS has it,
-    whose pixels are the objects' numbers (palette or grey; grey pictures of 0 and 255 show one object). Number 3
-    is the object `obj3`. A picture says all about its frame: a number that it does not show, but another picture
-    does, is an object that is not there; so is an empty picture in an object's folder.
+    There are two layouts: `<object>/<frame>.png`, where everything not black is the object; or `<frame>.png` as in
+    DAVIS, whose pixels are object numbers (palette or grey; grey pictures of 0 and 255 show one object). Number 3 is
+    the object `obj3`. A picture is complete for its frame: a number that only other pictures show is an object that is
+    absent there; so is an empty picture in an object's folder.
 
     Args:
-        folder: with pictures of the video's size.
-        info: of the video.
+        folder: holds pictures of the video's size.
+        info: the video's size and length.
 
     Raises:
         SvacError: there is no mask, both layouts are mixed, or a picture does not fit.
@@ -212,7 +212,7 @@ def read_masks(folder: Path, info: VideoInfo) -> Shown:
 
 
 def object_id(name: str) -> str:
-    """Return a name that can be an object's id. Raises `SvacError` where it can't."""
+    """Return a name that can be an object's id. Raises `SvacError` if it can't."""
     if not RegionName.can_hold(name):
         raise SvacError(
             f"An object can't be called {name!r}.",
@@ -256,11 +256,11 @@ def _numbers(path: Path, info: VideoInfo) -> NDArray[np.int32]:
 
 def _single(path: Path, info: VideoInfo) -> NDArray[np.bool_]:
     mode, values = _read(path, info)
-    if mode in ("LA", "RGBA"):  # what is transparent was not painted
+    if mode in ("LA", "RGBA"):  # transparent pixels were not painted
         values = values[..., :-1] * (values[..., -1:] >= 128)
     if values.ndim == 3:
         values = values.max(-1)
-    # Grey between black and white is the soft edge of a brush; small numbers alone are labels.
+    # Grey between black and white is the soft edge of a brush; small numbers alone are object numbers.
     half = 127 if values.max() <= 255 else 32767
     soft = mode != "P" and values.max() > half
     return values > (half if soft else 0)

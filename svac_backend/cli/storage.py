@@ -1,7 +1,7 @@
-"""The data folder: `storage`, `backup`, `restore`; and `media renew | clean`, frames that are served, and their links.
+"""The data folder: `storage`, `backup`, `restore`; and `media renew | clean` for served frames and their links.
 
-A backup is a tar file: a copy of the database as it was at one moment, what lies beside it and cannot be had again,
-and at its end a list of the files with their hashes. The database is copied first: what it names is there already.
+A backup is a tar file: a copy of the database as of one moment, the files beside it that cannot be made again, and at
+the end a list of the files with their hashes. The database is copied first: the files that it names exist by then.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from svac_backend.store.workers import LOCKS, lock_is_held
 
 # The last entry of a backup.
 LIST, FORMAT = "backup.json", 1
-# Downloads can be had again; locks are of those who run now; earlier states are no part of this one.
+# Left out: downloads can be fetched again, locks belong to running processes, and older states are not this one.
 LEFT_OUT, BEFORE = ("media", LOCKS), "before-restore-"
 
 
 def run_renew(settings: Settings, *, every: bool = False) -> None:
     """Give tasks new links to their frames; print what was done.
 
-    Without `every`, only tasks whose links are old, or of another SVAC_MEDIA_URL or key.
+    Without `every`, only tasks whose links are old or have another SVAC_MEDIA_URL or key.
 
     Raises:
         SvacError: SVAC_MEDIA_URL is not set, Label Studio cannot be reached, or it refused some tasks.
@@ -71,7 +71,7 @@ def run_renew(settings: Settings, *, every: bool = False) -> None:
     if done.refused:
         raise SvacError(
             f"Label Studio refused {counted(len(done.refused), 'task')}.",
-            "Fix what it says, and run it again.",
+            "Fix the cause, and run this again.",
         )
 
 
@@ -106,7 +106,7 @@ def _name(task: LinkedTask) -> str:
 
 
 def run_storage(settings: Settings, *, as_json: bool = False) -> None:
-    """Print what takes the room in the data folder, and how long it is kept.
+    """Print what takes up space in the data folder, and how long it is kept.
 
     Raises:
         SvacError: the data folder cannot be used.
@@ -119,15 +119,15 @@ def run_storage(settings: Settings, *, as_json: bool = False) -> None:
 
 
 def run_publish(settings: Settings) -> None:
-    """Bring the frames, runs and versions of the data folder into the bucket; downloads come by themselves.
+    """Copy the frames, runs and versions of the data folder into the bucket; downloads get there by themselves.
 
     Raises:
-        SvacError: the settings name no bucket, or it cannot be used; begun again, it goes on where it was.
+        SvacError: the settings name no bucket, or it cannot be used; started again, it continues where it was.
     """
     storage = open_storage(settings)
     if not storage.remote:
         raise SvacError(
-            "SVAC_STORAGE_URL names no bucket, so there is nowhere to bring anything.",
+            "SVAC_STORAGE_URL names no bucket to copy the files to.",
             "Set it to s3://bucket/prefix, gs:// or az://.",
         )
     here = Storage(storage.root)
@@ -142,7 +142,7 @@ def run_publish(settings: Settings) -> None:
 
 
 def run_backup(settings: Settings, file: Path) -> int:
-    """Write a backup of the data folder; all processes may go on meanwhile. Returns the number of its files.
+    """Write a backup of the data folder while all processes may keep running; return the number of its files.
 
     Raises:
         SvacError: there is no data folder, or the file cannot be written.
@@ -167,7 +167,7 @@ def run_backup(settings: Settings, file: Path) -> int:
                     try:
                         hashes[name] = _add(tar, path, name)
                     except FileNotFoundError:
-                        continue  # deleted just now
+                        continue  # deleted in the meantime
                 data = json.dumps({"format": FORMAT, "made": time.time(), "sha256": hashes}).encode()
                 info = tarfile.TarInfo(LIST)
                 info.size, info.mode = len(data), 0o600
@@ -175,24 +175,24 @@ def run_backup(settings: Settings, file: Path) -> int:
     except OSError as error:
         raise SvacError(
             f"The backup {file} cannot be written ({error.strerror or error}).",
-            "Make room there, or name another place.",
+            "Free some space there, or name another place.",
         ) from error
     console.print(f"{counted(len(hashes), 'file')}, {file.stat().st_size / 1e6:.1f} MB")
     if settings.storage_url is not None:
         stored = {kind: of for kind, of in open_storage(settings).measure().items() if of[0]}
         told = ", ".join(f"{kind.name.lower()} {size / 1e6:.1f} MB" for kind, (_, size) in stored.items())
         console.print(
-            f"Not in it: what lies in {settings.storage_url} ({told or 'nothing'}). Have that storage keep older "
+            f"Not in it: what lies in {settings.storage_url} ({told or 'nothing'}). Let that storage keep older "
             "states itself, by versioning or snapshots."
         )
     return len(hashes)
 
 
 def run_restore(settings: Settings, file: Path) -> None:
-    """Put a backup in place of what the data folder holds, which is kept beside it.
+    """Replace the content of the data folder by a backup; the old content is kept beside it.
 
     Raises:
-        SvacError: the backup is none, or is damaged or newer, or a process still uses the folder.
+        SvacError: the file is not a backup, is damaged or newer, or a process still uses the folder.
     """
     folder = settings.data_dir
     try:
@@ -202,12 +202,12 @@ def run_restore(settings: Settings, file: Path) -> None:
             fresh = Path(scratch)
             with console.status("reading the backup"):
                 count = _unpack(file, fresh)
-            # Two may begin in one second.
+            # Two restores may begin in the same second.
             aside = Path(tempfile.mkdtemp(dir=folder, prefix=time.strftime(f"{BEFORE}%Y%m%d-%H%M%S-")))
             if settings.database_url is not None:
                 _into_server(settings, fresh / FILE_NAME, aside / FILE_NAME)
             old = [path for path in folder.iterdir() if not _left_out(path.name)]
-            # The database last: until then the folder is what it was but for files that can be moved back.
+            # The database last: until then the folder is as it was, except for files that can be moved back.
             for path in sorted(old, key=lambda path: path.name == FILE_NAME):
                 path.rename(aside / path.name)
             for path in sorted(fresh.iterdir(), key=lambda path: path.name == FILE_NAME):
@@ -215,16 +215,16 @@ def run_restore(settings: Settings, file: Path) -> None:
     except OSError as error:
         raise SvacError(
             f"The backup cannot be restored to {folder} ({error.strerror or error}).",
-            f"Make room, and try again; what was there is in {folder}, or in its before-restore-... folder.",
+            f"Free some space, and try again; the old content is in {folder}, or in its before-restore-... folder.",
         ) from error
-    Database.from_settings(settings).close()  # brings an older one up to date
+    Database.from_settings(settings).close()  # upgrades an older database
     console.print(f"{counted(count, 'file')} restored to {folder}; what was there before is in {aside.name}.")
     if settings.storage_url is not None:
         _name_missing(settings)
 
 
 def _name_missing(settings: Settings) -> None:
-    """Tell which versions the database names and the storage, which no backup holds, lacks."""
+    """Print which versions the database names but the storage, which is not in a backup, lacks."""
     storage = open_storage(settings)
     with closing(Database.from_settings(settings)) as database:
         found = VersionStore(database).all()
@@ -234,8 +234,8 @@ def _name_missing(settings: Settings) -> None:
 
 
 def _into_server(settings: Settings, file: Path, aside: Path) -> None:
-    """Put what a backup's database holds in place of what the PostgreSQL server does, which is kept in a file."""
-    Database(file.parent).close()  # brings an older one up to date
+    """Replace the PostgreSQL server's content by that of a backup; the old content is kept in a file."""
+    Database(file.parent).close()  # upgrades an older database
     with closing(Database.from_settings(settings)) as database:
         database.copy_to(aside)
         database.copy_from(file)
@@ -243,7 +243,7 @@ def _into_server(settings: Settings, file: Path, aside: Path) -> None:
 
 
 def _kept(settings: Settings, but: set[Path]) -> Iterator[Path]:
-    """Yield the files of a data folder that belong into a backup, but for the database."""
+    """Yield the files of a data folder that belong in a backup, except the database."""
     folder, storage = settings.data_dir, open_storage(settings)
     copies = {kind.value for kind in Kind} if storage.remote else set()
     for path in sorted(folder.rglob("*")):
@@ -265,7 +265,7 @@ def _left_out(name: str) -> bool:
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: str) -> str:
-    """Add a file as long as it is now; return its hash."""
+    """Add a file at its present length; return its hash."""
     with path.open("rb") as stream:
         info = tar.gettarinfo(arcname=name, fileobj=stream)
         hashed = _Hashed(stream)
@@ -274,7 +274,7 @@ def _add(tar: tarfile.TarFile, path: Path, name: str) -> str:
 
 
 class _Hashed:
-    """A stream that hashes what is read from it."""
+    """A stream that hashes everything read from it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.sha256 = hashlib.sha256()
@@ -295,12 +295,12 @@ def _refuse_if_used(settings: Settings) -> None:
     elif not used and (folder / FILE_NAME).is_file():
         with closing(sqlite3.connect(folder / FILE_NAME, timeout=1)) as connection:
             try:
-                # Only the last who has it open can do this. It is undone when the next one opens it.
+                # This works only if no other process has the database open; the next one to open it sets WAL again.
                 connection.execute("PRAGMA journal_mode = DELETE")
             except sqlite3.OperationalError as error:
                 used = "locked" in str(error)
             except sqlite3.DatabaseError:
-                pass  # damaged: what a backup is restored for
+                pass  # damaged, which is a reason to restore a backup
     if used:
         raise SvacError(
             f"A process still uses {folder} or its database.",
@@ -309,7 +309,7 @@ def _refuse_if_used(settings: Settings) -> None:
 
 
 def _unpack(file: Path, folder: Path) -> int:
-    """Unpack a backup into an empty folder, and check all of it; return the number of its files."""
+    """Unpack a backup into an empty folder and check all of it; return the number of its files."""
     try:
         with tarfile.open(file) as tar:
             tar.extractall(folder, filter="data")
@@ -326,10 +326,10 @@ def _unpack(file: Path, folder: Path) -> int:
             (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except (tarfile.TarError, ValueError, KeyError, FileNotFoundError, sqlite3.Error, EOFError) as error:
         raise SvacError(
-            f"{file} is no whole backup ({error}).", "Take another one; nothing was changed."
+            f"{file} is not a complete backup ({error}).", "Use another one; nothing was changed."
         ) from error
     if revision > HEAD:
-        raise SvacError(f"{file} is of a newer version (schema {revision}).", "Update svac-backend.")
+        raise SvacError(f"{file} comes from a newer version (schema {revision}).", "Update svac-backend.")
     return len(about["sha256"])
 
 

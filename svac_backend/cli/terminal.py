@@ -1,6 +1,6 @@
-"""What all commands share: settings with their problems in words, progress bars, answers, counted things.
+"""What all commands share: settings with readable errors, progress bars, answers, counted nouns.
 
-Answers (ids, paths, tables) go to standard output; what is said meanwhile to standard error.
+Answers (ids, paths, tables) go to standard output, everything else to standard error.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ Progress = Callable[[float], None]
 
 @contextmanager
 def bar(name: str) -> Iterator[Progress]:
-    """Show a progress bar; what this yields moves it to a fraction 0..1. It vanishes at the end.
+    """Show a progress bar; yield a function that moves it to a fraction 0..1. It vanishes at the end.
 
-    Where the output is no terminal nothing is shown: a log has no use for bars.
+    If the output is not a terminal, nothing is shown: a log has no use for bars.
     """
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -48,12 +48,12 @@ def bar(name: str) -> Iterator[Progress]:
         yield lambda done: progress.update(task, completed=done)
 
 
-# Columns of a table that goes into a file or another program: nothing is cut off there.
+# Width, in characters, of a table that goes to a file or another program, where nothing may be cut off.
 WIDE = 240
 
 
 def show_table(table: Table) -> None:
-    """Print a table: as wide as the terminal, or as it needs to be elsewhere."""
+    """Print a table, as wide as the terminal, or as wide as it needs to be elsewhere."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDE)
@@ -61,9 +61,9 @@ def show_table(table: Table) -> None:
 
 
 def answer(content: Any, lines: Iterable[object] | Table, *, as_json: bool) -> None:
-    """Print what a command found on standard output: as JSON, or else as lines or a table."""
+    """Print a command's answer on standard output, as JSON, or else as lines or a table."""
     if as_json:
-        # Whole, whatever is in it: no terminal's width cuts it.
+        # Printed whole: no terminal's width cuts it.
         print(json.dumps(content, indent=2, default=_plain, ensure_ascii=False))  # noqa: T201
     elif isinstance(lines, Table):
         show_table(lines)
@@ -79,14 +79,14 @@ def _plain(value: Any) -> Any:
 
 
 def rows_of(table: Table) -> list[dict[str, str]]:
-    """Return a table's rows by the names of its columns, in plain text."""
+    """Return a table's rows as column name -> plain text."""
     names = [str(column.header) or "serves" for column in table.columns]
     cells = [[Text.from_markup(str(cell)).plain for cell in column.cells] for column in table.columns]
     return [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version on standard output and end, if it is wanted."""
+    """If wanted, print the version on standard output and exit."""
     if wanted:
         print(f"svac-backend {__version__}")  # noqa: T201 (its answer)
         raise typer.Exit
@@ -96,7 +96,7 @@ def get_settings() -> Settings:
     """Return the settings of this process.
 
     Raises:
-        SettingsError: one has a value that it can't have; its value is not shown, it may be a secret.
+        SettingsError: a setting has an invalid value; the value is not shown, since it may be a secret.
     """
     try:
         _name_unknown_variables()
@@ -108,13 +108,13 @@ def get_settings() -> Settings:
         ]
         raise SettingsError(
             f"A setting cannot be used: {', '.join(problems)}.",
-            "Correct it in the environment or in the file .env; .env.example says what each one is.",
+            "Correct it in the environment or in the file .env; .env.example explains each setting.",
         ) from None
 
 
 @lru_cache(maxsize=1)
 def _name_unknown_variables() -> None:
-    """Warn of variables that are no settings, once: a typing error would otherwise change nothing, and say nothing."""
+    """Warn once of variables that are not settings: otherwise nobody would notice a misspelt name."""
     for name, meant in settings_module.unknown_variables().items():
         console.print(
             f"There is no setting {name}.{f' Did you mean {meant}?' if meant else ''}", style="yellow"

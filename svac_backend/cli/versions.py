@@ -15,7 +15,9 @@ from svac_backend.store.database import Database
 from svac_backend.store.versions import BASE, Version, VersionState
 from svac_backend.versions import Registry, change, compared, date_of
 
-SERVES = "Label Studio predicts anew with it when it asks next: open Settings > Model, or the Data Manager."
+SERVES = (
+    "Label Studio gets its predictions the next time it asks: open Settings > Model, or the Data Manager."
+)
 
 
 def run_list(settings: Settings, *, as_json: bool = False) -> None:
@@ -46,16 +48,16 @@ def run_list(settings: Settings, *, as_json: bool = False) -> None:
 
 
 def run_promote(settings: Settings, name: str, *, yes: bool = False) -> str | None:
-    """Have a version serve from now on; ask first where it was measured to be no better. Returns what serves then.
+    """Make a version serve from now on; ask first if it did not measure better. Return the name of what serves then.
 
     Raises:
-        SvacError: there is none of that id, it is damaged, or belongs to another model.
+        SvacError: there is no such version, it is damaged, or it belongs to another model.
     """
     with _registry(settings) as registry:
         version = registry.find(name)
         if version.state is VersionState.KEPT:
             console.print(f"[yellow]{escape(version.name)} was not good enough. {escape(version.reason)}[/]")
-            if not yes and not typer.confirm("Promote it all the same?"):
+            if not yes and not typer.confirm("Promote it anyway?"):
                 console.print("Nothing is changed.")
                 return None
         told: list[str] = []
@@ -65,10 +67,10 @@ def run_promote(settings: Settings, name: str, *, yes: bool = False) -> str | No
 
 
 def run_roll_back(settings: Settings, to: str | None) -> str:
-    """Have the version serve that served before, or one that served earlier; returns its name.
+    """Make the previous version, or an earlier one, serve again; return its name.
 
     Raises:
-        SvacError: none served before, or not that one.
+        SvacError: no version served before, or that one did not.
     """
     with _registry(settings) as registry:
         target = to if to in (None, BASE) else registry.store.find(str(to)).id
@@ -79,10 +81,10 @@ def run_roll_back(settings: Settings, to: str | None) -> str:
 
 
 def run_compare(settings: Settings, first: str, second: str | None, *, as_json: bool = False) -> None:
-    """Print what is known of two versions side by side; of one and the version it came from, if only one is named.
+    """Print what is known about two versions side by side; if only one is named, compare it with its parent.
 
     Raises:
-        SvacError: there is none of that id.
+        SvacError: there is no such version.
     """
     with _registry(settings) as registry:
         a = registry.store.find(first)
@@ -100,7 +102,7 @@ def run_delete(settings: Settings, name: str, *, yes: bool = False) -> None:
     """Delete a version and its file.
 
     Raises:
-        SvacError: there is none of that id, or it serves.
+        SvacError: there is no such version, or it serves.
     """
     with _registry(settings) as registry:
         version = registry.store.find(name)

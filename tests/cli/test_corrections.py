@@ -83,7 +83,7 @@ def test_list(settings: Settings, database: Database, capsys: pytest.CaptureFixt
     assert cells[:7] == ["1", "38/7", "clip", "the dog", "1", "2", "ann@example.com"]
     assert cells[8] == "svac-3fa9c1d2"
     assert "6 corrections on 1 video; a fine-tuning needs 8 videos." in out
-    assert "2 are not learned from" in out  # both objects of annotation 1, of which 2 is the later one
+    assert "2 are not used for learning" in out  # both objects of annotation 1, of which 2 is the later one
     corrections.run_list(settings, 39)
     assert "2 corrections on 1 video" in "".join(capsys.readouterr())
 
@@ -95,7 +95,7 @@ def test_list_says_what_is_not_collected(
     Inbox(database).put_off(1, "Label Studio cannot be reached.", "Start it.")
     corrections.run_list(settings)
     out = "".join(capsys.readouterr())
-    assert "Webhook 1 (it is tried again): Label Studio cannot be reached." in out
+    assert "Webhook 1 (to be tried again): Label Studio cannot be reached." in out
     assert "There are new webhooks" in out
     corrections.run_collect(settings)
     assert "0 annotations collected." in "".join(capsys.readouterr())

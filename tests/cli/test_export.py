@@ -111,7 +111,7 @@ def test_what_is_asked_for_must_make_sense(local: Settings, exported: Path, tmp_
     out = tmp_path / "out"
     assert "--project ID or --from" in refused(local, "coco", out).hint
     assert "--project ID or --from" in refused(local, "coco", out, from_=exported, project=1).hint
-    assert "--config belongs to --from" in refused(local, "coco", out, project=1, config=CONFIG).message
+    assert "--config goes with --from" in refused(local, "coco", out, project=1, config=CONFIG).message
     assert "no format 'zip'" in refused(local, "zip", out, from_=exported).message
     assert "split" in refused(local, "coco", out, from_=exported, split="a/b").message
     assert "no source" in refused(local, "coco", out, from_=exported, source="dreams").message

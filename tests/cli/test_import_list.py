@@ -47,7 +47,7 @@ def test_bad_rows_are_named_and_the_others_read(tmp_path: Path) -> None:
     assert [(one.place, one.error) for one in failed] == [
         (2, "Line 2 has 3 labels for 2 prompts."),
         (4, "Line 4 names no video."),
-        (5, "Line 5 has another number of cells than the first line."),
+        (5, "Line 5 has a different number of cells than the first line."),
     ]
     assert all(one.hint for one in failed)
 

@@ -61,7 +61,7 @@ def test_the_masks_must_fit(settings: Settings, data_set: Path, tmp_path: Path) 
     other = write_video(tmp_path / "other.mp4")
     assert "clip-a, clip_b" in refused(settings, other, masks=data_set).hint
     short = write_video(tmp_path / "clip-a.mp4", frames=3)
-    assert "has 3 frames, its masks go up to frame 5" in refused(settings, short, masks=data_set).message
+    assert "has 3 frames, but its masks go up to frame 5" in refused(settings, short, masks=data_set).message
     config = tmp_path / "c.xml"
     config.write_text(shipped_config(["car"]))
     assert "no label 'dog'" in refused(settings, masks=data_set, config=config).message

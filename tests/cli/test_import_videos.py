@@ -37,7 +37,7 @@ def test_one_target_must_be_named(settings: Settings, video: Path, target: dict[
 
 
 def test_a_config_belongs_to_a_new_project(settings: Settings, video: Path) -> None:
-    assert "--config belongs to --create" in refused(settings, video, project=1, config=Path("c.xml")).message
+    assert "--config goes with --create" in refused(settings, video, project=1, config=Path("c.xml")).message
 
 
 def test_prompts_are_checked_before_videos(settings: Settings, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_contradictions_are_refused(with_model: Settings, tmp_path: Path) -> Non
     with pytest.raises(SvacError, match="a mask and points on frame 1"):
         merged({"a": {1: mask}}, {"a": {1: FrameHint(clicks=(Click(1, 1),))}})
     video = write_video(tmp_path / "v.mp4")
-    with pytest.raises(SvacError, match="Nothing is shown"):
+    with pytest.raises(SvacError, match="There is no mask, point or box"):
         run(with_model, video, tmp_path / "out")
     with pytest.raises(SvacError, match="no frame 99"):
         run(with_model, video, tmp_path / "out", points=["a:99:1,1"])

@@ -200,7 +200,7 @@ def test_a_backup_that_is_not_whole_changes_nothing(filled: Settings, tmp_path: 
         b"no tar" * 900,
     ):
         file.write_bytes(damaged)
-        with pytest.raises(SvacError, match="no whole backup"):
+        with pytest.raises(SvacError, match="not a complete backup"):
             run_restore(filled, file)
     assert content(filled.data_dir) == before
     assert not list(filled.data_dir.glob("before-*"))

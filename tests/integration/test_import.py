@@ -317,7 +317,7 @@ def test_a_failure_in_the_middle_says_what_is_in_and_can_be_continued(
     with pytest.raises(SvacError) as caught:
         do_import(settings, *videos, create=title)
     (project,) = projects_of(client, title)
-    assert caught.value.message == "b.mp4 is not in. Frame 3 of b.mp4 is damaged."
+    assert caught.value.message == "b.mp4 was not imported. Frame 3 of b.mp4 is damaged."
     assert f"--project {project}" in caught.value.hint
     printed = capsys.readouterr().err
     assert f"in project {project}: a.mp4\n" in printed

@@ -1,1 +1,1 @@
-"""What each command takes and what it is for; what it does is imported when it runs, so that help is fast."""
+"""The commands' options and help texts; the code of a command is imported only when it runs, so that help is fast."""

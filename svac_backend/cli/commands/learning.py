@@ -30,15 +30,15 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for predictions and results; default: out/<dataset>-<split>.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; one is used on a GPU.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many videos only.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; on a GPU only one is used.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first videos, this many.")] = None,
     predictions: Annotated[
-        Path | None, typer.Option(help="Score the predictions of this folder; predict nothing.")
+        Path | None, typer.Option(help="Score the predictions in this folder instead of predicting.")
     ] = None,
     zip_: Annotated[bool, typer.Option("--zip", help="Also write submission.zip.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the model on a benchmark: predictions, J and F, and a report; a run that was stopped resumes."""
+    """Measure the model on a benchmark: predictions, J and F, and a report. A run that was stopped resumes."""
     from svac_backend.cli.evaluate import run
 
     scores, files = run(
@@ -70,13 +70,16 @@ def finetune(
         Path | None, typer.Option(help="Folder of the run; a run that was stopped resumes.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimiser steps; default: by the corrections.")
+        int | None,
+        typer.Option(min=1, help="Optimiser steps; default: depends on the number of corrections."),
     ] = None,
-    minutes: Annotated[float | None, typer.Option(min=0, help="Training ends after so many minutes.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="End the training after this many minutes.")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Examples of a step.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Examples per step.")] = None,
     accumulate: Annotated[
-        int | None, typer.Option(min=1, help="Parts that a step is computed in; more need less memory.")
+        int | None, typer.Option(min=1, help="Compute a step in this many parts; more need less memory.")
     ] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Rank of LoRA.")] = None,
     register: Annotated[
@@ -84,7 +87,7 @@ def finetune(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Learn from corrections; only a version that is measured to be better is promoted."""
+    """Learn from corrections; the new version is promoted only if it measures better."""
     from svac_backend.cli.finetune import run
 
     changes = {"steps": steps, "max_minutes": minutes, "lr": lr}
@@ -98,7 +101,7 @@ def finetune(
         changes=changes,
         register=register,
     )
-    if os.environ.get("RANK", "0") != "0":  # one of several processes speaks
+    if os.environ.get("RANK", "0") != "0":  # only the first of several processes prints
         return
     about = {"promoted": done.decision.promote, "reason": done.decision.reason, "steps": done.steps}
     about |= {"figures": done.decision.figures, "report": done.report, "adapter": done.adapter}
@@ -107,7 +110,7 @@ def finetune(
 
 @corrections.command("list")
 def corrections_list(project: OfProject = None, as_json: AsJson = False) -> None:
-    """Show whose annotation says what of which object, and what could not be collected."""
+    """Show what each annotation says about each object, and what could not be collected."""
     from svac_backend.cli.corrections import run_list
 
     run_list(get_settings(), project, as_json=as_json)
@@ -120,7 +123,7 @@ def corrections_show(
     pictures: Annotated[int, typer.Option(min=1, help="Most frames shown.")] = 12,
     as_json: AsJson = False,
 ) -> None:
-    """Write a picture of an annotation's frames and masks: drawn or accepted."""
+    """Write a picture of an annotation's drawn and accepted frames with their masks."""
     from svac_backend.cli.corrections import run_show
 
     run_show(get_settings(), annotation, out, pictures=pictures)
@@ -136,7 +139,7 @@ def corrections_export(
     frames: Frames = True,
     as_json: AsJson = False,
 ) -> None:
-    """Write what is learned from as a data set: of each video the frames that people drew or accepted."""
+    """Write the corrections as a data set: the frames of each video that people drew or accepted."""
     from svac_backend.cli.corrections import run_export
     from svac_backend.datasets.layouts import DataSet
 
@@ -146,7 +149,7 @@ def corrections_export(
 
 @corrections.command("collect")
 def corrections_collect() -> None:
-    """Make corrections of the webhooks that came; the worker does it by itself."""
+    """Collect corrections from the webhooks that came in; the worker does so by itself."""
     from svac_backend.cli.corrections import run_collect
 
     run_collect(get_settings())
@@ -154,7 +157,7 @@ def corrections_collect() -> None:
 
 @versions.command("list")
 def versions_list(as_json: AsJson = False) -> None:
-    """Show the versions, their figures, and which one serves."""
+    """Show the versions, their scores, and which one serves."""
     from svac_backend.cli.versions import run_list
 
     run_list(get_settings(), as_json=as_json)
@@ -162,7 +165,7 @@ def versions_list(as_json: AsJson = False) -> None:
 
 @versions.command("promote")
 def versions_promote(version: VersionId, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Have a version serve from now on; asks first where it was measured to be no better."""
+    """Make a version serve from now on; asks first if it did not measure better."""
     from svac_backend.cli.versions import run_promote
 
     serves = run_promote(get_settings(), version, yes=yes)
@@ -172,11 +175,11 @@ def versions_promote(version: VersionId, yes: Yes = False, as_json: AsJson = Fal
 @versions.command("rollback")
 def versions_rollback(
     to: Annotated[
-        str | None, typer.Option(help="A version that served before, or `base`; default: the one before.")
+        str | None, typer.Option(help="A version that served before, or `base`; default: the previous one.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have the version serve that served before: its masks come back bit for bit."""
+    """Make the previous version serve again: its masks come back bit for bit."""
     from svac_backend.cli.versions import run_roll_back
 
     serves = run_roll_back(get_settings(), to)
@@ -187,11 +190,11 @@ def versions_rollback(
 def versions_compare(
     first: VersionId,
     second: Annotated[
-        str | None, typer.Argument(help="Another; default: the one that the first was trained on from.")
+        str | None, typer.Argument(help="Another version; default: the one that the first was trained from.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show figures, lineage and data of two versions side by side."""
+    """Show scores, lineage and data of two versions side by side."""
     from svac_backend.cli.versions import run_compare
 
     run_compare(get_settings(), first, second, as_json=as_json)

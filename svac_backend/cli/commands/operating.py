@@ -1,4 +1,4 @@
-"""Commands for running it: processes, checks, models, the data folder, `media ...`."""
+"""Commands for operating the backend: processes, checks, models, the data folder, `media ...`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ models = typer.Typer(help="List, download, verify, try and remove models.", no_a
 media = typer.Typer(
     help="Frames that the backend serves itself, and their links in tasks.", no_args_is_help=True
 )
-jobs = typer.Typer(help="What the worker has to do, does and did.", no_args_is_help=True)
+jobs = typer.Typer(help="Jobs of the worker: waiting, running and ended.", no_args_is_help=True)
 cluster = typer.Typer(help="Workers on a Ray cluster, with SVAC_ENGINE=ray.", no_args_is_help=True)
 commands.add_typer(jobs, name="jobs", rich_help_panel=PANEL)
 commands.add_typer(cluster, name="cluster", rich_help_panel=PANEL)
@@ -35,7 +35,7 @@ def serve() -> None:
 
 @commands.command(rich_help_panel=PANEL)
 def worker() -> None:
-    """Run the worker that owns the model; with SVAC_ENGINE=ray, workers on a cluster, as `cluster start` does."""
+    """Run the worker that owns the model; with SVAC_ENGINE=ray, workers on a cluster, like `cluster start`."""
     settings = get_settings()
     if settings.engine == "ray":
         cluster_start()
@@ -53,7 +53,7 @@ def doctor(
     ] = None,
     project: Annotated[int | None, typer.Option(help="Check this project's config and backends too.")] = None,
 ) -> None:
-    """Check settings, tokens and the way between backend and Label Studio in both directions."""
+    """Check settings, tokens, and the connection between backend and Label Studio in both directions."""
     from svac_backend.cli.doctor.command import run
 
     raise typer.Exit(run(get_settings(), backend_url, project))
@@ -61,12 +61,10 @@ def doctor(
 
 @commands.command(rich_help_panel=PANEL)
 def ready(
-    worker: Annotated[
-        bool, typer.Option("--worker", help="Only whether this host's worker is well.")
-    ] = False,
+    worker: Annotated[bool, typer.Option("--worker", help="Check only this host's worker.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether tasks that are sent now get masks; if not, why, with exit status 1. For health checks."""
+    """Say whether new tasks get masks; if not, say why and exit with status 1. For health checks."""
     from svac_backend.jobs.services import open_services, reasons_not_ready, reasons_worker_not_ready
 
     services = open_services(get_settings())
@@ -80,7 +78,7 @@ def ready(
 
 @models.command("list")
 def models_list(as_json: AsJson = False) -> None:
-    """Show the models that are here, and the published ones that could be."""
+    """Show the models that are here, and the published ones that can be downloaded."""
     from svac_backend.cli.models import show
 
     show(get_settings(), as_json=as_json)
@@ -88,7 +86,7 @@ def models_list(as_json: AsJson = False) -> None:
 
 @models.command("download")
 def models_download(name: ModelName = None) -> None:
-    """Download a model from the hub; files that are here already are kept."""
+    """Download a model from the hub; files that are already here are kept."""
     from svac_backend.cli.models import download
 
     download(name or get_settings().model)
@@ -104,7 +102,7 @@ def models_verify(name: ModelName = None) -> None:
 
 @models.command("check")
 def models_check(name: ModelName = None) -> None:
-    """Load a model, segment a made clip with it, and say what it ran on, how long it took and what memory it needed."""
+    """Load a model and segment a generated clip; say what it ran on, how long it took and how much memory it needed."""
     from svac_backend.cli.models import check
 
     settings = get_settings()
@@ -113,7 +111,7 @@ def models_check(name: ModelName = None) -> None:
 
 @models.command("remove")
 def models_remove(
-    name: Annotated[str, typer.Argument(help="`owner/name[@revision]`; without a revision all of them.")],
+    name: Annotated[str, typer.Argument(help="`owner/name[@revision]`; without a revision, all revisions.")],
     yes: Yes = False,
 ) -> None:
     """Delete a downloaded model from the hub's cache."""
@@ -126,7 +124,7 @@ def models_remove(
 def backup(
     file: Annotated[Path, typer.Argument(help="The backup, a tar file.")], as_json: AsJson = False
 ) -> None:
-    """Write all that must survive into one file; everything may run on meanwhile."""
+    """Write everything that must survive into one file; all processes may keep running."""
     from svac_backend.cli.storage import run_backup
 
     count = run_backup(get_settings(), file)
@@ -135,7 +133,7 @@ def backup(
 
 @commands.command(rich_help_panel=PANEL)
 def restore(file: Annotated[Path, typer.Argument(help="A backup.")]) -> None:
-    """Put a backup in place of what the data folder holds, which is kept beside it."""
+    """Replace the content of the data folder by a backup; the old content is kept beside it."""
     from svac_backend.cli.storage import run_restore
 
     run_restore(get_settings(), file)
@@ -145,10 +143,10 @@ def restore(file: Annotated[Path, typer.Argument(help="A backup.")]) -> None:
 def storage(
     as_json: AsJson = False,
     publish: Annotated[
-        bool, typer.Option(help="First bring what the data folder holds into the bucket of SVAC_STORAGE_URL.")
+        bool, typer.Option(help="First copy the data folder's files into the bucket of SVAC_STORAGE_URL.")
     ] = False,
 ) -> None:
-    """Show what takes the room in the data folder and in the storage, and how long it is kept."""
+    """Show what takes up space in the data folder and the storage, and how long it is kept."""
     from svac_backend.cli.storage import run_publish, run_storage
 
     if publish:
@@ -162,7 +160,7 @@ def media_renew(
         bool, typer.Option("--all", help="All tasks, not only those whose links are old.")
     ] = False,
 ) -> None:
-    """Give tasks new links to their frames; the worker does it by itself, once a day."""
+    """Give tasks new links to their frames; the worker does so by itself once a day."""
     from svac_backend.cli.storage import run_renew
 
     run_renew(get_settings(), every=every)
@@ -183,7 +181,7 @@ def jobs_list(
         typer.Option(help="queued, running, done, failed or cancelled; repeat it for more."),
     ] = None,
     kind: Annotated[str | None, typer.Option(help="For example prelabel, propagate, finetune.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many, the newest.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """Show jobs, the newest first, and why the failed ones failed."""
@@ -195,11 +193,11 @@ def jobs_list(
 @jobs.command("watch")
 def jobs_watch(
     job: Annotated[
-        str | None, typer.Argument(help="Its id, or the beginning of it; default: all active.")
+        str | None, typer.Argument(help="Its id, or the beginning of it; default: all active jobs.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Follow a job, or all that are active, to the end; exit status 1 where one failed."""
+    """Follow a job, or all active jobs, to the end; exits with status 1 if one failed."""
     from svac_backend.cli.jobs import run_watch
 
     run_watch(get_settings(), job, as_json=as_json)
@@ -215,7 +213,7 @@ def jobs_cancel(job: JobIds, as_json: AsJson = False) -> None:
 
 @jobs.command("retry")
 def jobs_retry(job: JobIds, as_json: AsJson = False) -> None:
-    """Do the work of failed or cancelled jobs once more; prints the ids of the jobs that do it."""
+    """Redo the work of failed or cancelled jobs; prints the ids of the jobs that do it."""
     from svac_backend.cli.jobs import run_retry
 
     run_retry(get_settings(), job, as_json=as_json)
@@ -223,7 +221,7 @@ def jobs_retry(job: JobIds, as_json: AsJson = False) -> None:
 
 @cluster.command("start")
 def cluster_start() -> None:
-    """Keep workers on a Ray cluster, as many as there is work for; ends with SIGTERM, and the workers with it."""
+    """Keep as many workers on a Ray cluster as there is work for, until SIGTERM, which ends the workers, too."""
     from svac_backend.cli.cluster import run_start
 
     run_start(get_settings())
@@ -231,7 +229,7 @@ def cluster_start() -> None:
 
 @cluster.command("status")
 def cluster_status(as_json: AsJson = False) -> None:
-    """Show nodes, workers, what each of them does, and what waits."""
+    """Show nodes, workers, what each worker does, and what waits."""
     from svac_backend.cli.cluster import run_status
 
     run_status(get_settings(), as_json=as_json)
@@ -243,13 +241,13 @@ def cluster_drain(
         str | None, typer.Argument(help="Its name, or the beginning of it; default: all nodes.")
     ] = None,
     within: Annotated[
-        float, typer.Option(min=0, help="Seconds that running jobs may take; then they are given back.")
+        float, typer.Option(min=0, help="Seconds after which running jobs are given back.")
     ] = 3600.0,
     wait: Annotated[bool, typer.Option(help="Wait until no job runs there.")] = True,
     undo: Annotated[bool, typer.Option("--undo", help="Let its workers take jobs again.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Have workers take no more jobs, and wait until those that run have ended; no job is lost."""
+    """Drain a node: its workers take no more jobs; wait until running ones have ended. No job is lost."""
     from svac_backend.cli.cluster import run_drain
 
     run_drain(get_settings(), node, within_s=within, wait=wait, undo=undo, as_json=as_json)

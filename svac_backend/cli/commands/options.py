@@ -1,4 +1,4 @@
-"""Options and arguments that several commands have."""
+"""Options and arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Specks = Annotated[
     ),
 ]
 
-# As `datasets.layouts.FORMATS`, which takes long to import; a test compares them.
+# The same as `datasets.layouts.FORMATS`, which is slow to import; a test compares them.
 LAYOUTS = "davis, youtube-vos, youtube-vis, mevis, coco, yolo or mots"
 LayoutName = Annotated[str | None, typer.Option("--format", help=f"Layout of the data set: {LAYOUTS}.")]
 SplitName = Annotated[str, typer.Option(help="Split of the data set.")]
@@ -44,5 +44,5 @@ JobIds = Annotated[list[str], typer.Argument(help="Their ids, or the beginnings 
 
 
 def with_specks(settings: Settings, share: float | None) -> Settings:
-    """Return the settings with the share that a command was given, if it was."""
+    """Return the settings with a command's own share, if one was given."""
     return settings if share is None else settings.model_copy(update={"speck_share": share})

@@ -34,7 +34,9 @@ def prelabel(
     prompt: Prompts = None,
     instances: Annotated[
         bool,
-        typer.Option("--instances", help="An object for each thing that a prompt means, as with `each:`."),
+        typer.Option(
+            "--instances", help="Make an object of each thing that a prompt refers to, as with `each:`."
+        ),
     ] = False,
     specks: Specks = None,
     out: Results = Path("out"),
@@ -69,22 +71,24 @@ def propagate(
     video: Annotated[Path, typer.Argument(help="A video file.")],
     masks: Annotated[
         Path | None,
-        typer.Option(help="Masks as PNG: DIR/<object>/<frame>.png, or DIR/<frame>.png as DAVIS has them."),
+        typer.Option(help="Masks as PNG: DIR/<object>/<frame>.png, or DIR/<frame>.png as in DAVIS."),
     ] = None,
     point: Annotated[
         list[str] | None, typer.Option(help="A point on an object: obj1:12:340,200 (frame 12, x, y).")
     ] = None,
-    negative: Annotated[list[str] | None, typer.Option(help="A point beside it, in the same form.")] = None,
+    negative: Annotated[
+        list[str] | None, typer.Option(help="A point off the object, in the same form.")
+    ] = None,
     box: Annotated[list[str] | None, typer.Option(help="A box around it: obj1:12:300,180,420,260.")] = None,
     tracks: Annotated[
-        Path | None, typer.Option(help="A tracks.json of this video, whose objects are corrected.")
+        Path | None, typer.Option(help="A tracks.json of this video whose objects to correct.")
     ] = None,
     specks: Specks = None,
     out: Results = Path("out"),
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Carry masks, points and boxes from some frames to all others; writes what prelabel writes."""
+    """Propagate masks, points and boxes from some frames to all others; writes what prelabel writes."""
     from svac_backend.cli.propagate import run
 
     written = run(
@@ -109,14 +113,14 @@ def import_(
     create: Annotated[str | None, typer.Option(help="Title of a project to create.")] = None,
     config: Annotated[Path | None, typer.Option(help="Labelling config of the new project.")] = None,
     predictions: Annotated[bool, typer.Option(help="Pre-label the videos now.")] = True,
-    window: Annotated[int, typer.Option(min=0, help="Most frames of a task; 0 is --whole.")] = 100,
+    window: Annotated[int, typer.Option(min=0, help="Most frames per task; 0 is --whole.")] = 100,
     overlap: Annotated[
         int | None, typer.Option(min=0, help="Frames that neighbouring tasks share; 4 by default.")
     ] = None,
-    stride: Annotated[int, typer.Option(min=1, help="Show every so many frames.")] = 1,
-    whole: Annotated[bool, typer.Option("--whole", help="One task for each video, however long.")] = False,
+    stride: Annotated[int, typer.Option(min=1, help="Show only every n-th frame.")] = 1,
+    whole: Annotated[bool, typer.Option("--whole", help="Make one task per video, however long.")] = False,
     masks: Annotated[
-        Path | None, typer.Option(help="A data set whose masks are brought in; videos are optional then.")
+        Path | None, typer.Option(help="A data set whose masks to import; videos are then optional.")
     ] = None,
     format_: LayoutName = None,
     split: SplitName = "train",
@@ -136,7 +140,7 @@ def import_(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring videos and prompts, or a data set's masks, into a Label Studio project; prints the ids of the tasks."""
+    """Import videos and prompts, or a data set's masks, into a Label Studio project; prints the tasks' ids."""
     from svac_backend.cli.doctor.backend import backend_address, default_url
     from svac_backend.cli.import_masks import import_masks
     from svac_backend.cli.import_videos import import_rows, import_videos
@@ -170,7 +174,7 @@ def import_(
         told(*lists)
         failed = [one for found in lists for one in found.failed]
         for one in sorted(failed, key=lambda one: one.place):
-            where = Text.assemble((f"Line {one.place}, {one.file} is not in. ", "bold red"))
+            where = Text.assemble((f"Line {one.place}, {one.file} was not imported. ", "bold red"))
             console.print(where.append(f"{one.error} {one.hint}", style="not bold"))
         if failed:
             raise typer.Exit(1)
@@ -183,7 +187,7 @@ def import_(
         return
     if prompt:
         raise SvacError(
-            "--prompt does not go with --masks: the data set says what its masks are.",
+            "--prompt does not go with --masks: the data set itself names its objects.",
             "Leave --prompt out, or import the videos without --masks.",
         )
     data_set, target = DataSet(masks, format_, split), destination(project, create)
@@ -196,20 +200,20 @@ def export(
     out: Annotated[Path, typer.Option(help="A folder that is new or empty.")],
     project: Annotated[int | None, typer.Option(help="Id of a project.")] = None,
     from_: Annotated[
-        Path | None, typer.Option("--from", help="Or a file that Label Studio exported as JSON.")
+        Path | None, typer.Option("--from", help="Instead, a file that Label Studio exported as JSON.")
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Labelling config of the project that --from came from.")
     ] = None,
     source: Annotated[str, typer.Option(help="annotations or predictions.")] = "annotations",
     only_submitted: Annotated[
-        bool, typer.Option("--only-submitted", help="Leave out what was saved and not submitted.")
+        bool, typer.Option("--only-submitted", help="Leave out what was saved but not submitted.")
     ] = False,
     split: SplitName = "train",
     frames: Frames = True,
     as_json: AsJson = False,
 ) -> None:
-    """Write annotations or predictions as a data set; the windows of a video are joined. Prints the folder."""
+    """Write annotations or predictions as a data set, with the windows of a video joined. Prints the folder."""
     from svac_backend.cli.export import ExportSource, run
     from svac_backend.datasets.layouts import DataSet
     from svac_backend.datasets.reading import Choice

@@ -1,1 +1,1 @@
-"""What `svac-backend doctor` looks at, one module for each place."""
+"""The checks of `svac-backend doctor`, one module for each place."""

@@ -1,4 +1,4 @@
-"""Checks of the way to the backend: from here, and, the one that counts, from Label Studio."""
+"""Checks whether the backend can be reached: from here, and, what counts, from Label Studio."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from svac_backend.store.database import Database
 from svac_backend.store.events import ConnectionStore
 from svac_backend.versions import served_version
 
-# Label Studio's own limits: it asks /health at many moments, and gives up on /predict.
+# Label Studio's own time limits, in seconds, for /health and /predict.
 HEALTH_TIMEOUT_S, PREDICT_TIMEOUT_S = 1.0, 100.0
-# What Label Studio itself, the network and a slow disk may take of its time.
+# Seconds of that limit that Label Studio itself, the network and a slow disk may take.
 MARGIN_S = 10.0
 EVERYWHERE = ("0.0.0.0", "::", "")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -34,13 +34,13 @@ def backend_address(given: str) -> str:
     """Return the address that a user gave, without a slash at its end.
 
     Raises:
-        SvacError: it is none.
+        SvacError: it is not an address.
     """
     url = given.strip().rstrip("/")
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # brackets or a port that are none
+    except ValueError:  # malformed brackets or port
         good = False
     if not good:
         raise SvacError(
@@ -57,7 +57,7 @@ def basic_auth(settings: Settings) -> tuple[str, str] | None:
 
 @check("backend, from here")
 def check_from_here(settings: Settings, url: str) -> str:
-    """That our web process answers at `url`, in time and with the model that the settings name."""
+    """Check that our web process answers at `url`, in time and with the model that the settings name."""
     start = (
         "Start `svac-backend serve`, or give the address at which Label Studio reaches it: --backend-url URL."
     )
@@ -79,21 +79,21 @@ def check_from_here(settings: Settings, url: str) -> str:
     if answer.status_code != 200 or health.get("model_class") != "SVAC":
         raise SvacError(f"What answers at {url} is not this backend (status {answer.status_code}).", start)
     if health.get("problem"):
-        raise DoctorWarning(f"It answers at {url}. {health['problem']}", "Fix that, and run this again.")
+        raise DoctorWarning(f"It answers at {url}. {health['problem']}", "Fix that and run this again.")
     if seconds > HEALTH_TIMEOUT_S / 2:
         raise DoctorWarning(
             f"/health took {seconds:.1f} s; Label Studio waits {HEALTH_TIMEOUT_S:.0f} s.",
-            "Look what else runs on its machine, and whether SVAC_DATA_DIR is on a local disk.",
+            "Check what else runs on its machine, and whether SVAC_DATA_DIR is on a local disk.",
         )
     answers_for = health.get("model_version")
     try:
         wanted: object = served_version(settings)
-    except SvacError:  # said by another check
+    except SvacError:  # another check reports it
         wanted = answers_for
     if answers_for != wanted:
         raise DoctorWarning(
-            f"It answers for the model {answers_for}, the settings here name {wanted}.",
-            "Start the web process again, or run this with its settings.",
+            f"It answers for the model {answers_for}, but the settings here name {wanted}.",
+            "Restart the web process, or run this with its settings.",
         )
     return f"{url} answers in {1000 * seconds:.0f} ms, model {wanted}; its pages: {url}/ui/"
 
@@ -108,14 +108,14 @@ def check_from_label_studio(
     *,
     answers_here: bool,
 ) -> str:
-    """Have Label Studio connect the backend to a project.
+    """Make Label Studio connect the backend to a project.
 
     Args:
-        settings: with the basic auth that Label Studio must send.
-        client: who makes it.
-        project: a temporary one.
+        settings: have the basic auth that Label Studio must send.
+        client: makes the connection.
+        project: a temporary project.
         url: the backend's address for Label Studio.
-        database: ours, which tells whether the calls came to the web process of these settings.
+        database: our database, which shows whether the calls reached the web process with these settings.
         answers_here: whether the backend answers at that address from here.
     """
     try:
@@ -127,7 +127,7 @@ def check_from_label_studio(
         reason = backend.get("error_message") or "no reason given"
         raise SvacError(
             f"Label Studio connected {url}, but then lost it ({reason}).",
-            "Look into the web process's log.",
+            "Check the web process's log.",
         )
     if database is None:
         return f"Label Studio reaches {url}"
@@ -141,18 +141,18 @@ def check_from_label_studio(
 
 
 def explained(error: SvacError, settings: Settings, url: str, *, answers_here: bool) -> SvacError:
-    """Say what is behind Label Studio's refusal to connect the backend."""
+    """Return the cause of Label Studio's refusal to connect the backend."""
     text, host = error.message, urlsplit(url).hostname or ""
     if "authentication parameters" in text:
         return SvacError(
-            "The backend does not take the user and password that Label Studio sends.",
+            "The backend does not accept the user and password that Label Studio sends.",
             "Enter SVAC_BASIC_AUTH_USER and SVAC_BASIC_AUTH_PASSWORD in the project's Settings > Model, and give "
             "this command the same ones.",
         )
     if "look like a valid ML backend" in text:
         return SvacError(
             "The backend answers /health, but not /setup.",
-            "Look into the web process's log; without a model (SVAC_MODEL) it cannot say its version.",
+            "Check the web process's log; without a model (SVAC_MODEL) it cannot say its version.",
         )
     if "resolve hostname" in text:
         return SvacError(
@@ -176,20 +176,20 @@ def explained(error: SvacError, settings: Settings, url: str, *, answers_here: b
 
 @check("timeouts")
 def check_timeouts(settings: Settings) -> str:
-    """That an interactive /predict answers before Label Studio gives up."""
+    """Check that an interactive /predict answers before Label Studio gives up."""
     told = os.environ.get("ML_TIMEOUT_PREDICT")
     try:
         limit = float(told) if told else PREDICT_TIMEOUT_S
     except ValueError as error:
-        raise SvacError(f"ML_TIMEOUT_PREDICT is {told!r}.", "Set it to seconds, or not at all.") from error
+        raise SvacError(
+            f"ML_TIMEOUT_PREDICT is {told!r}.", "Set it to seconds, or leave it unset."
+        ) from error
     source = "ML_TIMEOUT_PREDICT here" if told else "unless its ML_TIMEOUT_PREDICT says otherwise"
-    detail = (
-        f"an interactive /predict waits {settings.predict_wait_s:g} s, Label Studio {limit:g} s ({source})"
-    )
+    detail = f"an interactive /predict waits {settings.predict_wait_s:g} s; Label Studio waits {limit:g} s ({source})"
     if settings.predict_wait_s + MARGIN_S > limit:
         raise SvacError(
             detail,
-            f"Set SVAC_PREDICT_WAIT_S to at most {max(limit - MARGIN_S, 0):g}, or raise the other.",
+            f"Set SVAC_PREDICT_WAIT_S to at most {max(limit - MARGIN_S, 0):g}, or raise Label Studio's limit.",
         )
     return detail
 

@@ -40,15 +40,15 @@ COLORS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILURE: "bold re
 def run(settings: Settings, backend_url: str | None, project: int | None) -> int:
     """Check everything and print a table.
 
-    In Label Studio a temporary project is made and deleted again; nothing else is changed there.
+    It makes a temporary project in Label Studio and deletes it again; it changes nothing else there.
 
     Args:
         settings: what to check.
         backend_url: how Label Studio reaches the backend; by default the settings' host and port.
-        project: a project to look at, too.
+        project: a project to check, too.
 
     Returns:
-        The exit status: 0 when nothing failed, else 1.
+        The exit status: 0 if nothing failed, else 1.
 
     Raises:
         SvacError: `backend_url` is not an address.
@@ -65,7 +65,7 @@ def run(settings: Settings, backend_url: str | None, project: int | None) -> int
     if failures:
         console.print(
             f"[bold red]{counted(failures, 'failure')}[/], {counted(warnings, 'warning')}. "
-            "Fix them from the top, and run this again: some checks need others.",
+            "Fix them from the top, then run this again: some checks depend on others.",
             soft_wrap=True,
         )
     else:
@@ -74,7 +74,7 @@ def run(settings: Settings, backend_url: str | None, project: int | None) -> int
 
 
 def check_all(settings: Settings, backend_url: str | None, project: int | None) -> Iterator[Finding]:
-    """Yield what each check found, in an order in which the cause comes before what follows from it.
+    """Yield what each check found, causes before their effects.
 
     Raises:
         SvacError: `backend_url` is not an address.
@@ -119,7 +119,7 @@ def _check_both_ways(
             yield check_files(settings, client, number)
             answers = here.status is not Status.FAILURE
             reached = check_from_label_studio(settings, client, number, url, database, answers_here=answers)
-            # An address that only Label Studio can reach is good enough: nothing here calls the backend.
+            # An address that only Label Studio can reach is good enough, since nothing here calls the backend.
             needed = answers or reached.status is Status.FAILURE
             yield here if needed else replace(here, status=Status.WARNING)
             yield reached

@@ -1,4 +1,4 @@
-"""What a check of the doctor found, and the client through which the doctor asks Label Studio."""
+"""The result of a check of the doctor, and the doctor's client for Label Studio."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Looked = ParamSpec("Looked")
 
 
 class Status(Enum):
-    """How it is; a failure is what keeps the backend from working."""
+    """The status of a check; a failure keeps the backend from working."""
 
     OK = "ok"
     WARNING = "warning"
@@ -29,10 +29,10 @@ class Finding:
     """One row of the doctor's table.
 
     Attributes:
-        check: what was looked at, in a few words.
-        status: how it is.
+        check: what was checked, in a few words.
+        status: the result.
         detail: what was found; never a secret.
-        fix: what to do, in one sentence; empty when there is nothing to do.
+        fix: what to do, in one sentence; empty if there is nothing to do.
     """
 
     check: str
@@ -42,17 +42,17 @@ class Finding:
 
 
 class DoctorWarning(SvacError):
-    """It works, but not as people expect, or not everything."""
+    """Something works only in part, or not as people expect."""
 
 
 def failed(name: str, error: SvacError) -> Finding:
-    """Return what an error says: a warning, or a failure."""
+    """Return an error as a finding: a warning or a failure."""
     status = Status.WARNING if isinstance(error, DoctorWarning) else Status.FAILURE
     return Finding(name, status, error.message, error.hint)
 
 
 def check(name: str) -> Callable[[Callable[Looked, str]], Callable[Looked, Finding]]:
-    """Make a check of a function that returns what is well, and raises an error for what is not."""
+    """Turn a function into a check: it returns what is fine, and raises an error for what is not."""
 
     def made(look: Callable[Looked, str]) -> Callable[Looked, Finding]:
         @wraps(look)
@@ -80,7 +80,7 @@ class DoctorClient(LabelStudioClient):
 
     @contextmanager
     def temporary_project(self) -> Iterator[int]:
-        """Make a project to try things in; it is deleted at the end, with its backends and storages."""
+        """Make a project to try things in, and delete it at the end with its backends and storages."""
         project = self.create_project(f"{TITLE} {secrets.token_hex(3)}", CONFIG)
         try:
             yield project

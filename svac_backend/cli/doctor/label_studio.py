@@ -1,6 +1,6 @@
-"""Checks of the way from here to Label Studio: the server, the token, the files that it serves.
+"""Checks of Label Studio from here: the server, the token, the files that it serves.
 
-And of frames that the backend serves itself: do browsers get them, and may Label Studio's page read them?
+Also of the frames that the backend serves itself: do browsers get them, and may Label Studio's page read them?
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KINDS = {"personal": "personal access token", "legacy": "legacy token"}
 
 @check("Label Studio")
 def check_server(settings: Settings) -> str:
-    """That a Label Studio answers; no token is needed for that."""
+    """Check that a Label Studio answers, which needs no token."""
     url = settings.label_studio_url.strip().rstrip("/")
     what, timeout = "ask for the version", settings.label_studio_timeout_s
     try:
@@ -58,7 +58,7 @@ def check_server(settings: Settings) -> str:
 
 
 def check_token(settings: Settings) -> tuple[Finding, DoctorClient | None]:
-    """That it is accepted; the client is returned for the checks that need one."""
+    """Check that the token is accepted; return the client for the checks that need one."""
     try:
         client = DoctorClient.from_settings(settings)
         user = client.whoami()
@@ -70,7 +70,7 @@ def check_token(settings: Settings) -> tuple[Finding, DoctorClient | None]:
 
 @check("local files")
 def check_files(settings: Settings, client: DoctorClient, project: int) -> str:
-    """That Label Studio serves what is written below the files root: a file is written, asked for, and deleted."""
+    """Check that Label Studio serves files below the files root: write a file, ask for it, and delete it."""
     if settings.label_studio_files_root is None:
         if settings.media_url is not None:
             return "none: frames come from SVAC_MEDIA_URL, and `import` does not work"
@@ -88,16 +88,16 @@ def check_files(settings: Settings, client: DoctorClient, project: int) -> str:
     return f"Label Studio serves {with_space(root, 'SVAC_LABEL_STUDIO_FILES_ROOT')}"
 
 
-# The smallest thing that a server may take for a picture.
+# The smallest content that passes for a picture.
 PICTURE = b"\xff\xd8\xff\xd9"
 
 
 def check_media(settings: Settings, database: Database | None) -> Iterator[Finding]:
-    """Look whether browsers get frames from the backend, where the settings say that it serves them.
+    """Check that browsers get frames from the backend, if the settings say that it serves them.
 
     Args:
-        settings: SVAC_MEDIA_URL, and the way for frames.
-        database: what Label Studio calls itself.
+        settings: SVAC_MEDIA_URL, and how frames are served.
+        database: knows what Label Studio calls itself.
     """
     if settings.media_url is not None or settings.frames_via == "backend":
         yield _check_media(settings, database)
@@ -105,17 +105,17 @@ def check_media(settings: Settings, database: Database | None) -> Iterator[Findi
 
 @check("own media")
 def _check_media(settings: Settings, database: Database | None) -> str:
-    """That a frame comes by its link: one is written, asked for, and deleted.
+    """Check that a frame can be had by its link: write one, ask for it, and delete it.
 
-    It is asked for from here; the annotators' browsers are elsewhere, and what can be told of them is said.
+    It is asked for from here; annotators' browsers are elsewhere, so only what is known about them is reported.
     """
     if settings.media_url is None:
-        frames_way(settings)  # says what is missing
+        frames_way(settings)  # raises an error that says what is missing
     url, page = settings.media_url or "", _page(settings, database)
     host = _host(url)
     if page.startswith("https://") and url.startswith("http://") and host not in LOOPBACK:
         raise SvacError(
-            f"Label Studio is opened by https ({page}), and browsers show no frames by http in such a page.",
+            f"Label Studio is opened over https ({page}), and browsers show no http frames in such a page.",
             "Put the web process behind https, too, and set SVAC_MEDIA_URL to that address.",
         )
     reach = "Set SVAC_MEDIA_URL to the address at which browsers reach the web process; a proxy must pass /media on."
@@ -123,7 +123,7 @@ def _check_media(settings: Settings, database: Database | None) -> str:
         answer = _ask(settings, page)
     except (httpx.TransportError, httpx.InvalidURL) as error:
         if host in LOOPBACK and settings.host not in LOOPBACK:
-            # In a container, localhost is the container; the browser's is another one.
+            # In a container, localhost is the container itself, not the browser's machine.
             raise DoctorWarning(
                 f"Nothing answers at {url} from here ({error}).", f"Open {url}/health in a browser."
             ) from error
@@ -131,7 +131,7 @@ def _check_media(settings: Settings, database: Database | None) -> str:
     if answer.status_code in (403, 404) and _ours(answer):
         raise SvacError(
             f"The web process at {url} does not know the links of {settings.data_dir.absolute()}.",
-            "Run web process, worker and this with the same SVAC_DATA_DIR, and start the web process again.",
+            "Run web process, worker and this with the same SVAC_DATA_DIR, and restart the web process.",
         )
     if answer.status_code != 200 or answer.content != PICTURE:
         raise SvacError(f"What answers at {url} is not a frame (status {answer.status_code}).", reach)
@@ -142,7 +142,7 @@ def _check_media(settings: Settings, database: Database | None) -> str:
         )
     if host in LOOPBACK and _host(page) not in LOOPBACK:
         raise DoctorWarning(
-            f"Frames come from {url}, which only browsers on this machine reach.",
+            f"Frames come from {url}, which only browsers on this machine can reach.",
             "Set SVAC_MEDIA_URL to an address that the annotators' machines reach.",
         )
     days = f"{settings.media_link_days:g} day{'' if settings.media_link_days == 1 else 's'}"
@@ -171,7 +171,7 @@ def _ask(settings: Settings, page: str) -> httpx.Response:
 
 
 def _page(settings: Settings, database: Database | None) -> str:
-    """Return the origin of Label Studio's pages, as far as it is known: what it calls itself goes first."""
+    """Return the origin of Label Studio's pages as far as it is known, preferring what Label Studio calls itself."""
     named = [part.strip() for part in settings.media_origins.split(",") if part.strip() not in ("", "*")]
     told = [one.hostname for one in ConnectionStore(database).all() if one.hostname] if database else []
     parts = split_address([*named, *told, settings.label_studio_url][0].strip())

@@ -28,7 +28,7 @@ LOW_DISK, NO_DISK = 2 * GIB, GIB // 10
 
 @check("settings")
 def check_settings(settings: Settings) -> str:
-    """That they agree with each other, and that no variable is misspelt. Values are never shown."""
+    """Check that the settings agree and that no variable is misspelt; never show a value."""
     Gate(settings)
     if unknown := unknown_variables():
         raise DoctorWarning(
@@ -41,7 +41,7 @@ def check_settings(settings: Settings) -> str:
 
 @check("model")
 def check_model(settings: Settings) -> str:
-    """That its files are there."""
+    """Check that the model's files are there."""
     folder = locate(settings.model)
     name = served_version(settings)
     size = sum(path.stat().st_size for path in weight_files(folder))
@@ -51,11 +51,11 @@ def check_model(settings: Settings) -> str:
 
 @check("torch and sam2")
 def check_libraries(settings: Settings) -> str:
-    """That what the model is made of can be imported, and that the device is there."""
+    """Check that the model's libraries can be imported and that the device exists."""
     try:
         from svac_backend.svac.model import pick_device
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        # What a torch and a torchvision that do not fit raise is different each time.
+        # A torch and a torchvision that do not match raise different errors each time.
         raise SvacError(
             f"The model's code cannot be imported ({type(error).__name__}: {error}).",
             "Install again with scripts/setup.sh; remove torchvision if something else brought it.",
@@ -66,7 +66,7 @@ def check_libraries(settings: Settings) -> str:
 
 @check("data folder")
 def check_data_folder(settings: Settings) -> str:
-    """That it is there, can be written and has space. It is not made: the web process and the worker do that."""
+    """Check that the data folder exists, can be written and has space. The web process and the worker make it."""
     folder = settings.data_dir.absolute()
     if not is_there(settings) or not folder.is_dir():
         raise SvacError(
@@ -86,7 +86,7 @@ def check_data_folder(settings: Settings) -> str:
 
 @check("storage")
 def check_storage(settings: Settings) -> str:
-    """That what SVAC_STORAGE_URL names can be written and read, and how browsers get frames from it."""
+    """Check that the storage of SVAC_STORAGE_URL can be written and read, and how browsers get frames from it."""
     storage = open_storage(settings)
     problem = storage.problem()
     if problem is not None:
@@ -100,7 +100,7 @@ def check_storage(settings: Settings) -> str:
 
 
 def check_database(settings: Settings) -> tuple[Finding, Database | None]:
-    """That it opens; returned for the checks that ask it."""
+    """Check that the database opens; return it for the checks that need it."""
     try:
         database = Database.from_settings(settings)
     except SvacError as error:
@@ -110,7 +110,7 @@ def check_database(settings: Settings) -> tuple[Finding, Database | None]:
 
 @check("jobs")
 def check_jobs(settings: Settings, database: Database) -> str:
-    """That none waits for something that is away."""
+    """Check that no job waits for something that is away."""
     store = JobStore(database)
     retrying = sum(load.retrying for load in store.lanes())
     if retrying:
@@ -118,14 +118,14 @@ def check_jobs(settings: Settings, database: Database) -> str:
         raise DoctorWarning(
             f"{counted(retrying, 'job')} {'waits' if retrying == 1 else 'wait'} to be tried again. Job {first.id} "
             f"({first.kind}, tried {counted(first.tries, 'time')}): {first.error}",
-            f"{first.hint} /jobs lists all that wait.",
+            f"{first.hint} /jobs lists all waiting jobs.",
         )
     return "none waits to be tried again"
 
 
 @check("worker")
 def check_worker(settings: Settings, database: Database) -> str:
-    """That one lives, and has the model that the settings name."""
+    """Check that a worker lives and has the model that the settings name."""
     workers = WorkerStore(database).alive(LEASE_S)
     if not workers:
         raise SvacError(
@@ -144,17 +144,17 @@ def check_worker(settings: Settings, database: Database) -> str:
         wanted = version_of(settings)
     except SvacError:
         return described
-    # Another version of the same model is put in before the next job.
+    # The worker puts in another version of the same model before its next job.
     if any(not f"{worker.model_version}-".startswith(f"{wanted}-") for worker in workers):
         raise DoctorWarning(
-            f"It has loaded {described}, and the settings here name {wanted}.",
-            "Start the worker again, or run this with its settings.",
+            f"It has loaded {described}, but the settings here name {wanted}.",
+            "Restart the worker, or run this with its settings.",
         )
     return f"{len(workers)} alive: {described}"
 
 
 def with_space(folder: Path, setting: str) -> str:
-    """Return a folder and its free space. Raises `SvacError` where that is little; `setting` names the folder."""
+    """Return a folder and its free space as text. Raises `SvacError` if there is little; `setting` names the folder."""
     free = shutil.disk_usage(folder).free
     detail = f"{folder}, {free / GIB:.1f} GiB free"
     if free < NO_DISK:

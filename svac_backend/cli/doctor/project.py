@@ -1,6 +1,6 @@
 """Checks of one Label Studio project: can it show masks, do its prompts apply, is the backend connected?
 
-And whether what people annotate reaches the backend, by webhooks.
+Also whether annotations reach the backend, by webhooks.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from svac_backend.store.links import MediaLinks
 from svac_backend.store.tables import EventRow
 from svac_backend.versions import served_version
 
-# Label Studio sends them while it answers the call that causes them, and gives each 1 s.
+# Seconds: Label Studio sends webhooks while it answers the call that causes them, and gives each 1 s.
 ARRIVES_S = 3.0
-# A look at some tells what is wrong with all.
+# Checking this many tasks shows what is wrong with all.
 SAMPLE = 50
 
 
 def check_project(settings: Settings, client: DoctorClient, number: int, url: str) -> Iterator[Finding]:
-    """Look at a project; nothing in it is changed.
+    """Check a project without changing anything in it.
 
     Args:
         settings: limits and model.
-        client: who may see it.
-        number: the project.
+        client: a client whose user may see the project.
+        number: the project's id.
         url: the backend's address for Label Studio.
     """
     name = f"project {number}"
@@ -107,8 +107,8 @@ def _check_model(backends: list[dict[str, Any]], number: int, url: str) -> str:
     if not connected:
         lost = backends[0]
         raise SvacError(
-            f"{lost.get('url')} is not connected any more ({lost.get('error_message') or 'it does not answer'}).",
-            f"Start the backend, or in the project's Settings > Model change the address to {url}.",
+            f"{lost.get('url')} is no longer connected ({lost.get('error_message') or 'it does not answer'}).",
+            f"Start the backend, or change the address to {url} in the project's Settings > Model.",
         )
     model = next((one for one in connected if str(one.get("url")).rstrip("/") == url), connected[0])
     if not model.get("is_interactive"):
@@ -136,10 +136,10 @@ def _check_shown(settings: Settings, project: dict[str, Any], backends: list[dic
 
 
 def webhook_of(settings: Settings, client: DoctorClient, project: int, url: str) -> str:
-    """That a project's webhook to the backend is there, on, and carries the token.
+    """Check that a project's webhook to the backend exists, is on, and carries the secret.
 
     Raises:
-        SvacError: Label Studio does not list them, or it is not as it should be.
+        SvacError: Label Studio does not list its webhooks, or the webhook is missing, off, or without the secret.
     """
     wanted = f"{url.rstrip('/')}/webhook"
     hooks = [hook for hook in client.list_webhooks(project) if str(hook.get("url")).rstrip("/") == wanted]
@@ -147,7 +147,7 @@ def webhook_of(settings: Settings, client: DoctorClient, project: int, url: str)
     host = (parts.hostname if parts else "") or ""
     if not hooks and host != "localhost" and not set(host) & {".", ":"}:
         raise DoctorWarning(
-            f"Label Studio made no webhook to {wanted}: there it takes no host name without a dot.",
+            f"Label Studio made no webhook to {wanted}: its webhooks need a host name with a dot.",
             f"Connect the backend by a name with a dot, in docker compose a network alias such as {host}.internal.",
         )
     if not hooks:
@@ -175,14 +175,14 @@ def webhook_of(settings: Settings, client: DoctorClient, project: int, url: str)
 def check_arrival(
     settings: Settings, client: DoctorClient, project: int, url: str, database: Database
 ) -> str:
-    """That a webhook arrives: make a task, of which Label Studio tells the backend, and look for it.
+    """Check that webhooks arrive: make a task, so that Label Studio sends one, and look for it in the database.
 
     Args:
-        settings: with the token that webhooks must carry.
-        client: who makes it.
-        project: a temporary one, with the backend connected.
+        settings: have the token that webhooks must carry.
+        client: makes the task.
+        project: a temporary project with the backend connected.
         url: the backend's address for Label Studio.
-        database: that of the web process.
+        database: the web process's database.
     """
     if settings.basic_auth_user or (settings.webhook_token and settings.webhook_token.get_secret_value()):
         return f"each project's must carry {TOKEN_HEADER}; --project ID checks that"
@@ -193,10 +193,10 @@ def check_arrival(
         if time.monotonic() > deadline:
             raise DoctorWarning(
                 f"Label Studio's webhook to {url} does not arrive, so corrections do not reach the backend.",
-                "Start Label Studio with SSRF_PROTECTION_ENABLED=false, and look into its log.",
+                "Start Label Studio with SSRF_PROTECTION_ENABLED=false, and check its log.",
             )
         time.sleep(0.1)
-    return "one that Label Studio sent has arrived"
+    return "a webhook from Label Studio has arrived"
 
 
 def _arrived(database: Database, project: int) -> bool:
