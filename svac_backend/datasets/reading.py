@@ -57,7 +57,7 @@ class ProjectVideos:
 
     Attributes:
         videos: in the order of their first tasks; each is read on demand. The other attributes are complete only after
-        the last video.
+            the last video.
         notes: what was left out, and why, in sentences.
         drafts: number of tasks whose annotation was saved but not submitted.
         refused: one error for each video whose annotations cannot be read.

@@ -46,7 +46,7 @@ class Windowing:
     Attributes:
         size: largest number of frames that a window shows; 0: one window for the whole video.
         overlap: number of shown frames that two neighbours share; None: `DEFAULT_OVERLAP`, or half of a small window.
-            stride: show one frame of every `stride`.
+        stride: show one frame of every `stride`.
     """
 
     size: int = DEFAULT_WINDOW

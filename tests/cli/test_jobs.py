@@ -93,7 +93,7 @@ def test_cancel_and_retry_by_the_beginning_of_an_id(store: JobStore) -> None:
 def test_a_beginning_that_several_jobs_have_is_refused(store: JobStore) -> None:
     jobs = [store.submit("prelabel", PAYLOAD, str(number)) for number in range(17)]
     first = next(one for one in "0123456789abcdef" if sum(job.id.startswith(one) for job in jobs) > 1)
-    with pytest.raises(Exception, match=f"jobs begin with {first}"):
+    with pytest.raises(Exception, match=f"jobs have an id that begins with {first}"):
         run("cancel", first)
 
 

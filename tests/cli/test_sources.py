@@ -72,7 +72,7 @@ def test_a_video_is_looked_at_and_copied_once(settings: Settings, tmp_path: Path
 def test_a_video_that_changes_meanwhile_leaves_nothing(settings: Settings, tmp_path: Path) -> None:
     video = check_video(write_video(tmp_path / "v.mp4"), settings)
     write_video(tmp_path / "v.mp4", shade=50)
-    with pytest.raises(SvacError, match="was changed"):
+    with pytest.raises(SvacError, match="changed while it was imported"):
         copy_video(video, tmp_path / "to")
     assert list((tmp_path / "to").iterdir()) == []
 

@@ -98,7 +98,7 @@ def to_prediction(
 
     Args:
         score: the task's score, 0..1; the Data Manager sorts by it. By default the mean of the regions' scores, 0.0
-        without regions.
+            without regions.
     """
     if score is None:
         scores = [float(region["score"]) for region in results if region.get("score") is not None]
