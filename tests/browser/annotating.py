@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,32 +73,40 @@ class Annotator(Editor):
         field.fill(text)
         return self.ask(lambda: field.press("Enter"))
 
+    @contextmanager
+    def held(self, *keys: str) -> Iterator[None]:
+        """Hold keys down."""
+        for key in keys:
+            self.page.keyboard.down(key)
+        try:
+            yield
+        finally:
+            for key in keys:
+                self.page.keyboard.up(key)
+
+    def ask_by_click(self, label: str, x: float, y: float, *keys: str) -> Asked:
+        """Click on the frame with a label by the documented keys; Ctrl makes it pass through a mask."""
+        self.press("Escape", "v", "k", label)
+        with self.held("Control", *keys):
+            return self.ask(lambda: self.click_frame(x, y))
+
     def propagate(self, x: float, y: float) -> Asked:
-        """Ask for propagation by the documented keys and a click on the frame."""
-        self.press("Escape", "v", "k", "g")
-        return self.ask(lambda: self.click_frame(x, y))
+        """Ask for propagation by a click anywhere on the frame."""
+        return self.ask_by_click("g", x, y)
 
     def point(self, x: float, y: float, *, positive: bool = True) -> Asked:
         """Click on the object, or with Alt on what it is not."""
-        self.press("Escape", "v", "k", "y")
-        modifiers: list[Any] = [] if positive else ["Alt"]
-        for key in modifiers:
-            self.page.keyboard.down(key)
-        try:
-            return self.ask(lambda: self.click_frame(x, y))
-        finally:
-            for key in modifiers:
-                self.page.keyboard.up(key)
+        return self.ask_by_click("y", x, y, *([] if positive else ["Alt"]))
 
     def draw_box(self, left: float, top: float, right: float, bottom: float) -> Asked:
         """Draw a box around an object by the documented keys."""
         self.press("Escape", "v", "r", "t")
-        return self.ask(lambda: self.drag([(left, top), (right, bottom)]))
+        with self.held("Control"):
+            return self.ask(lambda: self.drag([(left, top), (right, bottom)]))
 
     def remove(self, x: float, y: float) -> Asked:
         """Take the object under a pixel off all frames."""
-        self.press("Escape", "v", "k", "x")
-        return self.ask(lambda: self.click_frame(x, y))
+        return self.ask_by_click("x", x, y)
 
     def notes(self) -> list[str]:
         """Return what the editor tells the annotator, below the prompt."""
