@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-# Read where they are needed, without this class: Label Studio's command, and a font of the made scenes.
+# Variables read elsewhere, without this class: Label Studio's command, and a font for the generated scenes.
 OTHER_VARIABLES = {"SVAC_LABEL_STUDIO_BIN", "SVAC_EMOJI_FONT"}
 
 
@@ -28,18 +28,18 @@ class Settings(BaseSettings):
     )
     model_revision: str | None = Field(
         None,
-        description="Branch, tag or commit of the hub repository; pin a commit so that masks never change.",
+        description="Branch, tag or commit of the hub repository; pin a commit to keep masks from ever changing.",
     )
     preset: Literal["svac", "sasasa2va", "sa2va", "sa2va-small-images", "sa2va-i", "sa2va-i-12"] | None = (
         Field(
             None,
-            description="Run the weights the way of `svac`, `sasasa2va`, `sa2va`, `sa2va-small-images`, `sa2va-i` or "
-            "`sa2va-i-12` (docs/models.md); empty: the model's own way.",
+            description="Run the weights as `svac`, `sasasa2va`, `sa2va`, `sa2va-small-images`, `sa2va-i` or "
+            "`sa2va-i-12` (docs/models.md); empty: the model's own preset.",
         )
     )
     generate: bool = Field(
         False,
-        description="Let the language model write its answer, as published, instead of forcing the known one; slower.",
+        description="Generate the language model's answer, as published, instead of forcing the known one; slower.",
     )
     original_sam: Path | None = Field(
         None,
@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     storage_cache_gb: float = Field(
         20.0,
         ge=0,
-        description="Gigabytes of a bucket's content that stay in SVAC_DATA_DIR as copies, those used last; 0: all.",
+        description="Gigabytes of a bucket's content, the most recently used, kept in SVAC_DATA_DIR as copies; 0: all.",
     )
     min_free_mb: int = Field(
         500,
@@ -88,27 +88,27 @@ class Settings(BaseSettings):
     )
     ray_address: str = Field(
         "",
-        description="Head of the Ray cluster, `host:6379`, or `auto` for the one of this machine; empty: a Ray of its "
-        "own, on this machine alone.",
+        description="Head of the Ray cluster, `host:6379`, or `auto` for this machine's; empty: start a Ray for "
+        "this machine alone.",
     )
     workers_least: int = Field(1, ge=1, description="Workers with a model that Ray always keeps.")
     workers_most: int = Field(
         0,
         ge=0,
-        description="Workers with a model that Ray starts at most; 0: as many as the cluster has GPUs, or cores, for.",
+        description="Most workers with a model that Ray starts; 0: as many as the cluster has GPUs, or cores, for.",
     )
     workers_reserved: int = Field(
-        0, ge=0, description="Workers with a model, beside these, that do only what a person waits for."
+        0, ge=0, description="Additional workers with a model that do only what a person waits for."
     )
     workers_light: int = Field(
         1,
         ge=0,
-        description="Workers without a model, for frames, downloads and links; 0: those with a model do that, too.",
+        description="Workers without a model, for frames, downloads and links; 0: workers with a model do that, too.",
     )
     worker_gpus: float | None = Field(
         None,
         ge=0,
-        description="GPUs, or the share of one, that a worker with a model takes; empty: 1 where Ray has any and "
+        description="GPUs, or the share of one, that a worker with a model takes; empty: 1 if Ray has any and "
         "SVAC_DEVICE is not `cpu`.",
     )
     worker_cpus: float | None = Field(
@@ -121,12 +121,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that `svac-backend serve` listens on.")
     port: int = Field(9090, ge=1, le=65535, description="Port that `svac-backend serve` listens on.")
     server_threads: int = Field(8, ge=1, description="Requests answered at the same time.")
-    rate_limit: str = Field(
-        "500/second", description="Requests that one caller, by address, may send; empty: no limit."
-    )
+    rate_limit: str = Field("500/second", description="Requests that one address may send; empty: no limit.")
     max_body_mb: int = Field(100, ge=1, description="Largest request body accepted, in megabytes.")
     basic_auth_user: str | None = Field(
-        None, description="User that Label Studio must send; with the password."
+        None, description="User that Label Studio must send, together with the password."
     )
     basic_auth_password: SecretStr | None = Field(None, description="Password that Label Studio must send.")
     webhook_token: SecretStr | None = Field(
@@ -135,19 +133,19 @@ class Settings(BaseSettings):
     )
     allow_open: bool = Field(
         False,
-        description="Listen beyond this machine without a password; only where something else keeps strangers out.",
+        description="Listen beyond this machine without a password; only if something else keeps strangers out.",
     )
     allowed_hosts: str = Field(
         "",
-        description="Names under which callers reach the backend without a password, with commas between them; "
-        "`localhost`, this machine's own name, and addresses in digits always, `*` for any.",
+        description="Names, with commas, under which the backend can be reached without a password, `*` for any; "
+        "`localhost`, this machine's own name and addresses in digits always work.",
     )
     predict_wait_s: float = Field(
         20.0, ge=0, le=90, description="How long an interactive /predict waits for its job."
     )
     propagate_on_submit: str = Field(
         "",
-        description="Projects whose submitted corrections make a new prediction: ids with commas, or `all`.",
+        description="Projects whose submitted corrections become a new prediction: ids with commas, or `all`.",
     )
 
     # Label Studio
@@ -165,7 +163,7 @@ class Settings(BaseSettings):
     frames_via: Literal["auto", "local-files", "store", "backend"] = Field(
         "auto",
         description="How frames reach the editor: `local-files` of Label Studio, signed links of the `store` that "
-        "SVAC_STORAGE_URL names, or the `backend`'s own `/media`; `auto`: the first for which the setting is there.",
+        "SVAC_STORAGE_URL names, or the `backend`'s own `/media`; `auto`: the first whose setting is there.",
     )
     media_url: str | None = Field(
         None,
@@ -173,14 +171,14 @@ class Settings(BaseSettings):
     )
     media_origins: str = Field(
         "",
-        description="Addresses of Label Studio whose pages may show frames of `/media`, with commas between them; "
+        description="Addresses of Label Studio whose pages may show frames of `/media`, separated by commas; "
         "`*` for any; empty: SVAC_LABEL_STUDIO_URL, and what Label Studio calls itself.",
     )
     media_link_days: float = Field(
         30.0,
         gt=0,
         le=3650,
-        description="Days that a link to a frame lives, a store's 7 at most; the worker renews it at half of that.",
+        description="Days that a link to a frame is valid, at most 7 for a bucket's; the worker renews it halfway.",
     )
 
     # What is accepted
@@ -189,12 +187,14 @@ class Settings(BaseSettings):
     max_video_mb: int = Field(4096, ge=1, description="Largest video that is downloaded, in megabytes.")
     media_hosts: str = Field(
         "*",
-        description="Hosts that media may come from besides Label Studio, with commas between them: `*` for every "
+        description="Hosts that media may come from besides Label Studio, separated by commas: `*` for every "
         "public one, `host`, `host:port`, `*.domain`, `s3://bucket`. Those of private networks must be named in full.",
     )
     media_deadline_s: float = Field(3600.0, gt=0, description="Longest time for the download of a video.")
     media_least_kbs: float = Field(
-        10.0, ge=0, description="Downloads that bring fewer kilobytes a second, over 30 s, are given up."
+        10.0,
+        ge=0,
+        description="Downloads slower than this many kilobytes per second, over 30 s, are given up.",
     )
     max_frames: int = Field(20000, ge=1, description="Longest video, in frames.")
 
@@ -204,7 +204,7 @@ class Settings(BaseSettings):
         ge=0,
         lt=1,
         description="Islands of a mask, and holes in it, that are smaller than this share of it are dropped; 0: none. "
-        "It counts for masks that are made from then on.",
+        "A change applies to masks made from then on.",
     )
 
     # What is sent to the editor
@@ -216,13 +216,13 @@ class Settings(BaseSettings):
     )
     min_area_px: int = Field(16, ge=0, description="Masks smaller than this are not sent.")
     send_every: int = Field(
-        1, ge=1, description="Only every k-th frame of a task gets regions, and the first of each object."
+        1, ge=1, description="Only every k-th frame of a task, and the first of each object, gets regions."
     )
     send_below_score: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="Only frames that score below, jumps counted, get regions, and the first of each object; "
+        description="Only frames that score lower (jumps count), and the first of each object, get regions; "
         "adds to SVAC_SEND_EVERY.",
     )
     frame_quality: int = Field(90, ge=1, le=100, description="JPEG quality of the editor's frames.")
@@ -230,14 +230,14 @@ class Settings(BaseSettings):
     # Learning from corrections
     accept_untouched: str = Field(
         "",
-        description="Projects in which masks that were submitted as they came count as looked at and right: ids with "
-        "commas, or `all`. Elsewhere they are learned only where a person was at work, or as ground truth.",
+        description="Projects in which masks submitted as they came count as checked and right: ids with "
+        "commas, or `all`. Elsewhere they count only on frames where a person worked, or as ground truth.",
     )
     finetune_every: int = Field(
-        0, ge=0, description="Fine-tune by itself after so many corrected tasks; 0: only when asked."
+        0, ge=0, description="Start a fine-tuning after this many corrected tasks; 0: only on request."
     )
     finetune_min_videos: int = Field(
-        8, ge=2, description="Corrected videos without which no fine-tuning starts."
+        8, ge=2, description="Fewest corrected videos for a fine-tuning to start."
     )
     finetune_min_gain: float = Field(
         1.0, description="J&F points that a new version must gain on held-out corrections to be promoted."
@@ -246,51 +246,52 @@ class Settings(BaseSettings):
         2.0, ge=0, description="J&F points that a new version may lose on the regression set."
     )
     finetune_steps: int = Field(
-        0, ge=0, description="Steps of a fine-tuning; 0: by the number of corrections."
+        0, ge=0, description="Steps of a fine-tuning; 0: depends on the number of corrections."
     )
     finetune_max_minutes: float = Field(
-        0.0, ge=0, description="Training ends after so many minutes; 0: no limit."
+        0.0, ge=0, description="A training ends after this many minutes; 0: no limit."
     )
 
     # Faults and growth
     retry_hours: float = Field(
         24.0,
         ge=0,
-        description="How long a job is tried again when Label Studio or its media are away, with growing pauses "
+        description="Hours that a job is tried again while Label Studio or its media are away, with growing pauses "
         "from 5 s to 5 hours; 0: never.",
     )
 
     keep_jobs_days: float = Field(
-        30.0, ge=0, description="Days that jobs are kept after their end; 0: for good."
+        30.0, ge=0, description="Days that jobs are kept after their end; 0: forever."
     )
     keep_events_days: float = Field(
         90.0,
         ge=0,
-        description="Days that webhooks are kept once corrections were collected from them; 0: for good.",
+        description="Days that webhooks are kept once corrections were collected from them; 0: forever.",
     )
     keep_renderings_days: float = Field(
         30.0,
         ge=0,
-        description="Days that predictions are kept as regions, which can be made again; 0: for good.",
+        description="Days that predictions are kept as regions, which can be made again; 0: forever.",
     )
     keep_deleted_days: float = Field(
-        7.0, ge=0, description="Days that predictions of deleted tasks are kept; 0: for good."
+        7.0, ge=0, description="Days that predictions of deleted tasks are kept; 0: forever."
     )
     keep_versions_days: float = Field(
         90.0,
         ge=0,
-        description="Days that versions which never served are kept, and runs without one; 0: for good.",
+        description="Days that versions that never served, and runs without a version, are kept; 0: forever.",
     )
     keep_media_gb: float = Field(
         50.0,
         ge=0,
-        description="Gigabytes of downloaded videos that are kept, those used last; the others are fetched again "
-        "when they are needed; 0: all.",
+        description="Gigabytes of downloaded videos, the last used, that are kept; the others are fetched again "
+        "when needed; 0: all.",
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
     log_format: Literal["text", "json"] = Field(
-        "text", description="How: lines to read, or JSON objects with the ids of jobs and requests."
+        "text",
+        description="Format of the log: lines of text, or JSON objects with the ids of jobs and requests.",
     )
 
     @field_validator(
@@ -305,13 +306,13 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _is_named(cls, value: object) -> object:
-        """Take an empty variable as none: as a path it would be the current folder."""
+        """Treat an empty variable as unset: as a path it would be the current folder."""
         return None if isinstance(value, str) and not value.strip() else value
 
     @field_validator("storage_url")
     @classmethod
     def _is_storage(cls, value: str | None) -> str | None:
-        """Take a folder, or a bucket without credentials: an address is logged and shown."""
+        """Accept a folder, or a bucket without credentials, since the address is logged and shown."""
         if value is None or "://" not in value:
             return value and value.strip()
         parts = urlsplit(value.strip())
@@ -328,7 +329,7 @@ class Settings(BaseSettings):
     @field_validator("media_url")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
-        """Take an address without a slash at its end; docker compose passes a variable that is not set as empty."""
+        """Strip the slash at an address's end; docker compose passes unset variables as empty ones."""
         if value is None or not value.strip():
             return None
         parts = urlsplit(value.strip())
@@ -338,20 +339,20 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _pin_model(self) -> Self:
-        """Let `model` name the revision, too: `owner/name@revision`, so that all who ask for it mean the same."""
+        """Move the revision into `model`, as `owner/name@revision`, so that everything uses the same one."""
         if self.model_revision and "@" not in self.model:
             self.model = f"{self.model}@{self.model_revision}"
         return self
 
 
 def names_project(projects: str, project_id: str) -> bool:
-    """Tell whether a project is among those that a setting names: ids with commas, or `all`."""
+    """Return whether a setting (ids with commas, or `all`) names a project."""
     named = {name.strip().casefold() for name in projects.split(",")} - {""}
     return "all" in named or project_id in named
 
 
 def unknown_variables() -> dict[str, str]:
-    """Return the variables that look like settings and are none, each with the one that may be meant, or ""."""
+    """Return variables that look like settings but are not, each with the setting that may be meant, or ""."""
     known = {f"SVAC_{name}".upper() for name in Settings.model_fields} | OTHER_VARIABLES
     unknown = sorted(name for name in os.environ if name.startswith("SVAC_") and name not in known)
     return {name: "".join(get_close_matches(name, known, n=1)) for name in unknown}

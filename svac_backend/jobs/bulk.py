@@ -1,8 +1,8 @@
-"""The job `bulk`: have all tasks of a project predicted that have no prediction yet.
+"""The job `bulk`: predict all tasks of a project that have no prediction yet.
 
-It enters a `prelabel` job for each, below all that people ask for one by one, and never more at a time than it may: so
-the queue stays short, and whoever ends it ends the work. What is done stands in Label Studio and in our tables, nowhere
-else; a worker that goes on with it lists the tasks again.
+It enters a `prelabel` job for each task, with a lower priority than anything that people ask for one by one, and only a
+bounded number at a time: so the queue stays short, and cancelling the job stops the work. Only Label Studio and our
+tables know what is done; a worker that continues the job lists the tasks again.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from svac_backend.store.tasks import TaskStore
 from svac_backend.versions import Registry
 
 PROJECT = "bulk"
-# Jobs of a project that wait or run at the same time, and the most that may be asked for.
+# How many jobs of a project wait or run at the same time: the default, and the most that may be asked for.
 AHEAD, MOST_AHEAD = 100, 10_000
-# How often it is looked which jobs have ended, in seconds.
+# Seconds between two checks which jobs have ended.
 LOOK_S = 0.5
-# Tasks that are looked up at once.
+# Tasks looked up at once.
 PORTION = 100
 
 log = logging.getLogger(__name__)
 
 
 def bulk_work(project_id: str, ahead: int = AHEAD) -> Work:
-    """Return the work of pre-labelling a project; while it waits or runs, the same again is no other work."""
+    """Return the work that pre-labels a project; while it waits or runs, submitting it again adds nothing."""
     return Work(PROJECT, {"project_id": project_id, "ahead": ahead}, f"{PROJECT}:{project_id}", BULK)
 
 
 @dataclass
 class _Round:
-    """How far a job is: what it entered and has not seen the end of (job id -> key), and what became of the others."""
+    """The progress of a job: what it entered and has not seen end (job id -> key), and counts of the others."""
 
     total: int = 0
     entered: dict[str, str] = field(default_factory=dict)
@@ -63,11 +63,11 @@ class BulkHandler:
     """Does `bulk` jobs.
 
     Attributes:
-        settings: limits of prompts, and the way of frames.
-        engine: where the jobs go.
-        label_studio: the way to the tasks.
-        tasks: which of them were given a prediction.
-        registry: which version serves.
+        settings: limits for prompts, and how frames are served.
+        engine: takes the jobs.
+        label_studio: access to the tasks.
+        tasks: knows which tasks have a prediction.
+        registry: knows which version serves.
     """
 
     settings: Settings
@@ -87,7 +87,7 @@ class BulkHandler:
         found = self.label_studio.client(project).get_project(task_number(project))
         config, here = str(found["label_config"]), _Round(int(found.get("task_number") or 0))
         try:
-            # Again until nothing is new: tasks that are deleted meanwhile move the others to pages that were read.
+            # Repeated until nothing is new: tasks deleted meanwhile shift others to pages that were read already.
             while self._enter(context, here, project, config, ahead):
                 pass
             while here.entered:
@@ -104,7 +104,7 @@ class BulkHandler:
         }
 
     def _enter(self, context: JobContext, here: _Round, project: str, config: str, ahead: int) -> bool:
-        """Enter all tasks that are not known yet; whether there was any."""
+        """Enter all tasks that are not known yet; return whether there were any."""
         any_new = False
         for portion in self._portions(project):
             ids = [str(task["id"]) for task in portion]
@@ -156,7 +156,7 @@ class BulkHandler:
         here.entered[job.id] = job.key
 
     def _wait(self, context: JobContext, here: _Round) -> None:
-        """Look which jobs have ended, and wait a little where none has."""
+        """Check which jobs have ended, and wait a little if none has."""
         active = self.engine.active_keys(list(here.entered.values()))
         ended = [job_id for job_id, key in here.entered.items() if key not in active]
         for job_id in ended:

@@ -16,7 +16,7 @@ def test_health_says_what_ready_says(client: FlaskClient, backend: Services) -> 
     assert "No worker is running" in html
     backend.workers.beat("host:1", device="cpu", model_version=backend.model_version)
     html = client.get("/ui/health").text
-    assert "Tasks that are sent now get masks." in html
+    assert "New tasks get masks." in html
     assert "on cpu" in html
     assert client.get("/ui/health?live=1").get_json()["summary"] == "ready"
 
