@@ -253,6 +253,55 @@ def editor(
     Console().print(benchmark.table(steps, f"{kind}, {frames} frames of {width}x{height}, {objects} objects"))
 
 
+@app.command()
+def scaling(
+    database: Annotated[str, typer.Option(help="sqlite or postgresql.")] = "postgresql",
+    task_s: Annotated[float, typer.Option(min=0.1, help="Assumed seconds of a GPU for a task.")] = 10.0,
+    push_s: Annotated[float, typer.Option(min=0.001, help="Assumed seconds of Label Studio for one.")] = 0.6,
+    pushers: Annotated[int, typer.Option(min=1, help="Assumed processes of Label Studio.")] = 4,
+    cores: Annotated[int, typer.Option(min=1, help="Assumed cores of the database; 1 for SQLite.")] = 4,
+) -> None:
+    """What the job table's calls cost here, and what 10, 100 and 1,000 GPUs would make of that: computed, not tried."""
+    from lab.benchmarks import scaling as benchmark
+
+    if database not in ("sqlite", "postgresql"):
+        raise SvacError(f"There is no database {database!r}.", "Use sqlite or postgresql.")
+    costs = benchmark.measure(database)
+    measured = Table(title=f"Measured: milliseconds of the processor for a call, {database}")
+    for name in vars(costs):
+        measured.add_column(name, justify="right")
+    measured.add_row(*(f"{value:.2f}" for value in vars(costs).values()))
+    given = benchmark.Assumed(
+        task_s=task_s,
+        push_s=push_s,
+        pushers=pushers,
+        database_cores=1 if database == "sqlite" else cores,
+    )
+    computed = Table(title=f"Computed, with {given}")
+    for name in ("GPUs", "tasks an hour", "GPUs busy", "database", "store", "Label Studio", "limit"):
+        computed.add_column(name, justify="left" if name == "limit" else "right")
+    for gpus in (1, 10, 100, 1000):
+        found = benchmark.simulate(gpus, costs, given)
+        shares = (found.gpu, found.database, found.store, found.label_studio)
+        computed.add_row(
+            str(gpus),
+            f"{found.tasks_an_hour:,.0f}",
+            *(f"{100 * share:.0f} %" for share in shares),
+            found.limit,
+        )
+    for table in (measured, computed):
+        Console().print(table)
+
+
+@app.command()
+def engines(jobs: Annotated[int, typer.Option(min=1, help="Jobs for each engine.")] = 40) -> None:
+    """The smallest job from its submission to its end, by a worker of each engine: milliseconds, the median."""
+    from lab.benchmarks import scaling as benchmark
+
+    for engine in ("local", "ray"):
+        print(f"{engine}: {benchmark.small_job_ms(engine, jobs):.0f} ms")
+
+
 def main() -> None:
     """Run the chosen benchmark; a mistake of the user ends in one line, not in a traceback."""
     try:

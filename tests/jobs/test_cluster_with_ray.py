@@ -18,7 +18,7 @@ from svac_backend.settings import Settings
 from svac_backend.store.database import Database
 from svac_backend.store.workers import WorkerStore
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 
 def addresses(pid: int) -> set[str]:
@@ -43,7 +43,7 @@ def test_an_actor_does_jobs_loses_none_when_it_is_killed_and_leaves_a_node_that_
         assert addresses(process.pid) == {"127.0.0.1"}
 
         (before,) = workers.alive(LEASE_S)
-        found = play(stage, kill_actor, Options(tasks=2, patience_s=120.0))
+        found = play(stage, kill_actor, Options(tasks=2, patience_s=400.0))
         assert (found.lost, found.doubled, found.changed, found.failed, found.late) == (0, 0, 0, 0, 0)
         assert sorted(stage.query("SELECT attempts FROM jobs WHERE kind = 'prelabel'")) == [(1,), (2,)]
         (after,) = workers.alive(LEASE_S)
@@ -60,7 +60,7 @@ def test_an_actor_does_jobs_loses_none_when_it_is_killed_and_leaves_a_node_that_
         stage.until(lambda: stage.log("worker").count("is placed") == 2, "a worker for another node")
         assert not workers.alive(LEASE_S)
         drain(after.node, undo=True)
-        stage.until(lambda: all(job["state"] in FINAL for job in stage.jobs(numbers)), "an end", 120)
+        stage.until(lambda: all(job["state"] in FINAL for job in stage.jobs(numbers)), "an end", 400)
         assert set(stage.label_studio.counts().values()) == {1}
 
         drain(None)
