@@ -42,8 +42,14 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(_env_file=None, model="svac-tiny", data_dir=tmp_path / "data")
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """With SQLite; on both databases in tests that use `open_database`."""
+    url = ""
+    if "open_database" in request.fixturenames:
+        url = request.getfixturevalue("open_database").url(tmp_path)
+    return Settings(
+        _env_file=None, model="svac-tiny", data_dir=tmp_path / "data", database_url=SecretStr(url)
+    )
 
 
 def command(steps: int, seconds: float, fault: str = "") -> Command:
@@ -101,6 +107,7 @@ def diary(settings: Settings, job: Job) -> list[tuple[int, int]]:
     return [(int(line.split()[0]), int(line.split()[2])) for line in lines]
 
 
+@pytest.mark.usefixtures("open_database")
 def test_a_better_version_is_taken_in_and_promoted(
     settings: Settings, database: Database, worker: Callable[[Command], JobEngine]
 ) -> None:
