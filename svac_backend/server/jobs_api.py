@@ -32,7 +32,7 @@ def create_blueprint(backend: Services, gate: Gate) -> Blueprint:
     @routes.get("/jobs")
     def jobs() -> Response:
         state, kind = request.args.get("state"), request.args.get("kind")
-        found = backend.engine.find(states=() if not state else (_state(state),), kind=kind, limit=_limit())
+        found = backend.engine.find(states=() if not state else (state_of(state),), kind=kind, limit=_limit())
         counts = {state.value: count for state, count in backend.jobs.counts().items()}
         return jsonify({"jobs": [job_to_json(job) for job in found], "counts": counts})
 
@@ -85,7 +85,12 @@ def _time(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, tz=timezone.utc).isoformat(timespec="milliseconds")
 
 
-def _state(name: str) -> JobState:
+def state_of(name: str) -> JobState:
+    """Return the state of that name.
+
+    Raises:
+        BadRequest: there is none.
+    """
     try:
         return JobState(name)
     except ValueError as error:

@@ -13,8 +13,7 @@ from svac_backend.jobs.bulk import PROJECT
 from svac_backend.jobs.engine import REJECTED, Job, JobState
 from svac_backend.jobs.payloads import FRAMES, PRELABEL, PROPAGATE, describe
 from svac_backend.learning.triggers import FINETUNE
-from svac_backend.server.bodies import BadRequest
-from svac_backend.server.jobs_api import NotFound
+from svac_backend.server.jobs_api import NotFound, state_of
 from svac_backend.server.ui.frame import ROWS, Frame, key_of_page
 from svac_backend.store.lanes import LANE_OF, MODEL_LANE
 
@@ -66,7 +65,8 @@ def add(routes: Blueprint, frame: Frame) -> None:
     @routes.get("/jobs")
     def jobs() -> Response:
         state, kind = request.args.get("state", ""), request.args.get("kind", "")
-        found = engine.find(states=_states(state), kind=kind or None, before=key_of_page(), limit=ROWS + 1)
+        states = (state_of(state),) if state else ()
+        found = engine.find(states=states, kind=kind or None, before=key_of_page(), limit=ROWS + 1)
         last = found[ROWS - 1] if len(found) > ROWS else None
         counts, retrying = frame.backend.jobs.counts(), frame.backend.jobs.count_retrying()
         # Running jobs are often older than a whole page of waiting ones.
@@ -160,11 +160,3 @@ def job_line(frame: Frame, job: Job, ahead: int | None = None) -> JobLine:
         can_stop=job.active and not job.cancel_requested,
         can_retry=state in ("failed", "cancelled", "retrying") and not job.key.endswith(REJECTED),
     )
-
-
-def _states(name: str) -> tuple[JobState, ...]:
-    try:
-        return (JobState(name),) if name else ()
-    except ValueError as error:
-        known = ", ".join(state.value for state in JobState)
-        raise BadRequest("There is no such state.", f"Use one of {known}.") from error
