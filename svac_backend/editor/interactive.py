@@ -18,6 +18,7 @@ from svac_backend.editor.notice import (
     notes,
     of_error,
     partial,
+    portion,
     shows_notice,
     unanswered,
 )
@@ -115,7 +116,10 @@ class Interactive:
             complete=complete,
             forget=sent.outdated,
         )
-        said = self._notes(open_task, request, _said(plan, prediction, complete, open_task.window))
+        words = _said(plan, prediction, complete, open_task.window) or (
+            portion(sent.left) if sent.left else ""
+        )
+        said = self._notes(open_task, request, words)
         return as_answer([*sent.regions, *said], prediction.score, call.version)
 
     def _remove(self, open_task: OpenTask, request: Request, call: Call) -> Answer:

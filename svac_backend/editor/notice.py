@@ -82,6 +82,11 @@ def partial(names: Sequence[str], ready: int, frames: int) -> str:
     return f"{ready} of {frames} frames of {_listed(names)} are here so far. {GO_ON} in a while: the others follow."
 
 
+def portion(left: int) -> str:
+    """Say that an answer comes in portions."""
+    return f"{left} masks are not replaced yet: so many at once would freeze the page. Ask again for the next ones."
+
+
 def unanswered(names: Sequence[str], job: Job) -> str:
     """Say why a job has nothing to show: it waits, it is running, or it failed."""
     if not job.active:

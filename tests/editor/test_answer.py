@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from svac_backend.editor.answer import Change, EditorState, change
+from svac_backend.editor.answer import MOST_WORK, Change, EditorState, change
 from svac_backend.labelstudio.config import parse_config
 from svac_backend.labelstudio.regions.region import Canvas, RegionOptions
 from svac_backend.labelstudio.regions.sent import of_generation
@@ -91,6 +91,21 @@ def test_only_what_was_predicted_is_replaced() -> None:
     window = Window(2, 2)
     (only,) = send(prediction({1: MOVED, 3: MOVED}), [], window=window).regions
     assert (only["id"], only["item_index"]) == ("obj1-f00003", 1)
+
+
+def test_what_would_freeze_the_page_is_counted_and_comes_with_the_next_answers() -> None:
+    frames = range(200)
+    shown = polygons(dict.fromkeys(frames, SQUARE))
+    made = prediction(dict.fromkeys(frames, MOVED), frames=len(frames))
+    left: list[int] = []
+    while not left or left[-1]:
+        found = send(made, shown)
+        assert 0 < len(found.removed) * (len(shown) + len(found.made["obj1"])) <= MOST_WORK
+        gone = set(ids(found.removed))
+        shown = [region for region in shown if region["id"] not in gone] + found.made["obj1"]
+        left.append(found.left)
+        assert found.left == sum(region["id"].count("-") == 1 for region in shown)
+    assert len(left) > 2
 
 
 def test_settings_that_send_fewer_frames_hold_for_new_objects_but_not_for_what_is_shown() -> None:

@@ -200,8 +200,8 @@ def test_where_no_object_is_nothing_is_removed(
 
 def test_many_polygons_are_removed_in_portions() -> None:
     polygons = [{"id": str(n), "type": "polygonlabels"} for n in range(300)]
-    assert next_to_delete(polygons, 300) == polygons[:106]
-    assert next_to_delete(polygons[:80], 300) == polygons[:80]
+    assert next_to_delete(polygons, 300) == polygons[:46]
+    assert next_to_delete(polygons[:40], 300) == polygons[:40]
     strokes = [{"id": str(n), "type": "brushlabels"} for n in range(300)]
     assert next_to_delete(strokes, 300) == strokes
 

@@ -25,8 +25,11 @@ def polygons(frames: range, left: float = 10.0, kind: str = "polygonlabels") -> 
 
 
 def test_what_is_quick_is_replaced_at_once() -> None:
-    gone, come = polygons(range(100)), of_generation(polygons(range(100)), 1)
-    assert next_places(gone, come, 0, {}) == {("obj1", frame) for frame in range(100)}
+    gone, come = polygons(range(80)), of_generation(polygons(range(80)), 1)
+    assert next_places(gone, come, 0, {}) == {("obj1", frame) for frame in range(80)}
+    # A task of very many polygons takes one after the other, and not none for ever.
+    moved = of_generation(polygons(range(80), left=30.0), 1)
+    assert next_places(gone, moved, MOST_WORK, {}) == {("obj1", 0)}
 
 
 def test_masks_that_are_no_polygons_are_replaced_at_once() -> None:
@@ -39,7 +42,7 @@ def test_portions_begin_at_the_corrections_and_end_with_all_replaced() -> None:
     target = polygons(range(FRAMES), left=30.0)
     corrected = {"obj1": [200]}
     seen: list[set[int]] = []
-    for generation in range(1, 10):
+    for generation in range(1, 20):
         come = of_generation(target, generation)
         places = next_places(list(shown.values()), come, 0, corrected)
         if not places:
