@@ -13,10 +13,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from pydantic import SecretStr
 from ray._private import ray_constants
@@ -69,7 +71,7 @@ class WorkerActor:
         self._worker, owner = create_worker(
             settings, Database.from_settings(settings), role=Role(role), node=node
         )
-        self._load = owner.get if MODEL_LANE in Role(role).lanes and role != Role.ALL else None
+        self._load = owner.get if MODEL_LANE in Role(role).lanes else None
         # On another thread: the actor answers nobody until __init__ returns, and large models take minutes to load.
         threading.Thread(target=self._begin, name="begin", daemon=True).start()
 
@@ -325,6 +327,9 @@ def connect(settings: Settings) -> None:
         except Exception as error:  # noqa: BLE001
             # Ray has no exception of its own for a start that took too long.
             ray.shutdown()
+            for left in psutil.Process().children(recursive=True):  # the parts that did start stay otherwise
+                with suppress(psutil.NoSuchProcess):
+                    left.kill()
             log.warning("Ray does not start (%d of %d): %s", attempt, STARTS, error)
             reason = error
     raise SvacError(

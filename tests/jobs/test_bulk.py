@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from lab.drill.label_studio import StandIn
@@ -32,11 +33,9 @@ def stand_in() -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def engine(
-    settings: Settings, database: Database, model: SquareModel, stand_in: StandIn
-) -> Iterator[JobEngine]:
+def engine(settings: Settings, database: Database, model: Any, stand_in: StandIn) -> Iterator[JobEngine]:
     changes = {"label_studio_url": stand_in.url, "label_studio_api_key": SecretStr("ab" * 20)}
-    worker, _ = create_worker(settings.model_copy(update=changes), database, load=lambda _: model)  # type: ignore[arg-type,return-value]
+    worker, _ = create_worker(settings.model_copy(update=changes), database, load=lambda _: model)
     worker.start()
     yield JobEngine(database)
     worker.stop()

@@ -149,14 +149,14 @@ def small_job_ms(engine: str, jobs: int = 40) -> float:
         engine: `local` or `ray`.
         jobs: how many, one after the other.
     """
-    environment = ENVIRONMENT if engine == "ray" else {}
+    environment, found = ENVIRONMENT if engine == "ray" else {}, list[float]()
     with (
         TemporaryDirectory(prefix="svac-engines-") as root,
         Stage(Path(root), environment=environment) as stage,
     ):
         settings = Settings(_env_file=None, data_dir=stage.data)
         with closing(Database.from_settings(settings)) as database:
-            queue, found = JobEngine(database), []
+            queue = JobEngine(database)
             stage.until(lambda: bool(queue.workers.alive(LEASE_S)[0].model_version), "the model")
             for number in range(jobs):
                 begun = time.perf_counter()

@@ -49,8 +49,14 @@ def test_a_whole_project_is_predicted_once_though_its_command_and_its_worker_are
 
     def begin() -> subprocess.Popen[str]:
         command = [*COMMAND, "prelabel-project", "--project", "1", "--ahead", "2", "--json"]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, env=stage.environment, cwd=stage.root, text=True, **pipes)
+        return subprocess.Popen(
+            command,
+            env=stage.environment,
+            cwd=stage.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     first = begin()
     stage.at_work(numbers)
