@@ -154,6 +154,24 @@ def flags(
 
 
 @app.command()
+def scores(
+    photos: Annotated[Path, typer.Argument(help="Folder of photographs with masks: coco, clothing, cats.")],
+    clips: Annotated[int, typer.Option(min=1, max=500, help="How many clips are made of them.")] = 24,
+    frames: Annotated[int, typer.Option(min=5, help="Frames of each.")] = 12,
+    name: Annotated[str, typer.Option("--model", help="Embedded model, folder or repository.")] = "svac-tiny",
+) -> None:
+    """Scores: how well they tell a frame's J on photographs under a moving camera, by what it was asked by (AUROC)."""
+    from lab.benchmarks import scores as benchmark
+
+    from svac_backend.svac.model import Svac
+
+    model, found = Svac.from_pretrained(name), dict[str, benchmark.Measured]()
+    for clip in benchmark.photographed(photos, clips, frames, 320):
+        benchmark.measure(model, clip, found)
+    Console().print(benchmark.table(found, f"{name}, {clips} clips of {frames} frames"))
+
+
+@app.command()
 def instances(
     clips: Annotated[int, typer.Option(min=1, max=500, help="How many clips.")] = 12,
     frames: Annotated[int, typer.Option(min=5, help="Frames of each.")] = 24,

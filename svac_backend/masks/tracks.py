@@ -1,7 +1,8 @@
 """Tracks: an object's masks over time, the one currency between model, jobs, learning and Label Studio.
 
-A track's score of a frame is existence times predicted quality. With a mask it says how sure the mask is. Without a
-mask it says how close the model came to finding one. `masks.flags` says where a person should look first.
+A track's score of a frame is existence times predicted quality, or what a model's `Quality` says. With a mask it says
+how sure the mask is. Without a mask it says how close the model came to finding one. `masks.flags` says where a person
+should look first.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class FrameMasks:
     Attributes:
         index: 0-based frame index.
         masks: bool [N, H, W].
-        scores: f32 [N], existence times predicted quality, 0..1.
+        scores: f32 [N], 0..1, existence times predicted quality, or what the model's `Quality` makes of them.
     """
 
     index: int

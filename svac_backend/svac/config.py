@@ -101,6 +101,8 @@ class SamConfig:
             beside memory attention (`FeatureMatching`); 0: SAM-2's memory attention alone.
         seg_dim: channels of the cells that a [SEG] is compared with (`SegMatching`), which says where to draw; 0: the
             mask decoder is given the [SEG] itself.
+        quality: how masks are scored: the weights of `sam/quality.py`, 4 rows of 7; none: by existence times predicted
+            IoU.
     """
 
     image_size: int = 1024
@@ -118,6 +120,7 @@ class SamConfig:
     memory_dim: int = 64
     memory_layers: int = 4
     num_maskmem: int = 7
+    quality: tuple[tuple[float, ...], ...] = ()
 
     @property
     def backbone_channels(self) -> list[int]:
@@ -232,6 +235,8 @@ class SvacConfig:
         hints: of a SAM-2 of its own for what a person shows on frames (masks, clicks, boxes) and its way through the
             video; None: `sam` does that, too. With `seg_dim` it takes [SEG]s as well, of a language model of its own:
             what it is surer of than `sam` on the anchor frames is what it draws.
+        absent_below: where two SAM-2s take [SEG]s: an object that none of them is so sure of (existence times predicted
+            IoU, 0..1, in the mean of the anchor frames) is not there, and nothing is drawn of it.
         method: how it is run.
         downsample_ratio, ps_version: of the pixel shuffle between vision tower and language model.
     """
@@ -241,6 +246,7 @@ class SvacConfig:
     language: LanguageConfig = field(default_factory=LanguageConfig)
     sam: SamConfig = field(default_factory=SamConfig)
     hints: SamConfig | None = None
+    absent_below: float = 0.0
     method: MethodConfig = field(default_factory=MethodConfig)
     downsample_ratio: float = 0.5
     ps_version: Literal["v1", "v2"] = "v2"
@@ -307,7 +313,7 @@ class SvacConfig:
 
 def _tuple(value: Any) -> Any:
     """JSON has no tuples; our frozen configurations have no lists."""
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(_tuple(one) for one in value) if isinstance(value, list) else value
 
 
 def whitelisted(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -315,11 +315,12 @@ class Svac(nn.Module):
                     [
                         anchor_scores(sam, each.kept(anchors), seg)
                         for (_, sam, _), each, seg in zip(takers, feeds, embeddings, strict=True)
-                    ]
+                    ],
+                    self.config.absent_below,
                 )
             streams = []
             for (_, sam, config), each, seg, objects in zip(takers, feeds, embeddings, chosen, strict=True):
-                if not objects and any(chosen):
+                if not objects and (any(chosen) or streams):
                     continue
                 decoder = WindowDecoder(
                     sam,

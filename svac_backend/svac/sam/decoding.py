@@ -291,7 +291,7 @@ class WindowDecoder:
         if parts:
             logits = torch.cat([part.logits for part in parts])
             existence = torch.cat([part.existence for part in parts])
-            scores = existence.sigmoid() * torch.cat([part.iou for part in parts])
+            scores = torch.cat([part.score for part in parts])
             tokens = torch.cat([part.token for part in parts])
         for i in frames:
             seen = len(self.clips_of[i])
@@ -347,10 +347,16 @@ def anchor_scores(sam: SAM2Base, pixels: NDArray[np.uint8], embeddings: Tensor) 
     return torch.stack(scores) if scores else embeddings.new_zeros(0)
 
 
-def surest(scores: Sequence[Tensor]) -> list[list[int]]:
-    """Return for each SAM-2 the objects that it is the surest of, given the scores f32 [O] of each."""
-    best = torch.stack(list(scores)).argmax(0).tolist()
-    return [[o for o, taker in enumerate(best) if taker == k] for k in range(len(scores))]
+def surest(scores: Sequence[Tensor], least: float = 0.0) -> list[list[int]]:
+    """Return for each SAM-2 the objects that it is the surest of.
+
+    Args:
+        scores: f32 [O], of each SAM-2.
+        least: objects that none is so sure of go to nobody.
+    """
+    most, best = torch.stack(list(scores)).max(0)
+    takers = torch.where(most < least, -1, best).tolist()
+    return [[o for o, taker in enumerate(takers) if taker == k] for k in range(len(scores))]
 
 
 def united(streams: Sequence[Generator[FrameMasks]]) -> Generator[FrameMasks]:

@@ -33,6 +33,7 @@ from svac_backend.svac.cpu.parallel import Workers
 from svac_backend.svac.parts import Parts
 from svac_backend.svac.sam.matching import FeatureMatching, SegMatching, matching_of, seg_matching_of
 from svac_backend.svac.sam.mobilenet import MobileNetV2
+from svac_backend.svac.sam.quality import Quality, Source, quality_of, signals
 
 
 class SharedPositions(PositionEmbeddingSine):
@@ -143,6 +144,8 @@ def build_sam(config: SamConfig) -> SAM2Base:
         sam.original_mask_decoder = copy.deepcopy(sam.sam_mask_decoder)
     if config.match_dim:
         sam.matching = FeatureMatching(config.backbone_channels[::-1][1:3], config.match_dim)
+    if config.quality:
+        sam.quality = Quality(config.quality)
     if config.seg_dim:
         sam.seg_matching = SegMatching(config.backbone_channels[::-1][2:], d, config.seg_dim)
     return sam
@@ -196,6 +199,8 @@ class Decoded:
         logits: f32 [k, S/4, S/4].
         iou: f32 [k], predicted IoU of that mask.
         existence: f32 [k], object score logit.
+        score: f32 [k], 0..1, how good the mask is, and where nothing is drawn how near it was to be: by the model's
+            `Quality`, or existence times predicted IoU.
         token: [k, C], output token of that mask, from which the object pointer is made.
         all_logits, all_ious: [k, 3, S/4, S/4] and [k, 3], for training.
     """
@@ -203,6 +208,7 @@ class Decoded:
     logits: Tensor
     iou: Tensor
     existence: Tensor
+    score: Tensor
     token: Tensor
     all_logits: Tensor
     all_ious: Tensor
@@ -280,6 +286,7 @@ def decode(
     mask: Tensor | None = None,
     added: Tensor | None = None,
     existence: Tensor | None = None,
+    source: Source = "told",
     fuse: bool = True,
 ) -> Decoded:
     """Decode k pairs at once.
@@ -295,6 +302,7 @@ def decode(
         mask: f32 [k, 1, S/4, S/4] mask prompt.
         added: f32 [k, 1, S/4, S/4], added to the logits of all three masks.
         existence: f32 [k], object score logits to take in place of the decoder's own.
+        source: what the masks are made from, for their scores.
         fuse: take fused operations where there are any; else sam2's own forward pass.
     """
     k = low.shape[0]
@@ -329,10 +337,15 @@ def decode(
         logits = torch.where((existence > 0)[:, None, None, None], logits, NO_OBJ_SCORE)
     best = ious.argmax(dim=1)
     rows = torch.arange(k, device=low.device)
+    score, quality = existence.sigmoid() * ious[rows, best], quality_of(sam)
+    if quality is not None:
+        drawn = (logits[rows, best] > 0).flatten(1).any(1)
+        score = quality.score(source, signals(logits, ious, existence, added), drawn)
     return Decoded(
         logits=logits[rows, best],
         iou=ious[rows, best],
         existence=existence,
+        score=score,
         token=tokens[rows, best],
         all_logits=logits,
         all_ious=ious,

@@ -129,7 +129,7 @@ class MemoryTracker:
         # Mask memories reach back num_maskmem frames, object pointers max_obj_ptrs_in_encoder frames.
         for old in [i for i in recent if abs(index - i) >= self.sam.max_obj_ptrs_in_encoder]:
             del recent[old]
-        return out.logits, out.existence.sigmoid() * out.iou
+        return out.logits, out.score
 
     def _matched(self, index: int, features: FrameFeatures, reverse: bool) -> Tensor | None:
         """Return where the objects are by the features of cells, logits f32 [E, S/8, S/8], if the model matches."""
@@ -227,7 +227,7 @@ def decode_tracked(
     """
     matching = matching_of(sam)
     if matched is None or matching is None:
-        return decode(sam, fused, features.high, None, no_object_masking=no_object_masking)
+        return decode(sam, fused, features.high, None, no_object_masking=no_object_masking, source="carried")
     large = F.interpolate(matched[:, None], scale_factor=2, mode="bilinear", align_corners=False)
     added = matching.weight * large
     return decode(
@@ -238,6 +238,7 @@ def decode_tracked(
         no_object_masking=no_object_masking,
         mask=large.to(fused.dtype),
         added=added,
+        source="carried",
     )
 
 

@@ -328,11 +328,13 @@ class Propagation:
         points, labels = self._points(hint)
         low = without_memory(self.sam, features)
         where = (points.to(low.device), labels.to(low.device))
-        out = decode(self.sam, low, features.high, None, no_object_masking=False, points=where)
+        out = decode(
+            self.sam, low, features.high, None, no_object_masking=False, points=where, source="shown"
+        )
         # Where a person points there is something, whatever the model believes.
         existence = torch.where((out.logits > 0).any(-1).any(-1), out.existence.abs(), out.existence)
         one.memory.condition(index, features, out.logits, existence, out.token)
-        return out.logits, float((out.existence.sigmoid() * out.iou)[0])
+        return out.logits, float(out.score[0])
 
     def _points(self, hint: FrameHint) -> tuple[Tensor, Tensor]:
         """Return points f32 [1, P, 2] in SAM-2's pixels and its labels i32 [1, P]: a box is two corners, first."""

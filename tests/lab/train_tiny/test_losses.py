@@ -25,7 +25,7 @@ def drawn(*on: Tensor, strength: float = 3.0) -> Decoded:
     logits = (torch.stack(on).amax(0) * 2 - 1)[None, None].expand(1, 3, -1, -1) * strength
     every = logits.clone().requires_grad_()
     nothing = torch.zeros(1)
-    return Decoded(logits[:, 0], nothing, nothing, torch.zeros(1, 4), every, torch.zeros(1, 3))
+    return Decoded(logits[:, 0], nothing, nothing, nothing, torch.zeros(1, 4), every, torch.zeros(1, 3))
 
 
 def larger(cells: Tensor) -> Tensor:

@@ -162,7 +162,21 @@ def test_what_a_person_shows_goes_to_the_original_decoder(model: Svac, video: Ar
 
 
 def test_each_object_goes_to_whoever_is_surest_of_it() -> None:
-    assert surest([torch.tensor([0.9, 0.2, 0.5]), torch.tensor([0.1, 0.8, 0.5])]) == [[0, 2], [1]]
+    scores = [torch.tensor([0.9, 0.2, 0.5]), torch.tensor([0.1, 0.8, 0.5])]
+    assert surest(scores) == [[0, 2], [1]]
+    assert surest(scores, 0.6) == [[0], [1]]
+
+
+def test_what_nobody_is_sure_of_is_not_drawn(model: Svac, video: ArrayVideo) -> None:
+    sure(model, 4.0)
+    assert masks_of(model, video).any()
+    kept, model.config = model.config, replace(model.config, absent_below=1.0)
+    try:
+        found = list(model.segment(video, EXPRESSIONS))
+    finally:
+        model.config = kept
+    assert [frame.index for frame in found] == list(range(len(video)))
+    assert not any(frame.masks.any() or frame.scores.any() for frame in found)
 
 
 def test_streams_are_united_frame_by_frame() -> None:
