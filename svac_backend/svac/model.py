@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from functools import cache
@@ -318,7 +318,7 @@ class Svac(nn.Module):
                     ],
                     self.config.absent_below,
                 )
-            streams = []
+            streams: list[Generator[FrameMasks]] = []
             for (_, sam, config), each, seg, objects in zip(takers, feeds, embeddings, chosen, strict=True):
                 if not objects and (any(chosen) or streams):
                     continue
