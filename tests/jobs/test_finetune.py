@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -44,12 +45,10 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     """With SQLite; on both databases in tests that use `open_database`."""
-    url = ""
+    given: dict[str, Any] = {"model": "svac-tiny", "data_dir": tmp_path / "data"}
     if "open_database" in request.fixturenames:
-        url = request.getfixturevalue("open_database").url(tmp_path)
-    return Settings(
-        _env_file=None, model="svac-tiny", data_dir=tmp_path / "data", database_url=SecretStr(url)
-    )
+        given["database_url"] = SecretStr(request.getfixturevalue("open_database").url(tmp_path))
+    return Settings(_env_file=None, **given)
 
 
 def command(steps: int, seconds: float, fault: str = "") -> Command:
