@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -58,8 +59,17 @@ def test_a_whole_project_is_predicted_once_though_its_command_and_its_worker_are
             text=True,
         )
 
+    frozen = threading.Event()
+
+    def freeze() -> None:
+        stage.label_studio.on_listed = lambda: None
+        stage.pause("worker", signal.SIGSTOP)
+        frozen.set()
+
+    # In the middle of a task, on machines of any speed: the worker has looked for its prediction, and will send one.
+    stage.label_studio.on_listed = freeze
     first = begin()
-    stage.at_work(numbers)
+    stage.until(frozen.is_set, "a task", 90)
     first.send_signal(signal.SIGINT)
     assert "The work goes on." in first.communicate(timeout=60)[1]
     assert first.returncode == 130
