@@ -23,7 +23,7 @@ from svac_backend.jobs.payloads import PrelabelPayload, PropagatePayload, TaskPa
 from svac_backend.jobs.services import Services
 from svac_backend.labelstudio.config import LabelConfig, cached_config
 from svac_backend.labelstudio.corrections import Corrections, ReadAnnotation, known_objects, read_annotation
-from svac_backend.labelstudio.regions.region import Canvas, Region, region_name
+from svac_backend.labelstudio.regions.region import Canvas, Region, labels_of, region_name
 from svac_backend.labelstudio.tasks import Window, text_wishes, window_of
 from svac_backend.masks.hints import FrameHint
 from svac_backend.masks.tracks import CocoRle, ObjectPrompt, prompt_of
@@ -317,7 +317,5 @@ class OpenTask:
         labels = self.config.mask_control().labels
         if chosen in labels:
             return str(chosen)
-        values = ((region.get("value"), str(region.get("type"))) for region in self.shown)
-        lists = (value.get(kind) for value, kind in values if isinstance(value, Mapping))
-        used = {label for names in lists if isinstance(names, list) for label in names}
+        used = {label for region in self.shown for label in labels_of(region)}
         return next((label for label in labels if label not in used), next(iter(labels)))

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from svac_backend.errors import SvacError
 from svac_backend.labelstudio.config import LabelConfig
 from svac_backend.labelstudio.corrections import person_of
-from svac_backend.labelstudio.regions.region import Region, frame_size, region_name, regions_of
+from svac_backend.labelstudio.regions.region import (
+    Region,
+    frame_size,
+    labels_of,
+    region_name,
+    regions_of,
+)
 from svac_backend.labelstudio.tasks import context_texts
 from svac_backend.masks.hints import Click, FrameHint
 from svac_backend.masks.limits import check_frame
@@ -95,7 +101,7 @@ def read_request(context: Mapping[str, Any], config: LabelConfig, before: Sequen
             f"A region of type '{str(regions[0].get('type'))[:40]}' is not a prompt.",
             "Type a sentence, click with the key points, or draw a box with the rectangle.",
         )
-    labels = [name for region in pointing for name in _labels(region)]
+    labels = [name for region in pointing for name in labels_of(region)]
     if any(_is_command(label) for label in labels):
         return Request(propagate=True, ids=ids)
     size = _size(pointing)
@@ -204,12 +210,6 @@ def _size(regions: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     return size
 
 
-def _labels(region: Mapping[str, Any]) -> list[str]:
-    value = region.get("value")
-    names = value.get(str(region.get("type"))) if isinstance(value, Mapping) else None
-    return [str(name) for name in names] if isinstance(names, list) else []
-
-
 def _pointed(regions: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> dict[int, FrameHint]:
     clicks: dict[int, list[Click]] = {}
     boxes: dict[int, tuple[float, float, float, float]] = {}
@@ -230,7 +230,7 @@ def _pointed(regions: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> dic
 
 def _is_positive(region: Mapping[str, Any]) -> bool:
     """Whether a click is positive: Alt+click and a label of that name make it negative."""
-    named_negative = any(name.casefold().startswith("neg") for name in _labels(region))
+    named_negative = any(name.casefold().startswith("neg") for name in labels_of(region))
     return region.get("is_positive", True) is not False and not named_negative
 
 

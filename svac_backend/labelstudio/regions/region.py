@@ -109,6 +109,13 @@ def region_id(region: Mapping[str, Any]) -> str:
     return "r" + hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
+def labels_of(region: Mapping[str, Any]) -> list[str]:
+    """Return the labels of a region, as text: others than Label Studio write numbers and objects there, too."""
+    value = region.get("value")
+    names = value.get(str(region.get("type"))) if isinstance(value, Mapping) else None
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
 def by_object(regions: Iterable[Region]) -> dict[str, list[Region]]:
     """Return the regions of each object, without those that people drew."""
     found: dict[str, list[Region]] = defaultdict(list)

@@ -246,7 +246,7 @@ def _label_problem(value: Mapping[str, Any], control: MaskControl, expected: str
     labels = value.get(expected)
     if not isinstance(labels, list) or not labels:
         return f"it has no {expected}"
-    unknown = next((label for label in labels if label not in control.labels), None)
+    unknown = next((label for label in map(str, labels) if label not in control.labels), None)
     if unknown is not None:
         return f"'{control.name}' has no label '{unknown}', only {', '.join(control.labels)}"
     return None
