@@ -2,6 +2,7 @@
 #
 #   docker build -t svac-backend .                                        torch as pip finds it: with CUDA on x86-64
 #   docker build -t svac-backend --build-arg TORCH_INDEX_URL=ADDRESS .    torch from PyTorch's index of CPU wheels
+#   docker build -t svac-backend --build-arg EXTRAS=ray,s3 .              with optional parts, as pyproject.toml names them
 FROM python:3.11-slim
 
 ARG TORCH_INDEX_URL=
@@ -27,6 +28,12 @@ COPY pyproject.toml README.md LICENSE ./
 COPY labelstudio_config ./labelstudio_config
 COPY svac_backend ./svac_backend
 RUN pip install --no-build-isolation --no-deps .
+
+# Not as `.[ray]`: pip would then install sam2's dependencies, too.
+ARG EXTRAS=
+RUN python -c "import sys, tomllib; known = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print(*(wanted for name in sys.argv[1].split(',') if name for wanted in known[name.strip()]), sep='\n')" "$EXTRAS" > /tmp/extras.txt \
+    && pip install -r /tmp/extras.txt \
+    && rm /tmp/extras.txt
 
 # Both folders are volumes that several containers share; they belong to the user that the processes run as.
 RUN useradd --create-home --uid 1000 svac \

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomllib
 import yaml
 
+from svac_backend.jobs.cluster import OBJECTS_BYTES
 from svac_backend.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,8 +42,11 @@ TOOL_VARIABLES = {
     "PIP_DISABLE_PIP_VERSION_CHECK": "pip",
     "PYTHONUNBUFFERED": "Python",
     "TORCH_INDEX_URL": "a build argument of the Dockerfile",
+    "EXTRAS": "a build argument of the Dockerfile",
     "COMPOSE_PROFILES": "docker compose",
     "HF_HOME": "huggingface_hub",
+    "RAY_ROTATION_MAX_BYTES": "Ray",
+    "RAY_ROTATION_BACKUP_COUNT": "Ray",
     "POSTGRES_USER": "PostgreSQL's image",
     "POSTGRES_DB": "PostgreSQL's image",
     "POSTGRES_PASSWORD": "PostgreSQL's image",
@@ -139,7 +144,7 @@ def test_label_studio_accepts_the_backend(compose: dict[str, Any]) -> None:
     assert environment["LOCAL_FILES_SERVING_ENABLED"] == "true"
 
 
-@pytest.mark.parametrize("name", ["backend", "worker", "worker-gpu"])
+@pytest.mark.parametrize("name", ["backend", "worker", "worker-gpu", "worker-ray", "worker-ray-gpu"])
 def test_backend_and_label_studio_share_one_folder_of_files(compose: dict[str, Any], name: str) -> None:
     environment = compose["services"][name]["environment"]
     root = environment["SVAC_LABEL_STUDIO_FILES_ROOT"]
@@ -157,7 +162,36 @@ def test_each_profile_has_exactly_one_worker(compose: dict[str, Any]) -> None:
         for name, service in compose["services"].items()
         if service.get("command") == ["worker"]
     }
-    assert workers == {"worker": ["cpu"], "worker-gpu": ["gpu"]}
+    assert workers == {
+        "worker": ["cpu"],
+        "worker-gpu": ["gpu"],
+        "worker-ray": ["ray"],
+        "worker-ray-gpu": ["ray-gpu"],
+    }
+
+
+def test_workers_of_ray_have_ray_and_the_room_that_it_needs(compose: dict[str, Any]) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for name in ("worker-ray", "worker-ray-gpu"):
+        service = compose["services"][name]
+        assert service["environment"]["SVAC_ENGINE"] == "ray"
+        assert service["build"]["args"]["EXTRAS"].split(",")[0] in extras
+        assert int(service["shm_size"].removesuffix("m")) << 20 > OBJECTS_BYTES
+        assert service["pids_limit"] > compose["services"]["worker"]["pids_limit"]
+    (devices,) = compose["services"]["worker-ray-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices["count"] == "all"
+
+
+def test_the_image_gets_the_optional_parts_that_are_asked_for() -> None:
+    (line,) = [line for line in dockerfile_lines() if "optional-dependencies" in line]
+    code = shlex.split(line)[3]
+
+    def asked(extras: str) -> list[str]:
+        command = [sys.executable, "-c", code, extras]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+
+    assert [one.partition(">")[0] for one in asked("ray,s3,")] == ["ray", "s3fs"]
+    assert asked("") == []
 
 
 def test_nothing_is_published_beyond_this_machine(compose: dict[str, Any]) -> None:
@@ -169,7 +203,7 @@ def test_nothing_is_published_beyond_this_machine(compose: dict[str, Any]) -> No
 def test_values_are_accepted_by_the_settings(
     compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for service in ("backend", "worker-gpu"):
+    for service in ("backend", "worker-ray", "worker-gpu"):
         for name, value in compose["services"][service]["environment"].items():
             monkeypatch.setenv(name, value)
         settings = Settings(_env_file=None)  # type: ignore[call-arg]
