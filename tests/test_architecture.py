@@ -50,7 +50,7 @@ NOT_IMPORTABLE = {"svac_backend.server.label_studio_ml"}
 # What the package must not import, and what is not in the wheel.
 OUTSIDE = {"lab", "scripts", "tests"}
 # The measures of the house. The regrouping aimed at 35,000 lines; a later capability raises MOST_LINES by its own.
-MOST_FILES, MOST_LINES, LONGEST, MEDIAN, SMALL, MOST_SMALL = 254, 48_630, 500, (130, 260), 60, 25
+MOST_FILES, MOST_LINES, LONGEST, MEDIAN, SMALL, MOST_SMALL = 254, 48_640, 500, (130, 260), 60, 25
 
 
 def modules() -> dict[str, Path]:

@@ -137,7 +137,7 @@ class _Frames:
         self.clip_of = dict(clips.decode)
         self.anchors = set(clips.selected) if self.method.propagation == "anchor" else set()
         self.memory = MemoryTracker(
-            self.tracking, 1, len(pixels), no_object_masking=self.method.no_object_masking
+            self.tracking, 1, len(pixels), no_object_masking=self.method.no_object_masking, fuse=False
         )
 
     def decoded(self, embeddings: Tensor) -> list[Tensor]:
@@ -274,7 +274,7 @@ def _instrumented(clock: Clock) -> Iterator[None]:
         (decoding, "encode_for", clock.timed("image encoder", decoding.encode_for)),
         (MemoryTracker, "track", clock.timed("mask decoder", MemoryTracker.track)),
         (MemoryTracker, "condition_masks", clock.timed("mask decoder", MemoryTracker.condition_masks)),
-        (decoding, "decode", clock.timed("mask decoder", decoding.decode)),
+        (grounding, "decode", clock.timed("mask decoder", grounding.decode)),
         (decoding, "masks_at_size", clock.timed("masks", decoding.masks_at_size)),
     ]
     before = [getattr(place, name) for place, name, _ in places]

@@ -40,6 +40,7 @@ class MemoryTracker:
         num_frames: frames of the video (SAM-2 bounds the number of object pointers by it).
         no_object_masking: empty masks where the object score is not positive.
         nearest: how many conditioning frames a frame attends, the nearest ones, 2 or more; -1: all.
+        fuse: take fused operations where there are any; else sam2's own mask decoder.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class MemoryTracker:
         *,
         no_object_masking: bool,
         nearest: int = -1,
+        fuse: bool = True,
     ) -> None:
         self.sam = sam
         self.num_objects = num_objects
         self.num_frames = num_frames
         self.no_object_masking = no_object_masking
         self.nearest = nearest
+        self.fuse = fuse
         self.outputs: dict[str, dict[int, dict[str, Any]]] = {
             "cond_frame_outputs": {},
             "non_cond_frame_outputs": {},
@@ -122,9 +125,8 @@ class MemoryTracker:
             num_frames=self.num_frames,
             track_in_reverse=reverse,
         )
-        out = decode_tracked(
-            self.sam, fused, many, self._matched(index, features, reverse), self.no_object_masking
-        )
+        matched = self._matched(index, features, reverse)
+        out = decode_tracked(self.sam, fused, many, matched, self.no_object_masking, fuse=self.fuse)
         recent[index] = self._remember(features, out.logits, out.existence, out.token)
         # Mask memories reach back num_maskmem frames, object pointers max_obj_ptrs_in_encoder frames.
         for old in [i for i in recent if abs(index - i) >= self.sam.max_obj_ptrs_in_encoder]:
@@ -216,7 +218,13 @@ def matchable(features: Tensor | None, logits: Tensor) -> Matchable | None:
 
 
 def decode_tracked(
-    sam: SAM2Base, fused: Tensor, features: FrameFeatures, matched: Tensor | None, no_object_masking: bool
+    sam: SAM2Base,
+    fused: Tensor,
+    features: FrameFeatures,
+    matched: Tensor | None,
+    no_object_masking: bool,
+    *,
+    fuse: bool = True,
 ) -> Decoded:
     """Decode k pairs from memory.
 
@@ -227,7 +235,9 @@ def decode_tracked(
     """
     matching = matching_of(sam)
     if matched is None or matching is None:
-        return decode(sam, fused, features.high, None, no_object_masking=no_object_masking, source="carried")
+        return decode(
+            sam, fused, features.high, None, no_object_masking=no_object_masking, source="carried", fuse=fuse
+        )
     large = F.interpolate(matched[:, None], scale_factor=2, mode="bilinear", align_corners=False)
     added = matching.weight * large
     return decode(
@@ -239,6 +249,7 @@ def decode_tracked(
         mask=large.to(fused.dtype),
         added=added,
         source="carried",
+        fuse=fuse,
     )
 
 
