@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lab.benchmarks.gpu_memory import values_of
 from lab.gpu_check import report
+from lab.gpu_check.__main__ import good
+from lab.gpu_check.stages import STAGES, Run
 from lab.shapes import FAMILIES, SHAPES, config_of
 
 from svac_backend.svac.files.catalogue import PUBLISHED, gpu_bytes
@@ -54,6 +57,27 @@ def test_what_was_found_on_a_gpu_becomes_the_docs_section(tmp_path: Path) -> Non
     assert "| ByteDance/Sa2VA-4B | 16.0 | 3.2 | 5.0 | 31.2 | 3.2 | 12.5 | 12.5 |" in text
     assert "- compiled: not done after 90 s" in text
     assert report.BEGIN in (ROOT / "docs" / "benchmarks.md").read_text()
+
+
+@pytest.mark.integration
+def test_a_dry_run_finds_what_it_should_and_every_figure_has_its_place() -> None:
+    """The stages that need no process of their own, on the CPU, as they run on a GPU."""
+    names = ("machine", "speed: kumuji/Sa2VA-i-4B", "little memory", "training: ByteDance/Sa2VA-1B")
+    dry = Run(torch.device("cpu"), dry=True)
+    stages = {name: {"result": STAGES[name].run(dry)} for name in names}
+    assert all(good(one) for one in stages.values()), stages
+    little = stages["little memory"]["result"]
+    assert little["smallest"] == 2
+    assert little["pixels_different"] == 0
+    assert "memory is not enough" in little["failure"]
+    text = report.section({"stages": stages})
+    for said in (
+        f"torch {torch.__version__}",
+        "| kumuji/Sa2VA-i-4B |",
+        "| ByteDance/Sa2VA-1B | 2 |",
+        "went down to 2",
+    ):
+        assert said in text
 
 
 def test_every_family_has_a_small_shape() -> None:
