@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 from lab.drill.attacks import ATTACKS
+from lab.drill.bulk import BULK
+from lab.drill.cluster import CLUSTER
 from lab.drill.faults import FAULTS
 from lab.drill.fuzz import FUZZ
 from lab.drill.growth import GROWTH
@@ -21,8 +23,8 @@ from svac_backend.errors import SvacError
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 # What `all` does by itself.
-FULL = Options(rounds=10, requests=20_000, load_s=300.0, week=1000)
-DRILLS: list[Drill] = [*FAULTS, *ATTACKS, *LOAD, *FUZZ, *GROWTH, *WEEK]
+FULL = Options(rounds=10, requests=20_000, load_s=300.0, week=1000, bulk=2000)
+DRILLS: list[Drill] = [*FAULTS, *CLUSTER, *BULK, *ATTACKS, *LOAD, *FUZZ, *GROWTH, *WEEK]
 
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each fault.")]
 Tasks = Annotated[int, typer.Option(min=1, help="Tasks of each round.")]
@@ -33,6 +35,7 @@ Load = Annotated[float, typer.Option(min=1, help="Seconds of load.")]
 Events = Annotated[int, typer.Option(min=1, help="Webhooks in the grown database.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Finished jobs in the grown database.")]
 Week = Annotated[int, typer.Option(min=1, help="Tasks of the week of use.")]
+Bulk = Annotated[int, typer.Option(min=10, help="Tasks of the project that is predicted as a whole.")]
 Seed = Annotated[int, typer.Option(help="Of every choice.")]
 Which = Annotated[str, typer.Option("--database", help="`sqlite`, `postgresql`, or `both`.")]
 ToJson = Annotated[
@@ -64,6 +67,7 @@ def run(
     events: Events = 1_000_000,
     jobs: Jobs = 100_000,
     week: Week = 100,
+    bulk: Bulk = 200,
     seed: Seed = 0,
     database: Which = "sqlite",
     to_json: ToJson = None,
@@ -84,6 +88,7 @@ def run(
         events=events,
         jobs=jobs,
         week=week,
+        bulk=bulk,
         seed=seed,
         keep=keep,
     )
@@ -101,6 +106,7 @@ def run_all(
     events: Events = 1_000_000,
     jobs: Jobs = 100_000,
     week: Week = 1000,
+    bulk: Bulk = 2000,
     seed: Seed = 0,
     database: Which = "both",
     to_json: ToJson = None,
@@ -119,6 +125,7 @@ def run_all(
         events,
         jobs,
         week,
+        bulk,
         seed,
         database,
         to_json,

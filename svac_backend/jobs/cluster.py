@@ -37,7 +37,7 @@ from svac_backend.store.lanes import MODEL_LANE
 NAMESPACE = "svac-backend"
 TURN_S = 1.0
 # How often to try to start a Ray of our own: on a busy machine its parts time out waiting for each other.
-STARTS = 3
+STARTS = 5
 # Hardly anything passes through Ray's object store; this is the smallest size that Ray accepts.
 OBJECTS_BYTES = 80 << 20
 

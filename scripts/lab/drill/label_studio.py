@@ -27,10 +27,12 @@ class StandIn:
         annotations: task -> its annotations.
         writes: calls that would have changed an annotation.
         on_listed: called after somebody was told a task's predictions.
+        clip_of: makes the video of a task; by default all have the same.
     """
 
     def __init__(self, clip: bytes, config: str = "") -> None:
         self.clip, self.config = clip, config
+        self.clip_of: Callable[[int], bytes] = lambda _: clip
         self.mood: Mood = "well"
         self.random = random.Random(0)
         self.predictions: dict[int, dict[str, Any]] = {}
@@ -109,7 +111,8 @@ class _Routes(BaseHTTPRequestHandler):
         if url.path.endswith("/drip.mp4"):
             self._drip()
         elif url.path.startswith("/data/"):
-            self._send(200, here.clip, "video/mp4")
+            name = parts[-1].removesuffix(".mp4")
+            self._send(200, here.clip_of(int(name)) if name.isdigit() else here.clip, "video/mp4")
         elif parts[:2] == ["api", "predictions"]:
             task = int(query["task"][0])
             with here.lock:

@@ -24,7 +24,7 @@ class Options:
         away_s: how long a fault lasts.
         patience_s: how long to wait for what should recover.
         requests: malformed ones; clients, slow, rate, load_s: of the load; events, jobs: rows of the growth.
-        week: tasks of the week of use.
+        week: tasks of the week of use; bulk: of a whole project.
         database: `sqlite` or `postgresql`.
         seed: of every choice.
         keep: folder for data and logs that stay; a temporary one if None.
@@ -42,6 +42,7 @@ class Options:
     events: int = 1_000_000
     jobs: int = 100_000
     week: int = 100
+    bulk: int = 200
     database: Database = "sqlite"
     seed: int = 0
     keep: Path | None = None

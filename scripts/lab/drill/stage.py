@@ -37,7 +37,7 @@ CONFIG = """<View>
   <Video name="video" value="$video" framerate="$fps"/>
 </View>"""
 FINAL = frozenset({"done", "failed", "cancelled"})
-START_S = 240.0  # Ray takes two minutes on a busy machine
+START_S = 480.0  # on a busy machine Ray takes minutes, and several tries
 _ENDED = (httpx.HTTPError, OSError)
 
 
@@ -240,15 +240,19 @@ class Stage:
                 Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def _members(self, name: str) -> list[int]:
-        leader = self.processes[name].pid
-        found = []
-        for path in Path("/proc").iterdir():
-            try:
-                if path.name.isdigit() and os.getsid(int(path.name)) == leader:
-                    found.append(int(path.name))
-            except ProcessLookupError:
-                continue
-        return found
+        return members(self.processes[name].pid)
+
+
+def members(leader: int) -> list[int]:
+    """Return the living processes of the session that one began, which itself may have ended."""
+    found = []
+    for path in Path("/proc").iterdir():
+        try:
+            if path.name.isdigit() and os.getsid(int(path.name)) == leader:
+                found.append(int(path.name))
+        except ProcessLookupError:
+            continue
+    return found
 
 
 def _status(pid: int, field: str) -> float:
@@ -259,15 +263,16 @@ def _status(pid: int, field: str) -> float:
     return next((int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith(field)), 0.0)
 
 
-def clip() -> bytes:
-    """Return a video of a red square that moves over grey."""
+def clip(number: int = 0, frames: int = FRAMES) -> bytes:
+    """Return a video of a red square that moves over grey; its way and the grey depend on the number."""
+    grey, top, left = 90 + number % 60, 8 + number * 7 % 28, 4 + number * 11 % 20
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("mpeg4", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for i in range(FRAMES):
-            picture = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
-            picture[20:44, 8 + 4 * i : 32 + 4 * i] = (220, 30, 30)
+        for i in range(frames):
+            picture = np.full((HEIGHT, WIDTH, 3), grey, np.uint8)
+            picture[top : top + 24, left + 4 * i : left + 24 + 4 * i] = (220, 30, 30)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
         container.mux(stream.encode(None))
     return buffer.getvalue()
