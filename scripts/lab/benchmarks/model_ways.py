@@ -271,7 +271,7 @@ def _instrumented(clock: Clock) -> Iterator[None]:
         (QwenVl, "visual", clock.timed("vision tower", QwenVl.visual)),
         (Mllm, "seg_states", clock.timed("language model", Mllm.seg_states)),
         (grounding, "encode_frames", clock.timed("image encoder", grounding.encode_frames)),
-        (decoding, "encode_for", clock.timed("image encoder", decoding.encode_for)),
+        (decoding, "encode_for", clock.timed("image encoder", grounding.encode_for)),
         (MemoryTracker, "track", clock.timed("mask decoder", MemoryTracker.track)),
         (MemoryTracker, "condition_masks", clock.timed("mask decoder", MemoryTracker.condition_masks)),
         (grounding, "decode", clock.timed("mask decoder", grounding.decode)),

@@ -23,10 +23,10 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("size", ["sa2va", "sa2va-i", "sasasa2va", "qwen3-vl"])
 def test_both_ways_draw_the_same_masks_and_every_stage_is_timed(size: str, clip: Path) -> None:
     model = benchmark.build(size, torch.device("cpu"), torch.float32)
-    masks: list[np.ndarray] = []
+    masks: list[ways.Masks] = []
     for way in (ways.published, ways.ours):
         clock = ways.Clock(model.device)
-        drawn: list[list[np.ndarray]] = [[] for _ in EXPRESSIONS]
+        drawn: list[list[ways.Masks]] = [[] for _ in EXPRESSIONS]
         for number, found in way(model, clip, EXPRESSIONS, clock):
             drawn[number].extend(found)
         assert all(clock.ms[stage] > 0 for stage in ways.STAGES), clock.ms
