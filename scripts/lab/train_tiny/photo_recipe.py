@@ -26,6 +26,7 @@ from lab.train_tiny.losses import mask_loss
 from lab.train_tiny.memory_batch import Sequences, make_boxes, make_clicks, make_sequences
 from lab.train_tiny.memory_rollout import Given, rollout
 from lab.train_tiny.memory_stage import others_of, prompts_of, sequence_loss
+from lab.train_tiny.photo_nouns import read_teacher
 from lab.train_tiny.photo_scenes import material
 from lab.train_tiny.photo_sentences import speaking_model, train_sentences, trained
 from lab.train_tiny.photographs import Photograph, load_photographs
@@ -89,6 +90,7 @@ def train_on_photographs(
     seed: int = 0,
     scale: float = 1.0,
     sentences: bool = False,
+    teacher: Path | None = None,
 ) -> None:
     """Train all stages, or what is left of them; `work/model` is the model so far after every validation.
 
@@ -99,6 +101,7 @@ def train_on_photographs(
         tiny: the model whose other parts are the start.
         scale: steps of every stage, times this.
         sentences: train the stages on sentences only, on the SAM-2 for frame hints that the model has.
+        teacher: of nouns (`photo_nouns`); None: masks alone teach what things are called.
     """
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -110,7 +113,8 @@ def train_on_photographs(
         for stage in STAGES:
             weights = _train_sam(stage, base, weights, training, kept_apart, work, seed=seed, scale=scale)
     model = speaking_model(base, *_shown(base, work))
-    data = material(model, work / "scenes", training, kept_apart)
+    classify = read_teacher(teacher) if teacher else None
+    data = material(model, work / "scenes", training, kept_apart, classify=classify)
     train_sentences(model, data, work, seed=seed, scale=scale)
 
 

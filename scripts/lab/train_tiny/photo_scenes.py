@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lab.train_tiny.mask_batch import SMALLEST, random_scene
+from lab.train_tiny.photo_nouns import Classify, View, view_of
 from lab.train_tiny.photo_words import Sentence, Speaker, varied
 from lab.train_tiny.photographs import Photograph
 from lab.train_tiny.pseudo_videos import compose
@@ -291,6 +292,7 @@ class Material:
         clips: of such photographs; generated: of generated scenes.
         composed, natural: scenes of photographs kept apart; stills: the clip of each of `natural`.
         clips_apart, generated_apart: clips that train nothing.
+        views: photographs as a teacher sees them; none without one.
     """
 
     scenes: list[Scene]
@@ -301,6 +303,7 @@ class Material:
     stills: list[Clip]
     clips_apart: list[Clip]
     generated_apart: list[Clip]
+    views: list[View] = field(default_factory=list)
     weights: list[NDArray[np.float64]] = field(init=False)
     phrases: list[str] = field(init=False)
 
@@ -324,6 +327,8 @@ def material(
     clips: int = 260,
     generated: int = 140,
     judged: int = 60,
+    views: int = 4000,
+    classify: Classify | None = None,
 ) -> Material:
     """Make what the stages learn from, or read what was made before, with a model that has learned none of them.
 
@@ -332,6 +337,7 @@ def material(
         photos: that train; held: photographs kept apart.
         scenes, clips, generated: how many of each.
         judged: of each kind of scenes that are kept apart; an eighth of it of clips.
+        views: how many a teacher sees; classify: the teacher, or None.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sam, apart = model.hint_sam, 10**6
@@ -352,6 +358,10 @@ def material(
     def made(rng: np.random.Generator, _: int) -> Clip:
         return generated_clip(rng, model)
 
+    def view(rng: np.random.Generator, _: int) -> View:
+        assert classify is not None
+        return view_of(rng, photos, sam, classify)
+
     length = model.config.method.num_clips * model.config.method.frames_per_clip
     size = model.config.vision.image_size
     return Material(
@@ -363,4 +373,5 @@ def material(
         stills=[clip_of(model, [astc.resize(s.image.numpy(), size)] * length) for s in natural],
         clips_apart=kept(folder, "clips", Clip, range(apart, apart + few), clip),
         generated_apart=kept(folder, "generated", Clip, range(apart, apart + few), made),
+        views=kept(folder, "views", View, range(views), view) if classify else [],
     )

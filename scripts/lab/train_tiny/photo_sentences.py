@@ -1,6 +1,7 @@
 """Sentences about photographs, in three stages on the SAM-2 for frame hints, whose encoder rests.
 
-    cells      which cells of stride 16 a phrase means, where a bag of its words says what it means
+    cells      which cells of stride 16 a phrase means, where a bag of its words says what it means; beside masks, a
+               teacher tells it nouns (`photo_nouns`)
     drawing    a mask decoder for [SEG]s learns to draw what the cells say; another one stays for clicks and memory
     saying     a language model of its own, a copy of the first at the start, learns to say the bag's vector as [SEG]
 
@@ -29,8 +30,9 @@ from torch import Tensor, nn
 
 from lab.train_tiny.losses import choice_loss, mask_loss
 from lab.train_tiny.mask_batch import SMALLEST
+from lab.train_tiny.photo_nouns import TEACHER_NOUNS, NounBatch, NounLesson, thinned
 from lab.train_tiny.photo_scenes import Clip, Material, Scene, SceneBatch, draw, plain_words, said_of
-from lab.train_tiny.photo_words import varied
+from lab.train_tiny.photo_words import tailed, varied
 from lab.train_tiny.resumable import ResumableStage, StagePlan
 from svac_backend.errors import SvacError
 from svac_backend.svac import astc
@@ -114,13 +116,22 @@ class Learner(nn.Module, ABC, Generic[B]):
         """Find what the loss needs, once the stages before are done."""
 
 
-class Finding(Learner[SceneBatch]):
+@dataclass
+class Looked:
+    """A step's scenes, and what a teacher says of others, if there is one."""
+
+    scenes: SceneBatch
+    nouns: NounBatch | None
+
+
+class Finding(Learner[Looked]):
     """Stage `cells`: the cells that a phrase means."""
 
     def __init__(self, model: Svac, words: Words) -> None:
         super().__init__()
         self.cells, self.words = _matching(model), words
         self._model = [model]
+        self._lesson: NounLesson | None = None
 
     @torch.no_grad()
     def prepare(self, data: Material) -> None:
@@ -130,16 +141,21 @@ class Finding(Learner[SceneBatch]):
             deviation = maps.std((0, 2, 3)) + 1e-3
             layer.weight /= deviation[None, :, None, None]
             layer.bias -= layer.weight[:, :, 0, 0] @ maps.mean((0, 2, 3))
+        if data.views:
+            self._lesson = NounLesson(data.views, data.phrases)
+            self._lesson.begin(self.cells)
 
-    def batch(self, rng: np.random.Generator, data: Material) -> SceneBatch:
+    def batch(self, rng: np.random.Generator, data: Material) -> Looked:
         """Draw scenes, mirrored now and then, of which some channels are lost."""
         mirrored = bool(rng.random() < 0.5)
         drawn = draw(rng, data.scenes, data.weights, count=24, sentences=6, mirrored=mirrored)
-        fine, coarse = _thinned(rng, drawn.fine, 0.05), _thinned(rng, drawn.coarse, 0.1)
-        return replace(drawn, fine=fine, coarse=coarse)
+        fine, coarse = thinned(rng, drawn.fine, 0.05), thinned(rng, drawn.coarse, 0.1)
+        nouns = self._lesson.batch(rng) if self._lesson else None
+        return Looked(replace(drawn, fine=fine, coarse=coarse), nouns)
 
-    def loss(self, batch: SceneBatch) -> tuple[Tensor, dict[str, float]]:
-        """Judge each cell, and the overlap of all of what is seen."""
+    def loss(self, looked: Looked) -> tuple[Tensor, dict[str, float]]:
+        """Judge each cell, the overlap of all of what is seen, and what a teacher knows."""
+        batch = looked.scenes
         cells = self.cells.cells(batch.fine, batch.coarse)
         logits = self.cells(cells[batch.owner], self.words(batch.texts))
         target = F.adaptive_avg_pool2d(batch.target[:, None], logits.shape[-2:])[:, 0]
@@ -149,7 +165,11 @@ class Finding(Learner[SceneBatch]):
         seen = batch.visible.sum().clamp(min=1)
         overlap = (overlap * batch.visible).sum() / seen
         loss = 3 * F.binary_cross_entropy_with_logits(logits, target) + 1.5 * (1 - overlap)
-        return loss, {"overlap": overlap.item()}
+        figures = {"overlap": overlap.item()}
+        if looked.nouns and self._lesson:
+            nouns = self._lesson.loss(self.cells, self.words, looked.nouns)
+            loss, figures["nouns"] = loss + nouns, nouns.item()
+        return loss, figures
 
     def validate(self, data: Material) -> dict[str, float]:
         """Measure the cells alone, by the bag of words."""
@@ -223,6 +243,11 @@ class Saying(Learner[Spoken]):
         for n in rng.integers(len(data.clips), size=2):
             chosen = rng.choice(len(data.phrases), min(32, len(data.phrases)), replace=False)
             photographs.append((data.clips[n], [varied(rng, data.phrases[k]) for k in chosen]))
+        if data.views:  # what only a teacher has named is said as often
+            named = [
+                f"{rng.choice(['the ', ''])}{noun}" for noun in rng.choice(TEACHER_NOUNS, 32, replace=False)
+            ]
+            photographs[1] = (photographs[1][0], [tailed(rng, text) for text in named])
         clip = data.generated[int(rng.integers(len(data.generated)))]
         rows = rng.permutation(len(clip.texts))[:24]
         return Spoken(photographs, Clip(clip.tokens, [clip.texts[k] for k in rows]))
@@ -403,12 +428,6 @@ def trained(model: Svac, work: Path) -> int | None:
         learner.load_state_dict(state["mean"])
         step = int(state["step"])
     return step
-
-
-def _thinned(rng: np.random.Generator, maps: Tensor, share: float) -> Tensor:
-    """Return maps [n, C, h, w] without this share of their channels, the others louder."""
-    stays = torch.from_numpy(rng.random(maps.shape[:2]) >= share)[..., None, None]
-    return maps * stays / (1 - share)
 
 
 def _hints(model: Svac) -> SAM2Base:

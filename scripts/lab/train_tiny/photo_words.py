@@ -307,6 +307,11 @@ def varied(rng: np.random.Generator, text: str) -> str:
     if (found := _PERSON.fullmatch(text)) and rng.random() < 0.25:
         noun = Noun(PEOPLE[int(rng.integers(len(PEOPLE)))], frozenset())
         text = f"{found[1] or ''}{noun.word if found[2] else noun.plural}"
+    return tailed(rng, text)
+
+
+def tailed(rng: np.random.Generator, text: str) -> str:
+    """Add what changes nothing of what is meant, now and then."""
     if not _TOLD.search(text) and rng.random() < 0.2:
         text = f"{text.rstrip('.')} {TAILS[int(rng.integers(len(TAILS)))]}"
     return text

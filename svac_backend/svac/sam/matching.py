@@ -58,6 +58,8 @@ class SegMatching(nn.Module):
 
     # Cells of the surest that say whether anything is there.
     SUREST = 4
+    # What products of a cell and a [SEG] are divided by.
+    SCALE = 8.0
 
     def __init__(self, channels: list[int], seg: int, dim: int) -> None:
         super().__init__()
@@ -82,7 +84,7 @@ class SegMatching(nn.Module):
     def forward(self, cells: Tensor, seg: Tensor) -> Tensor:
         """Return where it is, logits f32 [k, S/16, S/16], of k pairs of cells [k, dim, ...] and [SEG] [k, C]."""
         seg = seg.to(cells.dtype)
-        alike = torch.einsum("kdhw,kd->khw", cells, self.query(seg)) / 8
+        alike = torch.einsum("kdhw,kd->khw", cells, self.query(seg)) / self.SCALE
         return (alike + self.bias(seg)[:, :, None]).float()
 
     def existence(self, found: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lab.train_tiny.photo_nouns import TEACHER_NOUNS, View
 from lab.train_tiny.photo_recipe import export
 from lab.train_tiny.photo_scenes import Clip, Material, Scene, draw, material, rarity, said_of
 from lab.train_tiny.photo_sentences import (
@@ -179,6 +180,23 @@ def test_a_stage_trains_its_own_part_and_nothing_else(model: Svac, data: Materia
     # Whether anything is there, the cells say themselves.
     idle = (*PLANS[number].rests, "decoder.pred_obj_score_head")
     assert [name for name in without if not name.startswith(idle)] == []
+
+
+def test_what_a_teacher_names_is_learned_beside_masks_and_said(model: Svac, data: Material) -> None:
+    rng = torch.Generator().manual_seed(0)
+    maps = [torch.randn(2, channels, side, side, generator=rng) for channels, side in ((96, 4), (320, 2))]
+    nouns = torch.randn(2, len(TEACHER_NOUNS), 7, 7, generator=rng)
+    taught = replace(data, views=[View(*parts) for parts in zip(*maps, nouns, strict=True)])
+    finding, _, saying = learners_of(model)
+    finding.prepare(taught)
+    finding.requires_grad_()
+    loss, figures = finding.loss(finding.batch(np.random.default_rng(0), taught))
+    assert figures["nouns"] > 0
+    loss.backward()
+    assert all(p.grad is not None for name, p in finding.named_parameters() if name != "cells.weight")
+    spoken = saying.batch(np.random.default_rng(0), taught)
+    names = {text.removeprefix("the ") for text in spoken.photographs[1][1]}
+    assert sum(name.startswith(TEACHER_NOUNS) for name in names) == len(names) > 20
 
 
 def test_the_old_seg_stays_and_the_new_one_moves(base: Svac, data: Material, tmp_path: Path) -> None:
