@@ -5,18 +5,20 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
   cat <<'HELP'
-Usage: ./scripts/test.sh [--unit] [--no-setup] [--coverage]
+Usage: ./scripts/test.sh [--unit] [--slow] [--no-setup] [--coverage]
 
   --unit      the checks and the unit tests only: no Label Studio, no browser
+  --slow      with --unit, also the slow tests: those that train, or run a whole model
   --no-setup  take the environments as they are
-  --coverage  say how much of each room the unit tests run; the rule from Python 3.12 on
+  --coverage  say how much of each room the unit tests and the slow ones run; the rule from Python 3.12 on
 HELP
 }
 
-unit_only=0 setup=1 coverage=0
+unit_only=0 slow=0 setup=1 coverage=0
 for argument in "$@"; do
   case $argument in
     --unit) unit_only=1 ;;
+    --slow) slow=1 ;;
     --no-setup) setup=0 ;;
     --coverage) coverage=1 ;;
     -h | --help)
@@ -84,21 +86,45 @@ if $bin/python -c "import sys; sys.exit(sys.version_info < (3, 12))"; then
 fi
 [ $coverage = 0 ] || measured=(--cov=svac_backend --cov-report=term:skip-covered)
 stage "unit tests" env OMP_NUM_THREADS=1 $bin/pytest -q -n $((processes < 4 ? processes : 4)) --dist worksteal \
-  --ignore=tests/browser --ignore=tests/integration -m "not integration and not browser" \
+  --ignore=tests/browser --ignore=tests/integration -m "not slow and not integration and not browser" \
   --durations=25 --junit-xml=test-output/unit.xml ${measured[@]+"${measured[@]}"}
+# compute PREFIX...: the slow tests, which compute without a break.
+compute() {
+  local files
+  files=$(grep -rl --include='test_*.py' 'mark\.slow' tests | sort)
+  env OMP_NUM_THREADS=1 "$@" -m "slow and not integration and not browser" --durations=25 \
+    --junit-xml=test-output/slow.xml ${measured[@]+"${measured[@]}" --cov-append} $files
+}
+if [ $unit_only = 1 ] && [ $slow = 1 ]; then
+  stage "slow tests" compute $bin/pytest -q -n $((processes < 4 ? processes : 4)) --dist worksteal
+fi
 if [ $unit_only = 0 ]; then
+  # The slow tests have the cores whenever the others wait: half of an annotator's minute in the browser, for instance.
+  set -m # a process group of its own, so that stopping it stops its pytest too
+  compute nice -n 5 $bin/pytest -q >test-output/slow.log 2>&1 &
+  computing=$!
+  set +m
+  trap 'kill -- "-$computing" 2>/dev/null' EXIT
+  computed() {
+    wait $computing
+    local status=$?
+    cat test-output/slow.log
+    return $status
+  }
   # These wait for processes and pages more than they compute. Two at a time, each with a Label Studio of its own; the
   # tests of a file stay together, for they share what they started. The longest files begin, so that both end together,
   # and files without such tests are not even imported.
   files=$({
     printf 'tests/%s.py\n' integration/test_quickstart browser/test_pages test_cli browser/test_correcting_prompts \
       lab/drill/test_quick integration/test_doctor learning/test_train server/test_with_label_studio \
-      browser/test_imported_video integration/test_package svac/test_bounded_memory
+      browser/test_imported_video integration/test_package svac/test_bounded_memory svac/test_elsewhere \
+      jobs/test_cluster_with_ray
     find tests/browser tests/integration -name 'test_*.py' | sort
     grep -rlE --include='test_*.py' 'mark\.(integration|browser)' tests | sort
   } | awk '!seen[$0]++')
   stage "integration and browser tests" env OMP_NUM_THREADS=1 $bin/pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
     -m "integration or browser" --durations=25 --junit-xml=test-output/integration.xml $files
+  stage "slow tests" computed
 fi
 
 [ ${#failed[@]} = 0 ] || echo "[test] failed: $(printf '%s; ' "${failed[@]}" | sed 's/; $//')"

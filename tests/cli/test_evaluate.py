@@ -17,6 +17,8 @@ from svac_backend.settings import Settings
 from svac_backend.svac.files.weights import model_version
 from tests.evaluation import layouts
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def with_model(settings: Settings) -> Settings:

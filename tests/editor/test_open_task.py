@@ -24,6 +24,8 @@ from tests.jobs.conftest import SmallLabelStudio
 from tests.server.bodies import SQUARE, click, command, predict_body, square, task
 from tests.server.conftest import Worker
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def settings(settings: Settings, label_studio: SmallLabelStudio) -> Settings:

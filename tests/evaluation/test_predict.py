@@ -19,6 +19,8 @@ from svac_backend.svac.files.weights import model_version
 from svac_backend.video.images import ImageFolderVideo
 from tests.evaluation import layouts
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:

@@ -24,6 +24,8 @@ from svac_backend.svac.astc import plan
 from svac_backend.svac.model import Svac
 from tests.learning.made import small_model, squares
 
+pytestmark = pytest.mark.slow
+
 GATE = GateOptions(min_videos=4)
 OPTIONS = TrainOptions(
     steps=3, batch=2, accumulate=1, replay_share=0, lr=1e-3, rank=4, alpha=8, checkpoint_every=1, log_every=1

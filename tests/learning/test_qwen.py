@@ -27,6 +27,8 @@ from svac_backend.svac.model import Svac
 from tests.learning.made import SMALL, squares
 from tests.svac.qwen_models import KINDS, QWEN_TOKENIZER, qwen_config
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = TrainOptions(
     steps=4,
     batch=2,

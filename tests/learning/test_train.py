@@ -27,6 +27,8 @@ from svac_backend.svac.files.adapters import verify_adapter
 from svac_backend.svac.model import Svac
 from tests.learning.made import SMALL, small_model, squares
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = TrainOptions(
     steps=6, batch=2, accumulate=1, replay_share=0, lr=3e-3, rank=4, alpha=8, checkpoint_every=2, log_every=2
 )

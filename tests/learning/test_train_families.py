@@ -20,6 +20,8 @@ from svac_backend.svac.files.adapters import verify_adapter
 from svac_backend.video.reader import ArrayVideo
 from tests.learning.made import SMALL, small_model, squares
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = TrainOptions(
     steps=3, batch=2, accumulate=1, replay_share=0, lr=3e-2, rank=4, alpha=8, checkpoint_every=1, log_every=1
 )

@@ -17,6 +17,8 @@ from svac_backend.labelstudio.regions.sent import removals
 from svac_backend.labelstudio.tasks import Window, task_prompts
 from svac_backend.masks.limits import MAX_FRAMES, MaskRoom, check_size
 
+pytestmark = pytest.mark.slow
+
 CONFIG = parse_config(
     """<View><Image name="frames" valueList="$frames"/>
     <PolygonLabels name="mask" toName="frames"><Label value="dog"/></PolygonLabels>

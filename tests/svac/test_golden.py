@@ -20,6 +20,8 @@ from svac_backend.svac.sam import decoding
 from svac_backend.video.reader import ArrayVideo
 from tests.svac.published_folders import TINY_SAM, golden_state
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 QK_NORM = {"qk_normalization": True, "qkv_bias": False, "norm_type": "rms_norm"}

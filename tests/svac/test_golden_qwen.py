@@ -27,6 +27,8 @@ from svac_backend.video.reader import ArrayVideo
 from tests.svac.published_folders import TINY_SAM
 from tests.svac.qwen_models import GOLDEN, KINDS, QWEN_TOKENIZER, qwen_config, qwen_folder, qwen_model
 
+pytestmark = pytest.mark.slow
+
 CASES = {
     "sa2va_qwen3vl_8f": "qwen3vl",
     "sa2va_qwen3vl_portrait_3f": "qwen3vl",

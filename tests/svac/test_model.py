@@ -25,6 +25,8 @@ from svac_backend.synthetic.scene import SceneConfig, make_scene
 from svac_backend.synthetic.video import write_mp4
 from svac_backend.video.reader import ArrayVideo, VideoReader
 
+pytestmark = pytest.mark.slow
+
 
 def _video(frames: int, height: int = 48, width: int = 64) -> ArrayVideo:
     return ArrayVideo(np.random.default_rng(frames).integers(0, 255, (frames, height, width, 3), np.uint8))

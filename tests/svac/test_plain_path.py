@@ -18,6 +18,8 @@ from svac_backend.video.reader import ArrayVideo, VideoReader
 from tests.svac.plain import plain_masks
 from tests.svac.test_golden import CASES, GOLDEN, golden_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -24,6 +24,8 @@ from svac_backend.video.source import VideoSource
 from tests.svac.plain import plain_masks
 from tests.svac.qwen_models import KINDS, qwen_model
 
+pytestmark = pytest.mark.slow
+
 EXPRESSIONS = ["the red circle", "is there a ball on the left?"]
 
 

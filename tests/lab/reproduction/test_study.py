@@ -18,6 +18,8 @@ import torch
 from svac_backend.errors import SvacError
 from svac_backend.svac.model import Svac
 
+pytestmark = pytest.mark.slow
+
 LENGTH = 12
 CLAIMS = ("frames", "tokens", "csa")
 

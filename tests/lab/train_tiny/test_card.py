@@ -17,6 +17,8 @@ from svac_backend.svac.files.weights import EMBEDDED
 from svac_backend.synthetic.rich.phrases import GROUPS
 from svac_backend.synthetic.rich.scene import RichConfig
 
+pytestmark = pytest.mark.slow
+
 TRAVELLED = {
     **{name: [90.0] * 16 for name in ("copied", "forward", "backward", "two masks", "click then memory")},
     **{

@@ -34,6 +34,8 @@ from svac_backend.synthetic.rich.scene import RichConfig, make_rich_scene
 from svac_backend.video.images import ImageFolderVideo
 from svac_backend.video.reader import ArrayVideo
 
+pytestmark = pytest.mark.slow
+
 CONFIG = RichConfig(width=96, height=64, frames=24, split="validation", per_kind=2)
 
 

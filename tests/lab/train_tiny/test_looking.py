@@ -20,6 +20,8 @@ from torch import nn
 from svac_backend.svac.model import Svac
 from tests import small
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 SCENES = replace(recipe.SCENES, width=64, height=64)
 

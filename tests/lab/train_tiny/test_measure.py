@@ -17,6 +17,8 @@ from svac_backend.evaluation.score import ExpressionScore
 from svac_backend.settings import Settings
 from svac_backend.synthetic.rich.scene import RichConfig
 
+pytestmark = pytest.mark.slow
+
 CONFIG = RichConfig(width=96, height=64, frames=8, split="validation", per_kind=2)
 SEEDS = range(5000, 5002)
 

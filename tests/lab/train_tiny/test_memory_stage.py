@@ -26,6 +26,8 @@ from svac_backend.svac.sam.memory import MemoryTracker
 from svac_backend.synthetic.rich.scene import make_rich_scene
 from svac_backend.video.reader import ArrayVideo
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 CONFIG = SvacConfig.load(EMBEDDED["svac-tiny"] / "config.json")
 SCENES = replace(recipe.SCENES, width=CONFIG.sam.image_size, height=CONFIG.sam.image_size)

@@ -34,6 +34,8 @@ from svac_backend.video.reader import ArrayVideo
 from tests.lab.train_tiny.test_photo_words import photographs
 from tests.small import CONFIG
 
+pytestmark = pytest.mark.slow
+
 HINTS = SamConfig(image_size=64, d_model=64, memory_layers=1, trunk="mobilenet_v2", match_dim=12)
 FEW = tuple(replace(plan, steps=2) for plan in PLANS)
 

@@ -43,6 +43,8 @@ from svac_backend.synthetic.rich.relations import comparisons
 from svac_backend.synthetic.rich.scene import make_rich_scene
 from svac_backend.synthetic.shapes import COLORS
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 # Small pictures: what is tested here does not depend on their size.
 SMALL = replace(recipe.SMALL, width=64, height=64)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from svac_backend.svac import astc
 from svac_backend.svac.cpu import resampling
 
+pytestmark = pytest.mark.slow
+
 EXACT = pytest.mark.skipif(
     not resampling.is_exact(), reason="this processor saturates sums of byte products: no VNNI"
 )

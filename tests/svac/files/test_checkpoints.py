@@ -20,6 +20,8 @@ from svac_backend.svac.files.weights import model_version
 from svac_backend.svac.model import Svac
 from tests.svac.published_folders import TINY_SAM, published_folder
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parents[2] / "golden"
 
 VIT_300M = {

@@ -18,6 +18,8 @@ from svac_backend.svac.model import Svac
 from svac_backend.video.reader import ArrayVideo
 from tests.small import CONFIG
 
+pytestmark = pytest.mark.slow
+
 
 def video(count: int = 12) -> ArrayVideo:
     return ArrayVideo(np.random.default_rng(count).integers(0, 255, (count, 48, 64, 3), np.uint8))

@@ -20,6 +20,8 @@ from svac_backend.svac.sam.decoding import WindowDecoder
 from svac_backend.synthetic.scene import SceneConfig, make_scene
 from svac_backend.video.reader import ArrayVideo
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def anchored() -> Svac:

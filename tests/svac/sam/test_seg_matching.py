@@ -25,6 +25,8 @@ from svac_backend.svac.sam.matching import SegMatching
 from svac_backend.video.reader import ArrayVideo
 from tests.small import CONFIG
 
+pytestmark = pytest.mark.slow
+
 HINTS = SamConfig(
     image_size=64,
     d_model=64,

@@ -22,6 +22,8 @@ from svac_backend.video.reader import ArrayVideo
 from tests.small import CONFIG
 from tests.svac.plain_tracking import plain_propagation
 
+pytestmark = pytest.mark.slow
+
 COUNT, HEIGHT, WIDTH = 14, 64, 96
 
 

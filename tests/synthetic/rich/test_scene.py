@@ -16,6 +16,8 @@ from svac_backend.synthetic.rich.phrases import GROUPS
 from svac_backend.synthetic.rich.scene import RichConfig, describe, make_rich_scene
 from svac_backend.synthetic.scene import SceneConfig, make_scene
 
+pytestmark = pytest.mark.slow
+
 SHAPES = RichConfig(things=False)
 VALID = RichConfig(things=False, split="validation", per_kind=8)
 needs_font = pytest.mark.skipif(kinds.font_file() is None, reason="Noto Color Emoji is not installed")
