@@ -38,7 +38,7 @@ def test_the_workflow_runs_what_people_run() -> None:
     assert workflow["jobs"]["unit"]["strategy"]["matrix"]["python"] == versions
     commands = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
     assert any(command.endswith("./scripts/test.sh") for command in commands)
-    assert any(command.endswith("./scripts/test.sh --unit") for command in commands)
+    assert any(command.endswith("./scripts/test.sh --unit --slow") for command in commands)
 
 
 def test_hooks_use_tools_that_setup_installs() -> None:
