@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import sqlite3
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -23,8 +20,6 @@ from lab.drill.fuzz import fuzz_on
 from lab.drill.load import press
 from lab.drill.outcome import Figure, Options
 from lab.drill.stage import Stage, task
-
-from svac_backend.store.database import FILE_NAME
 
 pytestmark = pytest.mark.integration
 
@@ -48,17 +43,6 @@ def test_nothing_is_lost_when_the_database_is_locked(stage: Stage) -> None:
     assert (found.lost, found.doubled, found.changed, found.failed, found.late) == (0, 0, 0, 0, 0)
 
 
-def writable(stage: Stage) -> bool:
-    """Say whether no process holds the database for writing."""
-    try:
-        with closing(sqlite3.connect(stage.data / FILE_NAME, timeout=0.5, isolation_level=None)) as database:
-            database.execute("BEGIN IMMEDIATE")
-            database.execute("ROLLBACK")
-    except sqlite3.OperationalError:
-        return False
-    return True
-
-
 def test_a_whole_project_is_predicted_once_though_its_command_and_its_worker_are_ended(stage: Stage) -> None:
     numbers = [stage.label_studio.add_task({}) for _ in range(4)]
     for number in numbers:
@@ -80,12 +64,6 @@ def test_a_whole_project_is_predicted_once_though_its_command_and_its_worker_are
     def freeze() -> None:
         stage.label_studio.on_listed = lambda: None
         stage.pause("worker", signal.SIGSTOP)
-        while not writable(
-            stage
-        ):  # stopped in the middle of a write: nobody else could write until it is killed
-            stage.pause("worker", signal.SIGCONT)
-            time.sleep(0.05)
-            stage.pause("worker", signal.SIGSTOP)
         frozen.set()
 
     # In the middle of a task, on machines of any speed: the worker has looked for its prediction, and will send one.
