@@ -49,9 +49,10 @@ def test_a_whole_project_is_predicted_once_though_its_command_and_its_worker_are
         stage.label_studio.tasks[number].update(task(number)["data"])
 
     def begin() -> subprocess.Popen[str]:
-        command = [*COMMAND, "prelabel-project", "--project", "1", "--ahead", "2", "--json"]
+        # Where the tests run in the background of a script, Ctrl-C is ignored, and what they start would ignore it too.
+        heeding = ["env", "--default-signal=INT"]
         return subprocess.Popen(
-            command,
+            [*heeding, *COMMAND, "prelabel-project", "--project", "1", "--ahead", "2", "--json"],
             env=stage.environment,
             cwd=stage.root,
             stdout=subprocess.PIPE,
